@@ -1,0 +1,50 @@
+# Every target sets up what it needs: the system packages, .venv and the package itself.
+PYTHON := .venv/bin/python
+STAMP  := .venv/.penstock-ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check golden fuzz bench clean
+
+help:
+	@echo "make setup    system packages, .venv, .venv/bin/penstock"
+	@echo "make demo     packets dropped at XDP between two namespaces of its own (best as root)"
+	@echo "make test     every test; as root also those that speak to the kernel"
+	@echo "make check    format, lint, types, import contracts, then every test"
+	@echo "make golden   rewrite the golden files of tests/cases"
+	@echo "make fuzz     the fuzzers, longer than in the tests (SECONDS=60)"
+	@echo "make bench    ns per packet of the examples"
+	@echo "make clean    remove .venv and caches"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml tools/setup.sh
+	@tools/setup.sh
+	@touch $@
+
+demo: $(STAMP)
+	@.venv/bin/penstock demo
+
+# In strict mode a privileged test may not be skipped: used whenever this user can load BPF programs.
+test: $(STAMP)
+	@PENSTOCK_STRICT=$${PENSTOCK_STRICT-$$($(PYTHON) tools/bpf_ready.py)} $(PYTHON) -m pytest $(PYTEST_ARGS)
+
+check: $(STAMP)
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	@$(MAKE) --no-print-directory test
+
+golden: $(STAMP)
+	PENSTOCK_GOLDEN=write $(PYTHON) -m pytest -q tests/unit tests/cases
+
+SECONDS ?= 60
+fuzz: $(STAMP)
+	PENSTOCK_FUZZ_SECONDS=$(SECONDS) $(PYTHON) -m pytest -q --timeout=0 tests/fuzz
+
+bench: $(STAMP)
+	@.venv/bin/penstock bench examples/dns.policy
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

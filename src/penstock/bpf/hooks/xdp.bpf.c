@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * xdp.bpf.c - the program that a generated file ends with.
+ *
+ * The generated part says how packets are decided:
+ *
+ *     ps_decide(ctx, s)          rules over views in registers, inlined here
+ *     ps_decide_scratch(ctx)     the same rules over the views in ps_scratch
+ *     ps_on(conditions)          the decision on odd packets, 0 to go on
+ *     ps_enter(ctx)              fill the views of encapsulated scopes
+ *
+ * A usual packet is decided from registers where the policy is small
+ * (PS_INLINE), else from views in memory; an odd one always from memory.
+ */
+
+static __always_inline void ps_count_conditions(__u32 conditions, __u32 bytes)
+{
+	struct ps_probe *probe = ps_probe_area();
+
+	if (probe)
+		probe->conditions = conditions;
+	for (int k = 0; k < PS_CONDITIONS; k++) {
+		if (conditions & 1U << k)
+			ps_count(1 + k, bytes);
+	}
+}
+
+/* ps_exact - decide a packet that the fast path gave up on; gives the hook's action code. */
+__noinline int ps_exact(struct xdp_md *ctx)
+{
+	struct ps_scratch *scratch = ps_scratch_area();
+
+	if (!scratch)
+		return PS_DEFAULT;
+	scratch->len = ps_length(ctx);
+	scratch->conditions = 0;
+	ps_clear(&scratch->s[0]);
+	scratch->s[0].frame = 0;
+	ps_ethernet(ctx, 0);
+	if (scratch->conditions) {
+		__u32 decision = ps_on(scratch->conditions);
+
+		ps_count_conditions(scratch->conditions, scratch->len);
+		if (decision) {
+			ps_record_decision(decision >> 2);
+			return decision & 3;
+		}
+	}
+	ps_enter(ctx);
+	return ps_finish(ps_decide_scratch(ctx), scratch->len);
+}
+
+SEC(PS_SECTION)
+int ps_xdp(struct xdp_md *ctx)
+{
+	struct ps_view local[PS_SCOPES], *s = local;
+	__u32 len = ps_length(ctx);
+
+	if (!PS_INLINE) {
+		struct ps_scratch *scratch = ps_scratch_area();
+
+		if (!scratch)
+			return PS_DEFAULT;
+		scratch->len = len;
+		s = scratch->s;
+	}
+	for (int k = 0; k < PS_SCOPES; k++)
+		ps_clear(&s[k]);
+	if (!ps_fast_link(ctx, s))
+		return ps_exact(ctx);
+	if (PS_LEVEL < PS_NETWORK)
+		return ps_finish(ps_decide(ctx, s, len), len);
+	/* One copy of the rules for each family: what asks for the other's fields folds away. */
+	if (s->eth_type == 0x0800) {
+		if (ps_fast_ipv4(ctx, s))
+			return ps_finish(ps_decide(ctx, s, len), len);
+	} else if (s->eth_type == 0x86dd) {
+		if (ps_fast_ipv6(ctx, s))
+			return ps_finish(ps_decide(ctx, s, len), len);
+	}
+	return ps_exact(ctx);
+}
+
+char ps_license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * cursor.bpf.h - read the packet at any offset, or learn that it ends before.
+ *
+ * ps_u8, ps_u16 and ps_u32 give a number in host order, or PS_ABSENT64 when a
+ * byte of it is not in the packet.  They are calls of one global function: the
+ * verifier checks that once and takes its result for unknown, where inlined
+ * reads would double the parser's states each time.
+ */
+#ifndef PENSTOCK_CURSOR_BPF_H
+#define PENSTOCK_CURSOR_BPF_H
+
+#include <penstock/uapi.bpf.h>
+#include <penstock/view.bpf.h>
+
+/* The verifier loses the range of a packet pointer whose variable part may reach 64 KiB. */
+#define PS_NEAR 0x7fff
+
+static __always_inline void *ps_data(struct xdp_md *ctx)
+{
+	return (void *)(long)ctx->data;
+}
+
+static __always_inline void *ps_data_end(struct xdp_md *ctx)
+{
+	return (void *)(long)ctx->data_end;
+}
+
+/*
+ * ps_wire_length - the frame's length with all of its fragments.
+ *
+ * A jumbo frame's tail lies outside data..data_end, and the helper that counts
+ * it costs more than a whole small filter.  The flag that says whether there
+ * is a tail can be read directly since Linux 6.2; before 5.18 there was none.
+ */
+static __always_inline __u32 ps_wire_length(struct xdp_md *ctx)
+{
+	__u32 linear = ps_data_end(ctx) - ps_data(ctx);
+
+	if (!ps_kernel_has(xdp_buff_flags, XDP_FLAGS_HAS_FRAGS))
+		return linear;
+	if (ps_kernel_has(special_kfunc_type, KF_bpf_cast_to_kern_ctx)) {
+		struct xdp_buff *xdp = bpf_cast_to_kern_ctx(ctx);
+
+		if (likely(!(xdp->flags & XDP_FLAGS_HAS_FRAGS)))
+			return linear;
+	}
+	return bpf_xdp_get_buff_len(ctx);
+}
+
+/* ps_far - read beyond the linear part; also what says no to a read beyond the end. */
+__noinline __u64 ps_far(struct xdp_md *ctx, __u32 at, __u32 size)
+{
+	__u8 b[4] = {};
+
+	if (!ps_kernel_has(xdp_buff_flags, XDP_FLAGS_HAS_FRAGS))
+		return PS_ABSENT64;
+	switch (size) {
+	case 1:
+		return bpf_xdp_load_bytes(ctx, at, b, 1) < 0 ? PS_ABSENT64 : b[0];
+	case 2:
+		return bpf_xdp_load_bytes(ctx, at, b, 2) < 0 ? PS_ABSENT64 : (__u32)b[0] << 8 | b[1];
+	case 4:
+		if (bpf_xdp_load_bytes(ctx, at, b, 4) < 0)
+			return PS_ABSENT64;
+		return (__u32)b[0] << 24 | (__u32)b[1] << 16 | (__u32)b[2] << 8 | b[3];
+	}
+	return PS_ABSENT64;
+}
+
+/*
+ * ps_load - `size` bytes at `base` + `offset`, for the rules' accessors.
+ *
+ * An absent base or offset has a bit above the 32nd, or is so large that the
+ * sum is beyond any packet; the sum does not wrap.
+ */
+static __always_inline __u64 ps_load(struct xdp_md *ctx, __u32 base, __u64 offset, const __u32 size)
+{
+	__u64 at = base + offset;
+	void *p;
+
+	if (base > 0x1ffff || offset > 0xffff)
+		return PS_ABSENT64;
+	/* Or clang checks one register and adds another, and the verifier sees no check. */
+	if (!__builtin_constant_p(at))
+		asm volatile("" : "+r"(at));
+	if (at <= PS_NEAR) {
+		p = ps_data(ctx) + at;
+		if (p + size <= ps_data_end(ctx))
+			return size == 1   ? *(__u8 *)p
+			       : size == 2 ? ps_ntohs(*(__be16 *)p)
+					   : ps_ntohl(*(__be32 *)p);
+	}
+	return ps_far(ctx, at, size);
+}
+
+/*
+ * ps_load_transport - the same, counted as libpcap's programs do: the offset is
+ * added modulo 2^32 to the distance from network to transport header.
+ */
+static __always_inline __u64 ps_load_transport(struct xdp_md *ctx, __u32 net, __u32 trans, __u64 offset,
+					       const __u32 size)
+{
+	if (trans == PS_ABSENT || offset >> 32)
+		return PS_ABSENT64;
+	return ps_load(ctx, net, (__u32)(trans - net + offset), size);
+}
+
+__noinline __u64 ps_read8(struct xdp_md *ctx, __u32 at)
+{
+	return ps_load(ctx, 0, at, 1);
+}
+
+__noinline __u64 ps_read16(struct xdp_md *ctx, __u32 at)
+{
+	return ps_load(ctx, 0, at, 2);
+}
+
+__noinline __u64 ps_read32(struct xdp_md *ctx, __u32 at)
+{
+	return ps_load(ctx, 0, at, 4);
+}
+
+static __always_inline bool ps_is_tag(__u32 type)
+{
+	return type == 0x8100 || type == 0x88a8 || type == 0x9100;
+}
+
+static __always_inline bool ps_is_extension(__u32 nh)
+{
+	return nh == 0 || nh == 43 || nh == 44 || nh == 51 || nh == 60 || nh == 135;
+}
+
+#endif

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * verdict.bpf.h - counters, and for tests a record of the whole outcome.
+ *
+ * A decision is one number: the counter slot of what decided, times four, plus
+ * the hook's action code, which is never 0.  So 0 says "go on".
+ */
+#ifndef PENSTOCK_VERDICT_BPF_H
+#define PENSTOCK_VERDICT_BPF_H
+
+#include <penstock/cursor.bpf.h>
+
+#define PS_DECISION(slot, code) ((__u32)(slot) << 2 | (code))
+
+struct ps_counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/* Slots: 0 the default, 1 + n the condition n, then the rules in order. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PS_SLOTS);
+	__type(key, __u32);
+	__type(value, struct ps_counter);
+} ps_counters SEC(".maps");
+
+/*
+ * Plain additions: a per-CPU element has no other writer while an XDP program
+ * runs, since it runs in softirq context and is not preempted there.
+ */
+static __always_inline void ps_count(__u32 slot, __u32 bytes)
+{
+	struct ps_counter *c = bpf_map_lookup_elem(&ps_counters, &slot);
+
+	if (c) {
+		c->packets++;
+		c->bytes += bytes;
+	}
+}
+
+#define PS_HIT_WORDS ((PS_SLOTS + 31) / 32)
+
+/*
+ * What a probe build leaves for whoever called BPF_PROG_TEST_RUN.  The reader
+ * sets wire_length (0: the frame's own) and clears the rest before each run.
+ * `hits` has a bit for each slot counted without deciding.
+ */
+struct ps_probe {
+	__u32 wire_length;
+	__u32 slot;
+	__u32 conditions;
+	__u32 decided;
+	__u32 hits[PS_HIT_WORDS];
+};
+
+#if PS_PROBE
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct ps_probe);
+} ps_probe SEC(".maps");
+
+static __always_inline struct ps_probe *ps_probe_area(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&ps_probe, &zero);
+}
+#else
+static __always_inline struct ps_probe *ps_probe_area(void)
+{
+	return (void *)0;
+}
+#endif
+
+static __always_inline void ps_record_hit(__u32 slot)
+{
+	struct ps_probe *probe = ps_probe_area();
+
+	if (probe && slot < PS_SLOTS)
+		probe->hits[slot / 32] |= 1U << slot % 32;
+}
+
+static __always_inline void ps_record_decision(__u32 slot)
+{
+	struct ps_probe *probe = ps_probe_area();
+
+	if (probe) {
+		probe->slot = slot;
+		probe->decided = 1;
+	}
+}
+
+/* ps_length - the frame's length on the wire: its own, or what the probe says it was before a capture cut it. */
+static __always_inline __u32 ps_length(struct xdp_md *ctx)
+{
+	struct ps_probe *probe = ps_probe_area();
+	__u32 length = ps_wire_length(ctx);
+
+	return probe && probe->wire_length > length ? probe->wire_length : length;
+}
+
+/* ps_hit - a rule that does not decide has matched. */
+static __always_inline void ps_hit(__u32 slot, __u32 bytes)
+{
+	ps_count(slot, bytes);
+	ps_record_hit(slot);
+}
+
+/* ps_finish - count the decision; gives the hook's action code. */
+static __always_inline int ps_finish(__u32 decision, __u32 bytes)
+{
+	ps_count(decision >> 2, bytes);
+	ps_record_decision(decision >> 2);
+	return decision & 3;
+}
+
+#endif

@@ -1,0 +1,80 @@
+"""`penstock try 'EXPR' -i IF --for 30s`: what would a drop hit?"""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from penstock.cli import output
+from penstock.cli.options import DURATION, duration_text, interface_option, json_option, mode_option, netns_option
+
+if TYPE_CHECKING:
+    from penstock.pipeline import Counter, Status
+
+_STEP_S = 1.0
+
+
+@click.command("try")
+@click.argument("expression")
+@interface_option()
+@click.option("--for", "seconds", type=DURATION, default="30s", show_default=True, help="How long.")
+@mode_option
+@netns_option
+@json_option
+def command(expression: str, interface: str, seconds: float, mode: str, as_json: bool) -> None:
+    """Count what an expression would drop, for a time; nothing is dropped.
+
+    The counting rule stands before the rules of the policy in place and is gone afterwards, also on Ctrl-C.
+    """
+    from penstock.cli.expiry import start_expiry
+    from penstock.pipeline.emergency import cancel, start
+
+    started = start(interface, expression, seconds, "audit", mode)
+    start_expiry(interface)
+    signal.signal(signal.SIGTERM, _interrupt)
+    for notice in started.applied.notices:
+        output.warn(notice)
+    last = None
+    try:
+        last = _follow(interface, started.rule.name, seconds)
+    finally:
+        # The rule may have lapsed and been removed already: then there is nothing to take back.
+        last = _read(interface, started.rule.name) or last
+        if last is not None:
+            cancel(interface, started.rule.name)
+    _report(expression, interface, seconds, last, as_json)
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _follow(interface: str, name: str, seconds: float) -> Counter | None:
+    """Show the counts until shortly before the rule lapses."""
+    end = time.monotonic() + seconds
+    last = None
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(_STEP_S, left))
+        last = _read(interface, name) or last
+        if last is not None and left > _STEP_S:
+            output.note(f"{last.packets} packets, {last.bytes} bytes; {duration_text(left - _STEP_S)} left")
+    return last
+
+
+def _read(interface: str, name: str) -> Counter | None:
+    from penstock.pipeline import status
+
+    found: Status | None = next(iter(status(interface)), None)
+    return found.counters.get(name) if found else None
+
+
+def _report(expression: str, interface: str, seconds: float, counted: Counter | None, as_json: bool) -> None:
+    packets, size = (counted.packets, counted.bytes) if counted else (0, 0)
+    if as_json:
+        content = {"interface": interface, "expression": expression, "seconds": seconds}
+        output.record("penstock.try/1", {**content, "packets": packets, "bytes": size})
+        return
+    output.answer(f"{packets} packets, {size} bytes in {duration_text(seconds)} would have been dropped: {expression}")

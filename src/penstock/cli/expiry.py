@@ -1,0 +1,54 @@
+"""The process that removes emergency rules whose time is over: started by `drop` and `try`, seen by nobody.
+
+It is a convenience: the rules lapse in the data path at their time whatever
+becomes of this process.  It ends when no rule is left on its interface.
+"""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+import time
+
+import click
+
+from penstock.errors import KernelError
+
+_BUSY_S = 0.2
+_LONGEST_SLEEP_S = 60.0
+_SPARE_NS = 50_000_000
+
+
+def start_expiry(ifname: str) -> None:
+    """Start the process, detached from this one and its terminal, in the network namespace of this thread."""
+    subprocess.Popen(
+        [sys.executable, "-m", "penstock", "_expire", ifname],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+        close_fds=True,
+    )
+
+
+@click.command("_expire", hidden=True)
+@click.argument("interface")
+def command(interface: str) -> None:
+    """Remove the emergency rules of an interface when their time is over, until none is left."""
+    from penstock.pipeline.emergency import boot_clock_ns, expire
+
+    while True:
+        try:
+            until = expire(interface)
+        except KernelError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            time.sleep(_BUSY_S)
+            continue
+        if until is None:
+            return
+        # The boot clock goes on while the machine sleeps and time.sleep does not: look again once a minute.
+        left = (until + _SPARE_NS - boot_clock_ns()) / 1e9
+        time.sleep(min(max(left, 0.01), _LONGEST_SLEEP_S))

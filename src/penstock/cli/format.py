@@ -1,0 +1,71 @@
+"""`penstock format FILE…`: policies in their canonical form."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from difflib import unified_diff
+from pathlib import Path
+
+import click
+
+from penstock.cli import output
+from penstock.cli.policy_file import STDIN, read_policy
+from penstock.compiler.lang.source import Source
+from penstock.errors import PenstockError
+
+
+@click.command("format")
+@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@click.option("--check", is_flag=True, help="Change nothing; show what would change and exit with 1.")
+@click.option("-w", "--in-place", is_flag=True, help="Rewrite the files.")
+def command(files: tuple[str, ...], check: bool, in_place: bool) -> int:
+    """Write policies in their canonical form to standard output.  `-` reads standard input."""
+    if check and in_place:
+        raise click.UsageError("--check and --in-place contradict each other")
+    changed = [_format(path, check, in_place) for path in files]
+    return 1 if check and any(changed) else 0
+
+
+def _format(path: str, check: bool, in_place: bool) -> bool:
+    """Whether the file differs from its canonical form."""
+    from penstock.compiler.lang.format import format_policy
+    from penstock.compiler.lang.parser import parse
+
+    source = read_policy(path)
+    canonical = format_policy(parse(source))
+    changed = canonical != source.text
+    if check:
+        _show_difference(source, canonical)
+    elif in_place and path != STDIN:
+        if changed:
+            _replace(Path(path), canonical)
+            output.note(f"{path} rewritten")
+    else:
+        output.text(canonical)
+    return changed
+
+
+def _show_difference(source: Source, canonical: str) -> None:
+    before, after = source.text.splitlines(keepends=True), canonical.splitlines(keepends=True)
+    output.text("".join(unified_diff(before, after, source.name, f"{source.name} (canonical)")))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write beside and rename, so that a full disk or a signal leaves the old file whole."""
+    target = path.resolve()
+    try:
+        mode = target.stat().st_mode & 0o7777
+        with tempfile.NamedTemporaryFile("w", dir=target.parent, delete=False, encoding="utf-8") as file:
+            temporary = Path(file.name)
+            try:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+                temporary.chmod(mode)
+                temporary.replace(target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise PenstockError(f"{path} cannot be written: {error.strerror}") from error

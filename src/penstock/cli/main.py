@@ -1,0 +1,180 @@
+"""`penstock`: the group of commands, and what becomes of every failure.
+
+A command is a module that is imported when it is called, so that `--help` and
+completion stay quick.  No failure ends in a traceback: what penstock foresees is
+shown as a sentence, a place and a hint with the exit code of its kind, and
+anything else as a bug to be reported (PENSTOCK_DEBUG=1 shows where).
+
+    0 fine   1 policy or usage   2 toolchain   3 kernel   4 permission   70 a bug   130 interrupted
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from penstock.cli import output
+from penstock.errors import InternalError, PenstockError, PolicyError, ToolchainError, VerifierError
+
+#: command -> (module, one line of help), in the order of `--help`.  The line is repeated here
+#: so that listing the commands imports none of them.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("demo", "See it work: namespaces, traffic and a policy of its own."),
+    "check": ("check", "Check policies; needs no privilege."),
+    "format": ("format", "Write policies in their canonical form."),
+    "explain": ("explain", "Say which rule decides a packet, and why no rule before it did."),
+    "test": ("test", "Run a policy's test blocks, or try it on a capture."),
+    "match": ("match", "Count the packets of captures that an expression matches."),
+    "build": ("build", "Compile a policy to an object file, or show a stage on the way."),
+    "apply": ("apply", "Put a policy in place on an interface."),
+    "status": ("status", "Show what is in place: rules, counters, rates."),
+    "detach": ("detach", "Take the policy off an interface."),
+    "drop": ("drop", "Drop what an expression matches, for a time."),
+    "try": ("attempt", "Count what an expression would drop, for a time."),
+    "undrop": ("undrop", "Take emergency rules back before their time."),
+    "completion": ("completion", "Print the completion script of a shell."),
+    "version": ("version", "Print the version."),
+}
+HIDDEN: dict[str, tuple[str, str]] = {"_expire": ("expiry", "Remove emergency rules whose time is over.")}
+
+
+class LateGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module, _ = {**COMMANDS, **HIDDEN}.get(cmd_name, ("", ""))
+        if not module:
+            return None
+        command: click.Command = import_module(f"penstock.cli.{module}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+def _quiet(_context: click.Context, _option: click.Parameter, value: bool) -> None:
+    if value:
+        output.be_quiet()
+
+
+def _version(context: click.Context, _option: click.Parameter, value: bool) -> None:
+    if value:
+        from penstock import __version__
+
+        output.answer(f"penstock {__version__}")
+        context.exit()
+
+
+def _netns(_context: click.Context, _option: click.Parameter, value: str | None) -> None:
+    if value:
+        from penstock.kernel import netns
+
+        netns.enter(value)
+
+
+@click.group(cls=LateGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--netns", metavar="NAME", callback=_netns, expose_value=False, help="Work in this network namespace.")
+@click.option("-q", "--quiet", is_flag=True, callback=_quiet, expose_value=False, help="No notices, no progress.")
+@click.option("--version", is_flag=True, is_eager=True, callback=_version, expose_value=False, help="Print the version.")
+def commands() -> None:
+    """Packet rules in tcpdump's language, run by the Linux kernel at XDP.
+
+    Exit codes: 0 fine, 1 policy or usage, 2 toolchain, 3 kernel, 4 permission, 130 interrupted.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit with its code."""
+    _settle_streams()
+    code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    code = _flush(code)
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        result = commands.main(arguments, prog_name="penstock", standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.ClickException as error:
+        return _usage(error)
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except PenstockError as error:
+        show(error)
+        return error.exit_code
+    except BrokenPipeError:
+        return _broken_pipe()
+    except Exception as error:  # noqa: BLE001 - the outermost edge: a bug is shown as one
+        return _bug(error)
+    return result if isinstance(result, int) else 0
+
+
+def show(error: PenstockError) -> None:
+    """Print an error of penstock's on standard error: diagnostics under their text, anything else as a sentence."""
+    if isinstance(error, PolicyError) and error.diagnostics:
+        from penstock.cli.diagnostics import show_diagnostics
+
+        show_diagnostics(error.diagnostics)
+        return
+    output.fault(error)
+    if isinstance(error, VerifierError):
+        _show_log("the verifier's log", error.log)
+    elif isinstance(error, ToolchainError) and error.argv:
+        _show_log("clang said", error.stderr)
+
+
+def _show_log(title: str, log: str) -> None:
+    if os.environ.get("PENSTOCK_DEBUG") and log:
+        output.fault_text(f"{title}:\n{log}")
+    elif log:
+        output.note(f"({title} is shown with PENSTOCK_DEBUG=1)")
+
+
+def _usage(error: click.ClickException) -> int:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = f"`{context.command_path} --help` shows how it is called" if context else None
+    output.fault(PenstockError(error.format_message().rstrip("."), hint=hint))
+    return 1
+
+
+def _bug(error: Exception) -> int:
+    if os.environ.get("PENSTOCK_DEBUG"):
+        raise error
+    kind = type(error).__name__
+    output.fault(InternalError(f"{kind}: {error}" if str(error) else kind))
+    output.note("(PENSTOCK_DEBUG=1 shows where it happened)")
+    return InternalError.exit_code
+
+
+def _settle_streams() -> None:
+    """Text that the terminal's encoding lacks is shown as escapes and never fails."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flush(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _broken_pipe()
+    except OSError as error:
+        output.fault(PenstockError(f"write to standard output: {error.strerror}"))
+        return code or 1
+    return code
+
+
+def _broken_pipe() -> int:
+    """The reader has gone: end quietly, as `head` expects.  The stream is pointed at nothing for the exit's flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141

@@ -1,0 +1,78 @@
+"""Options that several commands share, and values that are written with a unit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>ms|s|m|h|d)?")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
+LONGEST_S = 366 * 86400.0
+
+
+class Duration(click.ParamType):
+    """`30s`, `10m`, `2h`, `1.5h`, `1d`; a bare number is seconds.  Gives seconds as a float."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = _DURATION.fullmatch(str(value).strip())
+        if found is None:
+            self.fail(f"{value!r} is not a time; write 30s, 10m, 2h or 1d", param, ctx)
+        seconds = float(found["number"]) * _SECONDS[found["unit"]]
+        if not 0 < seconds <= LONGEST_S:
+            self.fail(f"{value!r} is out of range: more than nothing and at most a year", param, ctx)
+        return seconds
+
+
+DURATION = Duration()
+
+
+def _enter(_context: click.Context, _option: click.Parameter, name: str | None) -> None:
+    if name:
+        from penstock.kernel import netns
+
+        netns.enter(name)
+
+
+def netns_option(function: F) -> F:
+    """`--netns NAME`: the command works in that network namespace."""
+    option = click.option(
+        "--netns", metavar="NAME", callback=_enter, expose_value=False, is_eager=True, help="In this network namespace."
+    )
+    return option(function)
+
+
+def interface_option(*, required: bool = True) -> Callable[[F], F]:
+    """`-i, --interface IF`."""
+    return click.option("-i", "--interface", metavar="IF", required=required, help="The interface.")
+
+
+def json_option(function: F) -> F:
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="JSON, one record a line.")(function)
+
+
+def mode_option(function: F) -> F:
+    """`--mode native|generic|auto`."""
+    choice = click.Choice(["auto", "native", "generic"])
+    text = "In the driver, in the stack, or (auto) the driver if it can."
+    return click.option("--mode", type=choice, default="auto", show_default=True, help=text)(function)
+
+
+def duration_text(seconds: float) -> str:
+    """A time for people: `1h 59m`, `4m 10s`, `12s`."""
+    left = max(0, round(seconds))
+    days, left = divmod(left, 86400)
+    hours, left = divmod(left, 3600)
+    minutes, left = divmod(left, 60)
+    parts = [(days, "d"), (hours, "h"), (minutes, "m"), (left, "s")]
+    shown = [f"{number}{unit}" for number, unit in parts if number]
+    return " ".join(shown[:2]) or "0s"

@@ -1,0 +1,162 @@
+"""Everything that the command line prints goes through here.
+
+In: sentences, records, tables.  Out: lines on standard output (what was asked
+for) and standard error (notices, warnings, faults).  Promised: text that comes
+from policies, captures or the kernel cannot move the cursor or change colours,
+because control characters are shown as escapes; colour only on a terminal and
+never with NO_COLOR; `--quiet` silences notices and progress, never answers or
+faults; a record is one line of JSON that begins with its schema.
+
+    answer("3 packets")     note("generic mode is used")     record("penstock.check/1", {"errors": 0})
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from penstock.errors import PenstockError
+
+_STYLES = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "bold": "1", "dim": "2"}
+# Cc and Cf: controls, and the invisible marks that reorder what is read; Zl and Zp end a line on some terminals.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+
+
+@dataclass
+class _Settings:
+    quiet: bool = False
+
+
+_settings = _Settings()
+
+
+def be_quiet() -> None:
+    """Print answers and faults only."""
+    _settings.quiet = True
+
+
+def is_quiet() -> bool:
+    """Whether notices and progress are silenced."""
+    return _settings.quiet
+
+
+def printable(text: str) -> str:
+    """The text with control characters (line feed and tab apart) shown as escapes."""
+    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "".join(_shown(char) for char in text)
+
+
+def _shown(char: str) -> str:
+    if char in "\n\t" or unicodedata.category(char) not in _HIDDEN:
+        return char
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def has_colour(stream: TextIO) -> bool:
+    """Whether colour sequences may be written: a terminal, and neither NO_COLOR nor a dumb one."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _painted(text: str, style: str, stream: TextIO) -> str:
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if has_colour(stream) else text
+
+
+def answer(text: str = "") -> None:
+    """What the user asked for, on standard output."""
+    print(printable(text))
+
+
+def raw(data: bytes) -> None:
+    """Bytes as they are, on standard output (`build -o -`)."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def text(content: str) -> None:
+    """A whole text as it is, without a line feed of its own: a formatted policy, generated C."""
+    sys.stdout.write(content if not sys.stdout.isatty() else printable(content))
+
+
+def record(schema: str, content: Mapping[str, object]) -> None:
+    """One line of JSON that begins with its schema."""
+    bare({"schema": schema, **content})
+
+
+def bare(content: Mapping[str, object]) -> None:
+    """One line of JSON whose keys are exactly `content`'s."""
+    print(json.dumps(content, ensure_ascii=True, separators=(", ", ": ")), flush=True)
+
+
+def note(text: str) -> None:
+    """A notice about what is being done, on standard error; silenced by `--quiet`."""
+    if not _settings.quiet:
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """Something that may not be what the user wants, on standard error."""
+    print(_painted("warning:", "yellow", sys.stderr), printable(text), file=sys.stderr, flush=True)
+
+
+def fault(error: PenstockError) -> None:
+    """An error as one sentence and, where there is one, what can be done about it."""
+    print(_painted("error:", "red", sys.stderr), printable(error.message), file=sys.stderr)
+    if error.hint:
+        print(_painted("hint:", "blue", sys.stderr), printable(error.hint), file=sys.stderr)
+
+
+def fault_text(text: str) -> None:
+    """A fault that was rendered elsewhere, on standard error."""
+    print(printable(text), file=sys.stderr)
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+    """Rows under titles in aligned columns; columns in `right` are aligned to the right."""
+    for number, line in enumerate(table_lines(titles, rows, right=right)):
+        print(_painted(line, "bold", sys.stdout) if number == 0 else line)
+
+
+def table_lines(titles: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
+    """The lines that `table` prints."""
+    cells = [tuple(printable(cell) for cell in row) for row in (titles, *rows)]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(titles))]
+    return ["  ".join(_padded(row, widths, right)).rstrip() for row in cells]
+
+
+def _padded(row: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> Iterable[str]:
+    for at, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        yield cell.rjust(width) if at in right else cell.ljust(width)
+
+
+def verdict_word(word: str) -> str:
+    """`drop`, `pass` or `bounce`, coloured on a terminal."""
+    return _painted(word, {"drop": "red", "pass": "green"}.get(word, "yellow"), sys.stdout)
+
+
+def live(lines: Sequence[str]) -> None:
+    """Replace what the last call printed by `lines`: on a terminal in place, else below it."""
+    if has_cursor():
+        console().print("\x1b[H\x1b[2J" + "\n".join(lines), markup=False, highlight=False)
+        return
+    print("\n".join(lines), flush=True)
+
+
+def has_cursor() -> bool:
+    """Whether standard output is a terminal that can be redrawn."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def console() -> Console:
+    """A rich console on standard output, for the live views; NO_COLOR is honoured by rich itself."""
+    from rich.console import Console
+
+    return Console(highlight=False)

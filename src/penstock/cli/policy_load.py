@@ -1,0 +1,43 @@
+"""A compiled policy from a file: a policy text or what `penstock build` made of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penstock.cli.diagnostics import show_diagnostics
+from penstock.cli.policy_file import STDIN, read_policy
+
+if TYPE_CHECKING:
+    from penstock.pipeline import LoadedPolicy
+
+
+def load_file(path: str, filter_name: str | None = None, *, trusted: bool = False) -> LoadedPolicy:
+    """The compiled policy of a file; its warnings are shown.
+
+    Raises:
+        PenstockError: the file cannot be read, PolicyError among them.
+    """
+    from penstock.pipeline.policy import load_built, load_policy
+
+    data = _object_in(path)
+    if data is not None:
+        return load_built(data, path)
+    source = read_policy(path, trusted=trusted)
+    policy = load_policy(source.text, name=source.name, filter=filter_name)
+    show_diagnostics(policy.warnings)
+    return policy
+
+
+def _object_in(path: str) -> bytes | None:
+    """The file's bytes when it is an object file; whatever cannot be read is left to `read_policy` to explain."""
+    from penstock.pipeline.built import is_built
+
+    if path == STDIN:
+        return None
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(4)
+            return head + file.read() if is_built(head) else None
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,173 @@
+"""`penstock status`: what is in place, its rules, counters and rates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import count
+from typing import TYPE_CHECKING
+
+import click
+
+from penstock.cli import output
+from penstock.cli.options import DURATION, duration_text, interface_option, json_option, netns_option
+
+if TYPE_CHECKING:
+    from penstock.pipeline import Counter, Status
+
+_TITLES = ("RULE", "ACTION", "PACKETS", "BYTES", "PPS", "BIT/S", "TEXT")
+_NUMBERS = (2, 3, 4, 5)
+_WIDEST_TEXT = 60
+
+
+@click.command("status")
+@interface_option(required=False)
+@click.option("--interval", type=DURATION, help="Measure rates over this time.")
+@click.option("--watch", is_flag=True, help="Go on until interrupted, every --interval (1s).")
+@click.option("--all", "show_all", is_flag=True, help="Also conditions that were never met.")
+@netns_option
+@json_option
+def command(interface: str | None, interval: float | None, watch: bool, show_all: bool, as_json: bool) -> int:
+    """Show the policies in place: rules, counters, rates.
+
+    Exits with 3 if something is wrong with one of them.
+    """
+    from penstock.pipeline import status
+
+    if watch:
+        return _watch(interface, interval or 1.0, show_all, as_json)
+    before = status(interface)
+    if interval and before:
+        time.sleep(interval)
+        found = status(interface)
+    else:
+        before, found = (), before
+    _show(found, before, interface, show_all, as_json)
+    return 3 if any(one.trouble for one in found) else 0
+
+
+def _watch(interface: str | None, interval: float, show_all: bool, as_json: bool) -> int:
+    from penstock.pipeline import status
+
+    before: tuple[Status, ...] = ()
+    for _ in count():
+        found = status(interface)
+        if as_json:
+            _show(found, before, interface, show_all, as_json=True)
+        else:
+            output.live(list(_lines(found, before, interface, show_all)))
+        before = found
+        time.sleep(interval)
+    return 0
+
+
+def _show(
+    found: tuple[Status, ...], before: tuple[Status, ...], interface: str | None, show_all: bool, as_json: bool
+) -> None:
+    if as_json:
+        earlier = {one.identity.ifindex: one for one in before}
+        filters = [_record(one, earlier.get(one.identity.ifindex)) for one in found]
+        output.record("penstock.status/1", {"filters": filters})
+        return
+    for line in _lines(found, before, interface, show_all):
+        output.answer(line)
+
+
+def _lines(
+    found: tuple[Status, ...], before: tuple[Status, ...], interface: str | None, show_all: bool
+) -> Iterator[str]:
+    earlier = {one.identity.ifindex: one for one in before}
+    if not found:
+        yield f"penstock has put no filter on {interface}" if interface else "penstock has put no filter in place"
+    for number, one in enumerate(found):
+        if number:
+            yield ""
+        yield _headline(one)
+        if one.trouble:
+            yield f"  ! {one.trouble}"
+        for rule, left in one.emergencies:
+            yield f"  {rule.name}: {rule.action} if {rule.expression}, {duration_text(left)} left"
+        yield from output.table_lines(_TITLES, _rows(one, earlier.get(one.identity.ifindex), show_all), right=_NUMBERS)
+
+
+def _headline(one: Status) -> str:
+    mode = f"{one.mode} mode" if one.mode else "not attached"
+    origin = f" from {one.identity.path}" if one.identity.path else ""
+    return f"{one.interface}: {one.identity.name}{origin}, {mode}, program {one.identity.program}, since {one.identity.applied_at}"
+
+
+def _rows(one: Status, before: Status | None, show_all: bool) -> Iterator[tuple[str, ...]]:
+    """Rules first, as they are tried, then the default; conditions that were never met only on request."""
+    rows = list(one.rows)
+    ordered = [*(row for row in rows if _is_condition(row[0].name)), *rows[_first_rule(one) :], rows[0]]
+    for key, counter in ordered:
+        if _is_condition(key.name) and not counter.packets and not show_all:
+            continue
+        rates = _rates(key.name, counter, one, before)
+        shown = (_decimal(rates[0]), _decimal(rates[1])) if rates else ("-", "-")
+        yield key.name, key.action, str(counter.packets), str(counter.bytes), *shown, _shortened(key.text)
+
+
+def _first_rule(one: Status) -> int:
+    return 1 + sum(_is_condition(key.name) for key in one.identity.counters)
+
+
+def _is_condition(name: str) -> bool:
+    return name.startswith("on ")
+
+
+def _rates(name: str, counter: Counter, now: Status, before: Status | None) -> tuple[float, float] | None:
+    """Packets and bits a second since `before`; None without it or when the program has changed meanwhile."""
+    earlier = before.counters.get(name) if before else None
+    if before is None or earlier is None or counter.packets < earlier.packets:
+        return None
+    seconds = (now.read_at_ns - before.read_at_ns) / 1e9
+    if seconds <= 0:
+        return None
+    return (counter.packets - earlier.packets) / seconds, (counter.bytes - earlier.bytes) * 8 / seconds
+
+
+def _record(one: Status, before: Status | None) -> dict[str, object]:
+    rules = []
+    for key, counter in one.rows:
+        rates = _rates(key.name, counter, one, before)
+        entry: dict[str, object] = {
+            "name": key.name,
+            "action": key.action,
+            "line": key.line or None,
+            "text": key.text or None,
+            "packets": counter.packets,
+            "bytes": counter.bytes,
+        }
+        if rates:
+            entry |= {"packets_per_s": round(rates[0], 3), "bits_per_s": round(rates[1], 3)}
+        rules.append(entry)
+    emergencies = [
+        {"name": rule.name, "action": rule.action, "expression": rule.expression, "seconds_left": round(left, 3)}
+        for rule, left in one.emergencies
+    ]
+    return {
+        "interface": one.interface,
+        "policy": one.identity.name,
+        "path": one.identity.path,
+        "hook": one.identity.hook,
+        "mode": one.mode or None,
+        "program_id": one.identity.program,
+        "applied_at": one.identity.applied_at,
+        "trouble": one.trouble,
+        "emergencies": emergencies,
+        "counters": rules,
+    }
+
+
+def _decimal(value: float) -> str:
+    """A rate in three digits: `12.3k`, `4.56M`."""
+    for unit in ("", "k", "M", "G"):
+        if value < 1000:
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g}T"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _WIDEST_TEXT else text[: _WIDEST_TEXT - 1] + "…"

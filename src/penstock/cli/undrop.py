@@ -1,0 +1,25 @@
+"""`penstock undrop [NAME] -i IF`: take emergency rules back before their time."""
+
+from __future__ import annotations
+
+import click
+
+from penstock.cli import output
+from penstock.cli.options import interface_option, json_option, netns_option
+
+
+@click.command("undrop")
+@click.argument("name", required=False)
+@interface_option()
+@netns_option
+@json_option
+def command(name: str | None, interface: str, as_json: bool) -> None:
+    """Take back one emergency rule (`drop#1`), or all of them; the policy itself stays as it is."""
+    from penstock.pipeline.emergency import cancel
+
+    taken = cancel(interface, name)
+    if as_json:
+        output.record("penstock.undrop/1", {"interface": interface, "rules": [rule.name for rule in taken]})
+        return
+    for rule in taken:
+        output.answer(f"{rule.name}: taken back on {interface}: {rule.expression}")

@@ -1,0 +1,184 @@
+"""Divide boxes into a few diagrams that are small, and grow each as far as its leading axes.
+
+A `Group` is a two-level diagram: source → row, destination → column (or the
+other way round), and at their crossing a *list*: the boxes that still differ on
+the axes that remain, in order.  Most lists have one to four entries, so they
+are compared one by one instead of growing more levels.
+
+    row \\ column   10/8     192.0.2.1    else
+    office          [4]      [2, 4]       [4]
+    else            []       [2]          []
+
+Every way to divide is exact; they differ in size.  `grouped` takes the first
+that is small enough, else the smallest it found.  Boxes of a group that stays
+too big, however divided, are returned as `Group`s with no levels: the layout
+gives those bit vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from penstock.compiler.diagram.boxes import Boxes, Indices
+from penstock.compiler.diagram.build import Budget, Frontier, OverBudgetError, grow, prune, root
+from penstock.compiler.diagram.fingerprint import distinct, pair_tokens, segment_sums
+from penstock.compiler.diagram.node import Level
+from penstock.compiler.diagram.order import ONE_GROUP, THRESHOLDS, AxisOrder, divide, fewest_first
+from penstock.compiler.diagram.reduce import classes, merge_nodes
+
+MAX_LOCAL = 65_535
+SMALL_SET = 1500
+SOFT_WEIGHT = 600_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Boxes with a table of their own.
+
+    `rows` has one node, whose children are the nodes of `columns` (or, without
+    columns, the lists).  `lists` holds positions within `boxes`.  `column_class`
+    is the class of every rank of the column axis.  Without `rows` the group was
+    too big for a table; `why` says so.
+    """
+
+    boxes: Boxes
+    rows: Level | None
+    columns: Level | None
+    column_class: Indices
+    lists: Frontier
+    why: str = ""
+
+    @property
+    def first_rule(self) -> int:
+        return int(self.boxes.rule[0])
+
+    @property
+    def is_opaque(self) -> bool:
+        return bool(self.boxes.opaque[0])
+
+    @property
+    def row_count(self) -> int:
+        return self.columns.nodes if self.columns else self.lists.nodes
+
+    @property
+    def column_count(self) -> int:
+        return int(self.column_class.max()) + 1
+
+    @property
+    def longest(self) -> int:
+        return int(self.lists.lengths.max(initial=0))
+
+    @property
+    def weight(self) -> int:
+        """Roughly the bytes of its tables."""
+        if not self.rows:
+            return len(self.boxes) ** 2 // 2
+        cells = self.row_count * self.column_count * 2
+        runs = len(self.columns.start) * 12 if self.columns else cells
+        return min(cells, runs) + len(self.lists.box) * 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grouping:
+    """What was chosen: the groups, the threshold of `order.divide`, and what spoke against the alternatives."""
+
+    order: AxisOrder
+    threshold: int
+    groups: tuple[Group, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def weight(self) -> int:
+        return sum(group.weight for group in self.groups)
+
+
+def grouped(boxes: Boxes, order: AxisOrder, budget: Budget) -> Grouping:
+    """The boxes in groups whose tables are small; never fails, see the module's docstring."""
+    certain = prune(root(boxes), boxes, order.all)
+    boxes = boxes.take(certain.box)
+    notes: list[str] = []
+    best: Grouping | None = None
+    for threshold in _thresholds(boxes, order):
+        try:
+            found = _divided(boxes, order, threshold, budget)
+        except OverBudgetError as error:
+            notes.append(f"{_words(threshold)}: {error.what}")
+            continue
+        notes.append(f"{_words(threshold)}: about {found.weight:,} bytes")
+        if best is None or found.weight < best.weight:
+            best = found
+        if best.weight <= SOFT_WEIGHT * max(1, len(boxes) // 10_000):
+            break
+    chosen = best or _with_bit_vectors(boxes, order, budget)
+    return Grouping(order, chosen.threshold, chosen.groups, (*notes, *chosen.notes))
+
+
+def _thresholds(boxes: Boxes, order: AxisOrder) -> Sequence[int]:
+    if len(order.leading) < 2:
+        return (ONE_GROUP,)
+    return (ONE_GROUP, *THRESHOLDS) if len(boxes) <= SMALL_SET else THRESHOLDS
+
+
+def _words(threshold: int) -> str:
+    return "one group" if threshold == ONE_GROUP else f"groups by shape, wide is /{threshold}"
+
+
+def _divided(boxes: Boxes, order: AxisOrder, threshold: int, budget: Budget) -> Grouping:
+    groups = [grown(boxes.take(index), order, budget) for index in divide(boxes, order.leading, threshold)]
+    return Grouping(order, threshold, tuple(sorted(groups, key=_by_first_rule)), ())
+
+
+def _by_first_rule(group: Group) -> tuple[bool, int]:
+    """Groups with opaque predicates come last: they are asked only up to what the others found."""
+    return group.is_opaque, group.first_rule
+
+
+def _with_bit_vectors(boxes: Boxes, order: AxisOrder, budget: Budget) -> Grouping:
+    groups, notes = [], []
+    for index in divide(boxes, order.leading, THRESHOLDS[0]):
+        part = boxes.take(index)
+        try:
+            groups.append(grown(part, order, budget))
+        except OverBudgetError as error:
+            notes.append(f"{len(part)} boxes as bit vectors: {error.what}")
+            empty = Frontier(np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64))
+            groups.append(Group(part, None, None, np.zeros(1, dtype=np.int64), empty, error.what))
+    return Grouping(order, THRESHOLDS[0], tuple(sorted(groups, key=_by_first_rule)), tuple(notes))
+
+
+def grown(boxes: Boxes, order: AxisOrder, budget: Budget) -> Group:
+    """One group's table.
+
+    Raises:
+        OverBudgetError: it has too many list entries, rows or columns.
+    """
+    leading = fewest_first(boxes, order.leading)
+    frontier, levels = root(boxes), []
+    for depth, at in enumerate(leading):
+        level, frontier = grow(frontier, boxes, at, (*leading[depth + 1 :], *order.rest), budget)
+        levels.append(level)
+    frontier, rename = _distinct_lists(frontier, boxes, order.rest)
+    if len(levels) == 1:
+        rows, _ = merge_nodes(levels[0], rename)
+        return _checked(Group(boxes, rows, None, np.zeros(1, dtype=np.int64), frontier))
+    columns, rename = merge_nodes(levels[1], rename)
+    rows, _ = merge_nodes(levels[0], rename)
+    return _checked(Group(boxes, rows, columns, classes(columns)[1], frontier))
+
+
+def _distinct_lists(frontier: Frontier, boxes: Boxes, rest: Sequence[int]) -> tuple[Frontier, Indices]:
+    _, projection = boxes.projections(rest)
+    meaning = boxes.rule.astype(np.int64) << 24 | boxes.opaque
+    lanes = pair_tokens(meaning[frontier.box], projection[frontier.box])
+    kept, number = distinct(segment_sums(lanes, frontier.ptr))
+    return frontier.pick(kept), number
+
+
+def _checked(group: Group) -> Group:
+    for what, count in (("rows", group.row_count), ("columns", group.column_count)):
+        if count > MAX_LOCAL:
+            raise OverBudgetError(f"{count:,} {what}, more than {MAX_LOCAL:,}")
+    return group

@@ -1,0 +1,67 @@
+"""A decision diagram as arrays: one level for each axis, in order, and terminals behind the last.
+
+A level holds its nodes' edges one node after the other.  An edge is the first
+rank it takes; it ends where the next begins, so the edges of a node cover every
+rank exactly once by construction.  Every path asks every axis (the diagram is
+*quasi-reduced*): a node with a single edge asks nothing, and whoever emits code
+steps over it.
+
+    level 0  dport   node 0: [0 → 0] [53 → 1] [54 → 0]
+    level 1  proto   node 0: [0 → none]       node 1: [0 → none] [17 → rule 0] [18 → none]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from penstock.compiler.diagram.axis import Axis, Ranks
+from penstock.compiler.diagram.boxes import Indices
+
+Terminal = tuple[tuple[int, int], ...]
+"""(rule, opaque predicate) in the order to try; only the last has no predicate (0), and then decides.  () is no rule."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Level:
+    """The nodes of one axis.  Node i's edges are ``ptr[i] … ptr[i + 1]`` of `start` and `child`."""
+
+    axis: Axis
+    ptr: Indices
+    start: Ranks
+    child: Indices
+
+    @property
+    def nodes(self) -> int:
+        return len(self.ptr) - 1
+
+    def edges(self, node: int) -> Iterator[tuple[int, int, int]]:
+        """(first rank, one past the last rank, child) of a node's edges, in order."""
+        first, last = int(self.ptr[node]), int(self.ptr[node + 1])
+        starts = self.start[first:last].tolist()
+        return zip(starts, [*starts[1:], self.axis.width], self.child[first:last].tolist(), strict=True)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Diagram:
+    """Levels from the root (node 0 of the first) to `terminals`, which the last level's children index."""
+
+    levels: tuple[Level, ...]
+    terminals: tuple[Terminal, ...]
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        return tuple(level.axis for level in self.levels)
+
+    @property
+    def nodes(self) -> int:
+        return sum(level.nodes for level in self.levels)
+
+    @property
+    def edges(self) -> int:
+        return sum(len(level.start) for level in self.levels)
+
+    @property
+    def comparisons(self) -> int:
+        """How many comparisons code for this diagram would hold: one less than the edges of each node."""
+        return self.edges - self.nodes

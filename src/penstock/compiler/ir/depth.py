@@ -1,0 +1,93 @@
+"""How deep a predicate looks into a packet, and how deep it is nested itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import assert_never
+
+from penstock.compiler.ir.ops import (
+    All,
+    Any,
+    Base,
+    Binary,
+    Compare,
+    FieldRef,
+    FieldTerm,
+    HeaderWalked,
+    Literal32,
+    Negation,
+    Predicate,
+    Read,
+    Scope,
+    Term,
+    Within,
+)
+from penstock.model.field import Layer
+
+_BASE_LAYERS = {Base.FRAME: Layer.LINK, Base.NETWORK: Layer.NETWORK, Base.TRANSPORT: Layer.TRANSPORT}
+
+
+def depth_of(predicate: Predicate) -> Layer:
+    """The deepest layer of the frame's own headers that the predicate needs.
+
+    What lies behind MPLS or PPPoE needs the network layer that it is part of,
+    what lies behind Geneve the transport layer.
+    """
+    return max((_leaf_depth(leaf) for leaf, _ in leaves(predicate)), default=Layer.LINK)
+
+
+def nesting_of(predicate: Predicate) -> int:
+    """The length of the longest path from the predicate to a leaf; 0 for a leaf."""
+    return max((nesting for _, nesting in leaves(predicate)), default=0)
+
+
+def leaves(predicate: Predicate) -> Iterator[tuple[Predicate, int]]:
+    """Every leaf with its nesting, from left to right; recursion plays no part, so any depth is fine."""
+    pending: list[tuple[Predicate, int]] = [(predicate, 0)]
+    while pending:
+        node, nesting = pending.pop()
+        match node:
+            case All(operands) | Any(operands):
+                pending.extend((operand, nesting + 1) for operand in reversed(operands))
+            case Negation(operand):
+                pending.append((operand, nesting + 1))
+            case _:
+                yield node, nesting
+
+
+def _leaf_depth(leaf: Predicate) -> Layer:
+    match leaf:
+        case Within(ref, _):
+            return _field_depth(ref)
+        case Compare(_, left, right):
+            return max(_term_depth(left), _term_depth(right))
+        case HeaderWalked(_, scope, _):
+            return _behind(scope, Layer.NETWORK)
+        case _:
+            return Layer.LINK
+
+
+def _field_depth(ref: FieldRef) -> Layer:
+    return _behind(ref.scope, ref.field.layer)
+
+
+def _behind(scope: Scope, layer: Layer) -> Layer:
+    if "geneve" in scope:
+        return Layer.TRANSPORT
+    return Layer.NETWORK if scope else layer
+
+
+def _term_depth(term: Term) -> Layer:
+    match term:
+        case Literal32():
+            return Layer.LINK
+        case FieldTerm(ref):
+            return _field_depth(ref)
+        case Read(base, offset, _, scope):
+            return max(_behind(scope, _BASE_LAYERS[base]), _term_depth(offset))
+        case Binary(_, left, right):
+            return max(_term_depth(left), _term_depth(right))
+        case _:
+            assert_never(term)
+
+

@@ -1,0 +1,299 @@
+"""From what was written to what it means: a filter becomes a rule set, an expression a predicate.
+
+In goes syntax, out comes the form of `ops.py`: fields, intervals, verdicts, no
+names and no precedence.  The meaning is pcap-filter's on Ethernet as libpcap
+1.10 compiles it, but for the differences that the language page lists.
+
+`vlan`, `mpls`, `pppoes` and `geneve` move what stands to their right behind
+themselves within their own chain of `and`, parenthesised conjunctions included,
+and never out of an `or`, `xor` or `not`:
+
+    vlan 5 and (mpls and ip)         ip is looked for behind the label
+    (vlan 5 or arp) and ip           ip is looked for in the frame itself
+
+Every fault of a filter is found in one run and raised together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from penstock.compiler.ir.depth import depth_of, nesting_of
+from penstock.compiler.ir.lower_address import Addresses
+from penstock.compiler.ir.lower_arithmetic import relation
+from penstock.compiler.ir.lower_link import cast, encapsulation, length, llc, way
+from penstock.compiler.ir.lower_port import port
+from penstock.compiler.ir.lower_protocol import abbreviation, protocol, protocol_chain
+from penstock.compiler.ir.lowering import Lowering, Position, nearest
+from penstock.compiler.ir.names import Names, SystemNames
+from penstock.compiler.ir.ops import Effect, Predicate, Rule, RuleSet
+from penstock.compiler.ir.simplify import TRUE, all_of, any_of, equals, negation
+from penstock.compiler.ir.verify import verify
+from penstock.compiler.lang import ast
+from penstock.compiler.lang.source import Source, Span
+from penstock.errors import InternalError, PolicyError
+from penstock.model.field import FLAG_WORDS, Layer
+from penstock.model.hook import Hook
+from penstock.model.verdict import Condition, Verdict
+
+#: How deep an expression may nest, written or lowered, and how many `xor` (each doubles what it joins) it may have.
+MAX_NESTING = 100
+MAX_XOR = 8
+
+_ACTIONS: dict[ast.ActionWord, Verdict | Effect] = {
+    "pass": Verdict.PASS,
+    "drop": Verdict.DROP,
+    "bounce": Verdict.BOUNCE,
+    "audit": Effect.AUDIT,
+    "count": Effect.COUNT,
+}
+
+
+def lower_filter(
+    policy: ast.Policy, filter: ast.Filter, *, netmask: int | None = None, resolver: Names | None = None
+) -> RuleSet:
+    """The rule set of one of a policy's filters.
+
+    `netmask` is what `ip broadcast` needs; `resolver` looks names up (default:
+    the machine's own tables and resolver).
+
+    Raises:
+        PolicyError: with every fault of this filter.
+    """
+    lowering = _lowering(policy.source, policy.constants, netmask, resolver)
+    default = filter.default or Verdict.PASS
+    rules = _rules(lowering, filter)
+    conditions = _conditions(filter, default)
+    depth = max(*(depth_of(rule.condition) for rule in rules), Layer.LINK, _asked_depth(filter))
+    if lowering.faults:
+        raise PolicyError(sorted(lowering.faults, key=lambda found: found.span.start))
+    return verify(
+        RuleSet(filter.name, Hook(filter.hook), default, conditions, rules, depth, policy.source)
+    )
+
+
+def lower_expression(
+    expression: ast.Expr,
+    source: Source,
+    constants: Sequence[ast.Let] = (),
+    *,
+    netmask: int | None = None,
+    resolver: Names | None = None,
+) -> Predicate:
+    """The meaning of one expression.
+
+    Raises:
+        PolicyError: with every fault of the expression.
+    """
+    lowering = _lowering(source, constants, netmask, resolver)
+    predicate = _Expression(lowering).predicate(expression)
+    if lowering.faults:
+        raise PolicyError(lowering.faults)
+    return predicate
+
+
+def _lowering(
+    source: Source, constants: Sequence[ast.Let], netmask: int | None, resolver: Names | None
+) -> Lowering:
+    named = {let.name: let for let in constants}
+    return Lowering(source, resolver or SystemNames(), named, netmask)
+
+
+# ── filters ──────────────────────────────────────────────────────────────────
+
+
+def _rules(lowering: Lowering, filter: ast.Filter) -> tuple[Rule, ...]:
+    taken: dict[str, ast.Rule] = {}
+    rules: list[Rule] = []
+    for rule in filter.rules:
+        line = lowering.source.position(rule.span.start)[0]
+        name = _rule_name(lowering, filter, rule, line, taken)
+        taken[name] = rule
+        condition: Predicate = TRUE
+        if rule.condition is not None:
+            condition = _Expression(lowering).predicate(rule.condition)
+        action, labelled = _ACTIONS[rule.action], rule.label is not None
+        rules.append(Rule(name, action, condition, rule.span, line, labelled))
+    return tuple(rules)
+
+
+def _rule_name(
+    lowering: Lowering, filter: ast.Filter, rule: ast.Rule, line: int, taken: dict[str, ast.Rule]
+) -> str:
+    """The label, or the filter's name and the line; a second rule of a line has `.2` behind it."""
+    if rule.label is None:
+        name, count = f"{filter.name}:{line}", 1
+        while name in taken:
+            count += 1
+            name = f"{filter.name}:{line}.{count}"
+        return name
+    if rule.label in taken:
+        lowering.fault("PS314", f"two rules are named `{rule.label}`", rule.label_span)
+    return rule.label
+
+
+def _conditions(filter: ast.Filter, default: Verdict) -> tuple[tuple[Condition, Verdict | None], ...]:
+    """What the filter says of each odd-packet condition, or what it says by saying nothing."""
+    verdicts: dict[Condition, Verdict | None] = dict.fromkeys(Condition)
+    verdicts[Condition.MALFORMED] = Verdict.DROP if default is Verdict.DROP else None
+    verdicts[Condition.EXTHDR_LIMIT] = Verdict.DROP
+    verdicts |= {told.condition: told.verdict for told in filter.conditions}
+    return tuple(verdicts.items())
+
+
+_CONDITION_DEPTHS = {
+    Condition.MALFORMED: Layer.TRANSPORT,
+    Condition.UNKNOWN_TAG: Layer.LINK,
+    Condition.EXTHDR_LIMIT: Layer.NETWORK,
+    Condition.FRAGMENT: Layer.NETWORK,
+    Condition.IP_OPTIONS: Layer.NETWORK,
+}
+
+
+def _asked_depth(filter: ast.Filter) -> Layer:
+    """The deepest layer that an `on …` line asks about."""
+    return max((_CONDITION_DEPTHS[told.condition] for told in filter.conditions), default=Layer.LINK)
+
+
+# ── expressions ──────────────────────────────────────────────────────────────
+
+
+class _Expression:
+    """Lowers one expression, counting what makes it grow."""
+
+    def __init__(self, lowering: Lowering) -> None:
+        self.lowering = lowering
+        self._nesting = 0
+        self._xors = 0
+
+    def predicate(self, expression: ast.Expr) -> Predicate:
+        """What the expression means of the frame itself."""
+        predicate = self._lower(expression, Position())[0]
+        if nesting_of(predicate) > MAX_NESTING:
+            message = f"`and` and `or` alternate more than {MAX_NESTING} times"
+            return self.lowering.fault("PS313", message, expression.span, hint="group them with parentheses")
+        return predicate
+
+    def _lower(self, node: ast.Expr, at: Position) -> tuple[Predicate, Position]:
+        """What a node means at a position, and the position behind it within a chain of `and`."""
+        if self._nesting >= MAX_NESTING:
+            message = f"this expression nests deeper than {MAX_NESTING}"
+            return self.lowering.fault("PS313", message, node.span), at
+        self._nesting += 1
+        try:
+            match node:
+                case ast.And() | ast.Or() | ast.Xor():
+                    return self._chain(node, at)
+                case ast.Not(operand):
+                    return negation(self._lower(operand, at)[0]), at
+                case ast.Encapsulation():
+                    return encapsulation(self.lowering, node, at)
+                case _:
+                    return self._leaf(node, at), at
+        finally:
+            self._nesting -= 1
+
+    def _chain(self, node: ast.Expr, at: Position) -> tuple[Predicate, Position]:
+        """A left-leaning chain of connectives, walked from its leftmost operand, so that length is no depth.
+
+        All three have one precedence and associate to the left, so a run of
+        the same one is a single conjunction or disjunction.
+        """
+        first, links = _unchained(node)
+        predicate, here = self._lower(first, at)
+        run, previous = [predicate], ast.And
+        for kind, operand in links:
+            if kind is not previous:
+                run, previous = [self._joined(previous, run)], kind
+            here = here if kind is ast.And else at
+            predicate, behind = self._lower(operand, here)
+            here = behind if kind is ast.And else at
+            run.append(predicate)
+        return self._joined(previous, run), here
+
+    def _joined(self, kind: type[ast.Expr], run: list[Predicate]) -> Predicate:
+        if kind is ast.And:
+            return all_of(run)
+        if kind is ast.Or:
+            return any_of(run)
+        joined = run[0]
+        for operand in run[1:]:
+            joined = self._exclusive(joined, operand)
+        return joined
+
+    def _exclusive(self, left: Predicate, right: Predicate) -> Predicate:
+        self._xors += 1
+        if self._xors > MAX_XOR:
+            place = Span(0, len(self.lowering.source.text))
+            return self.lowering.fault("PS313", f"more than {MAX_XOR} `xor` in one expression", place)
+        return any_of((all_of((left, negation(right))), all_of((negation(left), right))))
+
+    # ── leaves ───────────────────────────────────────────────────────────────
+
+    def _leaf(self, node: ast.Expr, at: Position) -> Predicate:
+        match node:
+            case ast.Primitive():
+                return self._primitive(node, at)
+            case ast.Protocol(name):
+                return abbreviation(self.lowering, name, at, node.span)
+            case ast.Cast():
+                return cast(self.lowering, node, at)
+            case ast.LengthTest():
+                return length(node, at)
+            case ast.Llc():
+                return llc(self.lowering, node, at)
+            case ast.Way():
+                return way(self.lowering, node)
+            case ast.FieldFlag(name):
+                return self._flag(name, node, at)
+            case ast.Relation():
+                return relation(self.lowering, node, at)
+            case ast.And() | ast.Or() | ast.Xor() | ast.Not() | ast.Encapsulation():
+                raise InternalError("a connective was taken for a leaf")
+            case _:
+                assert_never(node)
+
+    def _flag(self, name: str, node: ast.FieldFlag, at: Position) -> Predicate:
+        if name not in FLAG_WORDS:
+            close = nearest(name, FLAG_WORDS)
+            hint = f"did you mean {close}?" if close else None
+            return self.lowering.fault("PS312", f"no field is named `{name}`", node.span, hint=hint)
+        field, values = FLAG_WORDS[name]
+        return equals(at.field(field), *values)
+
+    def _primitive(self, node: ast.Primitive, at: Position) -> Predicate:
+        """Qualifiers with a value; a constant's values are joined by `or`."""
+        span = node.value.span if node.value.span != ast.NOWHERE else node.span
+        values = self.lowering.values(node.value)
+        return any_of([self._one(node.qualifiers, value, at, span) for value in values])
+
+    def _one(self, qualifiers: ast.Qualifiers, value: ast.Value, at: Position, span: Span) -> Predicate:
+        named, direction, kind = qualifiers.protocol, qualifiers.direction, qualifiers.kind
+        match kind:
+            case None | "host" | "net":
+                return Addresses(self.lowering, named, direction, kind or "host", at, span).lower(value)
+            case "port" | "portrange":
+                return port(self.lowering, named, direction, value, at, span)
+            case "proto" | "protochain" if direction is not None:
+                return self.lowering.fault("PS303", f"`{kind}` has no direction", span)
+            case "proto":
+                return protocol(self.lowering, named, value, at, span)
+            case "protochain":
+                return protocol_chain(self.lowering, named, value, at, span)
+            case "gateway":
+                hint = "write `ether host MAC and not host ADDRESS`"
+                message = "`gateway` needs a table of Ethernet addresses that penstock does not keep"
+                return self.lowering.fault("PS311", message, span, hint=hint)
+            case _:
+                assert_never(kind)
+
+
+def _unchained(node: ast.Expr) -> tuple[ast.Expr, list[tuple[type[ast.Expr], ast.Expr]]]:
+    """The leftmost operand of a chain of connectives, and the connectives with their right operands, in order."""
+    links: list[tuple[type[ast.Expr], ast.Expr]] = []
+    while isinstance(node, ast.And | ast.Or | ast.Xor):
+        links.append((type(node), node.right))
+        node = node.left
+    links.reverse()
+    return node, links

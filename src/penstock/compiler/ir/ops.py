@@ -1,0 +1,241 @@
+"""What a policy means: predicates over packet fields, rules that decide, and their order.
+
+This is the only form that the reference evaluator and the code generator see.
+It has no names left to resolve and no precedence left to remember; every
+implicit precondition of pcap-filter (`port` implies "first fragment of TCP, UDP
+or SCTP") is either spelled out or part of when a field is present.
+
+A `Scope` says whose headers are meant: () is the packet itself, ("mpls",) what
+lies behind one MPLS label, ("geneve",) the inner frame, and so on, outermost
+step first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+from penstock.compiler.lang.source import Source, Span
+from penstock.model.field import FIELDS, Field, Layer
+from penstock.model.hook import Hook
+from penstock.model.net import IntervalSet
+from penstock.model.verdict import Condition, Verdict
+
+Step = Literal["mpls", "pppoes", "geneve"]
+Scope = tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRef:
+    """A field of one scope's headers; `index` is the tag's depth for the `vlan.*` fields, else 0."""
+
+    name: str
+    scope: Scope = ()
+    index: int = 0
+
+    @property
+    def field(self) -> Field:
+        return FIELDS[self.name]
+
+
+class Base(Enum):
+    """Where an accessor's offset is counted from, within a scope."""
+
+    FRAME = "frame"
+    """The scope's link header: byte 0 of the frame; inner Ethernet behind Geneve; the PPP protocol behind PPPoE."""
+    NETWORK = "network"
+    """What follows the scope's link header and VLAN tags; behind MPLS, what follows the label."""
+    TRANSPORT = "transport"
+    """What follows IPv4 options or IPv6 extension headers; absent in later fragments."""
+
+
+# ── terms: unsigned 32-bit numbers, or absent ────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Literal32:
+    """A constant, already reduced modulo 2**32."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class FieldTerm:
+    """A field's value; only of fields of at most 32 bits."""
+
+    ref: FieldRef
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """`size` (1, 2, 4) bytes at `base` + `offset`, big-endian; absent unless every byte is in the packet.
+
+    For FRAME and NETWORK the sum must not wrap.  For TRANSPORT the offset is
+    added modulo 2**32 to the distance between network and transport header, and
+    the result counted from the network header: so `tcp[0 - 4]` reads the last
+    four bytes of the IPv4 header, as libpcap's programs do.
+    """
+
+    base: Base
+    offset: Term
+    size: int
+    scope: Scope = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """Arithmetic modulo 2**32; absent if an operand is, or on division (remainder) by zero; shifts of 32 or more give 0."""
+
+    operator: Literal["+", "-", "*", "/", "%", "&", "|", "^", "<<", ">>"]
+    left: Term
+    right: Term
+
+
+Term = Literal32 | FieldTerm | Read | Binary
+
+# ── predicates: true or false, never absent ──────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Always:
+    """True, or false, of every packet."""
+
+    value: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """The field is present and its value is in `values`."""
+
+    ref: FieldRef
+    values: IntervalSet
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Both terms are present and `left OPERATOR right` holds (unsigned)."""
+
+    operator: Literal["<", "<=", ">", ">=", "==", "!="]
+    left: Term
+    right: Term
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderWalked:
+    """The IPv6 extension header `number` (a key of EXTENSION_HEADERS) is among those walked over in this scope.
+
+    The header's first byte need not be in the packet: its number was read from
+    the header before it.  With `ipv4` the IPv4 chain is asked for an
+    authentication header (51) instead.
+    """
+
+    number: int
+    scope: Scope = ()
+    ipv4: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Negation:
+    operand: Predicate
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """Every operand holds; () is true.  Operands are asked in order."""
+
+    operands: tuple[Predicate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Any:
+    """Some operand holds; () is false."""
+
+    operands: tuple[Predicate, ...]
+
+
+Predicate = Always | Within | Compare | HeaderWalked | Negation | All | Any
+
+# ── rules ────────────────────────────────────────────────────────────────────
+
+
+class Effect(Enum):
+    """What a matching rule does besides being counted when it does not decide."""
+
+    COUNT = "count"
+    AUDIT = "audit"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`name` is the label, or ``filter:line`` where the policy gave none; unique within its rule set.
+
+    `until_ns` is a boot-clock time (CLOCK_BOOTTIME, ns) from which on the rule
+    never matches; None for rules of a policy file.
+    """
+
+    name: str
+    action: Verdict | Effect
+    condition: Predicate
+    span: Span
+    line: int
+    labelled: bool = False
+    until_ns: int | None = None
+
+    @property
+    def decides(self) -> bool:
+        return isinstance(self.action, Verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """One filter, ready to evaluate or to emit.
+
+    `conditions` has one entry for every Condition: the verdict, or None to go on.
+    `depth` is the deepest layer that the filter looks at: `malformed` judges
+    headers down to that layer and no further, so that nothing is parsed on
+    account of a counter alone.  An explicit `on malformed` makes it TRANSPORT.
+    """
+
+    name: str
+    hook: Hook
+    default: Verdict
+    conditions: tuple[tuple[Condition, Verdict | None], ...]
+    rules: tuple[Rule, ...]
+    depth: Layer
+    source: Source
+
+    def verdict_on(self, condition: Condition) -> Verdict | None:
+        """The filter's verdict on an odd packet, None to go on with the rules."""
+        return dict(self.conditions)[condition]
+
+
+#: Counter slots of a rule set: the default's, one a condition, then the rules in order.
+DEFAULT_SLOT = 0
+FIRST_CONDITION_SLOT = 1
+FIRST_RULE_SLOT = FIRST_CONDITION_SLOT + len(Condition)
+
+
+def counter_names(rule_set: RuleSet) -> tuple[str, ...]:
+    """What each counter slot counts, in slot order: ``default``, ``on malformed`` …, then the rules' names."""
+    conditions = (f"on {condition.word}" for condition in Condition)
+    return ("default", *conditions, *(rule.name for rule in rule_set.rules))
+
+
+# ── outcomes ─────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one packet.
+
+    `slot` is the counter slot of what decided (the default, a condition or a
+    rule); `hits` the slots of the non-deciding rules that matched before;
+    `conditions` every odd-packet condition that holds, decided or not.
+    Counted are: `slot`, all of `hits`, and every one of `conditions`.
+    """
+
+    verdict: Verdict
+    slot: int
+    hits: tuple[int, ...] = ()
+    conditions: frozenset[Condition] = frozenset()

@@ -1,0 +1,99 @@
+"""Conjunction, disjunction and negation of predicates, kept small while they are built.
+
+>>> from penstock.compiler.ir.ops import FieldRef, Within
+>>> from penstock.model.net import IntervalSet
+>>> port = FieldRef("dport")
+>>> any_of([Within(port, IntervalSet.single(80)), Within(port, IntervalSet.single(81))])
+Within(ref=FieldRef(name='dport', scope=(), index=0), values=IntervalSet(intervals=((80, 81),)))
+
+Promised: the result holds of exactly the same packets; nested `All` and `Any`
+are flattened; `Always` is gone, or all that is left; tests of one field are one
+interval set (their union under `Any`, their intersection under `All`) at the
+place of the first; otherwise operands keep their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from penstock.compiler.ir.ops import All, Always, Any, FieldRef, Negation, Predicate, Within
+from penstock.model.net import Interval, IntervalSet
+
+TRUE, FALSE = Always(True), Always(False)
+
+
+def all_of(operands: Iterable[Predicate]) -> Predicate:
+    """A predicate that holds where every operand does."""
+    kept: list[Predicate] = []
+    places: dict[FieldRef, int] = {}
+    for operand in _flat(operands, All):
+        if operand == FALSE:
+            return FALSE
+        if operand == TRUE:
+            continue
+        if isinstance(operand, Within):
+            at = places.setdefault(operand.ref, len(kept))
+            if at < len(kept):
+                kept[at] = _both(kept[at], operand)
+                if kept[at] == FALSE:
+                    return FALSE
+                continue
+        kept.append(operand)
+    return kept[0] if len(kept) == 1 else All(tuple(kept)) if kept else TRUE
+
+
+def _both(first: Predicate, second: Within) -> Predicate:
+    assert isinstance(first, Within)
+    return within(first.ref, first.values & second.values)
+
+
+def any_of(operands: Iterable[Predicate]) -> Predicate:
+    """A predicate that holds where some operand does."""
+    kept: list[Predicate] = []
+    places: dict[FieldRef, int] = {}
+    unions: dict[FieldRef, list[Interval]] = {}
+    for operand in _flat(operands, Any):
+        if operand == TRUE:
+            return TRUE
+        if operand == FALSE:
+            continue
+        if isinstance(operand, Within):
+            unions.setdefault(operand.ref, []).extend(operand.values)
+            if operand.ref in places:
+                continue
+            places[operand.ref] = len(kept)
+        kept.append(operand)
+    for ref, at in places.items():
+        kept[at] = Within(ref, IntervalSet.of(*unions[ref]))
+    return kept[0] if len(kept) == 1 else Any(tuple(kept)) if kept else FALSE
+
+
+def _flat(operands: Iterable[Predicate], kind: type[All] | type[Any]) -> Iterable[Predicate]:
+    """The operands, those of an operand of the same kind in its place; these are flat already."""
+    for operand in operands:
+        if isinstance(operand, kind):
+            yield from operand.operands
+        else:
+            yield operand
+
+
+def negation(operand: Predicate) -> Predicate:
+    """A predicate that holds where the operand does not."""
+    match operand:
+        case Always(value):
+            return Always(not value)
+        case Negation(inner):
+            return inner
+        case _:
+            return Negation(operand)
+
+
+def within(ref: FieldRef, values: IntervalSet) -> Predicate:
+    """The field is there with one of these values; of no values, false."""
+    domain = IntervalSet.full(ref.field.bits)
+    return Within(ref, values & domain) if values & domain else FALSE
+
+
+def equals(ref: FieldRef, *values: int) -> Predicate:
+    """The field is there and has one of the values."""
+    return within(ref, IntervalSet.single(*values))

@@ -1,0 +1,130 @@
+"""The invariants of a rule set, checked after lowering and in tests.
+
+A breach is a bug of penstock, never of a policy:
+
+* a `Within` tests values of its field's domain, some but never none, merged and sorted;
+* only `vlan.*` fields have an index, and only fields of at most 32 bits are terms;
+* a `Read` is of 1, 2 or 4 bytes; a literal lies in 32 bits; a walked header is one that can be walked;
+* `All` and `Any` are flat, have at least two operands and no `Always` among them;
+* rule names are unique and not those of other counters; every condition has an entry;
+* no rule looks deeper than `depth` says.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from penstock.compiler.ir.depth import depth_of
+from penstock.compiler.ir.ops import (
+    All,
+    Always,
+    Any,
+    Binary,
+    Compare,
+    FieldRef,
+    FieldTerm,
+    HeaderWalked,
+    Literal32,
+    Negation,
+    Predicate,
+    Read,
+    RuleSet,
+    Term,
+    Within,
+)
+from penstock.errors import InternalError
+from penstock.model.field import EXTENSION_HEADERS, FIELDS
+from penstock.model.net import merge_intervals
+from penstock.model.verdict import Condition
+
+
+def verify(rule_set: RuleSet) -> RuleSet:
+    """The rule set itself, if every invariant holds.
+
+    Raises:
+        InternalError: one does not; the message names it and the rule.
+    """
+    names = [rule.name for rule in rule_set.rules]
+    _must(len(set(names)) == len(names), "rule names are not unique", rule_set.name)
+    _must(
+        [condition for condition, _ in rule_set.conditions] == list(Condition),
+        "not every odd-packet condition has one entry, in order",
+        rule_set.name,
+    )
+    for rule in rule_set.rules:
+        verify_predicate(rule.condition, where=rule.name)
+        _must(depth_of(rule.condition) <= rule_set.depth, "looks deeper than the filter's depth", rule.name)
+    return rule_set
+
+
+def _must(holds: bool, what: str, where: str) -> None:
+    if not holds:
+        raise InternalError(f"{where}: {what}")
+
+
+def verify_predicate(predicate: Predicate, *, where: str = "expression") -> Predicate:
+    """The predicate itself, if it is well formed; see `verify`."""
+    pending: list[Predicate] = [predicate]
+    while pending:
+        node = pending.pop()
+        match node:
+            case All(operands) | Any(operands):
+                _verify_operands(node, operands, where)
+                pending.extend(operands)
+            case Negation(operand):
+                _must(not isinstance(operand, Always | Negation), "a negation that says nothing", where)
+                pending.append(operand)
+            case Within():
+                _verify_within(node, where)
+            case Compare(_, left, right):
+                _verify_term(left, where)
+                _verify_term(right, where)
+            case HeaderWalked(number, _, ipv4):
+                known = number == 51 if ipv4 else number in EXTENSION_HEADERS
+                _must(known, f"{number} is no header that is walked over", where)
+            case Always():
+                pass
+            case _:
+                assert_never(node)
+    return predicate
+
+
+def _verify_operands(node: All | Any, operands: tuple[Predicate, ...], where: str) -> None:
+    _must(len(operands) >= 2, f"{type(node).__name__} of fewer than two operands", where)
+    flat = not any(isinstance(operand, Always | type(node)) for operand in operands)
+    _must(flat, f"{type(node).__name__} is not flat", where)
+
+
+def _verify_within(node: Within, where: str) -> None:
+    _verify_ref(node.ref, where)
+    intervals = node.values.intervals
+    _must(bool(intervals), f"no value of {node.ref.name} is asked for", where)
+    _must(merge_intervals(intervals) == intervals, f"intervals of {node.ref.name} are not merged", where)
+    _must(all(low <= high for low, high in intervals), f"an interval of {node.ref.name} is empty", where)
+    top = (1 << node.ref.field.bits) - 1
+    _must(
+        intervals[0][0] >= 0 and intervals[-1][1] <= top, f"a value of {node.ref.name} beyond its bits", where
+    )
+
+
+def _verify_ref(ref: FieldRef, where: str) -> None:
+    _must(ref.name in FIELDS, f"no field {ref.name}", where)
+    _must(ref.index == 0 or ref.name.startswith("vlan."), f"{ref.name} has an index", where)
+
+
+def _verify_term(term: Term, where: str) -> None:
+
+    match term:
+        case Literal32(value):
+            _must(0 <= value < 1 << 32, f"{value} has more than 32 bits", where)
+        case FieldTerm(ref):
+            _verify_ref(ref, where)
+            _must(ref.field.bits <= 32, f"{ref.name} is wider than a term", where)
+        case Read(_, offset, size, _):
+            _must(size in (1, 2, 4), f"a read of {size} bytes", where)
+            _verify_term(offset, where)
+        case Binary(_, left, right):
+            _verify_term(left, where)
+            _verify_term(right, where)
+        case _:
+            assert_never(term)

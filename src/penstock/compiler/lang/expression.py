@@ -1,0 +1,304 @@
+"""Read one pcap-filter expression, with penstock's additions, from its tokens.
+
+    expression = operand { ("and" | "or" | "xor") operand }      left to right, equal precedence
+    operand    = { "not" } ( primitive | relation | value | "(" expression ")" )
+    primitive  = [protocol] [direction] [kind] value | protocol | vlan … | less … | …
+    relation   = arithmetic ("<" | "<=" | ">" | ">=" | "=" | "==" | "!=") arithmetic
+
+A value alone takes the qualifiers of the primitive to its left.  libpcap hands
+them through parentheses, too: `port 80 and (udp) or 443` means `… or port 443`,
+while `(port 80) or 443` is refused, because before the parenthesis stood none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from penstock.compiler.lang.arithmetic import (
+    RELATIONS,
+    close,
+    is_arithmetic_word,
+    is_operator,
+    number_term,
+    read_arithmetic,
+)
+from penstock.compiler.lang.ast import (
+    And,
+    Arithmetic,
+    Constant,
+    Expr,
+    FieldFlag,
+    NamedNumber,
+    Not,
+    Number,
+    Or,
+    Primitive,
+    Qualifiers,
+    Relation,
+    RelationOperator,
+    Value,
+    Xor,
+)
+from penstock.compiler.lang.faults import Faults, SyntaxFault
+from penstock.compiler.lang.lexer import Token
+from penstock.compiler.lang.primitive import Head, read_term, starts_term
+from penstock.compiler.lang.tokens import TokenStream
+from penstock.compiler.lang.qualification import check_value
+from penstock.compiler.lang.values import BadValue, read_value
+from penstock.compiler.lang.words import (
+    FLAG_FIELDS,
+    LATER_EVENT_FIELDS,
+    LATER_PREDICATES,
+    NAMED_NUMBERS,
+    NUMBER_FIELDS,
+    OPERATOR_WORDS,
+    PROTOCOLS,
+    later,
+)
+
+_BARE_HINT = "as in `host 10.0.0.1`, `net 10.0.0.0/8` or `port 53`"
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """A number whose place is not known yet: a value (`port 80`) or the start of arithmetic."""
+
+    term: Number | NamedNumber | Constant
+
+
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """Arithmetic in parentheses, still waiting for its relation."""
+
+    term: Arithmetic
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A finished expression; `inherit` are the qualifiers that a bare value to its right takes."""
+
+    node: Expr
+    inherit: Qualifiers | None
+    is_value: bool = False
+
+
+_Operand = _Number | _Sum | _Read
+
+
+def read_expression(stream: TokenStream) -> Expr | None:
+    """The expression that the tokens are, or None when there are none: it matches everything.
+
+    Raises:
+        SyntaxFault: the tokens are no expression.  Lesser faults are noted in `stream.faults`.
+    """
+    if stream.next.kind == "end":
+        return None
+    reader = _Reader(stream)
+    found = reader.sequence(None, values_only=False)
+    if stream.next.kind != "end":
+        raise reader.misplaced()
+    return reader.finished(found, None).node
+
+
+class _Reader:
+    def __init__(self, stream: TokenStream) -> None:
+        self.stream = stream
+        self.head: Head | None = None
+
+    @property
+    def faults(self) -> Faults:
+        return self.stream.faults
+
+    # ── operands joined by and, or, xor ──────────────────────────────────────
+
+    def sequence(self, inherit: Qualifiers | None, *, values_only: bool) -> _Operand:
+        found = self.operand(inherit, values_only=values_only)
+        if self._operator() is None:
+            return found
+        left = self.finished(found, inherit)
+        while (word := self._operator()) is not None:
+            self.stream.take()
+            # libpcap: what begins with a value is a list of values up to its parenthesis.
+            only = values_only or left.is_value
+            right = self.finished(self.operand(left.inherit, values_only=only), left.inherit)
+            span = left.node.span.to(right.node.span)
+            kind = {"and": And, "or": Or, "xor": Xor}[word]
+            left = _Read(kind(left.node, right.node, span), right.inherit, left.is_value)
+        return left
+
+    def _operator(self) -> str | None:
+        token = self.stream.next
+        if token.is_word("and", "or") or token.is_name("xor"):
+            return OPERATOR_WORDS[token.text]
+        return None
+
+    def finished(self, found: _Operand, inherit: Qualifiers | None) -> _Read:
+        """The operand as an expression: a number becomes a bare value."""
+        match found:
+            case _Read():
+                return found
+            case _Number(term=term):
+                return self._bare(_as_value(term), inherit)
+            case _Sum(term=term):
+                message = "this is a number; a comparison such as `= 1` should follow"
+                raise self.faults.fail("PS102", message, term.span)
+
+    def misplaced(self) -> SyntaxFault:
+        token = self.stream.next
+        if token.is_mark(")"):
+            return self.faults.fail("PS102", "this `)` closes nothing", token.span)
+        return self.stream.unexpected("`and`, `or` or the end of the expression", hint=_joining_hint(token))
+
+    # ── one operand ──────────────────────────────────────────────────────────
+
+    def operand(self, inherit: Qualifiers | None, *, values_only: bool) -> _Operand:
+        nots: list[Token] = []
+        while token := self.stream.take_word("not"):
+            self.stream.nest(token)
+            nots.append(token)
+        found = self._arithmetic(self._first(inherit, values_only), values_only)
+        if not nots:
+            return found
+        self.stream.leave(len(nots))
+        read = self.finished(found, inherit)
+        node = read.node
+        for token in reversed(nots):
+            node = Not(node, token.span.to(node.span))
+        return _Read(node, read.inherit, read.is_value)
+
+    def _first(self, inherit: Qualifiers | None, values_only: bool) -> _Operand:
+        stream = self.stream
+        token = stream.next
+        if token.is_mark("("):
+            return self._parenthesised(inherit, values_only)
+        if token.kind == "number" and not (values_only and stream.following.is_mark("/")):
+            return _Number(number_term(stream.take()))
+        if token.kind == "constant":
+            return _Number(Constant(token.text, stream.take().span))
+        if values_only:
+            return self._value(inherit)
+        if token.is_mark("-") or self._is_arithmetic(token):
+            return _Sum(read_arithmetic(stream))
+        if token.is_name(*FLAG_FIELDS):
+            return _Read(FieldFlag(token.text, stream.take().span), None)
+        if starts_term(token):
+            return self._term()
+        self._refuse_later(token, inherit)
+        return self._value(inherit)
+
+    def _is_arithmetic(self, token: Token) -> bool:
+        """Whether arithmetic begins here; a field's name only does where a comparison can follow."""
+        follows = self.stream.following
+        if token.kind == "word" and follows.is_mark("["):
+            return token.text in PROTOCOLS
+        if token.kind == "name" and not (is_operator(follows) or follows.is_mark(*RELATIONS, ")")):
+            return False
+        return is_arithmetic_word(token)
+
+    def _parenthesised(self, inherit: Qualifiers | None, values_only: bool) -> _Operand:
+        opening = self.stream.take()
+        self.stream.nest(opening)
+        found = self.sequence(inherit, values_only=values_only)
+        self.stream.leave()
+        close(self.stream, opening)
+        if isinstance(found, _Read) and not found.is_value:
+            return _Read(found.node, inherit)
+        return found
+
+    def _term(self) -> _Read:
+        found = read_term(self.stream)
+        if not isinstance(found, Head):
+            return _Read(found, None)
+        self.head = found
+        values = self.finished(self.operand(found.qualifiers, values_only=True), found.qualifiers)
+        return _Read(values.node, values.inherit)
+
+    # ── values ───────────────────────────────────────────────────────────────
+
+    def _value(self, inherit: Qualifiers | None) -> _Read:
+        token = self.stream.next
+        if inherit is None and token.kind == "name" and self.stream.following.fault != "@":
+            raise self._unknown(token)
+        kind = inherit.kind if inherit else None
+        return self._bare(read_value(self.stream, kind, _wanted(inherit)), inherit)
+
+    def _unknown(self, token: Token) -> SyntaxFault:
+        if token.text in NUMBER_FIELDS:
+            message = f"`{token.text}` is a number; a comparison such as `{token.text} == 1` should follow"
+            return self.faults.fail("PS102", message, token.span)
+        return self.stream.unknown(token, "a primitive such as `tcp` or `host NAME`")
+
+    def _bare(self, value: Value, inherit: Qualifiers | None) -> _Read:
+        if inherit is None:
+            message = "a value needs a qualifier before it that says what it is"
+            raise self.faults.fail("PS105", message, value.span, hint=_BARE_HINT)
+        try:
+            check_value(inherit, value)
+        except BadValue as fault:
+            self.faults.error("PS105", str(fault), value.span, hint=fault.hint)
+        # The first value behind qualifiers owns them; the others inherit them.
+        head, self.head = self.head, None
+        span = head.start.to(value.span) if head else value.span
+        return _Read(Primitive(inherit, value, head is None, span), inherit, is_value=True)
+
+    # ── relations ────────────────────────────────────────────────────────────
+
+    def _arithmetic(self, found: _Operand, values_only: bool) -> _Operand:
+        """The operand itself, or with the operators and the relation that follow it."""
+        stream = self.stream
+        if isinstance(found, _Read) or values_only:
+            return found
+        term = found.term
+        if is_operator(stream.next):
+            term = read_arithmetic(stream, term)
+            found = _Sum(term)
+        relation = stream.take_mark(*RELATIONS)
+        if relation is None:
+            return found
+        right = read_arithmetic(stream)
+        if stream.next.is_mark(*RELATIONS):
+            message = "comparisons cannot be chained"
+            raise self.faults.fail("PS102", message, stream.next.span, hint="join two of them with `and`")
+        operator = cast("RelationOperator", relation.text)
+        return _Read(Relation(operator, term, right, term.span.to(right.span)), None)
+
+    def _refuse_later(self, token: Token, inherit: Qualifiers | None) -> None:
+        follows = self.stream.following
+        if token.is_word("ifindex"):
+            raise self.faults.fail("PS107", later("ifindex", "choosing interfaces in rules"), token.span)
+        if token.kind != "name":
+            return
+        subject = None
+        if token.text in LATER_EVENT_FIELDS and follows.is_mark(*RELATIONS):
+            subject = "filtering events"
+        elif inherit is None or follows.kind in {"number", "name", "bad"} or follows.is_mark("("):
+            subject = LATER_PREDICATES.get(token.text)
+        if subject is not None:
+            raise self.faults.fail("PS107", later(token.text, subject), token.span)
+
+
+def _as_value(term: Number | NamedNumber | Constant) -> Number | Constant:
+    if isinstance(term, NamedNumber):
+        return Number(NAMED_NUMBERS[term.name], term.name, term.span)
+    return term
+
+
+def _wanted(inherit: Qualifiers | None) -> str:
+    if inherit is None:
+        return "a primitive such as `tcp` or `host 10.0.0.1`"
+    match inherit.kind:
+        case "port" | "portrange":
+            return "a port"
+        case "proto" | "protochain":
+            return "a protocol's number or `\\name`"
+        case "net":
+            return "a network"
+        case _:
+            return "an address"
+
+
+def _joining_hint(token: Token) -> str | None:
+    if token.kind in {"number", "name", "ipv4", "ipv6", "mac", "constant"}:
+        return "join two primitives with `and` or `or`"
+    return None

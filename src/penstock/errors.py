@@ -1,0 +1,154 @@
+"""Every error that penstock raises on purpose, as one tree.
+
+    PenstockError
+    ├── PolicyError          the policy is wrong; carries all its diagnostics          exit 1
+    ├── LimitError           the policy is right but too big: which limit, which rule  exit 1
+    ├── CaptureError         a capture file is not one, or is cut                      exit 1
+    ├── PacketNotationError  a packet as written in a test or for explain is wrong     exit 1
+    ├── ToolchainError       clang is missing or failed                                exit 2
+    ├── KernelError          a bpf or netlink call failed                              exit 3
+    │   ├── VerifierError    the kernel refused the program
+    │   ├── NotSupportedError  this kernel lacks a feature
+    │   └── PrivilegeError   a capability is missing                                   exit 4
+    └── InternalError        a broken invariant: a bug in penstock                     exit 70
+
+The user's own mistakes are collected as diagnostics and raised together; the
+world's failures are wrapped once, where their meaning is known; our own bugs
+are never caught to be hidden.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from penstock.compiler.lang.diagnostic import Diagnostic
+
+
+class PenstockError(Exception):
+    """Any failure that penstock foresees.  `exit_code` is what the command ends with."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class PolicyError(PenstockError):
+    """The policy text is wrong.  `diagnostics` holds every fault that was found in it."""
+
+    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+        self.diagnostics = tuple(diagnostics)
+        first = self.diagnostics[0].message if self.diagnostics else "the policy is wrong"
+        more = len(self.diagnostics) - 1
+        super().__init__(first if more < 1 else f"{first} (and {more} more)")
+
+
+class LimitError(PenstockError):
+    """The policy is correct but crosses a stated limit; `limit` names it."""
+
+    def __init__(self, message: str, *, limit: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.limit = limit
+
+
+class CaptureError(PenstockError):
+    """A file is not a capture, or its contents contradict its own headers."""
+
+
+class PacketNotationError(PenstockError):
+    """A packet's text is wrong between the character offsets `offset` and `end` of what was parsed."""
+
+    def __init__(self, message: str, *, offset: int, end: int | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.offset = offset
+        self.end = offset + 1 if end is None else end
+
+
+class ToolchainError(PenstockError):
+    """clang is missing, too old, or refused our C.  Keeps what is needed to repeat the call."""
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        argv: Sequence[str] = (),
+        stderr: str = "",
+        source_path: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.argv = tuple(argv)
+        self.stderr = stderr
+        self.source_path = source_path
+
+
+class KernelError(PenstockError):
+    """A call into the kernel failed: `operation` on `subject`, with the kernel's `errno`."""
+
+    exit_code = 3
+
+    def __init__(
+        self, operation: str, subject: str, errno: int, *, meaning: str | None = None, hint: str | None = None
+    ) -> None:
+        self.operation = operation
+        self.subject = subject
+        self.errno = errno
+        reason = meaning or (os.strerror(errno) if errno else "the kernel gave no reason")
+        super().__init__(f"{operation} {subject}: {reason}", hint=hint)
+
+
+class VerifierError(KernelError):
+    """The kernel's verifier refused `subject`.
+
+    `summary` is its decisive line, `place` the policy or C line it blames
+    (``edge.policy:12``) when the log names one, `log` the whole log.
+    """
+
+    def __init__(self, program: str, errno: int, *, summary: str, place: str | None, log: str) -> None:
+        at = f" at {place}" if place else ""
+        super().__init__("load", program, errno, meaning=f"the kernel's verifier refused it{at}: {summary}")
+        self.summary = summary
+        self.place = place
+        self.log = log
+
+
+class NotSupportedError(KernelError):
+    """This kernel lacks `feature`; `least_kernel` is the first one that has it."""
+
+    def __init__(self, feature: str, *, wanted_for: str, least_kernel: str | None = None, errno: int = 0) -> None:
+        since = f" (Linux {least_kernel} and newer have it)" if least_kernel else ""
+        super().__init__("use", feature, errno, meaning=f"this kernel does not support it{since}; wanted for {wanted_for}")
+        self.feature = feature
+        self.least_kernel = least_kernel
+
+
+class PrivilegeError(KernelError):
+    """The process lacks `capability` (``CAP_BPF``, ``CAP_NET_ADMIN`` …)."""
+
+    exit_code = 4
+
+    def __init__(self, operation: str, subject: str, errno: int, *, capability: str) -> None:
+        super().__init__(
+            operation,
+            subject,
+            errno,
+            meaning=f"not permitted; this needs {capability}",
+            hint="run it as root, or give the process that capability",
+        )
+        self.capability = capability
+
+
+class InternalError(PenstockError):
+    """An invariant of penstock is broken."""
+
+    exit_code = 70
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"this is a bug in penstock: {message}", hint="please report it with the policy and the command")

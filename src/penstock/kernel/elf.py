@@ -1,0 +1,105 @@
+"""What an object file says of itself: its sections, functions and global variables.
+
+In: the bytes of a 64-bit ELF object.  Out: symbols by name, so that a variable
+can be set before the load and seen after it under the name it has in C, and an
+instruction of a function can be found in its section.
+
+    variables(elf)["ps_sample"]  ->  Symbol(section=".rodata", offset=8, size=4)
+    functions(elf)["ps_xdp"]     ->  Symbol(section="xdp.frags", offset=0, size=48)
+
+Layouts: elf(5).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SYMTAB = 2
+_STT_OBJECT, _STT_FUNC = 1, 2
+_SHN_LORESERVE = 0xFF00
+_DATA_SECTIONS = (".rodata", ".data", ".bss")
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A variable or function of the object: `size` bytes at `offset` of `section`."""
+
+    section: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section: its name, type, the section it refers to, and its contents."""
+
+    name: str
+    kind: int
+    link: int
+    data: bytes
+
+
+def variables(elf: bytes) -> dict[str, Symbol]:
+    """Every variable in `.rodata`, `.data`, `.bss` and their named parts.
+
+    Raises:
+        ValueError: these bytes are not a 64-bit ELF object.
+    """
+    return {
+        name: found for name, found in _symbols(elf, _STT_OBJECT) if found.section.startswith(_DATA_SECTIONS)
+    }
+
+
+def functions(elf: bytes) -> dict[str, Symbol]:
+    """Every function, programs and subprograms alike.  Raises ValueError."""
+    return dict(_symbols(elf, _STT_FUNC))
+
+
+def sections(elf: bytes) -> list[Section]:
+    """Every section, by index.  Raises ValueError."""
+    order = byte_order(elf)
+    try:
+        (start,) = struct.unpack_from(order + "Q", elf, 0x28)
+        size, count, names_at = struct.unpack_from(order + "HHH", elf, 0x3A)
+        headers = [
+            struct.unpack_from(order + "IIQQQQI", elf, start + size * number) for number in range(count)
+        ]
+        names = _contents(elf, headers[names_at])
+        return [
+            Section(string_at(names, head[0]), head[1], head[6], _contents(elf, head)) for head in headers
+        ]
+    except (struct.error, IndexError) as error:
+        raise ValueError("the ELF object is cut or damaged") from error
+
+
+def byte_order(elf: bytes) -> str:
+    """The object's byte order as `struct` writes it.  Raises ValueError: this is no 64-bit ELF object."""
+    if elf[:5] != b"\x7fELF\x02" or len(elf) < 64:
+        raise ValueError("not a 64-bit ELF object")
+    return "<" if elf[5] == 1 else ">"
+
+
+def string_at(table: bytes, at: int) -> str:
+    """The zero-terminated string at an offset of a string table.  Raises ValueError."""
+    return table[at : table.index(b"\0", at)].decode("utf-8", "replace")
+
+
+def _symbols(elf: bytes, kind: int) -> Iterator[tuple[str, Symbol]]:
+    order, found = byte_order(elf), sections(elf)
+    for table in found:
+        if table.kind != _SYMTAB:
+            continue
+        strings = found[table.link].data
+        for name_at, info, _, index, value, size in struct.iter_unpack(order + "IBBHQQ", table.data):
+            if info & 0xF == kind and 0 < index < min(_SHN_LORESERVE, len(found)):
+                yield string_at(strings, name_at), Symbol(found[index].name, value, size)
+
+
+def _contents(elf: bytes, header: tuple[int, ...]) -> bytes:
+    offset, size = header[4], header[5]
+    return elf[offset : offset + size]

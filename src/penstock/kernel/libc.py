@@ -1,0 +1,113 @@
+"""The few calls of libc that Python does not offer, bound with ctypes and typed.
+
+In: integers, paths and bytearrays whose layout the caller has packed.  Out: the
+call's result; every failure is an OSError that carries the kernel's errno.
+What a command means, and what its errno means, is the business of the modules
+above; only this one and `libbpf` import ctypes.
+
+>>> filesystem_magic("/proc") == 0x9FA0
+True
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from functools import cache
+
+from penstock.errors import NotSupportedError
+
+BPF_FS_MAGIC = 0xCAFE4A11  # <linux/magic.h>
+CLONE_NEWNET = 0x40000000
+
+_TEST_RUN = 10
+_MEMBARRIER_GLOBAL = 1
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+_STATFS_SIZE = 256
+
+# (bpf, membarrier): x86-64 and 32-bit tables differ, newer ports share asm-generic's.
+_GENERIC = (280, 283)
+_CALL_NUMBERS = {
+    "x86_64": (321, 324),
+    "aarch64": _GENERIC,
+    "riscv64": _GENERIC,
+    "loongarch64": _GENERIC,
+    "ppc64le": (361, 365),
+    "s390x": (351, 356),
+}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+
+@cache
+def _call_number(index: int) -> int:
+    machine = platform.machine()
+    if machine not in _CALL_NUMBERS:
+        raise NotSupportedError(f"the {machine} processor", wanted_for="bpf(2)")
+    return _CALL_NUMBERS[machine][index]
+
+
+def _last_error(subject: str | None = None) -> OSError:
+    code = ctypes.get_errno()
+    return OSError(code, os.strerror(code), subject)
+
+
+def address_of(buffer: bytearray | memoryview) -> int:
+    """The address of a writable buffer; the caller keeps the buffer alive and unresized while it is used."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer)) if len(buffer) else 0
+
+
+def bpf(command: int, attr: bytearray) -> int:
+    """Run one command of bpf(2); `attr` is read and, where the command says so, written.
+
+    Raises:
+        OSError: with the kernel's errno.  An interrupted call is repeated, but
+            not a test run: its program has already run some of its rounds.
+    """
+    pointer = ctypes.byref(ctypes.c_char.from_buffer(attr))
+    number, size = ctypes.c_long(_call_number(0)), ctypes.c_uint(len(attr))
+    while True:
+        result: int = _syscall(number, ctypes.c_int(command), pointer, size)
+        if result >= 0:
+            return result
+        error = _last_error()
+        if not isinstance(error, InterruptedError) or command == _TEST_RUN:
+            raise error
+
+
+def setns(fd: int, kind: int = CLONE_NEWNET) -> None:
+    """Move the calling thread, and only it, into the namespace that `fd` names."""
+    if _libc.setns(ctypes.c_int(fd), ctypes.c_int(kind)) != 0:
+        raise _last_error()
+
+
+def synchronize_rcu() -> bool:
+    """Wait until every BPF program that was running when this was called has returned.
+
+    False when the kernel cannot promise that: with nohz_full CPUs membarrier(2)
+    refuses MEMBARRIER_CMD_GLOBAL, and a container may forbid the call.
+    """
+    number = ctypes.c_long(_call_number(1))
+    result: int = _syscall(number, ctypes.c_int(_MEMBARRIER_GLOBAL), ctypes.c_uint(0), ctypes.c_int(0))
+    return result == 0
+
+
+def filesystem_magic(path: str | os.PathLike[str]) -> int:
+    """The type of the file system that holds `path`, as statfs(2) numbers it."""
+    buffer = ctypes.create_string_buffer(_STATFS_SIZE)
+    if _libc.statfs(os.fsencode(path), buffer) != 0:
+        raise _last_error(os.fspath(path))
+    # f_type comes first; s390x alone makes it an int, and there the rest of the word would be another field.
+    word = ctypes.c_uint if platform.machine() == "s390x" else ctypes.c_ulong
+    return int(word.from_buffer(buffer).value) & 0xFFFFFFFF
+
+
+def exchange(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> None:
+    """Swap the names of two files or directories in one step (renameat2, RENAME_EXCHANGE)."""
+    names = os.fsencode(first), os.fsencode(second)
+    if _libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], ctypes.c_uint(_RENAME_EXCHANGE)) != 0:
+        raise _last_error(os.fspath(second))

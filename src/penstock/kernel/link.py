@@ -1,0 +1,235 @@
+"""Attach an XDP program to an interface, replace it, take it away.
+
+In: a `Program` and an interface index of the thread's network namespace.  Out:
+`Link`, a bpf_link: the kernel object that ties the two.  While a link is open
+or pinned nobody can replace the program but through the link, and a replacement
+is one step: each packet meets the old program or the new one, never none.
+
+    link = attach_xdp(program, 4, mode="native")
+    link.update(better, expected_old=program)
+
+A program of somebody else's is named, never removed unasked: `attached` lists,
+`detach_foreign` removes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from penstock.errors import KernelError, NotSupportedError
+from penstock.kernel import libc, netlink, syscall
+from penstock.kernel.capability import SYS_ADMIN, kernel_error, kernel_errors, missing
+from penstock.kernel.libc import bpf
+from penstock.kernel.netlink import MODE_FLAGS, NATIVE
+from penstock.kernel.program import Program, describe_program
+from penstock.kernel.syscall import Command, Descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_BPF_XDP = 37  # enum bpf_attach_type
+_XDP_LINK = 6  # enum bpf_link_type
+_F_REPLACE = 1 << 2
+_OCCUPIED = {errno.EBUSY, errno.EEXIST}
+# EOPNOTSUPP: the driver has no XDP.  EINVAL, ERANGE: it has, but not with this
+# MTU, these offloads or this number of queues (veth, ixgbe, mlx5, virtio_net).
+_REFUSED_BY_DRIVER = {errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE}
+
+_CREATE = struct.Struct("=IIII48x")
+_UPDATE = struct.Struct("=IIII")
+_INFO = struct.Struct("=IIIxxxxI4x")
+
+
+@dataclass(frozen=True, slots=True)
+class LinkInfo:
+    """`ifindex` is 0 once the interface is gone, and counts in the link's own network namespace."""
+
+    id: int
+    type: int
+    program_id: int
+    ifindex: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedProgram:
+    """A program found on an interface, whoever put it there.
+
+    `link_id` is None when netlink put it there, and when links may not be listed.
+    """
+
+    mode: str
+    program_id: int
+    link_id: int | None
+
+    def __str__(self) -> str:
+        via = f", by link {self.link_id}" if self.link_id is not None else ""
+        return f"program {describe_program(self.program_id)}, {self.mode} mode{via}"
+
+
+class Link(Descriptor):
+    """An open bpf_link.  Closing the last descriptor of an unpinned link detaches its program."""
+
+    __slots__ = ()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """The link that is pinned at `path`.  Raises KernelError."""
+        with kernel_errors("open pinned link", os.fspath(path)):
+            return cls(syscall.open_pinned(path, "link"))
+
+    @classmethod
+    def by_id(cls, number: int) -> Self:
+        """The link with that id.  Raises KernelError; PrivilegeError without CAP_SYS_ADMIN."""
+        with kernel_errors("open link", f"id {number}", needs=(SYS_ADMIN,)):
+            return cls(syscall.open_by_id(Command.LINK_GET_FD_BY_ID, number))
+
+    @property
+    def id(self) -> int:
+        """The kernel's number for it."""
+        return self.info().id
+
+    def info(self) -> LinkInfo:
+        """What the link ties together at this moment.  Raises KernelError."""
+        with kernel_errors("describe", "a link"):
+            kind, number, program, ifindex = _INFO.unpack(syscall.object_info(self.fd, _INFO.size))
+        return LinkInfo(number, kind, program, ifindex if kind == _XDP_LINK else 0)
+
+    def update(self, program: Program, expected_old: Program | None = None) -> None:
+        """Replace the program in one step; when this returns no packet is in the old one any more.
+
+        (On a kernel with nohz_full CPUs the last is not waited for.)
+
+        Raises:
+            KernelError: the link is detached, the program is of another kind,
+                or the present program is not `expected_old`; the old one stays.
+        """
+        old = (_F_REPLACE, expected_old.fd) if expected_old is not None else (0, 0)
+        try:
+            bpf(Command.LINK_UPDATE, bytearray(_UPDATE.pack(self.fd, program.fd, *old)))
+        except OSError as error:
+            raise _update_error(program, error.errno or 0, checked=expected_old is not None) from error
+        libc.synchronize_rcu()
+
+    def detach(self) -> None:
+        """Take the program off the interface now, whoever holds or pins the link.  Raises KernelError."""
+        with kernel_errors("detach", "a link"):
+            bpf(Command.LINK_DETACH, bytearray(struct.pack("=I", self.fd)))
+
+
+def attach_xdp(program: Program, ifindex: int, *, mode: str) -> Link:
+    """Attach a program in ``native`` or ``generic`` mode; the caller pins the link, or keeps it open.
+
+    Raises:
+        NotSupportedError: the driver refuses native mode.  Generic mode may do,
+            after saying so: it is several times slower.
+        KernelError: errno EBUSY: another program is there, and the message names it.
+    """
+    attr = bytearray(_CREATE.pack(program.fd, ifindex, _BPF_XDP, MODE_FLAGS[mode]))
+    try:
+        return Link(bpf(Command.LINK_CREATE, attr))
+    except OSError as error:
+        raise _attach_error(program, ifindex, mode, error.errno or 0) from error
+
+
+def attached(ifindex: int) -> tuple[AttachedProgram, ...]:
+    """The XDP programs on an interface, whoever put them there.  Raises KernelError: no such interface."""
+    programs = netlink.interface(ifindex).xdp
+    owners = _links_of(ifindex) if programs else {}
+    first = {program: candidates[0] for program, candidates in owners.items()}
+    return tuple(AttachedProgram(found.mode, found.id, first.get(found.id)) for found in programs)
+
+
+def links() -> Iterator[LinkInfo]:
+    """Every bpf_link of the machine.  Raises PrivilegeError without CAP_SYS_ADMIN."""
+    with kernel_errors("list", "links", needs=(SYS_ADMIN,)):
+        for number in syscall.ids(Command.LINK_GET_NEXT_ID):
+            try:
+                with Link(syscall.open_by_id(Command.LINK_GET_FD_BY_ID, number)) as link:
+                    yield link.info()
+            except FileNotFoundError:
+                continue
+
+
+def detach_foreign(ifindex: int) -> tuple[AttachedProgram, ...]:
+    """Take every XDP program off an interface and say which they were.
+
+    A program put there by netlink is removed by netlink, and only while it is
+    the one that was seen.  One behind a bpf_link is removed by detaching the link.
+
+    Raises:
+        KernelError: it could not be removed; what was there is still there.
+    """
+    found = attached(ifindex)
+    for present in found:
+        if not _detach_by_netlink(ifindex, present):
+            _detach_by_link(ifindex, present)
+    return found
+
+
+def _detach_by_netlink(ifindex: int, present: AttachedProgram) -> bool:
+    """Whether netlink could remove it; False when a bpf_link owns it."""
+    try:
+        with Program.by_id(present.program_id) as program:
+            netlink.set_xdp(ifindex, -1, present.mode, expected_fd=program.fd)
+    except KernelError as error:
+        if error.errno not in _OCCUPIED:
+            raise
+        return False
+    return True
+
+
+def _detach_by_link(ifindex: int, present: AttachedProgram) -> None:
+    owners = _links_of(ifindex).get(present.program_id, [])
+    # Interface indices repeat across network namespaces and a link does not tell
+    # its own: two candidates mean that one of them belongs to somebody else.
+    if len(owners) != 1:
+        listed = ", ".join(map(str, owners)) or "none that can be seen"
+        raise KernelError(
+            "detach", str(present), errno.EBUSY, meaning=f"its link cannot be told for certain: {listed}"
+        )
+    with Link.by_id(owners[0]) as link:
+        link.detach()
+
+
+def _links_of(ifindex: int) -> dict[int, list[int]]:
+    """Ids of the XDP links on an interface index, by program id; none where links may not be listed."""
+    owners: dict[int, list[int]] = {}
+    if not missing(SYS_ADMIN):
+        for link in links():
+            if link.type == _XDP_LINK and link.ifindex == ifindex:
+                owners.setdefault(link.program_id, []).append(link.id)
+    return owners
+
+
+def _attach_error(program: Program, ifindex: int, mode: str, code: int) -> KernelError:
+    place = _interface_name(ifindex)
+    if code in _OCCUPIED:
+        present = "; ".join(str(found) for found in attached(ifindex)) or "one that has just come"
+        meaning, hint = f"another XDP program is there: {present}", "--replace takes over"
+        return KernelError("attach to", place, errno.EBUSY, meaning=meaning, hint=hint)
+    if mode == NATIVE and code in _REFUSED_BY_DRIVER:
+        return NotSupportedError("native XDP", wanted_for=f"the driver of {place}", errno=code)
+    return kernel_error(f"attach program {program.name} ({mode} mode) to", place, code)
+
+
+def _interface_name(ifindex: int) -> str:
+    try:
+        return netlink.interface(ifindex).name
+    except KernelError:
+        return f"interface {ifindex}"
+
+
+def _update_error(program: Program, code: int, *, checked: bool) -> KernelError:
+    # With BPF_F_REPLACE the kernel's answer to "another program is there" is
+    # EPERM, which is no matter of privilege: the link is already ours.
+    if checked and code == errno.EPERM:
+        meaning = "the link runs another program than the one expected: somebody else has replaced it"
+        return KernelError("replace by", program.name, errno.EBUSY, meaning=meaning)
+    if code == errno.ENOLINK:
+        meaning = "the link is detached: its interface is gone, or it was taken off"
+        return KernelError("replace by", program.name, code, meaning=meaning)
+    return kernel_error("replace by", program.name, code)

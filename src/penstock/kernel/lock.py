@@ -1,0 +1,86 @@
+"""One change at a time: an advisory lock for each attach point.
+
+    with lock("eth0"):
+        …                 # a second process hears: busy, process 4711 is changing it
+
+The lock is flock(2) on a file in /run/penstock.  The kernel drops it with its
+holder, however that ends, so it is never stale and the file is never removed
+(removing it would let two processes lock two files of one name).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import gettempdir
+from typing import TYPE_CHECKING
+
+from penstock.errors import KernelError
+from penstock.kernel.capability import kernel_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PLACE = Path("/run/penstock")
+
+
+@contextmanager
+def lock(attach_point: str) -> Iterator[None]:
+    """Hold the lock of an attach point, by its name, for the block.
+
+    Raises:
+        KernelError: another process holds it (errno EBUSY, the message has its
+            process id), or no directory for locks is writable.
+    """
+    path = lock_directory() / f"{attach_point}.lock"
+    with kernel_errors("lock", attach_point, needs=()):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        _take(fd, attach_point)
+        yield
+    finally:
+        os.close(fd)
+
+
+def lock_directory() -> Path:
+    """Where the locks are: /run/penstock, or for a user who may not write there a directory of their own."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    private = Path(runtime) / "penstock" if runtime else Path(gettempdir()) / f"penstock-{os.geteuid()}"
+    for place in (_PLACE, private):
+        if _is_usable(place):
+            return place
+    raise KernelError(
+        "lock in", str(private), errno.EACCES, hint=f"make {_PLACE} or XDG_RUNTIME_DIR writable for this user"
+    )
+
+
+def _take(fd: int, name: str) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+        who = f"process {holder}" if holder else "another process"
+        raise KernelError(
+            "change",
+            name,
+            errno.EBUSY,
+            meaning=f"busy: {who} is changing it",
+            hint="try again when it is done",
+        ) from error
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+
+
+def _is_usable(place: Path) -> bool:
+    """Whether `place` is, or could be made, a directory of ours that nobody else can write to."""
+    try:
+        place.mkdir(mode=0o700, exist_ok=True)
+        state = os.lstat(place)
+    except OSError:
+        return False
+    ours = stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid() and not state.st_mode & 0o022
+    return ours and os.access(place, os.W_OK)

@@ -1,0 +1,206 @@
+"""Names in the BPF file system, so that a filter outlives the command that made it.
+
+In: open maps, programs and links.  Out: a directory for each attach point,
+
+    /sys/fs/bpf/penstock/eth0/{link,counters,identity}
+
+that appears, changes and goes in one step: it is filled under another name and
+then exchanged, so a reader never sees half of it and a crash leaves the old or
+the new.  bpffs belongs to the mount namespace: pins are seen from every network
+namespace, which is why the name of an attach point says where it is.
+
+    staged = stage(root, "eth0", {"link": link, "counters": counters})
+    publish(root, "eth0", staged)
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from contextlib import ExitStack
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING
+
+from penstock.errors import KernelError
+from penstock.kernel import libc, netns, syscall
+from penstock.kernel.attach_point import decode
+from penstock.kernel.capability import kernel_error, kernel_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from penstock.kernel.syscall import Descriptor
+
+DEFAULT_ROOT = Path("/sys/fs/bpf/penstock")
+_ENVIRONMENT = "PENSTOCK_BPFFS"
+# The name of an attach point writes '%' as '%25', so no interface has one that
+# begins like these; bpffs allows no leading dot.
+_STAGED = "%new-"
+_LEAVING = "%old-"
+_TEMPORARY = re.compile(r"%(new|old)-[0-9a-f]{8}-(?P<name>.+)")
+
+
+def pin_root(chosen: str | os.PathLike[str] | None = None) -> Path:
+    """The directory of all pins: as chosen, else $PENSTOCK_BPFFS, else /sys/fs/bpf/penstock."""
+    return Path(chosen or os.environ.get(_ENVIRONMENT) or DEFAULT_ROOT)
+
+
+def prepare_root(root: Path) -> None:
+    """Make the directory of all pins, readable by its owner alone.
+
+    Raises:
+        KernelError: no BPF file system is mounted there, or it is read-only; the hint says how to mend it.
+    """
+    require_bpffs(root)
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _pin_error("create", root, error) from error
+    if os.statvfs(root).f_flag & os.ST_RDONLY:
+        raise _read_only("pin in", root)
+
+
+def require_bpffs(root: Path) -> None:
+    """Make sure that `root` is, or would be made, in a BPF file system.  Raises KernelError."""
+    existing = next(place for place in (root, *root.parents) if place.exists())
+    with kernel_errors("look at", str(existing)):
+        magic = libc.filesystem_magic(existing)
+    if magic != libc.BPF_FS_MAGIC:
+        raise KernelError(
+            "pin in",
+            str(root),
+            errno.ENODEV,
+            meaning="no BPF file system is mounted there",
+            hint=_mount_hint(root),
+        )
+
+
+def stage(root: Path, name: str, objects: Mapping[str, Descriptor]) -> Path:
+    """Pin `objects` in a new directory that no reader looks at.  On failure nothing is left of it.
+
+    Raises:
+        KernelError: no usable BPF file system, or a pin was refused.
+    """
+    prepare_root(root)
+    staged = root / f"{_STAGED}{token_hex(4)}-{name}"
+    with ExitStack() as undo:
+        undo.callback(discard, staged)
+        try:
+            staged.mkdir(mode=0o700)
+            for pin, held in objects.items():
+                syscall.pin(held.fd, staged / pin)
+        except OSError as error:
+            raise _pin_error("pin", root / name, error) from error
+        undo.pop_all()
+    return staged
+
+
+def publish(root: Path, name: str, staged: Path) -> None:
+    """Make a staged directory the pins of `name`, in one step; the old pins are gone afterwards.
+
+    Raises:
+        KernelError: the exchange failed; the old pins are still in place.
+    """
+    place = root / name
+    try:
+        if not place.exists():
+            staged.rename(place)
+            return
+        libc.exchange(staged, place)
+    except OSError as error:
+        raise _pin_error("publish", place, error) from error
+    discard(staged)
+
+
+def remove(root: Path, name: str) -> bool:
+    """Take the pins of `name` away; False when there were none.
+
+    What only the pins kept alive ends with them: an unheld link detaches its program.
+    """
+    leaving = root / f"{_LEAVING}{token_hex(4)}-{name}"
+    try:
+        (root / name).rename(leaving)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _pin_error("remove", root / name, error) from error
+    discard(leaving)
+    return True
+
+
+def discard(directory: Path) -> None:
+    """Remove one directory of pins.  Raises KernelError."""
+    try:
+        for pin in directory.iterdir():
+            pin.unlink()
+        directory.rmdir()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _pin_error("remove", directory, error) from error
+
+
+def pins(root: Path, name: str) -> dict[str, Path]:
+    """The pins of an attach point by their names; none when it has no directory."""
+    with kernel_errors("list", str(root / name)):
+        try:
+            return {path.name: path for path in sorted((root / name).iterdir())}
+        except FileNotFoundError:
+            return {}
+
+
+def attach_points(root: Path) -> Iterator[str]:
+    """The names of the attach points that have pins, sorted."""
+    for path in _directories(root):
+        try:
+            decode(path.name)
+        except ValueError:
+            continue
+        if not _TEMPORARY.fullmatch(path.name):
+            yield path.name
+
+
+def leftovers(root: Path, name: str) -> list[Path]:
+    """Staged or leaving directories of `name`, which a killed command left if you hold the lock."""
+    matches = ((path, _TEMPORARY.fullmatch(path.name)) for path in _directories(root))
+    return [path for path, match in matches if match and match["name"] == name]
+
+
+def _directories(root: Path) -> list[Path]:
+    with kernel_errors("list", str(root)):
+        try:
+            return sorted(path for path in root.iterdir() if path.is_dir())
+        except FileNotFoundError:
+            return []
+
+
+def _pin_error(operation: str, path: Path, error: OSError) -> KernelError:
+    if error.errno == errno.EROFS:
+        return _read_only(operation, path)
+    return kernel_error(operation, str(path), error.errno or 0)
+
+
+def _read_only(operation: str, path: Path) -> KernelError:
+    meaning, hint = "the BPF file system is mounted read-only", f"`mount -o remount,rw {_mount_place(path)}`"
+    return KernelError(operation, str(path), errno.EROFS, meaning=meaning, hint=hint)
+
+
+def _mount_place(path: Path) -> Path:
+    """Where the file system of `path` is mounted, or where one is expected."""
+    existing = (place for place in (path, *path.parents) if place.exists())
+    return next((place for place in existing if os.path.ismount(place)), DEFAULT_ROOT.parent)
+
+
+def _mount_hint(root: Path) -> str:
+    place = DEFAULT_ROOT.parent if root == DEFAULT_ROOT else root.parent
+    hint = f"`mount -t bpf bpf {place}`"
+    if netns.is_initial():
+        return hint
+    # `ip netns exec` mounts a new /sys, in a mount namespace that ends with the
+    # command: a bpffs mounted there would take the pins with it.
+    return (
+        "`ip netns exec` hides /sys/fs/bpf: use `penstock --netns NAME` or "
+        f"`nsenter --net=/run/netns/NAME` in its place; where nothing is mounted at all, {hint}"
+    )

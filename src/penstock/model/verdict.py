@@ -1,0 +1,39 @@
+"""What penstock decides about a packet, and the odd packets that have a decision of their own.
+
+A *verdict* ends the search through the rules; a *condition* is a property of an
+odd packet that a policy decides before its rules (`on malformed drop`).
+"""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+
+
+class Verdict(Enum):
+    """A deciding action.  The number it has at a hook is that hook's business."""
+
+    PASS = "pass"
+    DROP = "drop"
+    BOUNCE = "bounce"
+
+
+class Condition(IntEnum):
+    """The ways in which a packet can be odd, in the order in which they are decided.
+
+    The value is the bit index in the data path's condition mask and the offset
+    of the condition's counter behind the default's.
+    """
+
+    MALFORMED = 0
+    UNKNOWN_TAG = 1
+    EXTHDR_LIMIT = 2
+    FRAGMENT = 3
+    IP_OPTIONS = 4
+
+    @property
+    def word(self) -> str:
+        """The condition as policies spell it."""
+        return self.name.lower().replace("_", "-")
+
+
+CONDITION_WORDS = {condition.word: condition for condition in Condition}

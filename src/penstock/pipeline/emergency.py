@@ -1,0 +1,135 @@
+"""Rules for the emergency: put before a running policy, for a time.
+
+    drop("eth0", "udp dst port 53 and len > 512", 7200)      ->  "drop#1", in force for two hours
+
+The policy is compiled again with the rule before its own and takes the place of
+the running one in one step.  The rule carries its end on the boot clock and the
+data path reads that clock, so it lapses in time even if every process of
+penstock has died; `expire` then removes what is left of it.  Where there was no
+policy, a filter that passes everything else is put in place and taken off again.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Literal
+
+from penstock.errors import KernelError
+from penstock.kernel import pin
+from penstock.kernel.attach_point import attach_point
+from penstock.pipeline.apply import Applied, find_open, locked, nothing_there, put, take_off
+from penstock.pipeline.attach import AUTO
+from penstock.pipeline.identity import Emergency, Identity
+from penstock.pipeline.policy import LoadedPolicy, check_expression, live, load_policy
+
+#: The filter that holds emergency rules where there is no policy.
+EMPTY_POLICY = "filter emergency at xdp {\n    default pass\n}\n"
+_NOBODY = "<emergency>"
+
+Action = Literal["drop", "audit"]
+Change = Callable[[tuple[Emergency, ...]], tuple[Emergency, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """An emergency rule in force: its name counts it in `status`; it lapses at `until_ns` of the boot clock."""
+
+    rule: Emergency
+    applied: Applied
+
+
+def start(ifname: str, expression: str, seconds: float, action: Action = "drop", mode: str = AUTO) -> Started:
+    """Drop (or count, for `audit`) what an expression matches, before any rule of the policy in place.
+
+    Raises:
+        PolicyError: the text is no expression.
+        KernelError: as `apply`.
+    """
+    check_expression(expression)
+    added: list[Emergency] = []
+
+    def with_new(rules: tuple[Emergency, ...]) -> tuple[Emergency, ...]:
+        until = boot_clock_ns() + round(seconds * 1e9)
+        added.append(Emergency(_free_name(rules, action), action, expression, until))
+        return (*rules, *added)
+
+    applied = _change(ifname, with_new, mode, may_be_first=True)
+    if applied is None:
+        raise KernelError("add a rule to", ifname, errno.ENOENT)
+    return Started(added[0], applied)
+
+
+def cancel(ifname: str, name: str | None = None) -> tuple[Emergency, ...]:
+    """Take an emergency rule back, or all of them; those that were taken.
+
+    Raises:
+        KernelError: there is none (of that name), or as `apply`.
+    """
+    taken: list[Emergency] = []
+
+    def without(rules: tuple[Emergency, ...]) -> tuple[Emergency, ...]:
+        taken.extend(rule for rule in rules if name in (None, rule.name))
+        if not taken:
+            what = f"no emergency rule {name}" if name else "no emergency rule"
+            listed = ", ".join(rule.name for rule in rules)
+            raise KernelError(
+                "change", ifname, errno.ENOENT, meaning=f"it has {what}", hint=f"there are: {listed}" if rules else None
+            )
+        return tuple(rule for rule in rules if rule not in taken)
+
+    _change(ifname, without, AUTO)
+    return tuple(taken)
+
+
+def expire(ifname: str) -> int | None:
+    """Remove the rules whose time is over; the boot clock at which the next one ends, None when none is left.
+
+    Raises:
+        KernelError: as `apply`; errno EBUSY while another process is changing the interface.
+    """
+    root, point = pin.pin_root(), attach_point(ifname)
+    with locked(point, root), ExitStack() as opened:
+        present = find_open(root, point, opened)
+        rules = present.identity.emergencies if present else ()
+    if live(rules) != rules:
+        _change(ifname, lambda left: left, AUTO)
+    return min((rule.until_ns for rule in live(rules)), default=None)
+
+
+def _change(ifname: str, change: Change, mode: str, *, may_be_first: bool = False) -> Applied | None:
+    """Run `change` over the rules in force and put the outcome in place; None when the filter was taken off."""
+    root, point = pin.pin_root(), attach_point(ifname)
+    pin.prepare_root(root)
+    with locked(point, root), ExitStack() as opened:
+        present = find_open(root, point, opened)
+        if present is None and not may_be_first:
+            raise nothing_there(root, point)
+        rules = change(live(present.identity.emergencies if present else ()))
+        base = present.identity if present else None
+        if present is not None and not rules and not present.identity.has_policy:
+            take_off(root, point, present)
+            return None
+        return put(root, point, _compiled(base, rules), present, mode)
+
+
+def _compiled(base: Identity | None, rules: tuple[Emergency, ...]) -> LoadedPolicy:
+    """The policy that is in place, compiled from its own text with these rules before it."""
+    if base is None or not base.has_policy or base.text is None:
+        return load_policy(EMPTY_POLICY, name=_NOBODY, emergencies=rules, has_policy=False)
+    return load_policy(base.text, name=base.path, filter=base.name, emergencies=rules)
+
+
+def boot_clock_ns() -> int:
+    """CLOCK_BOOTTIME, which goes on during suspend and does not jump when the date is set."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def _free_name(rules: tuple[Emergency, ...], action: Action) -> str:
+    """`drop#1`, `try#2`: `#` begins a comment in a policy, so no label looks like it."""
+    word = "try" if action == "audit" else "drop"
+    taken = {rule.name for rule in rules}
+    return next(name for number in range(1, len(taken) + 2) if (name := f"{word}#{number}") not in taken)

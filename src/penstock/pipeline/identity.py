@@ -1,0 +1,119 @@
+"""What a running filter says of itself: kept beside its counters in the BPF file system, and in built objects.
+
+In: what was compiled and put in place.  Out: a JSON text with a schema, so that
+a later penstock can tell what it finds.  It holds the policy's own text: the
+filter can be shown, compared and compiled again when the file has moved on.
+
+    Identity(name="dns", path="dns.policy", counters=(CounterKey("default", …), …))
+"""
+
+from __future__ import annotations
+
+import errno
+from hashlib import sha256
+
+import msgspec
+
+from penstock.compiler.ir.ops import Rule, RuleSet, counter_names
+from penstock.errors import KernelError
+from penstock.model.verdict import Condition
+
+SCHEMA = "penstock.identity/1"
+
+
+class CounterKey(msgspec.Struct, frozen=True):
+    """One counter slot: its name, what it does, its text, and what must be equal for a total to be carried over.
+
+    `meaning` is empty for the default, the conditions and labelled rules: their
+    name alone decides.  A rule without a label is named after its line, which
+    another rule may stand on tomorrow, so its meaning must be the same too.
+    """
+
+    name: str
+    action: str
+    text: str = ""
+    line: int = 0
+    meaning: str = ""
+    until_ns: int | None = None
+
+
+class Emergency(msgspec.Struct, frozen=True):
+    """A rule that `penstock drop` or `try` put before the policy's; it lapses at `until_ns` of the boot clock."""
+
+    name: str
+    action: str
+    expression: str
+    until_ns: int
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who is running.  `text` is None for a built object that came without its policy."""
+
+    name: str
+    hook: str
+    path: str
+    text: str | None
+    counters: tuple[CounterKey, ...]
+    emergencies: tuple[Emergency, ...] = ()
+    #: False when there was no policy and the filter exists for its emergency rules alone.
+    has_policy: bool = True
+    interface: str = ""
+    ifindex: int = 0
+    mode: str = ""
+    applied_at: str = ""
+    program: int = 0
+    version: str = ""
+    schema: str = SCHEMA
+
+
+def encode(identity: Identity) -> bytes:
+    """The identity as JSON."""
+    return msgspec.json.encode(identity)
+
+
+def decode(blob: bytes, where: str) -> Identity:
+    """The identity in `blob`, which may be padded with zero bytes.
+
+    Raises:
+        KernelError: it is not one, or of a schema that this penstock does not know; `where` names it.
+    """
+    try:
+        identity = msgspec.json.decode(blob.rstrip(b"\0"), type=Identity)
+    except msgspec.DecodeError as error:
+        raise KernelError("read", where, errno.EINVAL, meaning=f"it does not hold a penstock identity: {error}") from error
+    if identity.schema != SCHEMA:
+        meaning = f"it was written by another version of penstock ({identity.version}, {identity.schema})"
+        raise KernelError("read", where, errno.EINVAL, meaning=meaning)
+    return identity
+
+
+def counter_keys(rule_set: RuleSet, emergencies: tuple[Emergency, ...] = ()) -> tuple[CounterKey, ...]:
+    """One key for each counter slot of a rule set, in slot order; its first rules are the emergency ones."""
+    names = counter_names(rule_set)
+    default = CounterKey("default", rule_set.default.value)
+    verdicts = (rule_set.verdict_on(condition) for condition in Condition)
+    words = (verdict.value if verdict else "continue" for verdict in verdicts)
+    conditions = (CounterKey(name, word) for name, word in zip(names[1:], words, strict=False))
+    texts = [f"{rule.action} if {rule.expression}" for rule in emergencies]
+    texts += [_text(rule, rule_set) for rule in rule_set.rules[len(emergencies) :]]
+    return (default, *conditions, *map(_rule_key, rule_set.rules, texts))
+
+
+def _text(rule: Rule, rule_set: RuleSet) -> str:
+    return " ".join(rule_set.source.text[rule.span.start : rule.span.end].split())
+
+
+def _rule_key(rule: Rule, text: str) -> CounterKey:
+    meaning = "" if rule.labelled else _digest(repr((rule.action, rule.condition)))
+    return CounterKey(rule.name, rule.action.value, text, rule.line, meaning, rule.until_ns)
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]
+
+
+def kept_slots(old: tuple[CounterKey, ...], new: tuple[CounterKey, ...]) -> list[tuple[int, int]]:
+    """(old slot, new slot) of every counter whose rule is the same in both."""
+    before = {(key.name, key.meaning): slot for slot, key in enumerate(old)}
+    found = ((before.get((key.name, key.meaning)), slot) for slot, key in enumerate(new))
+    return [(old_slot, new_slot) for old_slot, new_slot in found if old_slot is not None]

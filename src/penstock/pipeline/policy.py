@@ -1,0 +1,260 @@
+"""A policy's text, compiled: everything that can be done before there is a kernel.
+
+    load_policy("filter guard at xdp { drop if udp dst port 53 }")   ->  LoadedPolicy(name="guard", …)
+    rule_set_of(text)                                                ->  what the reference engine runs
+    check_text(source)                                               ->  every diagnostic, errors and warnings
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from penstock.compiler.lang.diagnostic import Diagnostic, Severity
+from penstock.compiler.lang.source import Source
+from penstock.errors import PenstockError, PolicyError
+from penstock.model.verdict import Condition, Verdict
+from penstock.pipeline.built import join, split
+from penstock.pipeline.identity import CounterKey, Emergency, Identity, counter_keys
+
+if TYPE_CHECKING:
+    from penstock.compiler.ir.ops import Predicate, Rule, RuleSet
+    from penstock.compiler.lang import ast
+
+#: Names that the compiler gives in every object.
+PROGRAM, COUNTERS_MAP = "ps_xdp", "ps_counters"
+EXPRESSION_NAME = "<expression>"
+
+
+@dataclass(frozen=True)
+class LoadedPolicy:
+    """A compiled filter: the object for the kernel, and who it is.
+
+    `rule_set` is None for a built file: its text is kept, its rules are not.
+    """
+
+    identity: Identity
+    elf: bytes
+    rule_set: RuleSet | None = None
+    warnings: tuple[Diagnostic, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The filter's name."""
+        return self.identity.name
+
+    @property
+    def counters(self) -> tuple[CounterKey, ...]:
+        """What each counter slot counts, in slot order."""
+        return self.identity.counters
+
+    @cached_property
+    def rule_keys(self) -> tuple[CounterKey, ...]:
+        """The counters of rules alone."""
+        return self.counters[1 + len(Condition) :]
+
+    def to_bytes(self) -> bytes:
+        """The policy as one file, for hosts without a compiler."""
+        return join(self.elf, self.identity)
+
+
+def load_policy(
+    text: str,
+    hook: str = "xdp",
+    *,
+    name: str = "<policy>",
+    filter: str | None = None,
+    emergencies: tuple[Emergency, ...] = (),
+    has_policy: bool = True,
+) -> LoadedPolicy:
+    """Compile a policy; needs clang, but neither privilege nor a kernel.
+
+    `name` is what the text is called in diagnostics, usually its path; `filter`
+    chooses one of several filters of the hook.
+
+    Raises:
+        PolicyError: with every fault of the text.
+        LimitError: it is too large for the kernel.
+        ToolchainError: clang is missing or failed.
+    """
+    from penstock.compiler.driver import compile_rule_set
+
+    source = Source(name, text)
+    policy, warnings = _checked(source)
+    rules = with_emergencies(_lowered(policy, hook, filter), emergencies)
+    built = compile_rule_set(rules)
+    identity = Identity(
+        name=rules.name,
+        hook=hook,
+        path=name,
+        text=text,
+        counters=counter_keys(rules, emergencies),
+        emergencies=emergencies,
+        has_policy=has_policy,
+        version=_version(),
+    )
+    return LoadedPolicy(identity, built.elf, rules, warnings)
+
+
+def load_built(data: bytes, name: str) -> LoadedPolicy:
+    """The policy in a file that `penstock build` made; `name` is what it is called in errors.
+
+    Raises:
+        PenstockError: it is not one, or it is cut.
+    """
+    elf, identity = split(data, name)
+    return LoadedPolicy(identity, elf)
+
+
+def add_emergencies(policy: LoadedPolicy, rules: tuple[Emergency, ...]) -> LoadedPolicy:
+    """The policy compiled again with these rules before its own.
+
+    Raises:
+        PenstockError: as `load_policy`; also for a built file that came without its text.
+    """
+    identity = policy.identity
+    if identity.text is None:
+        raise PenstockError(
+            f"{identity.path} has no policy text, so the emergency rules in force cannot be put before it",
+            hint="take them back first: penstock undrop -i IF",
+        )
+    again = load_policy(
+        identity.text, identity.hook, name=identity.path, filter=identity.name, emergencies=rules
+    )
+    return replace(again, warnings=policy.warnings)
+
+
+def live(rules: tuple[Emergency, ...]) -> tuple[Emergency, ...]:
+    """The rules whose time is not over."""
+    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return tuple(rule for rule in rules if rule.until_ns > now)
+
+
+def check_text(source: Source) -> tuple[Diagnostic, ...]:
+    """Every diagnostic of a policy text: errors, or the warnings of one that is right."""
+    try:
+        policy, warnings = _checked(source)
+        faults = _faults_of_filters(policy)
+    except PolicyError as error:
+        return error.diagnostics
+    return (*faults, *warnings)
+
+
+def rule_set_of(text: str, *, name: str = "<policy>", filter: str | None = None) -> RuleSet:
+    """What a filter means, for the reference engine; compiles nothing.
+
+    Raises:
+        PolicyError: with every fault of the text.
+    """
+    policy, _ = _checked(Source(name, text))
+    return _lowered(policy, "xdp", filter)
+
+
+def check_expression(text: str) -> Predicate:
+    """What an expression means.
+
+    Raises:
+        PolicyError: the text is no expression.
+    """
+    from penstock.compiler.ir.lower import lower_expression
+    from penstock.compiler.lang.parser import parse_expression
+
+    source = Source(EXPRESSION_NAME, text)
+    return lower_expression(parse_expression(source), source)
+
+
+def with_emergencies(rules: RuleSet, emergencies: tuple[Emergency, ...]) -> RuleSet:
+    """The rule set with these rules before its own.  Raises PolicyError: one of them is no expression."""
+    if not emergencies:
+        return rules
+    from penstock.compiler.ir.depth import depth_of
+
+    added = tuple(map(_emergency_rule, emergencies))
+    depth = max(rules.depth, depth_of(rule.condition for rule in added))
+    return replace(rules, rules=(*added, *rules.rules), depth=depth)
+
+
+def _emergency_rule(emergency: Emergency) -> Rule:
+    from penstock.compiler.ir.ops import Effect, Rule
+    from penstock.compiler.lang.ast import NOWHERE
+
+    action = Effect.AUDIT if emergency.action == "audit" else Verdict.DROP
+    condition = check_expression(emergency.expression)
+    return Rule(emergency.name, action, condition, NOWHERE, 1, until_ns=emergency.until_ns)
+
+
+def _checked(source: Source) -> tuple[ast.Policy, tuple[Diagnostic, ...]]:
+    """The syntax of a policy and its warnings.  Raises PolicyError."""
+    from penstock.compiler.lang.check import check
+    from penstock.compiler.lang.parser import parse
+
+    policy = parse(source)
+    found = tuple(check(policy))
+    if any(diagnostic.severity is Severity.ERROR for diagnostic in found):
+        raise PolicyError(found)
+    return policy, found
+
+
+def _lowered(policy: ast.Policy, hook: str, name: str | None) -> RuleSet:
+    from penstock.compiler.ir.lower import lower_filter
+
+    return lower_filter(policy, choose_filter(policy, hook, name))
+
+
+def choose_filter(policy: ast.Policy, hook: str, name: str | None = None) -> ast.Filter:
+    """The filter of that name, or the only one at the hook.
+
+    Raises:
+        PenstockError: there is none, or there are several and none was named.
+    """
+    there = [found for found in policy.filters if found.hook == hook]
+    names = ", ".join(found.name for found in there)
+    if name is not None:
+        chosen = next((found for found in there if found.name == name), None)
+        if chosen is None:
+            raise PenstockError(f"{policy.source.name} has no filter {name} at {hook}", hint=f"it has: {names}")
+        return chosen
+    if not there:
+        raise PenstockError(f"{policy.source.name} has no filter at {hook}", hint=f"filter NAME at {hook} {{ … }}")
+    if len(there) > 1:
+        raise PenstockError(
+            f"{policy.source.name} has {len(there)} filters at {hook}", hint=f"say which with --filter: {names}"
+        )
+    return there[0]
+
+
+def _faults_of_filters(policy: ast.Policy) -> list[Diagnostic]:
+    """What lowering finds in each filter."""
+    from penstock.compiler.ir.lower import lower_filter
+
+    found: list[Diagnostic] = []
+    for one in policy.filters:
+        try:
+            lower_filter(policy, one)
+        except PolicyError as error:
+            found.extend(diagnostic for diagnostic in error.diagnostics if diagnostic not in found)
+    return found
+
+
+def _version() -> str:
+    from penstock import __version__
+
+    return __version__
+
+
+__all__ = [
+    "COUNTERS_MAP",
+    "PROGRAM",
+    "LoadedPolicy",
+    "add_emergencies",
+    "check_expression",
+    "check_text",
+    "choose_filter",
+    "live",
+    "load_built",
+    "load_policy",
+    "rule_set_of",
+    "with_emergencies",
+]

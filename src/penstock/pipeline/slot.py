@@ -1,0 +1,207 @@
+"""The pins of one attach point: what is running there, and a crash-safe way to change it.
+
+    /sys/fs/bpf/penstock/eth0/
+        link        the bpf_link: as long as this name exists the filter runs
+        counters    the running program's own counters
+        carried     what programs before it had counted for rules that are the same
+        identity    who it is: the policy's text, path, rules, program id
+
+A change is staged in a directory of its own, the link is updated, and then the
+directories are exchanged.  The link update is what counts; if the process dies
+beside it, `settle` finds from the program's id which side of it the kernel is
+on, and finishes or forgets the change.
+
+An interface can be renamed while a filter runs on it: pins are then found by
+the interface index of their link, and renamed after it.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from penstock.errors import KernelError
+from penstock.kernel import netns, pin
+from penstock.kernel.attach_point import AttachPoint, decode, encode
+from penstock.kernel.blob import read_blob
+from penstock.kernel.capability import kernel_errors
+from penstock.kernel.link import Link, LinkInfo
+from penstock.kernel.maps import Map, MapType
+from penstock.kernel.netlink import interfaces
+from penstock.pipeline.counters import COLUMNS, Counter, carried_over, named, read_totals
+from penstock.pipeline.identity import Identity, decode as decode_identity, kept_slots
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LINK, COUNTERS, CARRIED, IDENTITY = "link", "counters", "carried", "identity"
+_ONLY_KEY = bytes(4)
+_WORD = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A directory of pins, opened.  Close it, or use it as a context."""
+
+    directory: Path
+    link: Link
+    counters: Map
+    carried: Map
+    identity: Identity
+    info: LinkInfo
+    _owned: ExitStack = field(repr=False)
+
+    @property
+    def is_defunct(self) -> bool:
+        """Whether the interface that the link was on is gone."""
+        return self.info.ifindex == 0
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the pins describe the program that the link runs."""
+        return self.info.program_id == self.identity.program
+
+    def totals(self) -> NDArray[np.uint64]:
+        """Packets and bytes of each slot since its rule first came, shape (slots, 2)."""
+        slots = len(self.identity.counters)
+        total: NDArray[np.uint64] = read_totals(self.counters, slots) + read_carried(self.carried, slots)
+        return total
+
+    def counter_values(self) -> dict[str, Counter]:
+        """The totals by the names of their slots."""
+        return named(self.identity.counters, self.totals())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._owned.close()
+
+
+def open_slot(directory: Path) -> Slot:
+    """The pins in a directory.
+
+    Raises:
+        KernelError: one of them is missing, or not what it should be.
+    """
+    with ExitStack() as opened:
+        link = opened.enter_context(Link.open(directory / LINK))
+        counters = opened.enter_context(Map.open(directory / COUNTERS))
+        carried = opened.enter_context(Map.open(directory / CARRIED))
+        identity = decode_identity(read_blob(directory / IDENTITY), str(directory / IDENTITY))
+        return Slot(directory, link, counters, carried, identity, link.info(), opened.pop_all())
+
+
+def create_carried(slots: int) -> Map:
+    """The map of carried totals: one entry, so that one call changes all of it or nothing."""
+    size = slots * COLUMNS * _WORD
+    return Map.create(MapType.ARRAY, "ps_carried", key_size=4, value_size=size, max_entries=1)
+
+
+def read_carried(carried: Map, slots: int) -> NDArray[np.uint64]:
+    """The carried totals, shape (slots, 2)."""
+    import numpy as np
+
+    value = carried.lookup(_ONLY_KEY) or b""
+    base: NDArray[np.uint64] = np.frombuffer(value, np.uint64).reshape(slots, COLUMNS)
+    return base
+
+
+def carry(old: Slot, new_identity: Identity, new_carried: Map) -> None:
+    """Give a new program's counters the old one's totals where the rule is the same.
+
+    The old program must be running no more (`Link.update` waits for that).
+    Doing it twice is the same as once.
+    """
+    pairs = kept_slots(old.identity.counters, new_identity.counters)
+    base = carried_over(pairs, old.totals(), len(new_identity.counters))
+    new_carried.update(_ONLY_KEY, base.tobytes())
+
+
+def names_here(root: Path) -> list[str]:
+    """The names of this network namespace's attach points that have pins, sorted."""
+    here = None if netns.is_initial() else netns.inode()
+    return [name for name in pin.attach_points(root) if decode(name)[1] == here]
+
+
+def unfinished_here(root: Path) -> list[str]:
+    """The names of this namespace's interfaces of which a killed command left something half done."""
+    if not root.exists():
+        return []
+    names = {*names_here(root), *(true_name(found.name) for found in interfaces())}
+    return [name for name in sorted(names) if pin.leftovers(root, name)]
+
+
+def find(root: Path, point: AttachPoint) -> str | None:
+    """The name under which the pins of an interface are, None when it has none.
+
+    An interface that was renamed is found by its index.  Pins of its name whose
+    link is defunct are its own too: it has been away and come back.
+    """
+    for name in names_here(root):
+        if _ifindex_of(root / name) == point.ifindex:
+            return name
+    return point.name if _ifindex_of(root / point.name) == 0 else None
+
+
+def _ifindex_of(directory: Path) -> int | None:
+    """The index that the link of a directory is on, 0 when it is defunct, None without a link."""
+    if not (directory / LINK).exists():
+        return None
+    with Link.open(directory / LINK) as link:
+        return link.info().ifindex
+
+
+def settle(root: Path, name: str) -> None:
+    """Finish or forget what a killed command left of a change.  Hold the lock of `name`.
+
+    Raises:
+        KernelError: the pins cannot be read or changed.
+    """
+    for staged in pin.leftovers(root, name):
+        if _was_put_in_place(staged):
+            _finish(root, name, staged)
+        else:
+            pin.discard(staged)
+
+
+def _was_put_in_place(staged: Path) -> bool:
+    """Whether the link already runs the program of a staged directory; false for one that was never filled."""
+    try:
+        with open_slot(staged) as slot:
+            return slot.is_current and not slot.is_defunct
+    except KernelError:
+        return False
+
+
+def _finish(root: Path, name: str, staged: Path) -> None:
+    if (root / name).exists():
+        with open_slot(root / name) as old, open_slot(staged) as new:
+            carry(old, new.identity, new.carried)
+    pin.publish(root, name, staged)
+
+
+def follow_rename(root: Path, name: str, point: AttachPoint) -> str:
+    """Rename the pins of an interface after it; the name they have now.
+
+    Raises:
+        KernelError: the new name's pins belong to another interface that runs a filter.
+    """
+    if name == point.name:
+        return name
+    if _ifindex_of(root / point.name) == 0:
+        pin.remove(root, point.name)
+    with kernel_errors("rename pins of", point.ifname):
+        (root / name).rename(root / point.name)
+    return point.name
+
+
+def true_name(ifname: str) -> str:
+    """The name of the pins of an interface of this network namespace, whether or not the interface exists."""
+    return encode(ifname, None if netns.is_initial() else netns.inode())

@@ -1,0 +1,75 @@
+"""What every test may ask for: privilege, or a skip that says which privilege is missing.
+
+`@pytest.mark.privileged` tests need root and a kernel with BPF.  Without these
+they are skipped with a reason of the closed list below; with PENSTOCK_STRICT=1,
+as CI sets wherever the kernel offers BPF, that skip is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from enum import Enum
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+
+class Missing(Enum):
+    """The reasons for which a privileged test may be skipped; there are no others."""
+
+    ROOT = "not root"
+    CAPABILITY = "root without CAP_BPF, CAP_NET_ADMIN or CAP_SYS_ADMIN in the initial user namespace"
+    BPF = "this kernel or sandbox refuses bpf(2)"
+    LIBBPF = "libbpf.so.1 is not installed"
+    NAMESPACES = "no network namespace can be made: iproute2 is missing, or it is not permitted"
+
+
+@cache
+def missing_privilege() -> Missing | None:
+    """The first thing that privileged tests lack here, or None."""
+    if os.geteuid() != 0:
+        return Missing.ROOT
+    from penstock.errors import ToolchainError
+    from penstock.kernel import libbpf
+    from penstock.kernel.capability import SYS_ADMIN, missing
+    from penstock.kernel.features import features
+
+    if features().missing or missing(SYS_ADMIN):
+        return Missing.CAPABILITY
+    if not features().bpf_permitted:
+        return Missing.BPF
+    try:
+        libbpf.library()
+    except ToolchainError:
+        return Missing.LIBBPF
+    return None if _can_make_namespaces() else Missing.NAMESPACES
+
+
+def _can_make_namespaces() -> bool:
+    try:
+        return subprocess.run(["unshare", "--net", "ip", "link"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a privileged test, or fail it in strict mode, where it cannot run."""
+    if item.get_closest_marker("privileged") is None or (lack := missing_privilege()) is None:
+        return
+    if os.environ.get("PENSTOCK_STRICT") == "1":
+        pytest.fail(f"strict mode: {lack.value}", pytrace=False)
+    pytest.skip(f"{lack.name}: {lack.value}")
+
+
+@pytest.fixture(scope="session")
+def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A BPF file system of this test session alone."""
+    place = tmp_path_factory.mktemp("bpffs")
+    subprocess.run(["mount", "-t", "bpf", "bpf", str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)

@@ -1,0 +1,248 @@
+"""Pins, attach points, locks and namespaces."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock.errors import KernelError
+from penstock.kernel import netns, pin
+from penstock.kernel.attach_point import attach_point, decode, encode
+from penstock.kernel.bpf_object import BpfObject
+from penstock.kernel.features import features, is_bpffs
+from penstock.kernel.lock import lock, lock_directory
+from penstock.kernel.maps import Map, MapType
+from penstock.kernel.netlink import interface
+from tests.netns import Namespace
+
+pytestmark = pytest.mark.privileged
+
+
+def make_map(name: str) -> Map:
+    """A small map."""
+    return Map.create(MapType.ARRAY, name, key_size=4, value_size=8, max_entries=1)
+
+
+@pytest.fixture
+def root(bpffs: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A pin root of the test's own; everything in it is removed at the end."""
+    place = bpffs / f"root-{abs(hash(request.node.name))}"
+    yield place
+    for directory in place.iterdir() if place.exists() else ():
+        pin.discard(directory)
+
+
+def identities(root: Path, name: str) -> dict[str, int]:
+    """Which maps are pinned: their ids."""
+    found = {}
+    for key, path in pin.pins(root, name).items():
+        with Map.open(path) as opened:
+            found[key] = opened.info.id
+    return found
+
+
+def test_nothing_is_seen_before_it_is_published(root: Path) -> None:
+    with make_map("one") as one, make_map("two") as two:
+        staged = pin.stage(root, "eth0", {"link": one, "counters": two})
+        assert list(pin.attach_points(root)) == []
+        assert pin.pins(root, "eth0") == {}
+        assert pin.leftovers(root, "eth0") == [staged]
+        pin.publish(root, "eth0", staged)
+        assert list(pin.attach_points(root)) == ["eth0"]
+        assert identities(root, "eth0") == {"link": one.info.id, "counters": two.info.id}
+        assert pin.leftovers(root, "eth0") == []
+
+
+def test_a_second_set_takes_the_place_of_the_first_whole(root: Path) -> None:
+    with make_map("old") as old, make_map("new") as new:
+        pin.publish(root, "eth0", pin.stage(root, "eth0", {"link": old, "counters": old}))
+        pin.publish(root, "eth0", pin.stage(root, "eth0", {"link": new}))
+        assert identities(root, "eth0") == {"link": new.info.id}
+        assert [entry.name for entry in root.iterdir()] == ["eth0"]
+
+
+def test_a_reader_never_sees_half(root: Path) -> None:
+    """A second process lists the pins without pause while they are replaced: it must meet only whole sets."""
+    watch = (
+        "import os, sys\n"
+        "seen = set()\n"
+        "print('ready', flush=True)\n"
+        "while not os.path.exists(sys.argv[1] + '/stop'):\n"
+        "    try: fd = os.open(sys.argv[1] + '/eth0', os.O_RDONLY)\n"
+        "    except FileNotFoundError: seen.add('absent'); continue\n"
+        "    here = os.stat(sys.argv[1] + '/eth0').st_ino\n"
+        "    names = ' '.join(sorted(os.listdir(fd)))\n"
+        "    if here == os.fstat(fd).st_ino == os.stat(sys.argv[1] + '/eth0').st_ino: seen.add(names)\n"
+        "    os.close(fd)\n"
+        "print(sorted(seen))\n"
+    )
+    with make_map("one") as one:
+        pin.publish(root, "eth0", pin.stage(root, "eth0", {"a": one, "b": one}))
+        with subprocess.Popen(
+            [sys.executable, "-c", watch, str(root)], stdout=subprocess.PIPE, text=True
+        ) as reader:
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == "ready\n"
+            for round_number in range(300):
+                names = ("a", "b") if round_number % 2 else ("c", "d", "e")
+                pin.publish(root, "eth0", pin.stage(root, "eth0", dict.fromkeys(names, one)))
+            (root / "stop").mkdir()
+            seen = reader.stdout.read().strip()
+    assert "absent" not in seen
+    assert set(eval(seen)) <= {"a b", "c d e"}
+
+
+def test_removing_takes_everything_away(root: Path) -> None:
+    with make_map("one") as one:
+        pin.publish(root, "eth0", pin.stage(root, "eth0", {"link": one}))
+        assert pin.remove(root, "eth0") is True
+        assert pin.remove(root, "eth0") is False
+        assert list(root.iterdir()) == []
+
+
+def test_a_stage_that_fails_leaves_nothing(root: Path) -> None:
+    with make_map("one") as one, make_map("closed") as closed:
+        closed.close()
+        with pytest.raises(ValueError, match="closed"):
+            pin.stage(root, "eth0", {"link": one, "counters": closed})
+        with pytest.raises(KernelError):
+            pin.stage(root, "eth0", {"link": one, "a.dot": one})
+        assert list(root.iterdir()) == []
+
+
+def test_the_root_is_chosen_by_argument_environment_or_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PENSTOCK_BPFFS", raising=False)
+    assert pin.pin_root() == Path("/sys/fs/bpf/penstock")
+    monkeypatch.setenv("PENSTOCK_BPFFS", "/elsewhere")
+    assert pin.pin_root() == Path("/elsewhere")
+    assert pin.pin_root("/here") == Path("/here")
+
+
+@pytest.mark.check(25)
+def test_without_a_bpf_file_system_the_error_says_how_to_mount_it(tmp_path: Path, passing: BpfObject) -> None:
+    root = tmp_path / "penstock"
+    with pytest.raises(KernelError, match="no BPF file system is mounted there") as caught:
+        pin.stage(root, "eth0", {"program": passing.programs["ps_pass"]})
+    assert caught.value.hint == f"`mount -t bpf bpf {tmp_path}`"
+    assert caught.value.exit_code == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.check(25)
+def test_in_a_namespace_the_hint_speaks_of_ip_netns_exec(tmp_path: Path) -> None:
+    with Namespace("kernel-pin") as space, space.inside(), pytest.raises(KernelError) as caught:
+        pin.prepare_root(tmp_path / "penstock")
+    assert "--netns NAME" in str(caught.value.hint)
+    assert "mount -t bpf bpf" in str(caught.value.hint)
+
+
+@pytest.mark.check(25)
+def test_a_read_only_bpf_file_system_is_told_apart(tmp_path: Path, passing: BpfObject) -> None:
+    subprocess.run(["mount", "-t", "bpf", "-o", "ro", "bpf", str(tmp_path)], check=True)
+    try:
+        with pytest.raises(KernelError, match="mounted read-only") as caught:
+            pin.stage(tmp_path / "penstock", "eth0", {"program": passing.programs["ps_pass"]})
+        assert caught.value.errno == errno.EROFS
+        assert caught.value.hint == f"`mount -o remount,rw {tmp_path}`"
+        subprocess.run(["mount", "-o", "remount,rw", str(tmp_path)], check=True)
+        staged = pin.stage(tmp_path / "penstock", "eth0", {"program": passing.programs["ps_pass"]})
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
+        with pytest.raises(KernelError, match="mounted read-only"):
+            pin.publish(tmp_path / "penstock", "eth0", staged)
+        with pytest.raises(KernelError, match="mounted read-only"):
+            pin.prepare_root(tmp_path / "penstock")
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize(
+    "ifname", ["eth0", "eth0.100", "a%b", "x@y", "..5", "wlp0s20f3", "br-é", "%new-x", "a+b-c_d"]
+)
+@pytest.mark.parametrize("namespace", [None, 4026532177])
+def test_names_of_attach_points_read_back_and_suit_bpffs(
+    root: Path, ifname: str, namespace: int | None
+) -> None:
+    name = encode(ifname, namespace)
+    assert decode(name) == (ifname, namespace)
+    with make_map("one") as one:
+        pin.publish(root, name, pin.stage(root, name, {"link": one}))
+    assert list(pin.attach_points(root)) == [name]
+
+
+def test_an_attach_point_says_in_which_namespace_it_is() -> None:
+    with Namespace("kernel-point") as space:
+        with space.inside():
+            point = attach_point("lo")
+            assert (point.ifname, point.ifindex, point.netns) == ("lo", 1, space.path.stat().st_ino)
+            assert point.name == f"lo@{space.path.stat().st_ino}"
+            assert not netns.is_initial()
+        assert netns.inode() != point.netns
+
+
+def test_entering_a_namespace_moves_this_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    home = netns.inode()
+    with Namespace("kernel-enter") as space:
+        with netns.inside(space.name):
+            assert netns.inode() == space.path.stat().st_ino
+            with pytest.raises(KernelError):
+                interface("eth0")
+        assert netns.inode() == home
+
+
+def test_an_unknown_namespace_is_named_with_those_that_exist() -> None:
+    with Namespace("kernel-known") as space, pytest.raises(KernelError, match="no-such-space") as caught:
+        netns.enter("no-such-space")
+    assert space.name in str(caught.value.hint)
+
+
+def test_a_file_that_is_no_namespace_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(KernelError, match="enter network namespace"):
+        netns.enter(str(tmp_path / "file"))
+
+
+HOLD = """
+import sys
+from penstock.kernel.lock import lock
+with lock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.check(16)
+def test_a_lock_names_the_process_that_holds_it() -> None:
+    name = f"ps-test-{os.getpid()}"
+    argv = [sys.executable, "-c", HOLD, name]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(KernelError, match=f"busy: process {holder.pid}") as caught, lock(name):
+            pass
+        assert caught.value.errno == errno.EBUSY
+        with lock(f"{name}-other"):
+            pass
+        holder.kill()
+    with lock(name), pytest.raises(KernelError, match=f"process {os.getpid()}"), lock(name):
+        pass
+    with lock(name):
+        pass
+    for path in lock_directory().glob(f"{name}*"):
+        path.unlink()
+
+
+def test_what_this_kernel_can_do_is_found_out(bpffs: Path, tmp_path: Path) -> None:
+    found = features()
+    assert found.bpf_permitted
+    assert found.missing == ()
+    assert found.xdp_link is True
+    assert found.btf == Path("/sys/kernel/btf/vmlinux").exists()
+    assert is_bpffs(bpffs)
+    assert not is_bpffs(tmp_path)
+    assert not is_bpffs(tmp_path / "nothing")
