@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from enum import Enum
 from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 class Missing(Enum):

@@ -12,11 +12,13 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from penstock.kernel import netns
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 _serial = itertools.count()
 

@@ -16,6 +16,7 @@ has_clang() { command -v clang >/dev/null || compgen -G '/usr/bin/clang-[1-9][0-
 has_library() { ldconfig -p | grep -q "^[[:space:]]*$1\."; }
 has_ip() { command -v ip >/dev/null; }
 has_headers() { [ -e /usr/include/linux/bpf.h ]; }
+has_bpf_helpers() { [ -e /usr/include/bpf/bpf_helpers.h ]; }  # for the tests alone
 
 usable_python() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
@@ -38,7 +39,8 @@ libpcap_package() { if apt-cache show libpcap0.8t64 >/dev/null 2>&1; then echo l
 missing=()
 note() { missing+=("$1"); }
 has_clang || note clang
-has_headers || note linux-libc-dev
+has_headers() { [ -e /usr/include/linux/bpf.h ]; }
+has_bpf_helpers() { [ -e /usr/include/bpf/bpf_helpers.h ]; }  # for the tests alone
 has_library libbpf.so || note libbpf
 has_library libpcap.so || note libpcap
 has_ip || note iproute2
@@ -71,9 +73,9 @@ if [ ${#missing[@]} -gt 0 ]; then
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
     else
         fail "this is not Debian or Ubuntu; install these with your package manager, then run this again: ${missing[*]}
-       Fedora:  dnf install clang kernel-headers libbpf libpcap iproute python3
+       Fedora:  dnf install clang kernel-headers libbpf libbpf-devel libpcap iproute python3
        Arch:    pacman -S clang linux-api-headers libbpf libpcap iproute2 python
-       Alpine:  apk add clang linux-headers libbpf libpcap iproute2 python3"
+       Alpine:  apk add clang linux-headers libbpf libbpf-dev libpcap iproute2 python3"
     fi
 fi
 

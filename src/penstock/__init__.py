@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from penstock import version
+
 if TYPE_CHECKING:
     from penstock.errors import (
         CaptureError,
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     )
     from penstock.pipeline import Attached, Counter, LoadedPolicy, apply, attach, detach, load_policy, status
 
-__version__ = "0.1.0"
+__version__ = version.VERSION
 
 __all__ = [
     "load_policy",

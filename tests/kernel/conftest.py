@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from tests.netns import Namespace, veth
 
 from penstock.kernel.bpf_object import BpfObject, load_object
-from tests.netns import Namespace, veth
 
 CompileC = Callable[[str], bytes]
 

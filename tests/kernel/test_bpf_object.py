@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import errno
+import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.kernel.conftest import DROP, PASS, CompileC
 
 from penstock.errors import InternalError, KernelError, NotSupportedError, PrivilegeError, VerifierError
 from penstock.kernel.bpf_object import BpfObject, load_object
+from penstock.kernel.elf import variables
 from penstock.kernel.lineinfo import place_of
 from penstock.kernel.maps import Map, MapType
 from penstock.kernel.verifier import read_log
-from tests.kernel.conftest import DROP, PASS, CompileC
 
 pytestmark = pytest.mark.privileged
 
@@ -313,8 +315,24 @@ def test_the_object_itself_tells_the_place_that_older_kernels_do_not(compile_c: 
 
 def test_a_place_is_told_or_not_but_never_invented(compile_c: CompileC) -> None:
     elf = compile_c(SEVERAL)
-    assert place_of(elf, "ps_second", 0) == "edge.policy:8"
+    assert place_of(elf, "ps_second", 0) == "edge.policy:7"
     assert place_of(elf, "ps_second", 1000) is None
     assert place_of(elf, "ps_third", 0) is None
     assert place_of(elf[:300], "ps_second", 0) is None
     assert place_of(b"", "ps_second", 0) is None
+
+
+def test_a_damaged_object_is_read_or_refused(compile_c: CompileC) -> None:
+    dice, whole = random.Random(2), compile_c(VARIABLES)
+    refused = 0
+    for _ in range(1000):
+        damaged = bytearray(whole)
+        for _ in range(dice.choice((1, 2, 16))):
+            end = 64 if dice.random() < 0.5 else len(whole)
+            damaged[dice.randrange(end)] = dice.choice((0, 1, 255, dice.randrange(256)))
+        try:
+            variables(bytes(damaged))
+        except ValueError:
+            refused += 1
+        place_of(bytes(damaged), "ps_count", 3)
+    assert 0 < refused < 1000

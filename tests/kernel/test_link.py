@@ -5,19 +5,24 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.netns import Namespace
 
 from penstock.errors import KernelError, NotSupportedError, VerifierError
 from penstock.kernel import netlink, syscall
 from penstock.kernel.bpf_object import BpfObject, load_object
 from penstock.kernel.link import Link, attach_xdp, attached, detach_foreign, links
 from penstock.kernel.netlink import GENERIC, NATIVE, interface, interfaces
-from penstock.kernel.program import Program
-from tests.kernel.conftest import CompileC
-from tests.netns import Namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.kernel.conftest import CompileC
+
+    from penstock.kernel.program import Program
 
 pytestmark = pytest.mark.privileged
 
@@ -151,7 +156,7 @@ def test_a_pinned_link_outlives_its_descriptor(bpffs: Path, wire: Wire, v0: int,
 
 
 def test_native_mode_that_the_driver_refuses_is_told_apart(ends: Ends, v0: int, compile_c: CompileC) -> None:
-    """A program without xdp.frags cannot run natively on veth with a jumbo MTU; generic mode cannot say no."""
+    """A program without xdp.frags cannot run natively on veth with a jumbo MTU; generic mode takes it."""
     ends[0].ip("link", "set", "v0", "mtu", "9000")
     ends[1].ip("link", "set", "v1", "mtu", "9000")
     with load_object(compile_c('SEC("xdp") int ps_one(struct xdp_md *ctx) { return 2; }'), "one") as one:

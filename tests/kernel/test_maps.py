@@ -5,8 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,7 +15,12 @@ from penstock.kernel import maps, syscall
 from penstock.kernel.blob import LARGEST, read_blob, write_blob
 from penstock.kernel.bpf_object import BpfObject, load_object
 from penstock.kernel.maps import EXIST, MMAPABLE, NOEXIST, Map, MapType, possible_cpus
-from tests.kernel.conftest import CompileC
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.kernel.conftest import CompileC
 
 pytestmark = pytest.mark.privileged
 

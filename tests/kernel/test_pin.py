@@ -6,20 +6,24 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.netns import Namespace
 
 from penstock.errors import KernelError
 from penstock.kernel import netns, pin
 from penstock.kernel.attach_point import attach_point, decode, encode
-from penstock.kernel.bpf_object import BpfObject
 from penstock.kernel.features import features, is_bpffs
 from penstock.kernel.lock import lock, lock_directory
 from penstock.kernel.maps import Map, MapType
 from penstock.kernel.netlink import interface
-from tests.netns import Namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from penstock.kernel.bpf_object import BpfObject
 
 pytestmark = pytest.mark.privileged
 
@@ -96,6 +100,16 @@ def test_a_reader_never_sees_half(root: Path) -> None:
             seen = reader.stdout.read().strip()
     assert "absent" not in seen
     assert set(eval(seen)) <= {"a b", "c d e"}
+
+
+def test_where_bpffs_cannot_exchange_two_steps_end_the_same(root: Path) -> None:
+    """Linux before 5.16; this kernel can, so the second way is called by its name."""
+    with make_map("old") as old, make_map("new") as new:
+        pin.publish(root, "eth0", pin.stage(root, "eth0", {"link": old}))
+        staged = pin.stage(root, "eth0", {"link": new})
+        leaving = pin._exchange_in_two_steps(root, "eth0", staged)
+        assert identities(root, "eth0") == {"link": new.info.id}
+        assert pin.leftovers(root, "eth0") == [leaving]
 
 
 def test_removing_takes_everything_away(root: Path) -> None:

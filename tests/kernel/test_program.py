@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,7 +11,11 @@ import pytest
 from penstock.errors import KernelError
 from penstock.kernel.bpf_object import BpfObject, load_object
 from penstock.kernel.program import XDP, Program, describe_program
-from tests.kernel.conftest import CompileC
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.kernel.conftest import CompileC
 
 pytestmark = pytest.mark.privileged
 

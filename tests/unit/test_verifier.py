@@ -61,7 +61,7 @@ old state: R1=0 R10=fp0
 BRANCH = """\
 0: R1=ctx() R10=fp0
 ;  @ edge.policy:3
-0: (61) r3 = *(u32 *)(r1 +16)         ; R1=ctx() R3=scalar(smin=0,smax=umax=0xffffffff,var_off=(0x0; 0xffffffff))
+0: (61) r3 = *(u32 *)(r1 +16)         ; R1=ctx() R3=scalar(smin=0,smax=umax=0xffffffff)
 ;  @ edge.policy:2
 1: (61) r2 = *(u32 *)(r1 +0)          ; R1=ctx() R2=pkt(r=0)
 ;  @ edge.policy:3

@@ -70,4 +70,6 @@ def _report(done: Applied, rules: int, as_json: bool) -> None:
         return
     word = f"in the place of {done.replaced}" if done.replaced else "attached"
     plural = "rule" if rules == 1 else "rules"
-    output.answer(f"{done.name}: {word} on {done.interface}, {rules} {plural}, {done.mode} mode, program {done.program_id}")
+    output.answer(
+        f"{done.name}: {word} on {done.interface}, {rules} {plural}, {done.mode} mode, program {done.program_id}"
+    )

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from penstock.cli import output
-from penstock.cli.options import DURATION, duration_text, interface_option, json_option, mode_option, netns_option
+from penstock.cli.options import (
+    DURATION,
+    duration_text,
+    interface_option,
+    json_option,
+    mode_option,
+    netns_option,
+)
 
 if TYPE_CHECKING:
     from penstock.pipeline import Counter, Status
@@ -30,7 +37,7 @@ def command(expression: str, interface: str, seconds: float, mode: str, as_json:
     The counting rule stands before the rules of the policy in place and is gone afterwards, also on Ctrl-C.
     """
     from penstock.cli.expiry import start_expiry
-    from penstock.pipeline.emergency import cancel, start
+    from penstock.pipeline.emergency import end, start
 
     started = start(interface, expression, seconds, "audit", mode)
     start_expiry(interface)
@@ -41,10 +48,8 @@ def command(expression: str, interface: str, seconds: float, mode: str, as_json:
     try:
         last = _follow(interface, started.rule.name, seconds)
     finally:
-        # The rule may have lapsed and been removed already: then there is nothing to take back.
         last = _read(interface, started.rule.name) or last
-        if last is not None:
-            cancel(interface, started.rule.name)
+        end(interface, started.rule.name)
     _report(expression, interface, seconds, last, as_json)
 
 
@@ -77,4 +82,6 @@ def _report(expression: str, interface: str, seconds: float, counted: Counter | 
         content = {"interface": interface, "expression": expression, "seconds": seconds}
         output.record("penstock.try/1", {**content, "packets": packets, "bytes": size})
         return
-    output.answer(f"{packets} packets, {size} bytes in {duration_text(seconds)} would have been dropped: {expression}")
+    output.answer(
+        f"{packets} packets, {size} bytes in {duration_text(seconds)} would have been dropped: {expression}"
+    )

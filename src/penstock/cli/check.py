@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from penstock.cli import output
-from penstock.cli.diagnostics import as_record, count, show_diagnostics
+from penstock.cli.diagnostics import count, show_diagnostics
 from penstock.cli.options import json_option
 from penstock.cli.policy_file import read_policy
 from penstock.compiler.lang.diagnostic import Diagnostic, Severity
@@ -53,10 +53,13 @@ def _report(source: Source, diagnostics: tuple[Diagnostic, ...]) -> None:
 
 
 def _report_json(source: Source, diagnostics: tuple[Diagnostic, ...]) -> None:
+    from penstock.compiler.lang.render import as_record
+
     content = {
         "file": source.name,
         "errors": count(diagnostics, Severity.ERROR),
         "warnings": count(diagnostics, Severity.WARNING),
+        "notes": count(diagnostics, Severity.NOTE),
         "diagnostics": [as_record(diagnostic) for diagnostic in diagnostics],
     }
     output.record("penstock.check/1", content)

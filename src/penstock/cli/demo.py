@@ -13,6 +13,8 @@ from penstock.cli import output
 from penstock.errors import KernelError
 
 if TYPE_CHECKING:
+    from rich.console import Group
+
     from penstock.demo.rehearsal import Rehearsal
     from penstock.demo.scenes import Moment
 
@@ -20,7 +22,9 @@ LONGEST_S = 3600.0
 
 
 @click.command("demo")
-@click.option("--seconds", type=click.FloatRange(2, LONGEST_S), default=10.0, show_default=True, help="How long.")
+@click.option(
+    "--seconds", type=click.FloatRange(2, LONGEST_S), default=10.0, show_default=True, help="How long."
+)
 def command(seconds: float) -> None:
     """Attach a policy between two network namespaces of its own while packets flow, and change it.
 
@@ -31,7 +35,9 @@ def command(seconds: float) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     found = features()
     if found.missing or not found.bpf_permitted:
-        reason = " and ".join(found.missing) + " missing" if found.missing else "this kernel does not permit BPF"
+        reason = (
+            " and ".join(found.missing) + " missing" if found.missing else "this kernel does not permit BPF"
+        )
         _rehearse(f"{reason}: no packet can be dropped in the kernel here")
         return
     try:
@@ -48,16 +54,12 @@ def _interrupt(_number: int, _frame: object) -> NoReturn:
 def _play(seconds: float) -> None:
     from penstock.demo.scenes import scenes
 
-    with closing(_generator(scenes(seconds))) as moments:
+    with closing(scenes(seconds)) as moments:
         if output.has_cursor() and not output.is_quiet():
             _play_live(moments)
         else:
             _play_lines(moments)
     output.answer("everything the demo made is removed")
-
-
-def _generator(moments: Iterator[Moment]) -> Iterator[Moment]:
-    yield from moments
 
 
 def _play_lines(moments: Iterator[Moment]) -> None:
@@ -89,14 +91,16 @@ def _play_live(moments: Iterator[Moment]) -> None:
             live.update(_picture(moment, news))
 
 
-def _picture(moment: Moment, news: list[str]) -> object:
+def _picture(moment: Moment, news: list[str]) -> Group:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     from penstock.demo.traffic import SERVICES
 
-    flows = Table("service", "port", "sent", "answered", title=f"client ── veth ── [XDP] server: {moment.scene}")
+    flows = Table(
+        "service", "port", "sent", "answered", title=f"client ── veth ── [XDP] server: {moment.scene}"
+    )
     for port, flow in moment.flows.items():
         style = "green" if flow.echoed * 2 > flow.sent or not flow.sent else "red"
         flows.add_row(SERVICES[port], str(port), str(flow.sent), Text(str(flow.echoed), style=style))
@@ -104,8 +108,8 @@ def _picture(moment: Moment, news: list[str]) -> object:
     for name, counted in moment.counters.items():
         if counted.packets or not name.startswith("on "):
             counters.add_row(name, str(counted.packets), str(counted.bytes))
-    parts = [Text("\n".join(news)), flows]
-    return Group(*parts, counters) if moment.counters else Group(*parts)
+    told = Text("\n".join(news))
+    return Group(told, flows, counters) if moment.counters else Group(told, flows)
 
 
 def _rehearse(reason: str) -> None:

@@ -18,7 +18,11 @@ def command(interface: str, as_json: bool) -> None:
 
     done = detach(interface)
     if as_json:
-        counters = {name: {"packets": found.packets, "bytes": found.bytes} for name, found in done.counters.items()}
-        output.record("penstock.detach/1", {"interface": interface, "policy": done.name, "counters": counters})
+        counters = {
+            name: {"packets": found.packets, "bytes": found.bytes} for name, found in done.counters.items()
+        }
+        output.record(
+            "penstock.detach/1", {"interface": interface, "policy": done.name, "counters": counters}
+        )
         return
     output.answer(f"{done.name}: taken off {interface}")

@@ -1,4 +1,4 @@
-"""Diagnostics on the terminal and as JSON."""
+"""Diagnostics on the terminal."""
 
 from __future__ import annotations
 
@@ -9,25 +9,13 @@ from penstock.compiler.lang.diagnostic import Diagnostic, Severity
 
 
 def show_diagnostics(diagnostics: Iterable[Diagnostic]) -> None:
-    """Each diagnostic under the text it speaks of, on standard error."""
+    """Errors and warnings under the text they speak of, on standard error; notes too, unless `--quiet`."""
     from penstock.compiler.lang.render import render
 
     for diagnostic in diagnostics:
-        output.fault_text(render(diagnostic))
-
-
-def as_record(diagnostic: Diagnostic) -> dict[str, object]:
-    """A diagnostic as the `--json` records hold it."""
-    return {
-        "code": diagnostic.code,
-        "severity": diagnostic.severity.value,
-        "message": diagnostic.message,
-        "file": diagnostic.source.name,
-        "line": diagnostic.line,
-        "column": diagnostic.column,
-        "notes": list(diagnostic.notes),
-        "hint": diagnostic.hint,
-    }
+        if diagnostic.severity is Severity.NOTE and output.is_quiet():
+            continue
+        output.rendered(render(diagnostic, color=output.errors_have_colour()))
 
 
 def count(diagnostics: Iterable[Diagnostic], severity: Severity) -> int:

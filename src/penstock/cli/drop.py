@@ -5,7 +5,14 @@ from __future__ import annotations
 import click
 
 from penstock.cli import output
-from penstock.cli.options import DURATION, duration_text, interface_option, json_option, mode_option, netns_option
+from penstock.cli.options import (
+    DURATION,
+    duration_text,
+    interface_option,
+    json_option,
+    mode_option,
+    netns_option,
+)
 
 
 @click.command("drop")
@@ -29,7 +36,12 @@ def command(expression: str, interface: str, seconds: float, mode: str, as_json:
     for notice in started.applied.notices:
         output.warn(notice)
     if as_json:
-        content = {"interface": interface, "rule": started.rule.name, "expression": expression, "seconds": seconds}
+        content = {
+            "interface": interface,
+            "rule": started.rule.name,
+            "expression": expression,
+            "seconds": seconds,
+        }
         output.record("penstock.drop/1", {**content, "until_boottime_ns": started.rule.until_ns})
         return
     output.answer(f"{started.rule.name}: dropping on {interface} for {duration_text(seconds)}: {expression}")

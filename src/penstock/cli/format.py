@@ -30,10 +30,10 @@ def command(files: tuple[str, ...], check: bool, in_place: bool) -> int:
 def _format(path: str, check: bool, in_place: bool) -> bool:
     """Whether the file differs from its canonical form."""
     from penstock.compiler.lang.format import format_policy
-    from penstock.compiler.lang.parser import parse
+    from penstock.compiler.lang.parser import parse_policy
 
     source = read_policy(path)
-    canonical = format_policy(parse(source))
+    canonical = format_policy(parse_policy(source))
     changed = canonical != source.text
     if check:
         _show_difference(source, canonical)

@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "drop": ("drop", "Drop what an expression matches, for a time."),
     "try": ("attempt", "Count what an expression would drop, for a time."),
     "undrop": ("undrop", "Take emergency rules back before their time."),
+    "bench": ("bench", "Measure what a policy costs a packet."),
     "completion": ("completion", "Print the completion script of a shell."),
     "version": ("version", "Print the version."),
 }
@@ -82,9 +83,15 @@ def _netns(_context: click.Context, _option: click.Parameter, value: str | None)
 
 
 @click.group(cls=LateGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--netns", metavar="NAME", callback=_netns, expose_value=False, help="Work in this network namespace.")
-@click.option("-q", "--quiet", is_flag=True, callback=_quiet, expose_value=False, help="No notices, no progress.")
-@click.option("--version", is_flag=True, is_eager=True, callback=_version, expose_value=False, help="Print the version.")
+@click.option(
+    "--netns", metavar="NAME", callback=_netns, expose_value=False, help="Work in this network namespace."
+)
+@click.option(
+    "-q", "--quiet", is_flag=True, callback=_quiet, expose_value=False, help="No notices, no progress."
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, callback=_version, expose_value=False, help="Print the version."
+)
 def commands() -> None:
     """Packet rules in tcpdump's language, run by the Linux kernel at XDP.
 
@@ -102,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: list[str]) -> int:
     try:
-        result = commands.main(arguments, prog_name="penstock", standalone_mode=False)
+        result = _dispatch(arguments or ["--help"])
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.ClickException as error:
@@ -117,6 +124,14 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the outermost edge: a bug is shown as one
         return _bug(error)
     return result if isinstance(result, int) else 0
+
+
+def _dispatch(arguments: list[str]) -> object:
+    if "_PENSTOCK_COMPLETE" in os.environ:
+        return commands.main(arguments, prog_name="penstock", standalone_mode=False)
+    # Not `commands.main`: that takes a broken pipe for an error of its own.
+    with commands.make_context("penstock", arguments) as context:
+        return commands.invoke(context)
 
 
 def show(error: PenstockError) -> None:
@@ -169,12 +184,18 @@ def _flush(code: int) -> int:
     except BrokenPipeError:
         return _broken_pipe()
     except OSError as error:
+        _forget_output()
         output.fault(PenstockError(f"write to standard output: {error.strerror}"))
         return code or 1
     return code
 
 
 def _broken_pipe() -> int:
-    """The reader has gone: end quietly, as `head` expects.  The stream is pointed at nothing for the exit's flush."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """The reader has gone: end quietly, with the code of a process that SIGPIPE has ended."""
+    _forget_output()
     return 141
+
+
+def _forget_output() -> None:
+    """Point standard output at nothing, so that the flush at exit does not fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,7 +15,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1
 LONGEST_S = 366 * 86400.0
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """`30s`, `10m`, `2h`, `1.5h`, `1d`; a bare number is seconds.  Gives seconds as a float."""
 
     name = "time"
@@ -45,7 +45,12 @@ def _enter(_context: click.Context, _option: click.Parameter, name: str | None) 
 def netns_option(function: F) -> F:
     """`--netns NAME`: the command works in that network namespace."""
     option = click.option(
-        "--netns", metavar="NAME", callback=_enter, expose_value=False, is_eager=True, help="In this network namespace."
+        "--netns",
+        metavar="NAME",
+        callback=_enter,
+        expose_value=False,
+        is_eager=True,
+        help="In this network namespace.",
     )
     return option(function)
 

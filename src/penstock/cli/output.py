@@ -20,10 +20,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from penstock.errors import PenstockError
+
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from penstock.errors import PenstockError
 
 _STYLES = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "bold": "1", "dim": "2"}
 # Cc and Cf: controls, and the invisible marks that reorder what is read; Zl and Zp end a line on some terminals.
@@ -72,7 +72,16 @@ def _painted(text: str, style: str, stream: TextIO) -> str:
 
 def answer(text: str = "") -> None:
     """What the user asked for, on standard output."""
-    print(printable(text))
+    _write(printable(text) + "\n")
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise PenstockError(f"write to standard output: {error.strerror}") from error
 
 
 def raw(data: bytes) -> None:
@@ -83,7 +92,7 @@ def raw(data: bytes) -> None:
 
 def text(content: str) -> None:
     """A whole text as it is, without a line feed of its own: a formatted policy, generated C."""
-    sys.stdout.write(content if not sys.stdout.isatty() else printable(content))
+    _write(content if not sys.stdout.isatty() else printable(content))
 
 
 def record(schema: str, content: Mapping[str, object]) -> None:
@@ -93,7 +102,8 @@ def record(schema: str, content: Mapping[str, object]) -> None:
 
 def bare(content: Mapping[str, object]) -> None:
     """One line of JSON whose keys are exactly `content`'s."""
-    print(json.dumps(content, ensure_ascii=True, separators=(", ", ": ")), flush=True)
+    _write(json.dumps(content, ensure_ascii=True) + "\n")
+    sys.stdout.flush()
 
 
 def note(text: str) -> None:
@@ -114,6 +124,16 @@ def fault(error: PenstockError) -> None:
         print(_painted("hint:", "blue", sys.stderr), printable(error.hint), file=sys.stderr)
 
 
+def errors_have_colour() -> bool:
+    """Whether what goes to standard error may be coloured."""
+    return has_colour(sys.stderr)
+
+
+def rendered(lines: str) -> None:
+    """Lines for standard error in which control characters are shown as escapes already."""
+    print(lines, end="" if lines.endswith("\n") else "\n", file=sys.stderr)
+
+
 def fault_text(text: str) -> None:
     """A fault that was rendered elsewhere, on standard error."""
     print(printable(text), file=sys.stderr)
@@ -122,10 +142,12 @@ def fault_text(text: str) -> None:
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
     """Rows under titles in aligned columns; columns in `right` are aligned to the right."""
     for number, line in enumerate(table_lines(titles, rows, right=right)):
-        print(_painted(line, "bold", sys.stdout) if number == 0 else line)
+        _write((_painted(line, "bold", sys.stdout) if number == 0 else line) + "\n")
 
 
-def table_lines(titles: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
+def table_lines(
+    titles: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()
+) -> list[str]:
     """The lines that `table` prints."""
     cells = [tuple(printable(cell) for cell in row) for row in (titles, *rows)]
     widths = [max(len(row[at]) for row in cells) for at in range(len(titles))]
@@ -147,7 +169,8 @@ def live(lines: Sequence[str]) -> None:
     if has_cursor():
         console().print("\x1b[H\x1b[2J" + "\n".join(lines), markup=False, highlight=False)
         return
-    print("\n".join(lines), flush=True)
+    _write("\n".join(lines) + "\n")
+    sys.stdout.flush()
 
 
 def has_cursor() -> bool:

@@ -62,7 +62,11 @@ def _watch(interface: str | None, interval: float, show_all: bool, as_json: bool
 
 
 def _show(
-    found: tuple[Status, ...], before: tuple[Status, ...], interface: str | None, show_all: bool, as_json: bool
+    found: tuple[Status, ...],
+    before: tuple[Status, ...],
+    interface: str | None,
+    show_all: bool,
+    as_json: bool,
 ) -> None:
     if as_json:
         earlier = {one.identity.ifindex: one for one in before}
@@ -78,7 +82,11 @@ def _lines(
 ) -> Iterator[str]:
     earlier = {one.identity.ifindex: one for one in before}
     if not found:
-        yield f"penstock has put no filter on {interface}" if interface else "penstock has put no filter in place"
+        yield (
+            f"penstock has put no filter on {interface}"
+            if interface
+            else "penstock has put no filter in place"
+        )
     for number, one in enumerate(found):
         if number:
             yield ""
@@ -87,13 +95,16 @@ def _lines(
             yield f"  ! {one.trouble}"
         for rule, left in one.emergencies:
             yield f"  {rule.name}: {rule.action} if {rule.expression}, {duration_text(left)} left"
-        yield from output.table_lines(_TITLES, _rows(one, earlier.get(one.identity.ifindex), show_all), right=_NUMBERS)
+        yield from output.table_lines(
+            _TITLES, _rows(one, earlier.get(one.identity.ifindex), show_all), right=_NUMBERS
+        )
 
 
 def _headline(one: Status) -> str:
     mode = f"{one.mode} mode" if one.mode else "not attached"
     origin = f" from {one.identity.path}" if one.identity.path else ""
-    return f"{one.interface}: {one.identity.name}{origin}, {mode}, program {one.identity.program}, since {one.identity.applied_at}"
+    since = f"program {one.identity.program}, since {one.identity.applied_at}"
+    return f"{one.interface}: {one.identity.name}{origin}, {mode}, {since}"
 
 
 def _rows(one: Status, before: Status | None, show_all: bool) -> Iterator[tuple[str, ...]]:
@@ -143,7 +154,12 @@ def _record(one: Status, before: Status | None) -> dict[str, object]:
             entry |= {"packets_per_s": round(rates[0], 3), "bits_per_s": round(rates[1], 3)}
         rules.append(entry)
     emergencies = [
-        {"name": rule.name, "action": rule.action, "expression": rule.expression, "seconds_left": round(left, 3)}
+        {
+            "name": rule.name,
+            "action": rule.action,
+            "expression": rule.expression,
+            "seconds_left": round(left, 3),
+        }
         for rule, left in one.emergencies
     ]
     return {

@@ -15,7 +15,11 @@ from penstock.cli import output
 def command(as_json: bool) -> None:
     """Print the version."""
     if as_json:
-        record = {"version": penstock.__version__, "python": platform.python_version(), "kernel": platform.release()}
+        record = {
+            "version": penstock.__version__,
+            "python": platform.python_version(),
+            "kernel": platform.release(),
+        }
         output.record("penstock.version/1", record)
     else:
         output.answer(f"penstock {penstock.__version__}")

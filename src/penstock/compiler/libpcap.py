@@ -17,11 +17,14 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: What stands for "no netmask is known" (PCAP_NETMASK_UNKNOWN).
 NETMASK_UNKNOWN = 0xFFFFFFFF

@@ -1,6 +1,6 @@
 """The demo without privilege: the reference engine over a capture that is made for it.
 
-    rehearse().dropped                    ->  20
+rehearse().dropped                    ->  20
 """
 
 from __future__ import annotations
@@ -49,10 +49,14 @@ def rehearse() -> Rehearsal:
             dropped += outcome.verdict is Verdict.DROP
             total += 1
     moved = zip(names, packets, sizes, strict=True)
-    return Rehearsal(total, dropped, tuple((name, str(count), str(size)) for name, count, size in moved if count))
+    return Rehearsal(
+        total, dropped, tuple((name, str(count), str(size)) for name, count, size in moved if count)
+    )
 
 
 def _packets() -> list[bytes]:
     """The demo's traffic: a query to each service, again and again."""
-    texts = [f'Ether/IPv4(src="192.0.2.1", dst="192.0.2.2")/UDP(sport=40000, dport={port})' for port in SERVICES]
+    texts = [
+        f'Ether/IPv4(src="192.0.2.1", dst="192.0.2.2")/UDP(sport=40000, dport={port})' for port in SERVICES
+    ]
     return [build_packet(parse_packet(text)) for text in texts] * _ROUNDS

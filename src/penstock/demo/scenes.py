@@ -10,7 +10,7 @@ everything it made is gone.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -48,23 +48,30 @@ def changed_text() -> str:
     return head.replace("drop if udp dst port 53", "drop if udp dst port 123")
 
 
-def scenes(seconds: float) -> Iterator[Moment]:
+def scenes(seconds: float) -> Generator[Moment, None, None]:
     """The moments of a demo of about `seconds`, two a second.
 
     Raises:
         PenstockError: the policy could not be put in place.
     """
-    first, second = load_policy(policy_text(), name=POLICY_NAME), load_policy(changed_text(), name=POLICY_NAME)
+    first, second = (
+        load_policy(policy_text(), name=POLICY_NAME),
+        load_policy(changed_text(), name=POLICY_NAME),
+    )
     start = time.monotonic()
     with world() as place, Traffic(place) as traffic:
-        yield from _scene("no filter", "traffic flows: every packet is answered", start, seconds / 5, traffic, None)
+        yield from _scene(
+            "no filter", "traffic flows: every packet is answered", start, seconds / 5, traffic, None
+        )
         with _attached(place, first) as running:
             news = f"{POLICY_NAME} attached at XDP ({_mode(place, running)} mode): drop if udp dst port 53"
             yield from _scene("DNS dropped", news, start, seconds * 2 / 5, traffic, running)
             running.replace(second)
             news = "one rule changed while packets flow: drop if udp dst port 123; the counter is kept"
             yield from _scene("NTP dropped", news, start, seconds / 5, traffic, running)
-        yield from _scene("no filter", "filter detached: every packet is answered again", start, seconds / 5, traffic, None)
+        yield from _scene(
+            "no filter", "filter detached: every packet is answered again", start, seconds / 5, traffic, None
+        )
 
 
 def _attached(place: World, policy: LoadedPolicy) -> Attached:
@@ -93,5 +100,6 @@ def _scene(
 
 def _since(before: dict[int, Flow], now: dict[int, Flow]) -> dict[int, Flow]:
     return {
-        port: Flow(flow.sent - before[port].sent, flow.echoed - before[port].echoed) for port, flow in now.items()
+        port: Flow(flow.sent - before[port].sent, flow.echoed - before[port].echoed)
+        for port, flow in now.items()
     }

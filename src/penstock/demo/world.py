@@ -55,7 +55,18 @@ def world() -> Iterator[World]:
 def _build(place: World) -> None:
     for name in (place.client, place.server):
         _ip("netns", "add", name)
-    pair = ("link", "add", place.interface, "type", "veth", "peer", "name", place.interface, "netns", place.server)
+    pair = (
+        "link",
+        "add",
+        place.interface,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        place.interface,
+        "netns",
+        place.server,
+    )
     _ip("-n", place.client, *pair)
     for name, address in ((place.client, CLIENT_ADDRESS), (place.server, SERVER_ADDRESS)):
         _ip("-n", name, "address", "add", f"{address}/24", "dev", place.interface)
@@ -75,7 +86,11 @@ def _remove_leftovers() -> None:
 def _ip(*arguments: str) -> None:
     program = which("ip") or which("ip", path="/usr/sbin:/sbin")
     if program is None:
-        raise ToolchainError("the program `ip` is missing", hint="install iproute2 (Debian, Ubuntu) or iproute (Fedora)")
+        raise ToolchainError(
+            "the program `ip` is missing", hint="install iproute2 (Debian, Ubuntu) or iproute (Fedora)"
+        )
     done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ToolchainError(f"ip {' '.join(arguments)}: {done.stderr.strip()}", argv=done.args, stderr=done.stderr)
+        raise ToolchainError(
+            f"ip {' '.join(arguments)}: {done.stderr.strip()}", argv=done.args, stderr=done.stderr
+        )

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote
 
 from penstock.kernel import netns
 from penstock.kernel.netlink import interface
 
 _RESERVED = re.compile(rb"[^A-Za-z0-9_+-]")
+_QUOTED = re.compile(rb"%([0-9a-f]{2})")
 _NAME = re.compile(r"(?P<ifname>[^@]+)(@(?P<netns>\d+))?")
 
 
@@ -55,4 +55,6 @@ def decode(name: str) -> tuple[str, int | None]:
     match = _NAME.fullmatch(name)
     if match is None:
         raise ValueError(f"{name!r} is not the name of an attach point")
-    return unquote(match["ifname"], errors="surrogateescape"), int(match["netns"]) if match["netns"] else None
+    quoted, namespace = match["ifname"].encode("utf-8", "surrogateescape"), match["netns"]
+    ifname = _QUOTED.sub(lambda found: bytes.fromhex(found[1].decode()), quoted)
+    return ifname.decode("utf-8", "surrogateescape"), int(namespace) if namespace else None

@@ -13,6 +13,7 @@ Layouts: elf(5).
 from __future__ import annotations
 
 import struct
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,20 +51,19 @@ def variables(elf: bytes) -> dict[str, Symbol]:
     Raises:
         ValueError: these bytes are not a 64-bit ELF object.
     """
-    return {
-        name: found for name, found in _symbols(elf, _STT_OBJECT) if found.section.startswith(_DATA_SECTIONS)
-    }
+    found = _symbols(elf, _STT_OBJECT)
+    return {name: symbol for name, symbol in found.items() if symbol.section.startswith(_DATA_SECTIONS)}
 
 
 def functions(elf: bytes) -> dict[str, Symbol]:
     """Every function, programs and subprograms alike.  Raises ValueError."""
-    return dict(_symbols(elf, _STT_FUNC))
+    return _symbols(elf, _STT_FUNC)
 
 
 def sections(elf: bytes) -> list[Section]:
     """Every section, by index.  Raises ValueError."""
     order = byte_order(elf)
-    try:
+    with _only_value_errors():
         (start,) = struct.unpack_from(order + "Q", elf, 0x28)
         size, count, names_at = struct.unpack_from(order + "HHH", elf, 0x3A)
         headers = [
@@ -73,8 +73,6 @@ def sections(elf: bytes) -> list[Section]:
         return [
             Section(string_at(names, head[0]), head[1], head[6], _contents(elf, head)) for head in headers
         ]
-    except (struct.error, IndexError) as error:
-        raise ValueError("the ELF object is cut or damaged") from error
 
 
 def byte_order(elf: bytes) -> str:
@@ -89,15 +87,27 @@ def string_at(table: bytes, at: int) -> str:
     return table[at : table.index(b"\0", at)].decode("utf-8", "replace")
 
 
-def _symbols(elf: bytes, kind: int) -> Iterator[tuple[str, Symbol]]:
+def _symbols(elf: bytes, kind: int) -> dict[str, Symbol]:
     order, found = byte_order(elf), sections(elf)
-    for table in found:
-        if table.kind != _SYMTAB:
-            continue
-        strings = found[table.link].data
-        for name_at, info, _, index, value, size in struct.iter_unpack(order + "IBBHQQ", table.data):
-            if info & 0xF == kind and 0 < index < min(_SHN_LORESERVE, len(found)):
-                yield string_at(strings, name_at), Symbol(found[index].name, value, size)
+    with _only_value_errors():
+        return dict(
+            symbol for table in found if table.kind == _SYMTAB for symbol in _table(table, found, order, kind)
+        )
+
+
+def _table(table: Section, found: list[Section], order: str, kind: int) -> Iterator[tuple[str, Symbol]]:
+    strings = found[table.link].data
+    for name_at, info, _, index, value, size in struct.iter_unpack(order + "IBBHQQ", table.data):
+        if info & 0xF == kind and 0 < index < min(_SHN_LORESERVE, len(found)):
+            yield string_at(strings, name_at), Symbol(found[index].name, value, size)
+
+
+@contextmanager
+def _only_value_errors() -> Iterator[None]:
+    try:
+        yield
+    except (struct.error, IndexError, OverflowError) as error:
+        raise ValueError("the ELF object is cut or damaged") from error
 
 
 def _contents(elf: bytes, header: tuple[int, ...]) -> bytes:

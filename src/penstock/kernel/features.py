@@ -59,7 +59,7 @@ def is_bpffs(path: Path) -> bool:
 
 
 def _is_permitted() -> bool:
-    """Whether bpf(2) can make a hash, the smallest thing that needs CAP_BPF whatever the sysctl says."""
+    """Whether bpf(2) makes a prefix tree, the smallest thing that needs CAP_BPF whatever the sysctl says."""
     one_entry = struct.pack("=IIIII28x", 11, 8, 4, 1, 1)  # BPF_MAP_TYPE_LPM_TRIE, BPF_F_NO_PREALLOC
     try:
         os.close(libc.bpf(Command.MAP_CREATE, bytearray(one_entry)))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 from functools import cache
 
 from penstock.errors import NotSupportedError
@@ -45,7 +44,7 @@ _syscall.restype = ctypes.c_long
 
 @cache
 def _call_number(index: int) -> int:
-    machine = platform.machine()
+    machine = os.uname().machine
     if machine not in _CALL_NUMBERS:
         raise NotSupportedError(f"the {machine} processor", wanted_for="bpf(2)")
     return _CALL_NUMBERS[machine][index]
@@ -85,6 +84,12 @@ def setns(fd: int, kind: int = CLONE_NEWNET) -> None:
         raise _last_error()
 
 
+def unshare(kind: int = CLONE_NEWNET) -> None:
+    """Move the calling thread, and only it, into a new namespace."""
+    if _libc.unshare(ctypes.c_int(kind)) != 0:
+        raise _last_error()
+
+
 def synchronize_rcu() -> bool:
     """Wait until every BPF program that was running when this was called has returned.
 
@@ -102,7 +107,7 @@ def filesystem_magic(path: str | os.PathLike[str]) -> int:
     if _libc.statfs(os.fsencode(path), buffer) != 0:
         raise _last_error(os.fspath(path))
     # f_type comes first; s390x alone makes it an int, and there the rest of the word would be another field.
-    word = ctypes.c_uint if platform.machine() == "s390x" else ctypes.c_ulong
+    word = ctypes.c_uint if os.uname().machine == "s390x" else ctypes.c_ulong
     return int(word.from_buffer(buffer).value) & 0xFFFFFFFF
 
 

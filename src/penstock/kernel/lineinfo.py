@@ -30,7 +30,7 @@ def place_of(elf: bytes, program: str, instruction: int) -> str | None:
     """
     try:
         return _place_of(elf, program, instruction)
-    except (ValueError, struct.error, KeyError, IndexError):
+    except (ValueError, struct.error, KeyError):
         return None
 
 
@@ -60,7 +60,9 @@ def _lines(elf: bytes, wanted: str) -> Iterator[tuple[int, str]]:
                 offset, file_at, _, column = struct.unpack_from(
                     order + "IIII", extra, at + number * record_size
                 )
-                yield offset, f"{string_at(strings, file_at)}:{column >> _LINE_SHIFT}"
+                # clang writes the path whole; the kernel's log, and so we, show its last part.
+                file = string_at(strings, file_at).rsplit("/", 1)[-1]
+                yield offset, f"{file}:{column >> _LINE_SHIFT}"
         at += count * record_size
 
 

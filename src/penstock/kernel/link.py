@@ -212,7 +212,8 @@ def _attach_error(program: Program, ifindex: int, mode: str, code: int) -> Kerne
         meaning, hint = f"another XDP program is there: {present}", "--replace takes over"
         return KernelError("attach to", place, errno.EBUSY, meaning=meaning, hint=hint)
     if mode == NATIVE and code in _REFUSED_BY_DRIVER:
-        return NotSupportedError("native XDP", wanted_for=f"the driver of {place}", errno=code)
+        feature = f"native XDP on {place} (its driver, with its present MTU, queues and offloads)"
+        return NotSupportedError(feature, wanted_for=f"program {program.name}", errno=code)
     return kernel_error(f"attach program {program.name} ({mode} mode) to", place, code)
 
 

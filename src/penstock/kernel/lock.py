@@ -16,7 +16,6 @@ import os
 import stat
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
 from penstock.errors import KernelError
@@ -48,11 +47,14 @@ def lock(attach_point: str) -> Iterator[None]:
 
 def lock_directory() -> Path:
     """Where the locks are: /run/penstock, or for a user who may not write there a directory of their own."""
+    from tempfile import gettempdir
+
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     private = Path(runtime) / "penstock" if runtime else Path(gettempdir()) / f"penstock-{os.geteuid()}"
-    for place in (_PLACE, private):
-        if _is_usable(place):
-            return place
+    if _is_usable(_PLACE, owners={os.geteuid(), _owner(_PLACE)}):
+        return _PLACE
+    if _is_usable(private, owners={os.geteuid()}):
+        return private
     raise KernelError(
         "lock in", str(private), errno.EACCES, hint=f"make {_PLACE} or XDG_RUNTIME_DIR writable for this user"
     )
@@ -75,12 +77,17 @@ def _take(fd: int, name: str) -> None:
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
 
-def _is_usable(place: Path) -> bool:
-    """Whether `place` is, or could be made, a directory of ours that nobody else can write to."""
+def _owner(place: Path) -> int:
+    # /run is root's alone, so whoever owns a directory there was given it: a daemon's own user.
+    return os.lstat(place).st_uid if place.exists() else 0
+
+
+def _is_usable(place: Path, owners: set[int]) -> bool:
+    """Whether `place` is, or could be made, a directory of these owners that nobody else can write to."""
     try:
         place.mkdir(mode=0o700, exist_ok=True)
         state = os.lstat(place)
     except OSError:
         return False
-    ours = stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid() and not state.st_mode & 0o022
-    return ours and os.access(place, os.W_OK)
+    trusted = stat.S_ISDIR(state.st_mode) and state.st_uid in owners and not state.st_mode & 0o022
+    return trusted and os.access(place, os.W_OK)

@@ -16,7 +16,6 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from penstock.errors import KernelError
@@ -202,6 +201,8 @@ def _u32(value: bytes) -> int:
 
 
 def _unknown(which: str | int) -> KernelError:
+    from difflib import get_close_matches
+
     names = [name for _, name in socket.if_nameindex()]
     near = get_close_matches(which, names, 1) if isinstance(which, str) else []
     hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from penstock.errors import KernelError
 from penstock.kernel.capability import SYS_ADMIN, kernel_errors
-from penstock.kernel.libc import setns
+from penstock.kernel.libc import setns, unshare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +68,22 @@ def inside(name_or_path: str) -> Iterator[None]:
     """Run the block in a network namespace; only this thread moves."""
     with _OWN.open("rb") as home:
         enter(name_or_path)
+        try:
+            yield
+        finally:
+            setns(home.fileno())
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Run the block in a new network namespace that has only `lo`, index 1; it ends with the block.
+
+    Raises:
+        PrivilegeError: without CAP_SYS_ADMIN.
+    """
+    with _OWN.open("rb") as home:
+        with kernel_errors("make", "a network namespace", needs=(SYS_ADMIN,)):
+            unshare()
         try:
             yield
         finally:

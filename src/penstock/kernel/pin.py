@@ -20,7 +20,6 @@ import os
 import re
 from contextlib import ExitStack
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from penstock.errors import KernelError
@@ -84,7 +83,7 @@ def stage(root: Path, name: str, objects: Mapping[str, Descriptor]) -> Path:
         KernelError: no usable BPF file system, or a pin was refused.
     """
     prepare_root(root)
-    staged = root / f"{_STAGED}{token_hex(4)}-{name}"
+    staged = root / f"{_STAGED}{os.urandom(4).hex()}-{name}"
     with ExitStack() as undo:
         undo.callback(discard, staged)
         try:
@@ -108,10 +107,29 @@ def publish(root: Path, name: str, staged: Path) -> None:
         if not place.exists():
             staged.rename(place)
             return
-        libc.exchange(staged, place)
+        old = _exchange(root, name, staged)
     except OSError as error:
         raise _pin_error("publish", place, error) from error
-    discard(staged)
+    discard(old)
+
+
+def _exchange(root: Path, name: str, staged: Path) -> Path:
+    """Put `staged` in its place and give the path that the old directory now has."""
+    try:
+        libc.exchange(staged, root / name)
+    except OSError as error:
+        # bpffs exchanges from Linux 5.16 on.  Before, a reader may for a moment find nothing.
+        if error.errno != errno.EINVAL:
+            raise
+        return _exchange_in_two_steps(root, name, staged)
+    return staged
+
+
+def _exchange_in_two_steps(root: Path, name: str, staged: Path) -> Path:
+    leaving = _leaving(root, name)
+    (root / name).rename(leaving)
+    staged.rename(root / name)
+    return leaving
 
 
 def remove(root: Path, name: str) -> bool:
@@ -119,7 +137,7 @@ def remove(root: Path, name: str) -> bool:
 
     What only the pins kept alive ends with them: an unheld link detaches its program.
     """
-    leaving = root / f"{_LEAVING}{token_hex(4)}-{name}"
+    leaving = _leaving(root, name)
     try:
         (root / name).rename(leaving)
     except FileNotFoundError:
@@ -166,6 +184,10 @@ def leftovers(root: Path, name: str) -> list[Path]:
     """Staged or leaving directories of `name`, which a killed command left if you hold the lock."""
     matches = ((path, _TEMPORARY.fullmatch(path.name)) for path in _directories(root))
     return [path for path, match in matches if match and match["name"] == name]
+
+
+def _leaving(root: Path, name: str) -> Path:
+    return root / f"{_LEAVING}{os.urandom(4).hex()}-{name}"
 
 
 def _directories(root: Path) -> list[Path]:

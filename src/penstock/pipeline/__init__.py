@@ -1,12 +1,12 @@
 """The one place that joins compiler and kernel.
 
-    policy     text -> a compiled policy, or its diagnostics
-    attach     a filter that lasts as long as a block of Python
-    apply      a filter that outlives the command; replace, detach
-    status     what is in place
-    emergency  rules for a time, before a running policy
-    slot       the pins behind `apply`, and how a change survives a kill
-    identity, counters, built     what a filter says of itself, what it has counted, a policy as a file
+policy     text -> a compiled policy, or its diagnostics
+attach     a filter that lasts as long as a block of Python
+apply      a filter that outlives the command; replace, detach
+status     what is in place
+emergency  rules for a time, before a running policy
+slot       the pins behind `apply`, and how a change survives a kill
+identity, counters, built     what a filter says of itself, what it has counted, a policy as a file
 """
 
 from penstock.pipeline.apply import Applied, Detached, apply, detach

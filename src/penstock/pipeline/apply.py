@@ -31,11 +31,12 @@ from penstock.kernel.attach_point import AttachPoint, attach_point, decode
 from penstock.kernel.blob import write_blob
 from penstock.kernel.link import attached
 from penstock.kernel.lock import lock
+from penstock.model.spec import COUNTERS_MAP, PROGRAM
 from penstock.pipeline import slot as slots
 from penstock.pipeline.attach import AUTO, load, mode_of, put_on
 from penstock.pipeline.counters import Counter
 from penstock.pipeline.identity import Identity, encode, kept_slots
-from penstock.pipeline.policy import COUNTERS_MAP, PROGRAM, LoadedPolicy, add_emergencies, live, load_policy
+from penstock.pipeline.policy import LoadedPolicy, add_emergencies, live, load_policy
 from penstock.pipeline.slot import CARRIED, COUNTERS, IDENTITY, LINK, Slot, open_slot
 
 if TYPE_CHECKING:
@@ -89,7 +90,13 @@ def apply(ifname: str, policy: LoadedPolicy | str, mode: str = AUTO, *, replace:
 
 
 def put(
-    root: Path, point: AttachPoint, policy: LoadedPolicy, present: Slot | None, mode: str, *, replace: bool = False
+    root: Path,
+    point: AttachPoint,
+    policy: LoadedPolicy,
+    present: Slot | None,
+    mode: str,
+    *,
+    replace: bool = False,
 ) -> Applied:
     """Attach a policy, or replace the one that is there.  Hold the lock; raises as `apply`."""
     with load(policy) as loaded:
@@ -161,7 +168,12 @@ def _identity(policy: LoadedPolicy, point: AttachPoint, mode: str, program_id: i
     """The policy's identity, with where and when it was put in place."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return msgspec.structs.replace(
-        policy.identity, interface=point.ifname, ifindex=point.ifindex, mode=mode, applied_at=now, program=program_id
+        policy.identity,
+        interface=point.ifname,
+        ifindex=point.ifindex,
+        mode=mode,
+        applied_at=now,
+        program=program_id,
     )
 
 
@@ -175,7 +187,10 @@ def _pin(
     switch_to: Program | None = None,
 ) -> None:
     """Stage, switch, carry over, publish: steps 2 to 5."""
-    with write_blob(encode(identity), "ps_identity") as blob, slots.create_carried(len(identity.counters)) as carried:
+    with (
+        write_blob(encode(identity), "ps_identity") as blob,
+        slots.create_carried(len(identity.counters)) as carried,
+    ):
         objects = {IDENTITY: blob, COUNTERS: loaded.maps[COUNTERS_MAP], CARRIED: carried, LINK: link}
         staged = pin.stage(root, point.name, objects)
         try:

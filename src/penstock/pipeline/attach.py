@@ -18,15 +18,16 @@ from penstock.errors import NotSupportedError
 from penstock.kernel.bpf_object import BpfObject, load_object
 from penstock.kernel.link import Link, attach_xdp, attached, detach_foreign
 from penstock.kernel.netlink import GENERIC, NATIVE, interface
+from penstock.model.spec import COUNTERS_MAP, PROGRAM
 from penstock.pipeline.counters import Counter, carried_over, named, read_totals
-from penstock.pipeline.identity import CounterKey, kept_slots
-from penstock.pipeline.policy import COUNTERS_MAP, PROGRAM, LoadedPolicy, load_policy
+from penstock.pipeline.identity import kept_slots
+from penstock.pipeline.policy import LoadedPolicy, load_policy
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from penstock.kernel.program import Program
+    from penstock.kernel.program import Program, ProgramInfo
 
 AUTO = "auto"
 
@@ -38,6 +39,17 @@ def load(policy: LoadedPolicy) -> BpfObject:
         KernelError: VerifierError, PrivilegeError, NotSupportedError among them.
     """
     return load_object(policy.elf, policy.name)
+
+
+def dry_run(ifname: str, policy: LoadedPolicy) -> ProgramInfo:
+    """What the kernel tells of the policy's program once it is loaded; it is attached nowhere and unloaded again.
+
+    Raises:
+        KernelError: there is no such interface, or the kernel refuses the program.
+    """
+    interface(ifname)
+    with load(policy) as loaded:
+        return loaded.programs[PROGRAM].info
 
 
 def put_on(program: Program, ifindex: int, mode: str, notices: list[str], *, replace: bool = False) -> Link:
@@ -54,7 +66,9 @@ def put_on(program: Program, ifindex: int, mode: str, notices: list[str], *, rep
         return attach_xdp(program, ifindex, mode=NATIVE)
     except NotSupportedError:
         name = interface(ifindex).name
-        notices.append(f"the driver of {name} refuses native XDP: generic mode is used, which is several times slower")
+        notices.append(
+            f"the driver of {name} refuses native XDP: generic mode is used, which is several times slower"
+        )
         return attach_xdp(program, ifindex, mode=GENERIC)
 
 
@@ -139,6 +153,3 @@ def attach(ifname: str, policy: LoadedPolicy | str, mode: str = AUTO, *, replace
         link = put_on(loaded.programs[PROGRAM], place.index, mode, notices, replace=replace)
         opened.pop_all()
     return Attached(wanted, loaded, link, tuple(notices))
-
-
-__all__ = ["AUTO", "Attached", "CounterKey", "attach", "load", "mode_of", "put_on"]

@@ -1,21 +1,22 @@
-"""A built policy as one file: the ELF object, and behind it who it is.
+"""A built policy as one file: the ELF object, with a section that says who it is.
 
-    ELF object | identity (JSON) | length of the identity, 8 bytes, little-endian | "penstock"
+    join(elf, identity)         ->  bytes to write to edge.pso
+    split(data, "edge.pso")     ->  (elf, identity)
 
-Tools that read ELF (bpftool, llvm-objdump) do not see what follows the object.
-With the identity a host without a compiler can put the file in place, name its
-rules and keep their counters.
+With the identity, policy text included, a host without a compiler can put the
+file in place, show its rules and keep their counters.  Tools that read ELF
+(bpftool, llvm-objdump) see one more section that nothing loads.
 """
 
 from __future__ import annotations
 
 import struct
 
+from penstock.compiler.objectfile import add_section, section
 from penstock.errors import KernelError, PenstockError
 from penstock.pipeline.identity import Identity, decode, encode
 
-_MAGIC = b"penstock"
-_LENGTH = struct.Struct("<Q8s")
+SECTION = ".penstock.identity"
 _ELF = b"\x7fELF"
 
 
@@ -26,8 +27,7 @@ def is_built(data: bytes) -> bool:
 
 def join(elf: bytes, identity: Identity) -> bytes:
     """The file of an object and its identity."""
-    blob = encode(identity)
-    return elf + blob + _LENGTH.pack(len(blob), _MAGIC)
+    return add_section(elf, SECTION, encode(identity))
 
 
 def split(data: bytes, name: str) -> tuple[bytes, Identity]:
@@ -36,11 +36,13 @@ def split(data: bytes, name: str) -> tuple[bytes, Identity]:
     Raises:
         PenstockError: it is an object, but not one that `penstock build` made, or it is cut.
     """
-    length, magic = _LENGTH.unpack(data[-_LENGTH.size :]) if len(data) > _LENGTH.size else (0, b"")
-    start = len(data) - _LENGTH.size - length
-    if magic != _MAGIC or start < len(_ELF):
-        raise PenstockError(f"{name} is an object file, but not a whole one of `penstock build`")
     try:
-        return data[:start], decode(data[start : -_LENGTH.size], name)
+        blob = section(data, SECTION)
+    except (ValueError, IndexError, struct.error) as error:
+        raise PenstockError(f"{name} is not a whole object file: {error}", hint="build it again") from error
+    if blob is None:
+        raise PenstockError(f"{name} is an object file, but not one of `penstock build`")
+    try:
+        return data, decode(blob, name)
     except KernelError as error:
         raise PenstockError(f"{name} is not usable: {error.message}", hint="build it again") from error

@@ -43,9 +43,7 @@ def named(keys: Sequence[CounterKey], totals: NDArray[np.uint64]) -> dict[str, C
     return {key.name: Counter(int(row[0]), int(row[1])) for key, row in zip(keys, totals, strict=True)}
 
 
-def carried_over(
-    pairs: Sequence[tuple[int, int]], old: NDArray[np.uint64], slots: int
-) -> NDArray[np.uint64]:
+def carried_over(pairs: Sequence[tuple[int, int]], old: NDArray[np.uint64], slots: int) -> NDArray[np.uint64]:
     """The base of a new program's counters: the old totals where the rule is the same, zero elsewhere."""
     import numpy as np
 

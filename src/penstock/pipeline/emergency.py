@@ -29,6 +29,7 @@ from penstock.pipeline.policy import LoadedPolicy, check_expression, live, load_
 #: The filter that holds emergency rules where there is no policy.
 EMPTY_POLICY = "filter emergency at xdp {\n    default pass\n}\n"
 _NOBODY = "<emergency>"
+_PATIENCE_S, _BUSY_S = 10.0, 0.1
 
 Action = Literal["drop", "audit"]
 Change = Callable[[tuple[Emergency, ...]], tuple[Emergency, ...]]
@@ -77,12 +78,36 @@ def cancel(ifname: str, name: str | None = None) -> tuple[Emergency, ...]:
             what = f"no emergency rule {name}" if name else "no emergency rule"
             listed = ", ".join(rule.name for rule in rules)
             raise KernelError(
-                "change", ifname, errno.ENOENT, meaning=f"it has {what}", hint=f"there are: {listed}" if rules else None
+                "change",
+                ifname,
+                errno.ENOENT,
+                meaning=f"it has {what}",
+                hint=f"there are: {listed}" if rules else None,
             )
         return tuple(rule for rule in rules if rule not in taken)
 
     _change(ifname, without, AUTO)
     return tuple(taken)
+
+
+def end(ifname: str, name: str) -> None:
+    """Take a rule back that may have lapsed, or been removed, already; waits while another process is at work.
+
+    Raises:
+        KernelError: as `apply`.
+    """
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            cancel(ifname, name)
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                return
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_BUSY_S)
+        else:
+            return
 
 
 def expire(ifname: str) -> int | None:

@@ -80,7 +80,9 @@ def decode(blob: bytes, where: str) -> Identity:
     try:
         identity = msgspec.json.decode(blob.rstrip(b"\0"), type=Identity)
     except msgspec.DecodeError as error:
-        raise KernelError("read", where, errno.EINVAL, meaning=f"it does not hold a penstock identity: {error}") from error
+        raise KernelError(
+            "read", where, errno.EINVAL, meaning=f"it does not hold a penstock identity: {error}"
+        ) from error
     if identity.schema != SCHEMA:
         meaning = f"it was written by another version of penstock ({identity.version}, {identity.schema})"
         raise KernelError("read", where, errno.EINVAL, meaning=meaning)

@@ -1,13 +1,14 @@
 """A policy's text, compiled: everything that can be done before there is a kernel.
 
-    load_policy("filter guard at xdp { drop if udp dst port 53 }")   ->  LoadedPolicy(name="guard", …)
-    rule_set_of(text)                                                ->  what the reference engine runs
-    check_text(source)                                               ->  every diagnostic, errors and warnings
+load_policy("filter guard at xdp { drop if udp dst port 53 }")   ->  LoadedPolicy(name="guard", …)
+rule_set_of(text)                                                ->  what the reference engine runs
+check_text(source)                                               ->  every diagnostic, errors and warnings
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,13 +19,12 @@ from penstock.errors import PenstockError, PolicyError
 from penstock.model.verdict import Condition, Verdict
 from penstock.pipeline.built import join, split
 from penstock.pipeline.identity import CounterKey, Emergency, Identity, counter_keys
+from penstock.version import VERSION
 
 if TYPE_CHECKING:
     from penstock.compiler.ir.ops import Predicate, Rule, RuleSet
     from penstock.compiler.lang import ast
 
-#: Names that the compiler gives in every object.
-PROGRAM, COUNTERS_MAP = "ps_xdp", "ps_counters"
 EXPRESSION_NAME = "<expression>"
 
 
@@ -93,9 +93,10 @@ def load_policy(
         counters=counter_keys(rules, emergencies),
         emergencies=emergencies,
         has_policy=has_policy,
-        version=_version(),
+        version=VERSION,
     )
-    return LoadedPolicy(identity, built.elf, rules, warnings)
+    told = tuple(found for found in warnings if found.severity is Severity.WARNING)
+    return LoadedPolicy(identity, built.elf, rules, told)
 
 
 def load_built(data: bytes, name: str) -> LoadedPolicy:
@@ -133,13 +134,12 @@ def live(rules: tuple[Emergency, ...]) -> tuple[Emergency, ...]:
 
 
 def check_text(source: Source) -> tuple[Diagnostic, ...]:
-    """Every diagnostic of a policy text: errors, or the warnings of one that is right."""
+    """Every diagnostic of a policy text, in the order of the text: errors, warnings, notes."""
     try:
-        policy, warnings = _checked(source)
-        faults = _faults_of_filters(policy)
+        policy, found = _checked(source)
+        return _sorted((*found, *_faults_of_filters(policy)))
     except PolicyError as error:
         return error.diagnostics
-    return (*faults, *warnings)
 
 
 def rule_set_of(text: str, *, name: str = "<policy>", filter: str | None = None) -> RuleSet:
@@ -153,16 +153,18 @@ def rule_set_of(text: str, *, name: str = "<policy>", filter: str | None = None)
 
 
 def check_expression(text: str) -> Predicate:
-    """What an expression means.
+    """What an expression means; an empty one matches every packet.
 
     Raises:
         PolicyError: the text is no expression.
     """
     from penstock.compiler.ir.lower import lower_expression
+    from penstock.compiler.ir.ops import Always
     from penstock.compiler.lang.parser import parse_expression
 
     source = Source(EXPRESSION_NAME, text)
-    return lower_expression(parse_expression(source), source)
+    expression = parse_expression(source)
+    return Always(True) if expression is None else lower_expression(expression, source)
 
 
 def with_emergencies(rules: RuleSet, emergencies: tuple[Emergency, ...]) -> RuleSet:
@@ -186,15 +188,25 @@ def _emergency_rule(emergency: Emergency) -> Rule:
 
 
 def _checked(source: Source) -> tuple[ast.Policy, tuple[Diagnostic, ...]]:
-    """The syntax of a policy and its warnings.  Raises PolicyError."""
-    from penstock.compiler.lang.check import check
-    from penstock.compiler.lang.parser import parse
+    """The syntax of a policy and its warnings.
 
-    policy = parse(source)
-    found = tuple(check(policy))
-    if any(diagnostic.severity is Severity.ERROR for diagnostic in found):
-        raise PolicyError(found)
+    Raises:
+        PolicyError: with every fault, those that only lowering finds among them.
+    """
+    from penstock.compiler.lang.check import check_policy, has_errors
+    from penstock.compiler.lang.parser import parse_policy
+
+    policy = parse_policy(source)
+    found = check_policy(policy)
+    if has_errors(found):
+        told = {diagnostic.span for diagnostic in found}
+        more = (fault for fault in _faults_of_filters(policy) if fault.span not in told)
+        raise PolicyError(_sorted((*found, *more)))
     return policy, found
+
+
+def _sorted(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
+    return tuple(sorted(diagnostics, key=lambda found: (found.span.start, found.code)))
 
 
 def _lowered(policy: ast.Policy, hook: str, name: str | None) -> RuleSet:
@@ -214,13 +226,18 @@ def choose_filter(policy: ast.Policy, hook: str, name: str | None = None) -> ast
     if name is not None:
         chosen = next((found for found in there if found.name == name), None)
         if chosen is None:
-            raise PenstockError(f"{policy.source.name} has no filter {name} at {hook}", hint=f"it has: {names}")
+            raise PenstockError(
+                f"{policy.source.name} has no filter {name} at {hook}", hint=f"it has: {names}"
+            )
         return chosen
     if not there:
-        raise PenstockError(f"{policy.source.name} has no filter at {hook}", hint=f"filter NAME at {hook} {{ … }}")
+        raise PenstockError(
+            f"{policy.source.name} has no filter at {hook}", hint=f"filter NAME at {hook} {{ … }}"
+        )
     if len(there) > 1:
         raise PenstockError(
-            f"{policy.source.name} has {len(there)} filters at {hook}", hint=f"say which with --filter: {names}"
+            f"{policy.source.name} has {len(there)} filters at {hook}",
+            hint=f"say which with --filter: {names}",
         )
     return there[0]
 
@@ -238,15 +255,7 @@ def _faults_of_filters(policy: ast.Policy) -> list[Diagnostic]:
     return found
 
 
-def _version() -> str:
-    from penstock import __version__
-
-    return __version__
-
-
 __all__ = [
-    "COUNTERS_MAP",
-    "PROGRAM",
     "LoadedPolicy",
     "add_emergencies",
     "check_expression",

@@ -17,7 +17,9 @@ the interface index of their link, and renamed after it.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +34,8 @@ from penstock.kernel.link import Link, LinkInfo
 from penstock.kernel.maps import Map, MapType
 from penstock.kernel.netlink import interfaces
 from penstock.pipeline.counters import COLUMNS, Counter, carried_over, named, read_totals
-from penstock.pipeline.identity import Identity, decode as decode_identity, kept_slots
+from penstock.pipeline.identity import Identity, kept_slots
+from penstock.pipeline.identity import decode as decode_identity
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,15 +90,28 @@ class Slot:
 def open_slot(directory: Path) -> Slot:
     """The pins in a directory.
 
+    All of one directory, although its name may be given to another one meanwhile.
+
     Raises:
-        KernelError: one of them is missing, or not what it should be.
+        KernelError: one of them is missing (errno ENOENT), or not what it should be.
     """
-    with ExitStack() as opened:
-        link = opened.enter_context(Link.open(directory / LINK))
-        counters = opened.enter_context(Map.open(directory / COUNTERS))
-        carried = opened.enter_context(Map.open(directory / CARRIED))
-        identity = decode_identity(read_blob(directory / IDENTITY), str(directory / IDENTITY))
+    with _held(directory) as place, ExitStack() as opened:
+        link = opened.enter_context(Link.open(place / LINK))
+        counters = opened.enter_context(Map.open(place / COUNTERS))
+        carried = opened.enter_context(Map.open(place / CARRIED))
+        identity = decode_identity(read_blob(place / IDENTITY), str(directory / IDENTITY))
         return Slot(directory, link, counters, carried, identity, link.info(), opened.pop_all())
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[Path]:
+    """A path that goes on meaning this directory when its name is exchanged."""
+    with kernel_errors("open", str(directory)):
+        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield Path(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
 
 
 def create_carried(slots: int) -> Map:

@@ -8,6 +8,7 @@ Read only, and without the locks that changes take.
 
 from __future__ import annotations
 
+import errno
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from penstock.pipeline.counters import Counter
 from penstock.pipeline.identity import CounterKey, Emergency, Identity
 from penstock.pipeline.slot import Slot, open_slot
 
+_PATIENCE_S, _AGAIN_S = 1.0, 0.02
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -30,7 +33,8 @@ class Status:
 
     `interface` is the interface's name now, `mode` how the program runs there
     (empty when it does not), `trouble` a sentence when something is wrong,
-    `read_at_ns` the boot clock at which the counters were read.
+    `read_at_ns` the boot clock at which the counters were read, `is_current`
+    whether they are those of the program that runs.
     """
 
     interface: str
@@ -38,6 +42,7 @@ class Status:
     mode: str
     counters: dict[str, Counter]
     read_at_ns: int
+    is_current: bool = True
     trouble: str | None = None
 
     @property
@@ -61,7 +66,7 @@ def status(ifname: str | None = None) -> tuple[Status, ...]:
     """
     root = pin.pin_root()
     _settle_what_is_free(root)
-    found = tuple(_status(root / name) for name in slots.names_here(root))
+    found = tuple(one for name in slots.names_here(root) if (one := _settled_status(root / name)) is not None)
     if ifname is None:
         return found
     wanted = tuple(one for one in found if ifname in (one.interface, one.identity.interface))
@@ -80,6 +85,23 @@ def _settle_what_is_free(root: Path) -> None:
             continue
 
 
+def _settled_status(directory: Path) -> Status | None:
+    """The status, read again while a change is under way; None if the filter was taken off meanwhile."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            found = _status(directory)
+        except KernelError as error:
+            if error.errno != errno.ENOENT or time.monotonic() > deadline:
+                raise
+            if not directory.exists():
+                return None
+        else:
+            if found.is_current or time.monotonic() > deadline:
+                return found
+        time.sleep(_AGAIN_S)
+
+
 def _status(directory: Path) -> Status:
     with open_slot(directory) as slot:
         counters = slot.counter_values()
@@ -88,7 +110,8 @@ def _status(directory: Path) -> Status:
         name = place.name if place else decode(directory.name)[0]
         modes = {found.program_id: found.mode for found in attached(slot.info.ifindex)} if place else {}
         mode = modes.get(slot.info.program_id, "")
-        return Status(name, slot.identity, mode, counters, now, _trouble(slot, place))
+        is_current = slot.is_current or slot.is_defunct
+        return Status(name, slot.identity, mode, counters, now, is_current, _trouble(slot, place))
 
 
 def _trouble(slot: Slot, place: Interface | None) -> str | None:

@@ -25,6 +25,24 @@ static __always_inline void ps_count_conditions(__u32 conditions, __u32 bytes)
 	}
 }
 
+/* ps_act - give the action code; a frame to be sent back has its MAC addresses swapped first. */
+static __always_inline int ps_act(struct xdp_md *ctx, int code)
+{
+	__u16 *mac = ps_data(ctx);
+
+	if (!PS_BOUNCES || code != PS_BOUNCE)
+		return code;
+	if ((void *)(mac + 6) > ps_data_end(ctx))
+		return code;
+	for (int k = 0; k < 3; k++) {
+		__u16 destination = mac[k];
+
+		mac[k] = mac[k + 3];
+		mac[k + 3] = destination;
+	}
+	return code;
+}
+
 /* ps_exact - decide a packet that the fast path gave up on; gives the hook's action code. */
 __noinline int ps_exact(struct xdp_md *ctx)
 {
@@ -32,7 +50,7 @@ __noinline int ps_exact(struct xdp_md *ctx)
 
 	if (!scratch)
 		return PS_DEFAULT;
-	scratch->len = ps_length(ctx);
+	scratch->len = ps_length(ctx, ps_data_end(ctx) - ps_data(ctx));
 	scratch->conditions = 0;
 	ps_clear(&scratch->s[0]);
 	scratch->s[0].frame = 0;
@@ -43,18 +61,28 @@ __noinline int ps_exact(struct xdp_md *ctx)
 		ps_count_conditions(scratch->conditions, scratch->len);
 		if (decision) {
 			ps_record_decision(decision >> 2);
-			return decision & 3;
+			return ps_act(ctx, decision & 3);
 		}
 	}
 	ps_enter(ctx);
-	return ps_finish(ps_decide_scratch(ctx), scratch->len);
+	return ps_act(ctx, ps_finish(ps_decide_scratch(ctx), scratch->len));
+}
+
+/* ps_usual - decide a packet that the fast path has parsed; gives the hook's action code. */
+static __always_inline int ps_usual(struct xdp_md *ctx, struct ps_view *s, __u64 linear, __u64 len)
+{
+	__u32 decision = ps_decide(ctx, s, len);
+
+	return ps_act(ctx, ps_finish(decision, PS_WANT_len ? len : ps_length(ctx, linear)));
 }
 
 SEC(PS_SECTION)
 int ps_xdp(struct xdp_md *ctx)
 {
 	struct ps_view local[PS_SCOPES], *s = local;
-	__u32 len = ps_length(ctx);
+	struct ps_bounds bounds = { ps_data(ctx), ps_data_end(ctx), ps_data_end(ctx) - ps_data(ctx) };
+	__u64 len = PS_WANT_len ? ps_length(ctx, bounds.linear) : 0;
+	struct ps_fast_net net;
 
 	if (!PS_INLINE) {
 		struct ps_scratch *scratch = ps_scratch_area();
@@ -64,19 +92,22 @@ int ps_xdp(struct xdp_md *ctx)
 		scratch->len = len;
 		s = scratch->s;
 	}
+	/* Unrolled, or the views have to be an array on the stack. */
+#pragma unroll
 	for (int k = 0; k < PS_SCOPES; k++)
 		ps_clear(&s[k]);
-	if (!ps_fast_link(ctx, s))
+	net = ps_fast_link(bounds, s);
+	if (!net.at)
 		return ps_exact(ctx);
 	if (PS_LEVEL < PS_NETWORK)
-		return ps_finish(ps_decide(ctx, s, len), len);
+		return ps_usual(ctx, s, bounds.linear, len);
 	/* One copy of the rules for each family: what asks for the other's fields folds away. */
-	if (s->eth_type == 0x0800) {
-		if (ps_fast_ipv4(ctx, s))
-			return ps_finish(ps_decide(ctx, s, len), len);
-	} else if (s->eth_type == 0x86dd) {
-		if (ps_fast_ipv6(ctx, s))
-			return ps_finish(ps_decide(ctx, s, len), len);
+	if (net.type == ps_htons(0x0800)) {
+		if (ps_fast_ipv4(bounds, s, net.at))
+			return ps_usual(ctx, s, bounds.linear, len);
+	} else if (net.type == ps_htons(0x86dd)) {
+		if (ps_fast_ipv6(bounds, s, net.at))
+			return ps_usual(ctx, s, bounds.linear, len);
 	}
 	return ps_exact(ctx);
 }

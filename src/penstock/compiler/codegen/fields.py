@@ -79,6 +79,10 @@ class Reads:
     tags: int
     level: Layer
 
+    def words(self) -> int:
+        """How many 64-bit words one view's fields take."""
+        return self.tags + sum(3 if FIELDS[name].bits == 128 else 1 for name in self.fields)
+
     def wants(self) -> list[tuple[str, int]]:
         """The PS_WANT_ constants, one for every field that a view can hold."""
         views = [name for name in FIELDS if name != "len" and not name.startswith("vlan.")]

@@ -7,7 +7,7 @@ unsigned compares and asks for presence as well.
     Within(dport, {8000-8100})         ->  s[0].dport - 8000 <= 100
     Within(ip.src, {10.0.0.0/8})       ->  (s[0].ip_src & 0xffffffffff000000ULL) == 0xa000000
     a dozen intervals                  ->  a binary search in ?:
-    more                               ->  ps_within32(...), a table (tables.py)
+    more                               ->  ps_within32(...), a table (boundaries.py)
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
+from penstock.compiler.codegen.boundaries import Boundaries
 from penstock.compiler.codegen.fields import Naming, is_wide
-from penstock.compiler.codegen.tables import Tables
 from penstock.compiler.ir.ops import (
     All,
     Always,
@@ -58,10 +58,10 @@ _HALF = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class Printer:
-    """Prints predicates for one place in the C, collecting the tables they need."""
+    """Prints predicates for one place in the C, collecting the long lists they need."""
 
     naming: Naming
-    tables: Tables = field(default_factory=Tables)
+    lists: Boundaries = field(default_factory=Boundaries)
 
     def predicate(self, predicate: Predicate) -> str:
         """A C expression that is true iff the predicate holds; it needs no parentheses around it."""
@@ -93,8 +93,12 @@ class Printer:
         return f"ps_walked({headers}, {1 << EXTENSION_HEADERS[walked.number]})"
 
     def _within(self, ref: FieldRef, values: IntervalSet) -> str:
+        values = values & IntervalSet.full(ref.field.bits)
         if not values:
             return "0"
+        if ref.name == "len" and ref.scope:
+            inside = self._within(FieldRef("len"), values)
+            return f"({self.naming.view(ref.scope)}.exists && {inside})"
         if ref.field.bits == 128:
             return self._within128(ref, values)
         place = self.naming.field(ref)
@@ -107,7 +111,7 @@ class Printer:
 
     def _searched(self, place: str, ref: FieldRef, values: IntervalSet) -> str:
         bits = ref.field.bits
-        first, count = self.tables.add(values, bits)
+        first, count = self.lists.add(values, bits)
         kind, width = ("__u64", 48) if bits > 32 else ("__u64" if is_wide(ref) else "__u32", 32)
         inside = f"ps_x <= {(1 << bits) - 1:#x}{'ULL' if is_wide(ref) else 'U'}"
         return f"({{ {kind} ps_x = {place}; {inside} && ps_within{width}(ps_x, {first}, {count}); }})"
@@ -115,7 +119,7 @@ class Printer:
     def _within128(self, ref: FieldRef, values: IntervalSet) -> str:
         place = self.naming.field(ref)
         if len(values.intervals) > CHAIN:
-            first, count = self.tables.add(values, 128)
+            first, count = self.lists.add(values, 128)
             inside = f"ps_within128({place}.hi, {place}.lo, {first}, {count})"
         else:
             inside = _either([_interval128(place, interval) for interval in values], " || ")
@@ -129,14 +133,20 @@ class Printer:
             case Literal32(value):
                 return f"{value}ULL"
             case FieldTerm(ref):
-                place = self.naming.field(ref)
-                return place if is_wide(ref) else f"(__u64){place}" if ref.name == "len" else f"ps_term({place})"
+                return self._field_term(ref)
             case Read():
                 return self._read(term)
             case Binary(operator, left, right):
                 return f"ps_{_OPERATORS[operator]}({self.term(left)}, {self.term(right)})"
             case _:
                 assert_never(term)
+
+    def _field_term(self, ref: FieldRef) -> str:
+        place = self.naming.field(ref)
+        if ref.name == "len":
+            length = f"(__u64){place}"
+            return f"({self.naming.view(ref.scope)}.exists ? {length} : PS_ABSENT64)" if ref.scope else length
+        return place if is_wide(ref) else f"ps_term({place})"
 
     def _read(self, read: Read) -> str:
         view, offset = self.naming.view(read.scope), self.term(read.offset)

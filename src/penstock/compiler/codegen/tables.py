@@ -1,74 +1,156 @@
-"""Long interval lists as one sorted table of boundaries for each width of field.
+"""Print a classifier's tables and steps as C: one struct of arrays, one function.
 
-A list of a thousand prefixes is data: written as compares it would be thousands
-of jumps, for each rule that names it.  Equal lists share one run of the table.
+In: a `Classifier` and how the C around it reads the fields of a packet.  Out:
+text for one translation unit.  The function gives the lowest matching rule plus
+one, or 0; the arrays are global data (`.bss`), which the loader fills, so look-ups
+need no helper call and the tables' size costs the verifier nothing.
 
-    [(10, 19), (40, 40)]  ->  boundaries 10, 20, 40, 41
-    15: one boundary at or below it, odd, inside;  20: two, even, outside
+    struct ps_tables { __u32 f_addr_src_first[65537]; … } ps_tables;
+    static __always_inline __u32 ps_classify(const struct ps_tuple *t) { … }
 
-The search is bpf/include/penstock/search.bpf.h.
+What the verifier wants is written once, in `_PRELUDE`: an index passes through
+`ps_at` so that clang cannot reason about it, then is compared with the array's
+length; sign bits are shifted out logically behind a barrier, because clang turns
+them back into branches and each branch doubles the verifier's paths.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from penstock.model.net import IntervalSet
+import numpy as np
 
-#: Bits of the key -> name of table and search function.  Fields of up to 32 bits share one.
-WIDTHS = (32, 48, 128)
+from penstock.compiler.codegen.table_groups import group_lines, scan_lines
+from penstock.compiler.codegen.table_lookups import lookup_lines
+from penstock.compiler.diagram.tables import Classifier, Family, Table, place
+from penstock.compiler.ir.ops import FieldRef
+
+_TYPES = {1: "__u8", 2: "__u16", 4: "__u32", 8: "__u64"}
+"""By the elements' size in bytes."""
+
+_PRELUDE = """
+#define PS_LANE_TOPS 0x8000800080008000ULL
+#define PS_FIRST_LANE_TOPS 0x0000800080008000ULL
+#define PS_LANE_ONES 0x0001000100010001ULL
+#define ps_opaque_value(x) asm volatile("" : "+r"(x))
+
+/* Lanes of 16 bits: the top bit of each lane says x >= y. */
+static __always_inline __u64 ps_lanes_ge(__u64 x, __u64 y)
+{
+    __u64 d = (x | PS_LANE_TOPS) - (y & ~PS_LANE_TOPS);
+    return ((x & ~y) | (~(x ^ y) & d)) & PS_LANE_TOPS;
+}
+
+/* Which of a bucket's eight runs holds `low`: the number of starts at or below it, minus one. */
+static __always_inline __u64 ps_bucket_run(__u64 first, __u64 second, __u64 low)
+{
+    __u64 x = low * PS_LANE_ONES;
+    __u64 n = (ps_lanes_ge(x, first) >> 15) + (ps_lanes_ge(x, second) >> 15);
+    n = ((n * PS_LANE_ONES) >> 48) - 1;
+    ps_opaque_value(n);
+    return n & 7;
+}
+
+/* 0 if in every lane low <= packet <= high; below 2^63 otherwise.  High has its lanes' top bits set. */
+static __always_inline __u64 ps_misses(__u64 packet, __u64 low, __u64 high, __u64 tops)
+{
+    return ((((packet | PS_LANE_TOPS) - low) & (high - packet) & tops) ^ tops) >> 15;
+}
+
+/* The lower of `best` and the rule before `found`, which is 0 for no rule; both below 2^32. */
+static __always_inline __u64 ps_lower(__u64 best, __u64 found)
+{
+    __u64 d = ((found - 1) & 0xffffffff) - best, is_lower = d;
+    ps_opaque_value(is_lower);
+    is_lower >>= 63;
+    return best + (d & (0 - is_lower));
+}
+
+/* `step` if key <= x, else 0, without a branch. */
+static __always_inline __u64 ps_step_if_le(__u64 key, __u64 x, __u64 step)
+{
+    __u64 borrow = (~x & key) | ((~x | key) & (x - key));
+    ps_opaque_value(borrow);
+    borrow >>= 63;
+    return (borrow - 1) & step;
+}
+"""
 
 
-def width_of(bits: int) -> int:
-    """The table that holds boundaries of a field of `bits` bits."""
-    return min(width for width in WIDTHS if bits <= width)
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How C reads a packet's fields, in host order.
+
+    `parameter` declares the classifier's argument.  `scalars` are unsigned
+    expressions, at or above ``1 << bits`` when the packet lacks the field: of a
+    32-bit field therefore 64 bits wide.  `wides` are (upper half, lower half, is present) of 128-bit
+    fields.  `predicate` is a format with `{number}` for an opaque predicate.
+    """
+
+    parameter: str
+    scalars: Mapping[FieldRef, str]
+    wides: Mapping[FieldRef, tuple[str, str, str]] = field(default_factory=dict)
+    predicate: str = "0"
 
 
-@dataclass(slots=True)
-class Tables:
-    """The boundaries collected so far; `add` says where a list begins and how long it is."""
-
-    boundaries: dict[int, list[int]] = field(default_factory=lambda: {width: [] for width in WIDTHS})
-    _known: dict[tuple[int, IntervalSet], tuple[int, int]] = field(default_factory=dict)
-
-    def add(self, values: IntervalSet, bits: int) -> tuple[int, int]:
-        """First index and number of the list's boundaries in the table of that width."""
-        width = width_of(bits)
-        key = width, values
-        if key not in self._known:
-            table, ends = self.boundaries[width], _boundaries(values, width)
-            self._known[key] = len(table), len(ends)
-            table.extend(ends)
-        return self._known[key]
-
-    def lines(self) -> list[str]:
-        """The C of the tables in use and their search functions."""
-        used = [width for width in WIDTHS if self.boundaries[width]]
-        found: list[str] = ["#include <penstock/search.bpf.h>"] if used else []
-        for width in used:
-            found += _table(width, self.boundaries[width])
-        return found
+def classifier_source(classifier: Classifier, name: str, access: Access) -> str:
+    """The struct of tables (variable ``{name}_tables``), the functions, and ``{name}`` itself."""
+    tables = f"{name}_tables"
+    lines = [*_struct(classifier, name), _PRELUDE]
+    for family in classifier.families:
+        lines += scan_lines(family, f"{name}_{family.prefix}", tables)
+    lines += [f"static __always_inline __u32 {name}({access.parameter})", "{", "    __u64 best = 0xffffffff;"]
+    if classifier.other is None:
+        lines += _family_lines(classifier.main, name, tables, access)
+    else:
+        present = " || ".join(f"({access.wides[ref][2]})" for ref in classifier.distinguishing)
+        lines += [f"    if ({present}) {{", *_family_lines(classifier.other, name, tables, access)]
+        lines += ["    } else {", *_family_lines(classifier.main, name, tables, access), "    }"]
+    lines += ["    return best + 1;", "}"]
+    return "\n".join(lines) + "\n"
 
 
-def _boundaries(values: IntervalSet, width: int) -> list[int]:
-    """Ascending; the one behind the domain's last number is left out."""
-    ends = [end for low, high in values for end in (low, high + 1)]
-    return [end for end in ends if end < 1 << width]
+def _struct(classifier: Classifier, name: str) -> Iterator[str]:
+    yield f"struct {name}_tables {{"
+    for table in classifier.tables:
+        yield f"    {_TYPES[table.data.itemsize]} {table.name}[{len(table.data)}] __attribute__((aligned(64)));"
+    yield "};"
+    yield f"struct {name}_tables {name}_tables __attribute__((aligned(64)));"
 
 
-def _table(width: int, boundaries: list[int]) -> list[str]:
-    match width:
-        case 32:
-            kind, cells = "__u32", [f"{end:#x}," for end in boundaries]
-            search = f"PS_SEARCH(ps_within32, {len(boundaries)}, ps_at_or_below(ps_table32[at], key), __u32 key)"
-        case 48:
-            kind, cells = "__u64", [f"{end:#x}ULL," for end in boundaries]
-            search = f"PS_SEARCH(ps_within48, {len(boundaries)}, ps_at_or_below(ps_table48[at], key), __u64 key)"
-        case _:
-            kind, cells = "__u64", [f"{end >> 64:#x}ULL, {end & (1 << 64) - 1:#x}ULL," for end in boundaries]
-            search = (
-                f"PS_SEARCH(ps_within128, {len(boundaries)}, "
-                "ps_at_or_below128(&ps_table128[2 * at], high, low), __u64 high, __u64 low)"
-            )
-    rows = ["\t" + " ".join(cells[at : at + 8]) for at in range(0, len(cells), 8)]
-    return [f"static const {kind} ps_table{width}[] = {{", *rows, "};", search]
+def image(classifier: Classifier) -> bytearray:
+    """The bytes of the struct that `classifier_source` declares, to be copied into the global data."""
+    data = bytearray(classifier.bytes)
+    for table, offset in zip(classifier.tables, offsets(classifier.tables), strict=True):
+        data[offset : offset + table.bytes] = np.ascontiguousarray(table.data).tobytes()
+    return data
+
+
+def offsets(tables: tuple[Table, ...]) -> list[int]:
+    """Where each array lies in the struct."""
+    found, at = [], 0
+    for table in tables:
+        found.append(at)
+        at += -(-table.bytes // 64) * 64
+    return found
+
+
+def _family_lines(family: Family, name: str, tables: str, access: Access) -> Iterator[str]:
+    yield "    {"
+    for number, view in enumerate(family.views):
+        yield from lookup_lines(view.lookup, f"class{number}", tables, access.scalars, access.wides)
+        if view.table is not None:
+            yield f"    __u64 at{number} = class{number} * {view.stride};"
+            yield f"    ps_opaque_value(at{number});"
+            yield f"    if (at{number} > {len(view.table.data) - view.stride}) return 0;"
+            for word in range(view.stride):
+                yield f"    __u64 view{number}_{word} = {tables}.{view.table.name}[at{number} + {word}];"
+    for lane, lookup in enumerate(family.lanes):
+        yield from lookup_lines(lookup, f"lane{lane}", tables, access.scalars, access.wides)
+    for word in range(family.words):
+        parts = [f"lane{lane} << {16 * at}" for lane in range(len(family.lanes)) for at in [place(lane)[1]] if place(lane)[0] == word]
+        yield f"    __u64 packet{word} = " + (" | ".join(parts) or "0") + ";"
+    for number, group in enumerate(family.groups):
+        yield from group_lines(family, number, group, f"{name}_{family.prefix}", tables, access.predicate)
+    yield "    }"

@@ -31,12 +31,13 @@ from penstock.compiler.diagram.reduce import classes, merge_nodes
 
 MAX_LOCAL = 65_535
 SMALL_SET = 1500
-SOFT_WEIGHT = 600_000
+SOFT_WEIGHT = 300_000
+SOFT_WEIGHT_OF_A_BOX = 300
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """Boxes with a table of their own.
+    """Boxes with a table of their own; `origin` are their positions in the family's boxes.
 
     `rows` has one node, whose children are the nodes of `columns` (or, without
     columns, the lists).  `lists` holds positions within `boxes`.  `column_class`
@@ -45,6 +46,7 @@ class Group:
     """
 
     boxes: Boxes
+    origin: Indices
     rows: Level | None
     columns: Level | None
     column_class: Indices
@@ -77,7 +79,7 @@ class Group:
         if not self.rows:
             return len(self.boxes) ** 2 // 2
         cells = self.row_count * self.column_count * 2
-        runs = len(self.columns.start) * 12 if self.columns else cells
+        runs = len(self.columns.start) * 8 if self.columns else cells
         return min(cells, runs) + len(self.lists.box) * 20
 
 
@@ -97,22 +99,21 @@ class Grouping:
 
 def grouped(boxes: Boxes, order: AxisOrder, budget: Budget) -> Grouping:
     """The boxes in groups whose tables are small; never fails, see the module's docstring."""
-    certain = prune(root(boxes), boxes, order.all)
-    boxes = boxes.take(certain.box)
+    possible = prune(root(boxes), boxes, order.all).box
     notes: list[str] = []
     best: Grouping | None = None
     for threshold in _thresholds(boxes, order):
         try:
-            found = _divided(boxes, order, threshold, budget)
+            found = _divided(boxes, possible, order, threshold, budget)
         except OverBudgetError as error:
             notes.append(f"{_words(threshold)}: {error.what}")
             continue
         notes.append(f"{_words(threshold)}: about {found.weight:,} bytes")
         if best is None or found.weight < best.weight:
             best = found
-        if best.weight <= SOFT_WEIGHT * max(1, len(boxes) // 10_000):
+        if best.weight <= SOFT_WEIGHT + SOFT_WEIGHT_OF_A_BOX * len(possible):
             break
-    chosen = best or _with_bit_vectors(boxes, order, budget)
+    chosen = best or _with_bit_vectors(boxes, possible, order, budget)
     return Grouping(order, chosen.threshold, chosen.groups, (*notes, *chosen.notes))
 
 
@@ -126,8 +127,9 @@ def _words(threshold: int) -> str:
     return "one group" if threshold == ONE_GROUP else f"groups by shape, wide is /{threshold}"
 
 
-def _divided(boxes: Boxes, order: AxisOrder, threshold: int, budget: Budget) -> Grouping:
-    groups = [grown(boxes.take(index), order, budget) for index in divide(boxes, order.leading, threshold)]
+def _divided(boxes: Boxes, possible: Indices, order: AxisOrder, threshold: int, budget: Budget) -> Grouping:
+    parts = divide(boxes.take(possible), order.leading, threshold)
+    groups = [grown(boxes, possible[part], order, budget) for part in parts]
     return Grouping(order, threshold, tuple(sorted(groups, key=_by_first_rule)), ())
 
 
@@ -136,25 +138,30 @@ def _by_first_rule(group: Group) -> tuple[bool, int]:
     return group.is_opaque, group.first_rule
 
 
-def _with_bit_vectors(boxes: Boxes, order: AxisOrder, budget: Budget) -> Grouping:
+def _with_bit_vectors(boxes: Boxes, possible: Indices, order: AxisOrder, budget: Budget) -> Grouping:
     groups, notes = [], []
-    for index in divide(boxes, order.leading, THRESHOLDS[0]):
-        part = boxes.take(index)
+    for part in divide(boxes.take(possible), order.leading, THRESHOLDS[0]):
         try:
-            groups.append(grown(part, order, budget))
+            groups.append(grown(boxes, possible[part], order, budget))
         except OverBudgetError as error:
             notes.append(f"{len(part)} boxes as bit vectors: {error.what}")
-            empty = Frontier(np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64))
-            groups.append(Group(part, None, None, np.zeros(1, dtype=np.int64), empty, error.what))
+            groups.append(ungrown(boxes, possible[part], error.what))
     return Grouping(order, THRESHOLDS[0], tuple(sorted(groups, key=_by_first_rule)), tuple(notes))
 
 
-def grown(boxes: Boxes, order: AxisOrder, budget: Budget) -> Group:
-    """One group's table.
+def ungrown(boxes: Boxes, origin: Indices, why: str) -> Group:
+    """A group without levels: whoever lays it out uses bit vectors."""
+    empty = Frontier(np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64))
+    return Group(boxes.take(origin), origin, None, None, np.zeros(1, dtype=np.int64), empty, why)
+
+
+def grown(every: Boxes, origin: Indices, order: AxisOrder, budget: Budget) -> Group:
+    """The table of the boxes at `origin`.
 
     Raises:
         OverBudgetError: it has too many list entries, rows or columns.
     """
+    boxes = every.take(origin)
     leading = fewest_first(boxes, order.leading)
     frontier, levels = root(boxes), []
     for depth, at in enumerate(leading):
@@ -163,10 +170,10 @@ def grown(boxes: Boxes, order: AxisOrder, budget: Budget) -> Group:
     frontier, rename = _distinct_lists(frontier, boxes, order.rest)
     if len(levels) == 1:
         rows, _ = merge_nodes(levels[0], rename)
-        return _checked(Group(boxes, rows, None, np.zeros(1, dtype=np.int64), frontier))
+        return _checked(Group(boxes, origin, rows, None, np.zeros(1, dtype=np.int64), frontier))
     columns, rename = merge_nodes(levels[1], rename)
     rows, _ = merge_nodes(levels[0], rename)
-    return _checked(Group(boxes, rows, columns, classes(columns)[1], frontier))
+    return _checked(Group(boxes, origin, rows, columns, classes(columns)[1], frontier))
 
 
 def _distinct_lists(frontier: Frontier, boxes: Boxes, rest: Sequence[int]) -> tuple[Frontier, Indices]:

@@ -28,11 +28,15 @@ needs it finds nothing wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from penstock.compiler.ir.headers import Headers, Packet
 from penstock.model.field import VLAN_TPIDS, Layer
 from penstock.model.verdict import Condition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from penstock.compiler.ir.headers import Headers, Packet
 
 
 def conditions_of(packet: Packet, depth: Layer) -> frozenset[Condition]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from penstock.compiler.ir.ops import (
     All,
@@ -24,16 +23,20 @@ from penstock.compiler.ir.ops import (
 )
 from penstock.model.field import Layer
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
 _BASE_LAYERS = {Base.FRAME: Layer.LINK, Base.NETWORK: Layer.NETWORK, Base.TRANSPORT: Layer.TRANSPORT}
 
 
-def depth_of(predicate: Predicate) -> Layer:
-    """The deepest layer of the frame's own headers that the predicate needs.
+def depth_of(predicates: Iterable[Predicate]) -> Layer:
+    """The deepest layer of the frame's own headers that any of the predicates needs; LINK at least.
 
     What lies behind MPLS or PPPoE needs the network layer that it is part of,
     what lies behind Geneve the transport layer.
     """
-    return max((_leaf_depth(leaf) for leaf, _ in leaves(predicate)), default=Layer.LINK)
+    depths = (_leaf_depth(leaf) for predicate in predicates for leaf, _ in leaves(predicate))
+    return max(depths, default=Layer.LINK)
 
 
 def nesting_of(predicate: Predicate) -> int:
@@ -89,5 +92,3 @@ def _term_depth(term: Term) -> Layer:
             return max(_term_depth(left), _term_depth(right))
         case _:
             assert_never(term)
-
-

@@ -12,7 +12,7 @@ operand is shown.
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from penstock.compiler.ir.ops import (
     FIRST_RULE_SLOT,
@@ -34,7 +34,9 @@ from penstock.compiler.ir.ops import (
     Term,
     Within,
 )
-from penstock.model.net import Interval
+
+if TYPE_CHECKING:
+    from penstock.model.net import Interval
 
 _ADDRESS_FIELDS = {
     "addr.src": 32, "addr.dst": 32, "ip.src": 32, "ip.dst": 32, "ip6.src": 128, "ip6.dst": 128,

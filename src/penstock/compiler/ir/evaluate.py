@@ -20,8 +20,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from penstock.compiler.ir.conditions import conditions_of
 from penstock.compiler.ir.chain import AUTHENTICATION
+from penstock.compiler.ir.conditions import conditions_of
 from penstock.compiler.ir.headers import Headers, Packet
 from penstock.compiler.ir.ops import (
     DEFAULT_SLOT,

@@ -16,8 +16,7 @@ Every fault of a filter is found in one run and raised together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from penstock.compiler.ir.depth import depth_of, nesting_of
 from penstock.compiler.ir.lower_address import Addresses
@@ -37,7 +36,10 @@ from penstock.model.field import FLAG_WORDS, Layer
 from penstock.model.hook import Hook
 from penstock.model.verdict import Condition, Verdict
 
-#: How deep an expression may nest, written or lowered, and how many `xor` (each doubles what it joins) it may have.
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: How deep an expression may nest, written or lowered, and how many `xor` it may have: each doubles it.
 MAX_NESTING = 100
 MAX_XOR = 8
 
@@ -65,29 +67,27 @@ def lower_filter(
     default = filter.default or Verdict.PASS
     rules = _rules(lowering, filter)
     conditions = _conditions(filter, default)
-    depth = max(*(depth_of(rule.condition) for rule in rules), Layer.LINK, _asked_depth(filter))
+    depth = max(depth_of(rule.condition for rule in rules), _asked_depth(filter))
     if lowering.faults:
         raise PolicyError(sorted(lowering.faults, key=lambda found: found.span.start))
-    return verify(
-        RuleSet(filter.name, Hook(filter.hook), default, conditions, rules, depth, policy.source)
-    )
+    return verify(RuleSet(filter.name, Hook(filter.hook), default, conditions, rules, depth, policy.source))
 
 
 def lower_expression(
-    expression: ast.Expr,
+    expression: ast.Expr | None,
     source: Source,
     constants: Sequence[ast.Let] = (),
     *,
     netmask: int | None = None,
     resolver: Names | None = None,
 ) -> Predicate:
-    """The meaning of one expression.
+    """The meaning of one expression; without one, every packet matches.
 
     Raises:
         PolicyError: with every fault of the expression.
     """
     lowering = _lowering(source, constants, netmask, resolver)
-    predicate = _Expression(lowering).predicate(expression)
+    predicate = TRUE if expression is None else _Expression(lowering).predicate(expression)
     if lowering.faults:
         raise PolicyError(lowering.faults)
     return predicate
@@ -202,7 +202,8 @@ class _Expression:
         """
         first, links = _unchained(node)
         predicate, here = self._lower(first, at)
-        run, previous = [predicate], ast.And
+        run = [predicate]
+        previous: type[ast.Expr] = ast.And
         for kind, operand in links:
             if kind is not previous:
                 run, previous = [self._joined(previous, run)], kind
@@ -290,7 +291,7 @@ class _Expression:
 
 
 def _unchained(node: ast.Expr) -> tuple[ast.Expr, list[tuple[type[ast.Expr], ast.Expr]]]:
-    """The leftmost operand of a chain of connectives, and the connectives with their right operands, in order."""
+    """The leftmost operand of a chain, and the connectives with their right operands, in order."""
     links: list[tuple[type[ast.Expr], ast.Expr]] = []
     while isinstance(node, ast.And | ast.Or | ast.Xor):
         links.append((type(node), node.right))

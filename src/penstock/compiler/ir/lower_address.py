@@ -8,17 +8,20 @@ IPv6.  A name stands for all of its addresses.
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from typing import TYPE_CHECKING
 
 from penstock.compiler.ir.headers import ARP, RARP
 from penstock.compiler.ir.lower_protocol import DECNET, link_type
-from penstock.compiler.ir.lowering import Lowering, Position
-from penstock.compiler.ir.names import IPAddress
 from penstock.compiler.ir.ops import Base, Binary, Compare, FieldRef, FieldTerm, Literal32, Predicate, Read
 from penstock.compiler.ir.simplify import FALSE, all_of, any_of, equals, within
 from penstock.compiler.lang.ast import Address, Direction, Mac, Name, Number, PartialAddress, Prefix, Value
-from penstock.compiler.lang.source import Span
 from penstock.model.net import IntervalSet
+
+if TYPE_CHECKING:
+    from penstock.compiler.ir.lowering import Lowering, Position
+    from penstock.compiler.ir.names import IPAddress
+    from penstock.compiler.lang.source import Span
 
 #: What a direction asks of the source and of the destination.
 Side = Callable[[str], Predicate]
@@ -121,9 +124,7 @@ class Addresses:
         if self.protocol not in (None, "ip6"):
             return self._wrong_protocol()
         values = IntervalSet.prefix(network)
-        return by_direction(
-            self.direction, lambda side: within(self.position.field(f"ip6.{side}"), values)
-        )
+        return by_direction(self.direction, lambda side: within(self.position.field(f"ip6.{side}"), values))
 
     def _wrong_protocol(self) -> Predicate:
         if self.protocol == "ether":
@@ -145,7 +146,7 @@ class Addresses:
         return self._ipv4(*network)
 
     def _network(self, prefix: Prefix) -> tuple[int, int] | IPv6Network | None:
-        """A prefix as an IPv4 address and mask, or an IPv6 network; None when it is neither, a fault recorded."""
+        """As an IPv4 address and mask, or an IPv6 network; None when it is neither, a fault recorded."""
         base = prefix.network
         if isinstance(base, Address) and isinstance(base.address, IPv6Address):
             return self._ipv6_network(base.address, prefix)
@@ -232,7 +233,7 @@ class Addresses:
         return all_of((carried, by_direction(self.direction, lambda side: self._decnet_side(number, side))))
 
     def _decnet_side(self, number: int, side: str) -> Predicate:
-        """The address is little-endian, behind two bytes of length, an optional byte of padding, and flags."""
+        """The address is little-endian, behind the length, an optional byte of padding, and flags."""
         short, long = (1, 7) if side == "dst" else (3, 15)
         swapped = (number & 0xFF) << 8 | number >> 8
         forms = (
@@ -266,5 +267,5 @@ def masked(ref: FieldRef, address: int, mask: int) -> Predicate:
     """The IPv4 address under the mask is `address`; an interval where the mask is a prefix's."""
     host_bits = ~mask & 0xFFFFFFFF
     if host_bits & (host_bits + 1) == 0:
-        return within(ref, IntervalSet.prefix(IPv4Network((address, 32 - host_bits.bit_length()))))
+        return within(ref, IntervalSet(((address, address | host_bits),)))
     return Compare("==", Binary("&", FieldTerm(ref), Literal32(mask)), Literal32(address))

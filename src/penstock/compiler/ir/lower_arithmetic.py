@@ -36,11 +36,13 @@ from penstock.model.net import IntervalSet
 
 WORD = 0xFFFFFFFF
 #: Accessors that count from the network header, if the frame carries that protocol.
-NETWORK_ACCESSORS = frozenset("ip ip6 arp rarp atalk decnet sca lat moprc mopdl".split())
+NETWORK_ACCESSORS = frozenset(("ip", "ip6", "arp", "rarp", "atalk", "decnet", "sca", "lat", "moprc", "mopdl"))
 #: Accessors that count from the transport header.
-TRANSPORT_ACCESSORS = frozenset("tcp udp sctp icmp icmp6 igmp igrp pim vrrp carp".split())
-#: Deeper arithmetic than this is refused; libpcap gives up at 16 registers.
-MAX_DEPTH = 64
+TRANSPORT_ACCESSORS = frozenset(
+    ("tcp", "udp", "sctp", "icmp", "icmp6", "igmp", "igrp", "pim", "vrrp", "carp")
+)
+#: Deeper arithmetic than this is refused.
+MAX_DEPTH = 128
 
 _FLIPPED: dict[str, ast.RelationOperator] = {
     "<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!=",
@@ -159,19 +161,17 @@ class _Arithmetic:
         return Literal32(0)
 
     def _binary(self, node: ast.Binary) -> Term:
-        left, right = self._operands(node)
+        left = self.term(node.left)
+        right = self.term(node.right)
         if isinstance(right, Literal32):
             if node.operator in ("/", "%") and right.value == 0:
                 word = "division" if node.operator == "/" else "the remainder of a division"
                 self.lowering.fault("PS307", f"{word} by zero", node.right.span)
-            if node.operator in ("<<", ">>") and right.value > 31:
+            written = not isinstance(left, Literal32) or isinstance(node.right, ast.Number | ast.NamedNumber)
+            if node.operator in ("<<", ">>") and right.value > 31 and written:
                 message = f"a shift by {right.value} bits; 31 is the most"
                 self.lowering.fault("PS307", message, node.right.span)
         return folded(node.operator, left, right)
-
-    def _operands(self, node: ast.Binary) -> tuple[Term, Term]:
-        left = self.term(node.left)
-        return left, self.term(node.right)
 
     # ── accessors ────────────────────────────────────────────────────────────
 
@@ -190,7 +190,7 @@ class _Arithmetic:
             self._need_transport(node.protocol)
             return Read(Base.TRANSPORT, offset, node.size, scope)
         message = f"`{node.protocol}` packets cannot be read by {node.protocol}[…]"
-        self.lowering.fault("PS308", message, node.span, hint=self._other_accessor(node.protocol))
+        self.lowering.fault("PS308", message, node.span, hint="ether[…] reads any byte of the frame")
         return Literal32(0)
 
     def _need(self, predicate: Predicate) -> None:
@@ -202,9 +202,6 @@ class _Arithmetic:
         if family == 4:
             self._need(equals(self.position.field("eth.type"), IPV4))
         self._need(ip_protocol(number, family, self.position))
-
-    def _other_accessor(self, protocol: str) -> str | None:
-        return "ether[…] reads any byte of the frame" if protocol in IP_PROTOCOLS or protocol == "iso" else None
 
 
 def folded(operator: str, left: Term, right: Term) -> Term:

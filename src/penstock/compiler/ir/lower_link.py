@@ -6,15 +6,19 @@ right in the same chain of `and` behind itself: `encapsulation` returns both.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from penstock.compiler.ir.constants import LLC_SUPERVISORY, LLC_UNNUMBERED
 from penstock.compiler.ir.headers import GENEVE_PORT, IPV4, IPV6, MPLS, PPPOE_SESSION
 from penstock.compiler.ir.lower_protocol import is_802_3, link_type, network_equals
 from penstock.compiler.ir.lowering import MAX_SCOPE, Lowering, Position
 from penstock.compiler.ir.ops import Base, Binary, Compare, FieldTerm, Literal32, Predicate, Read
 from penstock.compiler.ir.simplify import FALSE, TRUE, all_of, any_of, equals, within
-from penstock.compiler.lang.ast import Cast, Encapsulation, LengthTest, Llc, Way
 from penstock.model.field import VLAN_TPIDS
 from penstock.model.net import IntervalSet
+
+if TYPE_CHECKING:
+    from penstock.compiler.lang.ast import Cast, Encapsulation, LengthTest, Llc, Way
 
 PPPOE_DISCOVERY = 0x8863
 #: Kind -> the highest number that can be asked for, and what it is called.
@@ -123,7 +127,7 @@ def encapsulation(lowering: Lowering, test: Encapsulation, at: Position) -> tupl
         case "vlan":
             return _vlan(lowering, test, at), at.behind_tag()
         case "mpls":
-            return _mpls(lowering, test, at), at.behind("mpls")
+            return _mpls(test, at), at.behind("mpls")
         case "pppoes":
             return _pppoe_session(lowering, test, at), at.behind("pppoes")
         case "geneve":
@@ -141,12 +145,12 @@ def _vlan(lowering: Lowering, test: Encapsulation, at: Position) -> Predicate:
     return all_of((tagged, numbered))
 
 
-def _mpls(lowering: Lowering, test: Encapsulation, at: Position) -> Predicate:
+def _mpls(test: Encapsulation, at: Position) -> Predicate:
     """The first label follows its Ethernet type; a further one follows a label that is not the last."""
     if at.in_mpls:
         above = Position(at.scope[:-1])
         flags = Read(Base.NETWORK, Literal32(2), 1, above.scope)
-        outer = equals(FieldTerm(above.field("eth.type")).ref, MPLS) if not above.in_mpls else TRUE
+        outer = equals(above.field("eth.type"), MPLS) if not above.in_mpls else TRUE
         labelled = all_of((outer, Compare("==", Binary("&", flags, Literal32(1)), Literal32(0))))
     else:
         labelled = equals(at.field("eth.type"), MPLS)

@@ -7,13 +7,17 @@ when the port fields are present.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from penstock.compiler.ir.lower_address import by_direction
-from penstock.compiler.ir.lowering import Lowering, Position
-from penstock.compiler.ir.ops import Predicate
 from penstock.compiler.ir.simplify import FALSE, all_of, equals, within
 from penstock.compiler.lang.ast import Direction, Name, Number, PortRange, Value
-from penstock.compiler.lang.source import Span
 from penstock.model.net import IntervalSet
+
+if TYPE_CHECKING:
+    from penstock.compiler.ir.lowering import Lowering, Position
+    from penstock.compiler.ir.ops import Predicate
+    from penstock.compiler.lang.source import Span
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 WORDS = {number: word for word, number in PROTOCOLS.items()}

@@ -12,6 +12,8 @@ an Ethernet type it is looked for where the next tag would be.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from penstock.compiler.ir.constants import (
     ETHER_PROTOCOLS,
     IP_PROTOCOLS,
@@ -24,9 +26,11 @@ from penstock.compiler.ir.lowering import Lowering, Position, nearest
 from penstock.compiler.ir.ops import Base, Compare, HeaderWalked, Literal32, Predicate, Read
 from penstock.compiler.ir.simplify import FALSE, all_of, any_of, equals, within
 from penstock.compiler.lang.ast import Name, Number, Value
-from penstock.compiler.lang.source import Span
 from penstock.model.field import EXTENSION_HEADERS, VLAN_TPIDS
 from penstock.model.net import IntervalSet
+
+if TYPE_CHECKING:
+    from penstock.compiler.lang.source import Span
 
 #: 802.3 frames have a length up to this where Ethernet has a type.
 MAX_LENGTH = 1500
@@ -81,8 +85,8 @@ def _ethernet_type(number: int, position: Position) -> Predicate:
             return all_of((is_802_3(position), network_equals(0, 2, number << 8 | number, position)))
         case 0xE0:
             raw, llc = network_equals(0, 2, 0xFFFF, position), network_equals(0, 1, IPX_SAP, position)
-            snap = _snap(0x000000, IPX, position)
-            return any_of((equals(eth_type, IPX), all_of((is_802_3(position), any_of((raw, llc, snap))))))
+            inside = any_of((raw, llc, _snap(0x000000, IPX, position)))
+            return any_of((equals(eth_type, IPX), all_of((is_802_3(position), inside))))
         case 0x809B:
             snap = _snap(0x080007, APPLETALK, position)
             return any_of((equals(eth_type, APPLETALK), all_of((is_802_3(position), snap))))
@@ -128,8 +132,7 @@ def abbreviation(lowering: Lowering, name: str, position: Position, span: Span) 
     if name in ISO_PROTOCOLS:
         return _iso_protocol(lowering, ISO_PROTOCOLS[name], position, span)
     if name in IS_IS_TYPES:
-        kinds = [_is_is_type(lowering, number, position, span) for number in IS_IS_TYPES[name]]
-        return any_of(kinds)
+        return _is_is_types(lowering, IS_IS_TYPES[name], position, span)
     if name == "ether":
         return lowering.fault("PS303", "`ether` alone tests nothing", span, hint="ether host …, ether[…]")
     return lowering.fault("PS303", f"`{name}` is no protocol that an Ethernet frame can carry", span)
@@ -154,11 +157,12 @@ def _iso_protocol(lowering: Lowering, number: int, position: Position, span: Spa
     return all_of((iso, network_equals(start, 1, number, position))) if number <= 0xFF else FALSE
 
 
-def _is_is_type(lowering: Lowering, number: int, position: Position, span: Span) -> Predicate:
-    """An IS-IS packet of this type, which is the fifth byte of its header."""
+def _is_is_types(lowering: Lowering, numbers: tuple[int, ...], position: Position, span: Span) -> Predicate:
+    """An IS-IS packet of one of these types; the type is the fifth byte of its header."""
     start = 0 if position.on_ppp else 3
     is_is = _iso_protocol(lowering, IS_IS, position, span)
-    return all_of((is_is, network_equals(start + 4, 1, number, position))) if number <= 0xFF else FALSE
+    kinds = [network_equals(start + 4, 1, number, position) for number in numbers if number <= 0xFF]
+    return all_of((is_is, any_of(kinds)))
 
 
 # ── proto, protochain ────────────────────────────────────────────────────────
@@ -181,7 +185,7 @@ def protocol(
         case "iso":
             return _iso_protocol(lowering, number, position, span)
         case "isis":
-            return _is_is_type(lowering, number, position, span)
+            return _is_is_types(lowering, (number,), position, span)
         case "ether":
             return link_type(lowering, number, position, span)
         case _:
@@ -238,4 +242,3 @@ def _protocol_number(lowering: Lowering, qualifier: str | None, value: Value, sp
         hint = f"did you mean {close}?" if close else None
         lowering.fault("PS304", f"no protocol is named `{value.text}` here", span, hint=hint)
     return number
-

@@ -21,21 +21,27 @@ with a predicate that is never true, so that one run shows all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import islice
+from typing import TYPE_CHECKING
 
-from penstock.compiler.ir.names import Names
 from penstock.compiler.ir.ops import FieldRef, Predicate, Scope, Step
 from penstock.compiler.ir.simplify import FALSE
 from penstock.compiler.lang.ast import Constant, Let, Value
 from penstock.compiler.lang.diagnostic import Diagnostic, Severity
-from penstock.compiler.lang.source import Source, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from penstock.compiler.ir.names import Names
+    from penstock.compiler.lang.source import Source, Span
 
 #: More encapsulations in one `and` chain, and more values behind one constant, than these are refused.
 MAX_SCOPE = 8
 MAX_VALUES = 1_000_000
+#: More faults than this are not listed.
+MAX_FAULTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,7 @@ class Lowering:
     ) -> Predicate:
         """Record a fault; returns a predicate to go on with."""
         found = Diagnostic(code, Severity.ERROR, message, self.source, span, notes, hint)
-        if found not in self.faults:
+        if len(self.faults) < MAX_FAULTS and found not in self.faults:
             self.faults.append(found)
         return FALSE
 

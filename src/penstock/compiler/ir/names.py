@@ -8,11 +8,13 @@ machine's own tables and resolver, and tests bring a table of their own.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 IPAddress = IPv4Address | IPv6Address
 
@@ -21,7 +23,7 @@ TCP, UDP = 6, 17
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service's port; `protocol` is 6 or 17 if the name is known for that one only (or differs), else None."""
+    """A service's port; `protocol` is 6 or 17 if it is that one's only, None if it is both's."""
 
     port: int
     protocol: int | None
@@ -60,7 +62,7 @@ class SystemNames:
     def network(self, name: str) -> int | None:
         for fields in _table("/etc/networks"):
             if len(fields) > 1 and name in (fields[0], *fields[2:]):
-                octets = (fields[1].split(".") + ["0", "0", "0"])[:4]
+                octets = [*fields[1].split("."), "0", "0", "0"][:4]
                 return int(IPv4Address(".".join(octets)))
         return None
 

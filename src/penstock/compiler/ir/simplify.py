@@ -14,10 +14,13 @@ place of the first; otherwise operands keep their order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from penstock.compiler.ir.ops import All, Always, Any, FieldRef, Negation, Predicate, Within
 from penstock.model.net import Interval, IntervalSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 TRUE, FALSE = Always(True), Always(False)
 
@@ -51,24 +54,26 @@ def any_of(operands: Iterable[Predicate]) -> Predicate:
     """A predicate that holds where some operand does."""
     kept: list[Predicate] = []
     places: dict[FieldRef, int] = {}
-    unions: dict[FieldRef, list[Interval]] = {}
+    more: dict[FieldRef, list[Interval]] = {}
     for operand in _flat(operands, Any):
-        if operand == TRUE:
-            return TRUE
-        if operand == FALSE:
-            continue
         if isinstance(operand, Within):
-            unions.setdefault(operand.ref, []).extend(operand.values)
             if operand.ref in places:
+                more.setdefault(operand.ref, []).extend(operand.values.intervals)
                 continue
             places[operand.ref] = len(kept)
+        elif isinstance(operand, Always):
+            if operand.value:
+                return TRUE
+            continue
         kept.append(operand)
-    for ref, at in places.items():
-        kept[at] = Within(ref, IntervalSet.of(*unions[ref]))
+    for ref, intervals in more.items():
+        first = kept[places[ref]]
+        assert isinstance(first, Within)
+        kept[places[ref]] = Within(ref, IntervalSet.of(*first.values, *intervals))
     return kept[0] if len(kept) == 1 else Any(tuple(kept)) if kept else FALSE
 
 
-def _flat(operands: Iterable[Predicate], kind: type[All] | type[Any]) -> Iterable[Predicate]:
+def _flat(operands: Iterable[Predicate], kind: type[All | Any]) -> Iterable[Predicate]:
     """The operands, those of an operand of the same kind in its place; these are flat already."""
     for operand in operands:
         if isinstance(operand, kind):
@@ -90,8 +95,9 @@ def negation(operand: Predicate) -> Predicate:
 
 def within(ref: FieldRef, values: IntervalSet) -> Predicate:
     """The field is there with one of these values; of no values, false."""
-    domain = IntervalSet.full(ref.field.bits)
-    return Within(ref, values & domain) if values & domain else FALSE
+    if values and values.intervals[-1][1] >> ref.field.bits:
+        values &= IntervalSet.full(ref.field.bits)
+    return Within(ref, values) if values else FALSE
 
 
 def equals(ref: FieldRef, *values: int) -> Predicate:

@@ -53,7 +53,8 @@ def verify(rule_set: RuleSet) -> RuleSet:
     )
     for rule in rule_set.rules:
         verify_predicate(rule.condition, where=rule.name)
-        _must(depth_of(rule.condition) <= rule_set.depth, "looks deeper than the filter's depth", rule.name)
+        deep_enough = depth_of([rule.condition]) <= rule_set.depth
+        _must(deep_enough, "looks deeper than the filter's depth", rule.name)
     return rule_set
 
 

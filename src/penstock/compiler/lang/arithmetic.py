@@ -39,7 +39,29 @@ RELATIONS = ("<", "<=", ">", ">=", "==", "!=")
 
 #: Protocols whose bytes an accessor can read.
 INDEXED = frozenset(
-    "ether ip ip6 arp rarp tcp udp sctp icmp icmp6 igmp igrp pim vrrp carp atalk decnet lat sca moprc mopdl".split()
+    [
+        "ether",
+        "ip",
+        "ip6",
+        "arp",
+        "rarp",
+        "tcp",
+        "udp",
+        "sctp",
+        "icmp",
+        "icmp6",
+        "igmp",
+        "igrp",
+        "pim",
+        "vrrp",
+        "carp",
+        "atalk",
+        "decnet",
+        "lat",
+        "sca",
+        "moprc",
+        "mopdl",
+    ]
 )
 _SIZES = (1, 2, 4)
 

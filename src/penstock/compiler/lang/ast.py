@@ -23,7 +23,7 @@ NOWHERE = Span(0, 0)
 
 
 def _span() -> Span:
-    return field(default=NOWHERE, compare=False, repr=False)  # type: ignore[no-any-return]
+    return field(default=NOWHERE, compare=False, repr=False)
 
 
 # ── values: what stands behind qualifiers, or in a `let` ─────────────────────
@@ -321,6 +321,7 @@ class Filter:
     conditions: tuple[OnCondition, ...]
     rules: tuple[Rule, ...]
     name_span: Span = _span()
+    default_span: Span = _span()
     span: Span = _span()
 
 
@@ -363,6 +364,7 @@ class Test:
     title: str
     steps: tuple[PacketTest | CaptureTest, ...]
     filter: str | None = None
+    title_span: Span = _span()
     span: Span = _span()
 
 

@@ -9,10 +9,11 @@ from penstock.compiler.lang.source import Source, Span
 
 
 class Severity(Enum):
-    """An error stops the build; a warning does not, unless `--strict`."""
+    """An error stops the build; a warning does not, unless `--strict`; a note never does."""
 
     ERROR = "error"
     WARNING = "warning"
+    NOTE = "note"
 
 
 @dataclass(frozen=True, slots=True)

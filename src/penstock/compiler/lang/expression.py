@@ -13,7 +13,7 @@ while `(port 80) or 443` is refused, because before the parenthesis stood none.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 from penstock.compiler.lang.arithmetic import (
     RELATIONS,
@@ -29,6 +29,7 @@ from penstock.compiler.lang.ast import (
     Constant,
     Expr,
     FieldFlag,
+    Name,
     NamedNumber,
     Not,
     Number,
@@ -43,11 +44,13 @@ from penstock.compiler.lang.ast import (
 from penstock.compiler.lang.faults import Faults, SyntaxFault
 from penstock.compiler.lang.lexer import Token
 from penstock.compiler.lang.primitive import Head, read_term, starts_term
-from penstock.compiler.lang.tokens import TokenStream
 from penstock.compiler.lang.qualification import check_value
+from penstock.compiler.lang.tokens import TokenStream
 from penstock.compiler.lang.values import BadValue, read_value
 from penstock.compiler.lang.words import (
+    EXPRESSION_WORDS,
     FLAG_FIELDS,
+    KINDS,
     LATER_EVENT_FIELDS,
     LATER_PREDICATES,
     NAMED_NUMBERS,
@@ -55,8 +58,10 @@ from penstock.compiler.lang.words import (
     OPERATOR_WORDS,
     PROTOCOLS,
     later,
+    suggestion,
 )
 
+_JOINTS: dict[str, type[And | Or | Xor]] = {"and": And, "or": Or, "xor": Xor}
 _BARE_HINT = "as in `host 10.0.0.1`, `net 10.0.0.0/8` or `port 53`"
 
 
@@ -92,11 +97,11 @@ def read_expression(stream: TokenStream) -> Expr | None:
     Raises:
         SyntaxFault: the tokens are no expression.  Lesser faults are noted in `stream.faults`.
     """
-    if stream.next.kind == "end":
+    if stream.at_end():
         return None
     reader = _Reader(stream)
     found = reader.sequence(None, values_only=False)
-    if stream.next.kind != "end":
+    if not stream.at_end():
         raise reader.misplaced()
     return reader.finished(found, None).node
 
@@ -123,8 +128,7 @@ class _Reader:
             only = values_only or left.is_value
             right = self.finished(self.operand(left.inherit, values_only=only), left.inherit)
             span = left.node.span.to(right.node.span)
-            kind = {"and": And, "or": Or, "xor": Xor}[word]
-            left = _Read(kind(left.node, right.node, span), right.inherit, left.is_value)
+            left = _Read(_JOINTS[word](left.node, right.node, span), right.inherit, left.is_value)
         return left
 
     def _operator(self) -> str | None:
@@ -148,7 +152,8 @@ class _Reader:
         token = self.stream.next
         if token.is_mark(")"):
             return self.faults.fail("PS102", "this `)` closes nothing", token.span)
-        return self.stream.unexpected("`and`, `or` or the end of the expression", hint=_joining_hint(token))
+        hint = _misspelt(self.stream.last) or _joining_hint(token)
+        return self.stream.unexpected("`and`, `or` or the end of the expression", hint=hint)
 
     # ── one operand ──────────────────────────────────────────────────────────
 
@@ -227,7 +232,7 @@ class _Reader:
         if token.text in NUMBER_FIELDS:
             message = f"`{token.text}` is a number; a comparison such as `{token.text} == 1` should follow"
             return self.faults.fail("PS102", message, token.span)
-        return self.stream.unknown(token, "a primitive such as `tcp` or `host NAME`")
+        return self.stream.unknown(token, "a primitive such as `tcp` or `host NAME`", _BARE_HINT)
 
     def _bare(self, value: Value, inherit: Qualifiers | None) -> _Read:
         if inherit is None:
@@ -236,11 +241,18 @@ class _Reader:
         try:
             check_value(inherit, value)
         except BadValue as fault:
-            self.faults.error("PS105", str(fault), value.span, hint=fault.hint)
+            self._refuse(inherit, value, fault)
         # The first value behind qualifiers owns them; the others inherit them.
         head, self.head = self.head, None
         span = head.start.to(value.span) if head else value.span
         return _Read(Primitive(inherit, value, head is None, span), inherit, is_value=True)
+
+    def _refuse(self, inherit: Qualifiers, value: Value, fault: BadValue) -> None:
+        """Note that the value cannot stand there; a name may be meant for the keyword that is missing."""
+        meant = suggestion(value.text, KINDS) if isinstance(value, Name) and inherit.kind is None else None
+        if meant is not None:
+            raise self.faults.fail("PS103", f"`{inherit.protocol}` has no hosts", value.span, hint=meant)
+        self.faults.error("PS105", str(fault), value.span, hint=fault.hint)
 
     # ── relations ────────────────────────────────────────────────────────────
 
@@ -296,6 +308,11 @@ def _wanted(inherit: Qualifiers | None) -> str:
             return "a network"
         case _:
             return "an address"
+
+
+def _misspelt(token: Token) -> str | None:
+    """`src prot 53`: the last value may have been meant for a keyword."""
+    return suggestion(token.text, EXPRESSION_WORDS) if token.kind == "name" else None
 
 
 def _joining_hint(token: Token) -> str | None:

@@ -23,7 +23,9 @@ from penstock.compiler.lang.ast import Comment
 from penstock.compiler.lang.source import Span
 from penstock.compiler.lang.words import KEYWORDS, NAMED_NUMBERS
 
-TokenKind = Literal["word", "name", "escaped", "number", "ipv4", "ipv6", "mac", "constant", "mark", "bad", "end"]
+TokenKind = Literal[
+    "word", "name", "escaped", "number", "ipv4", "ipv6", "mac", "constant", "mark", "bad", "end"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,11 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[-_.A-Za-z0-9]*[.A-Za-z0-9])?")
 _ESCAPED = re.compile(r"\\[^ !()\n\t\r#{}'\"\\]+")
 _CONSTANT = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 _mac = _longest(
-    f"{_B}(?::{_B}){{5}}", f"{_B}(?:-{_B}){{5}}", f"{_B}(?:\\.{_B}){{5}}", f"{_B2}\\.{_B2}\\.{_B2}", "[0-9A-Fa-f]{12}"
+    f"{_B}(?::{_B}){{5}}",
+    f"{_B}(?:-{_B}){{5}}",
+    f"{_B}(?:\\.{_B}){{5}}",
+    f"{_B2}\\.{_B2}\\.{_B2}",
+    "[0-9A-Fa-f]{12}",
 )
 _ipv4 = _longest(r"(?:0[xX][0-9A-Fa-f]+|[0-9]+)(?:\.(?:0[xX][0-9A-Fa-f]+|[0-9]+)){1,3}")
 _ipv6 = _longest(*_ipv6_patterns())
@@ -106,6 +112,7 @@ _STATEMENT = re.compile(
 )
 _OPERATOR_TOKENS = frozenset({"and", "or", "not", "xor"})
 
+_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 _NUMERIC_LIMIT = 0xFFFFFFFF
 
 
@@ -212,13 +219,17 @@ class _Lexer:
     def _wordlike(self) -> Token | None:
         """The longest of the kinds that begin with a letter, a digit or a colon."""
         text, at = self.text, self.at
-        name = _NAME.match(text, at, self.stop)
-        number = _NUMBER.match(text, at, self.stop)
+        first = text[at]
         # In the order of libpcap's rules: of two that are equally long, the first is meant.
-        ends: list[tuple[TokenKind, int]] = [("mac", _mac(text, at)), ("number", number.end() if number else -1)]
-        ends.append(("ipv4", _ipv4(text, at)))
+        ends: list[tuple[TokenKind, int]] = []
+        if first in _HEX_DIGITS:
+            ends.append(("mac", _mac(text, at)))
+        if first.isdecimal():
+            number = _NUMBER.match(text, at, self.stop)
+            ends += [("number", number.end() if number else -1), ("ipv4", _ipv4(text, at))]
         if _has_colon.match(text, at):
             ends += [("ipv6", _ipv6(text, at)), ("bad", _bogus_mac(text, at))]
+        name = _NAME.match(text, at, self.stop)
         ends.append(("name", name.end() if name else -1))
         kind, end = max(ends, key=lambda item: item[1])
         if end < 0:

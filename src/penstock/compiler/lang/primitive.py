@@ -1,8 +1,8 @@
 """Read the primitives that begin with a keyword, up to the value of those that take one.
 
-    tcp src or dst port …     Head(Qualifiers("tcp", "src or dst", "port"))
-    vlan 100                  Encapsulation("vlan", 100)
-    ip multicast              Cast("ip", "multicast")
+tcp src or dst port …     Head(Qualifiers("tcp", "src or dst", "port"))
+vlan 100                  Encapsulation("vlan", 100)
+ip multicast              Cast("ip", "multicast")
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+from penstock.compiler.lang.arithmetic import close
 from penstock.compiler.lang.ast import (
     Accessor,
     Binary,
@@ -26,7 +27,6 @@ from penstock.compiler.lang.ast import (
     Relation,
     Way,
 )
-from penstock.compiler.lang.arithmetic import close
 from penstock.compiler.lang.lexer import Token
 from penstock.compiler.lang.source import Span
 from penstock.compiler.lang.tokens import TokenStream
@@ -50,8 +50,10 @@ class Head:
 
 
 _STARTS = frozenset(
-    (*PROTOCOLS, *DIRECTIONS, *KINDS, *ENCAPSULATIONS, *REFUSED)
-    + tuple("less greater byte broadcast multicast inbound outbound llc".split())
+    [
+        *(*PROTOCOLS, *DIRECTIONS, *KINDS, *ENCAPSULATIONS, *REFUSED),
+        *("less", "greater", "byte", "llc", "broadcast", "multicast", "inbound", "outbound"),
+    ]
 )
 
 
@@ -102,7 +104,8 @@ def _behind_protocol(stream: TokenStream, protocol: Token) -> Head | Expr:
         raise stream.unexpected("a qualifier")
     if name == "ether":
         message = f"every frame here is an Ethernet frame; `{protocol.text}` alone says nothing"
-        raise stream.faults.fail("PS105", message, protocol.span, hint="as in `ether host MAC` or `ether proto 0x0806`")
+        hint = "as in `ether host MAC` or `ether proto 0x0806`"
+        raise stream.faults.fail("PS105", message, protocol.span, hint=hint)
     return Protocol(name, protocol.span)
 
 
@@ -190,12 +193,12 @@ def _byte(stream: TokenStream) -> Relation:
 
 def _encapsulation(stream: TokenStream) -> Encapsulation:
     word = stream.take()
-    most = ENCAPSULATIONS[word.text]
-    kind = word.text
-    assert kind == "vlan" or kind == "mpls" or kind == "pppoed" or kind == "pppoes" or kind == "geneve"
-    if most is None or not (stream.next.kind == "number" or stream.next.is_mark("(")):
-        if stream.next.kind == "constant":
-            raise stream.unexpected("a number", hint=f"as in `{kind}.id == ${stream.next.text}`" if kind == "vlan" else None)
+    kind, most = ENCAPSULATIONS[word.text]
+    token = stream.next
+    if token.kind == "constant":
+        hint = f"write `vlan and vlan.id == ${token.text}`" if kind == "vlan" else None
+        raise stream.unexpected("a number", hint=hint)
+    if most is None or not (token.kind == "number" or token.is_mark("(")):
         return Encapsulation(kind, None, word.span)
     number = _wrapped_number(stream)
     if number.value > most:
@@ -226,5 +229,6 @@ def _llc(stream: TokenStream) -> Llc:
     if token.text.lower() not in LLC_KINDS:
         kinds = tuple(sorted(LLC_KINDS))
         hint = suggestion(token.text, kinds) or "one of " + ", ".join(kinds)
-        raise stream.faults.fail("PS103", f"`{token.text[:40]}` is not a type of LLC frame", token.span, hint=hint)
+        message = f"`{token.text[:40]}` is not a type of LLC frame"
+        raise stream.faults.fail("PS103", message, token.span, hint=hint)
     return Llc(token.text.lower(), word.span.to(stream.take().span))

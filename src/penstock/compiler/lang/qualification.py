@@ -52,15 +52,15 @@ def check_value(qualifiers: Qualifiers, value: Value) -> None:
         case "proto" | "protochain":
             _check_proto(qualifiers, value)
         case "gateway":
-            raise BadValue("`gateway` needs the ethers file of the capturing host and is not supported",
-                           "write `ether host MAC and not host ADDRESS`")
+            raise BadValue("`gateway` is not supported", "write `ether host MAC and not host ADDRESS`")
 
 
 def _check_host(protocol: str | None, value: Value) -> None:
     match value:
         case Mac():
             if protocol != "ether":
-                raise BadValue("an Ethernet address needs `ether` before it", f"ether host {value.octets.hex(':')}")
+                hint = f"ether host {value.octets.hex(':')}"
+                raise BadValue("an Ethernet address needs `ether` before it", hint)
         case Prefix():
             raise BadValue("`host` takes one address; `net` takes a prefix", "write `net` instead")
         case PortRange():
@@ -121,10 +121,14 @@ def _check_port(qualifiers: Qualifiers, value: Value) -> None:
                 raise BadValue(f"there is no port {value.value}: ports go up to 65535")
         case PortRange():
             if kind == "port":
-                raise BadValue("`port` takes one port; `portrange` takes a range", "write `portrange` instead")
+                raise BadValue(
+                    "`port` takes one port; `portrange` takes a range", "write `portrange` instead"
+                )
         case Name():
             if kind == "port" and port_like_range(value.text):
-                raise BadValue("`port` takes one port; `portrange` takes a range", "write `portrange` instead")
+                raise BadValue(
+                    "`port` takes one port; `portrange` takes a range", "write `portrange` instead"
+                )
         case Constant():
             pass
         case _:

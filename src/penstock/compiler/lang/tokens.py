@@ -33,6 +33,9 @@ class TokenStream:
         """The token that was taken last."""
         return self._tokens[max(self._at - 1, 0)]
 
+    def at_end(self) -> bool:
+        return self.next.kind == "end"
+
     def take(self) -> Token:
         token = self._tokens[self._at]
         if token.kind != "end":
@@ -65,12 +68,14 @@ class TokenStream:
         if token.kind == "bad":
             return self._bad(token)
         if token.kind == "end":
-            return self.faults.fail("PS102", f"the expression ends where {wanted} should follow", token.span, hint=hint)
+            message = f"the expression ends where {wanted} should follow"
+            return self.faults.fail("PS102", message, token.span, hint=hint)
         if token.kind == "name":
             return self.unknown(token, wanted, hint)
         if token.kind == "word" and token.text in REFUSED:
             return self.faults.fail("PS106", f"`{token.text}` is refused: {REFUSED[token.text]}", token.span)
-        shown = token.text if len(token.text) <= 40 else token.text[:39] + "…"
+        text = f"${token.text}" if token.kind == "constant" else token.text
+        shown = text if len(text) <= 40 else text[:39] + "…"
         return self.faults.fail("PS102", f"`{shown}` stands where {wanted} should", token.span, hint=hint)
 
     def unknown(self, token: Token, wanted: str, hint: str | None = None) -> SyntaxFault:
@@ -83,4 +88,5 @@ class TokenStream:
     def _bad(self, token: Token) -> SyntaxFault:
         if token.fault == "@":
             return self.faults.fail("PS107", later("@", "sets"), token.span)
-        return self.faults.fail("PS101", token.fault, token.span)
+        # One character has no meaning; more of them are a value that does not exist.
+        return self.faults.fail("PS101" if len(token.text) == 1 else "PS104", token.fault, token.span)

@@ -1,8 +1,8 @@
 """The values that tokens stand for: numbers, names, addresses, networks, ranges of ports.
 
-    192.168.0.0/16      Prefix(Address(192.168.0.0), 16)
-    10.1                PartialAddress((10, 1))
-    8000-8100           PortRange(Number(8000), Number(8100)), behind `portrange` and in a `let`
+192.168.0.0/16      Prefix(Address(192.168.0.0), 16)
+10.1                PartialAddress((10, 1))
+8000-8100           PortRange(Number(8000), Number(8100)), behind `portrange` and in a `let`
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def _value(stream: TokenStream, kind: Kind | None, wanted: str) -> Value:
     match token.kind:
         case "name":
             if token.text == "in" and stream.following.fault == "@":
-                raise stream.faults.fail("PS107", later("in @…", "sets"), token.span.to(stream.following.span))
+                raise stream.faults.fail(
+                    "PS107", later("in @…", "sets"), token.span.to(stream.following.span)
+                )
             return named_value(stream.take(), kind)
         case "escaped":
             return escaped_value(stream.take(), kind)
@@ -115,7 +117,7 @@ def _network(stream: TokenStream, address: Address | PartialAddress) -> Value:
         return address
     stream.take()
     token = stream.next
-    if token.kind != "ipv4" or isinstance(address, Address) and address.address.version != 4:
+    if token.kind != "ipv4" or (isinstance(address, Address) and address.address.version != 4):
         raise stream.unexpected("an IPv4 netmask such as 255.255.0.0")
     mask = _padded(dotted_value(stream.take()))
     return Prefix(address, None, mask, address.span.to(token.span))

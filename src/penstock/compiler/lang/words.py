@@ -8,6 +8,7 @@ sentence that says why it is refused.
 from __future__ import annotations
 
 from difflib import get_close_matches
+from typing import Literal
 
 from penstock.model.field import FIELDS, FLAG_WORDS
 
@@ -18,38 +19,145 @@ PROTOCOLS = {
     **dict.fromkeys(("ether", "link", "ppp", "slip", "fddi", "tr", "wlan"), "ether"),
     **{
         word: word
-        for word in (
-            "ip ip6 arp rarp tcp udp sctp icmp icmp6 igmp igrp pim vrrp carp ah esp atalk aarp decnet lat sca "
-            "moprc mopdl iso clnp esis isis l1 l2 iih lsp snp csnp psnp stp ipx netbeui radio"
-        ).split()
+        for word in [
+            "ip",
+            "ip6",
+            "arp",
+            "rarp",
+            "tcp",
+            "udp",
+            "sctp",
+            "icmp",
+            "icmp6",
+            "igmp",
+            "igrp",
+            "pim",
+            "vrrp",
+            "carp",
+            "ah",
+            "esp",
+            "atalk",
+            "aarp",
+            "decnet",
+            "lat",
+            "sca",
+            "moprc",
+            "mopdl",
+            "iso",
+            "clnp",
+            "esis",
+            "isis",
+            "l1",
+            "l2",
+            "iih",
+            "lsp",
+            "snp",
+            "csnp",
+            "psnp",
+            "stp",
+            "ipx",
+            "netbeui",
+            "radio",
+        ]
     },
     "es-is": "esis",
     "is-is": "isis",
 }
 KINDS = ("host", "net", "port", "portrange", "proto", "protochain", "gateway")
 DIRECTIONS = ("src", "dst")
-ENCAPSULATIONS = {"vlan": 0xFFF, "mpls": 0xFFFFF, "pppoed": None, "pppoes": 0xFFFF, "geneve": 0xFFFFFF}
+EncapsulationKind = Literal["vlan", "mpls", "pppoed", "pppoes", "geneve"]
+#: Encapsulation -> the greatest number that may follow it, None where none may.
+ENCAPSULATIONS: dict[str, tuple[EncapsulationKind, int | None]] = {
+    "vlan": ("vlan", 0xFFF),
+    "mpls": ("mpls", 0xFFFFF),
+    "pppoed": ("pppoed", None),
+    "pppoes": ("pppoes", 0xFFFF),
+    "geneve": ("geneve", 0xFFFFFF),
+}
 OPERATOR_WORDS = {"and": "and", "&&": "and", "or": "or", "||": "or", "xor": "xor"}
-LLC_KINDS = frozenset("i s u rr rnr rej ui ua disc dm sabme test xid frmr".split())
+LLC_KINDS = frozenset(
+    ["i", "s", "u", "rr", "rnr", "rej", "ui", "ua", "disc", "dm", "sabme", "test", "xid", "frmr"]
+)
 
-_OTHER = "mask less greater byte broadcast multicast and or not len length inbound outbound ifindex llc".split()
+_OTHER = [
+    "mask",
+    "less",
+    "greater",
+    "byte",
+    "broadcast",
+    "multicast",
+    "and",
+    "or",
+    "not",
+    "len",
+    "length",
+    "inbound",
+    "outbound",
+    "ifindex",
+    "llc",
+]
 
 #: Words of pcap-filter that say nothing about an Ethernet frame -> why.
 REFUSED = {
     **dict.fromkeys(
-        "type subtype direction dir addr1 address1 addr2 address2 addr3 address3 addr4 address4 ra ta".split(),
+        [
+            "type",
+            "subtype",
+            "direction",
+            "dir",
+            "addr1",
+            "address1",
+            "addr2",
+            "address2",
+            "addr3",
+            "address3",
+            "addr4",
+            "address4",
+            "ra",
+            "ta",
+        ],
         "only 802.11 (wireless) frames have that, and at this hook frames are Ethernet",
     ),
     **dict.fromkeys(
-        "lane metac bcc oam oamf4 oamf4ec oamf4sc sc ilmic vpi vci connectmsg metaconnect".split(),
+        [
+            "lane",
+            "metac",
+            "bcc",
+            "oam",
+            "oamf4",
+            "oamf4ec",
+            "oamf4sc",
+            "sc",
+            "ilmic",
+            "vpi",
+            "vci",
+            "connectmsg",
+            "metaconnect",
+        ],
         "only raw ATM captures have that",
     ),
     **dict.fromkeys(
-        "fisu lssu lsu msu hfisu hlssu hmsu sio opc dpc sls hsio hopc hdpc hsls".split(),
+        [
+            "fisu",
+            "lssu",
+            "lsu",
+            "msu",
+            "hfisu",
+            "hlssu",
+            "hmsu",
+            "sio",
+            "opc",
+            "dpc",
+            "sls",
+            "hsio",
+            "hopc",
+            "hdpc",
+            "hsls",
+        ],
         "only SS7 (MTP2, MTP3) captures have that",
     ),
     **dict.fromkeys(
-        "on ifname rset ruleset rnr rulenum srnr subrulenum reason action".split(),
+        ["on", "ifname", "rset", "ruleset", "rnr", "rulenum", "srnr", "subrulenum", "reason", "action"],
         "only OpenBSD's pflog captures have that",
     ),
 }
@@ -123,7 +231,9 @@ def suggestion(word: str, known: tuple[str, ...]) -> str | None:
     lowered = word.lower()
     if lowered != word and lowered in known:
         return f"words are written in small letters: `{lowered}`"
-    near = get_close_matches(lowered, known, n=1, cutoff=0.7)
+    letters = sorted(lowered)
+    near = [other for other in known if len(other) == len(lowered) and sorted(other) == letters]
+    near = near or get_close_matches(lowered, known, n=1, cutoff=0.7)
     return f"did you mean `{near[0]}`?" if near else None
 
 

@@ -27,23 +27,21 @@ static __always_inline void *ps_data_end(struct xdp_md *ctx)
 }
 
 /*
- * ps_wire_length - the frame's length with all of its fragments.
+ * ps_wire_length - the frame's length with all of its fragments; `linear` is that of data..data_end.
  *
  * A jumbo frame's tail lies outside data..data_end, and the helper that counts
  * it costs more than a whole small filter.  The flag that says whether there
  * is a tail can be read directly since Linux 6.2; before 5.18 there was none.
  */
-static __always_inline __u32 ps_wire_length(struct xdp_md *ctx)
+static __always_inline __u64 ps_wire_length(struct xdp_md *ctx, __u64 linear)
 {
-	__u32 linear = ps_data_end(ctx) - ps_data(ctx);
-
-	if (!ps_kernel_has(xdp_buff_flags, XDP_FLAGS_HAS_FRAGS))
-		return linear;
 	if (ps_kernel_has(special_kfunc_type, KF_bpf_cast_to_kern_ctx)) {
 		struct xdp_buff *xdp = bpf_cast_to_kern_ctx(ctx);
 
 		if (likely(!(xdp->flags & XDP_FLAGS_HAS_FRAGS)))
 			return linear;
+	} else if (!ps_kernel_has(xdp_buff_flags, XDP_FLAGS_HAS_FRAGS)) {
+		return linear;
 	}
 	return bpf_xdp_get_buff_len(ctx);
 }

@@ -16,49 +16,73 @@
 
 #include <penstock/cursor.bpf.h>
 
+/*
+ * The packet's bounds, read once and passed on: a pointer that is read from the
+ * context again has no checked range, and clang would read it again after each
+ * store to memory.
+ */
+struct ps_bounds {
+	void *data, *end;
+	__u64 linear;	/* bytes between them */
+};
+
 #define ps_be16(p) ps_ntohs(*(__be16 *)(p))
 #define ps_be32(p) ps_ntohl(*(__be32 *)(p))
 #define ps_be64(p) ps_ntohll(*(__be64 *)(p))
 
+static __always_inline bool ps_is_raw_tag(__be16 type)
+{
+	return type == ps_htons(0x8100) || type == ps_htons(0x88a8) || type == ps_htons(0x9100);
+}
+
+/* What follows the link header: where, 0 for "gave up", and of which type, in network order. */
+struct ps_fast_net {
+	__u32 at;
+	__be16 type;
+};
+
 /*
- * ps_fast_link - Ethernet and its tags.  On true, 28 bytes follow v->net.
+ * ps_fast_link - Ethernet and its tags.
  *
- * 28 is an IPv4 header and a UDP header, and an ARP packet: what a shorter
+ * 28 bytes follow it then, which is checked here and not again.  That
+ * is an IPv4 header and a UDP header, and an ARP packet: what a shorter
  * packet can still be asked is for the exact parser.
  */
-static __always_inline bool ps_fast_link(struct xdp_md *ctx, struct ps_view *v)
+static __always_inline struct ps_fast_net ps_fast_link(struct ps_bounds b, struct ps_view *v)
 {
-	void *data = ps_data(ctx), *end = ps_data_end(ctx);
-	__u32 net = 14, type;
+	void *data = b.data, *end = b.end;
+	__u32 net = 14;
+	__be16 type;
+	const struct ps_fast_net gave_up = {};
 
 	if (data + 14 + 28 > end)
-		return false;
-	type = ps_be16(data + 12);
-	ps_set_tag(v->tpid[0], type);
-	if (unlikely(ps_is_tag(type))) {
+		return gave_up;
+	type = *(__be16 *)(data + 12);
+	ps_set_tag(v->tpid[0], ps_ntohs(type));
+	if (unlikely(type != ps_htons(0x0800) && type != ps_htons(0x86dd) && ps_is_raw_tag(type))) {
 		if (data + 18 + 28 > end)
-			return false;
-		type = ps_be16(data + 16);
+			return gave_up;
+		type = *(__be16 *)(data + 16);
 		ps_set_tag(v->tci[0], ps_be16(data + 14));
-		ps_set_tag(v->tpid[1], type);
+		ps_set_tag(v->tpid[1], ps_ntohs(type));
 		net = 18;
-		if (ps_is_tag(type)) {
+		if (ps_is_raw_tag(type)) {
 			if (data + 22 + 28 > end)
-				return false;
-			type = ps_be16(data + 20);
+				return gave_up;
+			type = *(__be16 *)(data + 20);
 			ps_set_tag(v->tci[1], ps_be16(data + 18));
-			ps_set_tag(v->tpid[2], type);
+			ps_set_tag(v->tpid[2], ps_ntohs(type));
 			net = 22;
-			if (ps_is_tag(type))
-				return false;
+			if (ps_is_raw_tag(type))
+				return gave_up;
 		}
 	}
 	v->frame = 0;
 	v->net = net;
-	v->eth_type = type;
+	v->eth_type = ps_ntohs(type);
 	ps_set(v, eth_dst, ps_be64(data) >> 16);
 	ps_set(v, eth_src, ps_be64(data + 4) & 0xffffffffffffULL);
-	return true;
+	return (struct ps_fast_net){ net, type };
 }
 
 static __always_inline void ps_fast_ports(struct ps_view *v, void *at)
@@ -67,13 +91,13 @@ static __always_inline void ps_fast_ports(struct ps_view *v, void *at)
 	ps_set(v, dport, ps_be16(at + 2));
 }
 
-/* ps_fast_udp - `room` is what the IP header promises from `at` on. */
-static __always_inline bool ps_fast_udp(struct ps_view *v, void *at, __u32 room)
+/* ps_fast_udp - `total` is what the IP header promises, `header` bytes before `at` included. */
+static __always_inline bool ps_fast_udp(struct ps_view *v, void *at, __u32 header, __u32 total)
 {
 	if (PS_DEPTH >= PS_TRANSPORT) {
 		__u32 len = ps_be16(at + 4);
 
-		if (len < 8 || len > room)
+		if (len < 8 || header + len > total)
 			return false;
 	}
 	if (PS_GENEVE && *(__be16 *)(at + 2) == ps_htons(6081))
@@ -85,14 +109,14 @@ static __always_inline bool ps_fast_udp(struct ps_view *v, void *at, __u32 room)
 	return true;
 }
 
-static __always_inline bool ps_fast_tcp(struct xdp_md *ctx, struct ps_view *v, void *at, __u32 room)
+static __always_inline bool ps_fast_tcp(void *end, struct ps_view *v, void *at, __u32 header, __u32 total)
 {
-	if (at + 20 > ps_data_end(ctx))
+	if (at + 20 > end)
 		return false;
 	if (PS_DEPTH >= PS_TRANSPORT) {
-		__u32 header = *(__u8 *)(at + 12) >> 4 << 2;
+		__u32 length = *(__u8 *)(at + 12) >> 4 << 2;
 
-		if (header < 20 || header > room)
+		if (length < 20 || header + length > total)
 			return false;
 	}
 	ps_fast_ports(v, at);
@@ -105,15 +129,15 @@ static __always_inline bool ps_fast_tcp(struct xdp_md *ctx, struct ps_view *v, v
 	return true;
 }
 
-static __always_inline bool ps_fast_ipv4_transport(struct xdp_md *ctx, struct ps_view *v, void *ip, __u32 total)
+static __always_inline bool ps_fast_ipv4_transport(void *end, struct ps_view *v, void *ip, __u32 total)
 {
 	__u32 proto = *(__u8 *)(ip + 9);
 	void *at = ip + 20;
 
 	if (proto == 17)
-		return ps_fast_udp(v, at, total - 20);
+		return ps_fast_udp(v, at, 20, total);
 	if (proto == 6)
-		return ps_fast_tcp(ctx, v, at, total - 20);
+		return ps_fast_tcp(end, v, at, 20, total);
 	/* 12 bytes are the longest fixed header among the rest, SCTP's. */
 	if (PS_DEPTH >= PS_TRANSPORT && total < 32)
 		return false;
@@ -126,24 +150,27 @@ static __always_inline bool ps_fast_ipv4_transport(struct xdp_md *ctx, struct ps
 	return true;
 }
 
-static __always_inline bool ps_fast_ipv4(struct xdp_md *ctx, struct ps_view *v)
+static __always_inline bool ps_fast_ipv4(struct ps_bounds b, struct ps_view *v, __u32 net)
 {
-	void *data = ps_data(ctx), *ip = data + v->net;
-	__u32 linear = ps_data_end(ctx) - data, total, word;
+	void *ip = b.data + net;
+	__u32 total = ps_be16(ip + 2), word = ps_be16(ip + 6), proto;
 
-	if (ip + 28 > ps_data_end(ctx))
+	/* Version 4, ihl 5, no fragment: two fields eight bytes apart in one compare. */
+	if ((*(__be64 *)ip & ps_htonll(0xff00000000003fffULL)) != ps_htonll(0x4500000000000000ULL))
 		return false;
-	word = ps_be16(ip + 6);
-	total = ps_be16(ip + 2);
-	if (*(__u8 *)ip != 0x45 || (word & 0x3fff) || total < 20 || v->net + total > linear)
+	if (net + total > b.linear)
 		return false;
-	v->trans = v->net + 20;
-	v->proto = *(__u8 *)(ip + 9);
-	if (PS_WANT_chain_proto && v->proto == 51)
+	/* A transport header that fits says as much. */
+	if (PS_DEPTH < PS_TRANSPORT && total < 20)
 		return false;
+	v->trans = net + 20;
+	proto = *(__u8 *)(ip + 9);
+	if (PS_WANT_chain_proto && proto == 51)
+		return false;
+	v->proto = proto;
 	v->frag = 0;
-	ps_set(v, ip_proto, v->proto);
-	ps_set(v, chain_proto, v->proto);
+	ps_set(v, ip_proto, proto);
+	ps_set(v, chain_proto, proto);
 	ps_set(v, ttl, *(__u8 *)(ip + 8));
 	ps_set(v, dscp, *(__u8 *)(ip + 1) >> 2);
 	ps_set(v, ecn, *(__u8 *)(ip + 1) & 3);
@@ -155,7 +182,7 @@ static __always_inline bool ps_fast_ipv4(struct xdp_md *ctx, struct ps_view *v)
 	ps_set(v, ip_dst, ps_be32(ip + 16));
 	ps_set(v, addr_src, ps_be32(ip + 12));
 	ps_set(v, addr_dst, ps_be32(ip + 16));
-	return PS_LEVEL < PS_TRANSPORT || ps_fast_ipv4_transport(ctx, v, ip, total);
+	return PS_LEVEL < PS_TRANSPORT || ps_fast_ipv4_transport(b.end, v, ip, total);
 }
 
 static __always_inline void ps_fast_ip6_address(struct ps_ip6 *a, void *at)
@@ -165,15 +192,15 @@ static __always_inline void ps_fast_ip6_address(struct ps_ip6 *a, void *at)
 	a->present = 1;
 }
 
-static __always_inline bool ps_fast_ipv6_transport(struct xdp_md *ctx, struct ps_view *v, void *ip, __u32 payload)
+static __always_inline bool ps_fast_ipv6_transport(void *end, struct ps_view *v, void *ip, __u32 payload)
 {
 	__u32 nh = *(__u8 *)(ip + 6);
 	void *at = ip + 40;
 
 	if (nh == 17)
-		return ps_fast_udp(v, at, payload);
+		return ps_fast_udp(v, at, 0, payload);
 	if (nh == 6)
-		return ps_fast_tcp(ctx, v, at, payload);
+		return ps_fast_tcp(end, v, at, 0, payload);
 	if (PS_DEPTH >= PS_TRANSPORT && payload < 12)
 		return false;
 	if (nh == 132)
@@ -185,19 +212,19 @@ static __always_inline bool ps_fast_ipv6_transport(struct xdp_md *ctx, struct ps
 	return true;
 }
 
-static __always_inline bool ps_fast_ipv6(struct xdp_md *ctx, struct ps_view *v)
+static __always_inline bool ps_fast_ipv6(struct ps_bounds b, struct ps_view *v, __u32 net)
 {
-	void *data = ps_data(ctx), *ip = data + v->net;
-	__u32 linear = ps_data_end(ctx) - data, payload, nh, word;
+	void *ip = b.data + net;
+	__u32 payload, nh, word;
 
-	if (ip + 48 > ps_data_end(ctx))
+	if (ip + 48 > b.end)
 		return false;
 	word = ps_be32(ip);
 	payload = ps_be16(ip + 4);
 	nh = *(__u8 *)(ip + 6);
-	if (word >> 28 != 6 || !payload || v->net + 40 + payload > linear || ps_is_extension(nh))
+	if (word >> 28 != 6 || !payload || net + 40 + payload > b.linear || ps_is_extension(nh))
 		return false;
-	v->trans = v->net + 40;
+	v->trans = net + 40;
 	v->proto = nh;
 	v->frag = 0;
 	ps_set(v, ip6_proto, nh);
@@ -211,7 +238,7 @@ static __always_inline bool ps_fast_ipv6(struct xdp_md *ctx, struct ps_view *v)
 		ps_fast_ip6_address(&v->ip6_src, ip + 8);
 	if (PS_WANT_ip6_dst)
 		ps_fast_ip6_address(&v->ip6_dst, ip + 24);
-	return PS_LEVEL < PS_TRANSPORT || ps_fast_ipv6_transport(ctx, v, ip, payload);
+	return PS_LEVEL < PS_TRANSPORT || ps_fast_ipv6_transport(b.end, v, ip, payload);
 }
 
 #endif

@@ -388,12 +388,13 @@ static __always_inline __u32 ps_judge(struct xdp_md *ctx, struct ps_view *v, __u
 __noinline int ps_headers(struct xdp_md *ctx, __u32 number, __u32 link)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
-	struct ps_view *v;
+	struct ps_view *v = ps_view_of(scratch, number);
 	__u32 odd = 0, end;
 
-	if (!scratch || number >= PS_SCOPES)
+	ps_keep(ctx);
+	ps_keep(link);
+	if (!scratch || !v)
 		return 0;
-	v = &scratch->s[number];
 	end = scratch->len;
 	if (PS_LEVEL >= PS_NETWORK && v->net != PS_ABSENT) {
 		if (v->eth_type == 0x0800)
@@ -414,13 +415,14 @@ __noinline int ps_headers(struct xdp_md *ctx, __u32 number, __u32 link)
 __noinline int ps_ethernet(struct xdp_md *ctx, __u32 number)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
+	struct ps_view *v = ps_view_of(scratch, number);
 	__u32 odd = 0;
 
-	if (!scratch || number >= PS_SCOPES)
+	if (!scratch || !v)
 		return 0;
-	ps_link(ctx, &scratch->s[number], &odd, scratch->len);
+	ps_link(ctx, v, &odd, scratch->len);
 	if (PS_WANT_vlan)
-		ps_tags(ctx, &scratch->s[number]);
+		ps_tags(ctx, v);
 	ps_headers(ctx, number, odd);
 	return 0;
 }

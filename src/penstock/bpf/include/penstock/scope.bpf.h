@@ -15,19 +15,18 @@
 __noinline int ps_behind_mpls(struct xdp_md *ctx, __u32 parent, __u32 child, __u32 nested)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
-	struct ps_view *p, *c;
+	struct ps_view *p = ps_view_of(scratch, parent), *c = ps_view_of(scratch, child);
 	__u64 bottom, first;
 
-	if (!scratch || parent >= PS_SCOPES || child >= PS_SCOPES)
+	if (!p || !c)
 		return 0;
-	p = &scratch->s[parent];
-	c = &scratch->s[child];
 	ps_clear(c);
 	if (p->net == PS_ABSENT)
 		return 0;
 	bottom = ps_read8(ctx, p->net - 2);
 	if (nested ? (bottom & 1) : p->eth_type != 0x8847)
 		return 0;
+	c->exists = 1;
 	c->frame = p->frame;
 	c->net = p->net + 4;
 	ps_set(c, eth_dst, p->eth_dst);
@@ -62,16 +61,15 @@ static __always_inline __u32 ps_ppp_type(__u32 protocol)
 __noinline int ps_behind_pppoe(struct xdp_md *ctx, __u32 parent, __u32 child)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
-	struct ps_view *p, *c;
+	struct ps_view *p = ps_view_of(scratch, parent), *c = ps_view_of(scratch, child);
 	__u64 protocol;
 
-	if (!scratch || parent >= PS_SCOPES || child >= PS_SCOPES)
+	if (!p || !c)
 		return 0;
-	p = &scratch->s[parent];
-	c = &scratch->s[child];
 	ps_clear(c);
 	if (p->net == PS_ABSENT || p->eth_type != 0x8864)
 		return 0;
+	c->exists = 1;
 	c->frame = p->net + 6;
 	c->net = p->net + 8;
 	protocol = ps_read16(ctx, c->frame);
@@ -83,21 +81,22 @@ __noinline int ps_behind_pppoe(struct xdp_md *ctx, __u32 parent, __u32 child)
 __noinline int ps_behind_geneve(struct xdp_md *ctx, __u32 parent, __u32 child)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
-	struct ps_view *p, *c;
+	struct ps_view *p = ps_view_of(scratch, parent), *c = ps_view_of(scratch, child);
 	__u64 first, type;
 	__u32 at, inner;
 
-	if (!scratch || parent >= PS_SCOPES || child >= PS_SCOPES)
+	if (!p || !c)
 		return 0;
-	p = &scratch->s[parent];
-	c = &scratch->s[child];
 	ps_clear(c);
 	at = p->trans;
 	if (at == PS_ABSENT || p->proto != 17 || ps_read16(ctx, at + 2) != 6081)
 		return 0;
 	first = ps_read8(ctx, at + 8);
 	type = ps_read16(ctx, at + 10);
-	if (first & 0xc0 || !ps_there(type))
+	if (first & 0xc0)
+		return 0;
+	c->exists = 1;
+	if (!ps_there(type))
 		return 0;
 	inner = at + 16 + (first & 0x3f) * 4;
 	if (type == 0x6558) {

@@ -11,10 +11,10 @@
 
 #include <penstock/cursor.bpf.h>
 
-/* ps_term - a field of at most 16 bits as a term. */
+/* ps_term - a field of less than 32 bits as a term. */
 static __always_inline __u64 ps_term(__u32 field)
 {
-	return field > 0xffff ? PS_ABSENT64 : field;
+	return field == PS_ABSENT ? PS_ABSENT64 : field;
 }
 
 #define PS_BINARY(name, defined, expression) \

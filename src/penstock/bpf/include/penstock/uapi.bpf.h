@@ -30,6 +30,12 @@ typedef __u64 __be64;
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
+/*
+ * ps_keep - a use of an argument.  clang passes garbage for an argument that a
+ * function does not use, and the verifier refuses the call.
+ */
+#define ps_keep(x) asm volatile("" : : "r"(x))
+
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define ps_htons(x) __builtin_bswap16(x)
 #define ps_htonl(x) __builtin_bswap32(x)

@@ -29,7 +29,7 @@ struct {
  * Plain additions: a per-CPU element has no other writer while an XDP program
  * runs, since it runs in softirq context and is not preempted there.
  */
-static __always_inline void ps_count(__u32 slot, __u32 bytes)
+static __always_inline void ps_count(__u32 slot, __u64 bytes)
 {
 	struct ps_counter *c = bpf_map_lookup_elem(&ps_counters, &slot);
 
@@ -95,23 +95,23 @@ static __always_inline void ps_record_decision(__u32 slot)
 }
 
 /* ps_length - the frame's length on the wire: its own, or what the probe says it was before a capture cut it. */
-static __always_inline __u32 ps_length(struct xdp_md *ctx)
+static __always_inline __u64 ps_length(struct xdp_md *ctx, __u64 linear)
 {
 	struct ps_probe *probe = ps_probe_area();
-	__u32 length = ps_wire_length(ctx);
+	__u64 length = ps_wire_length(ctx, linear);
 
 	return probe && probe->wire_length > length ? probe->wire_length : length;
 }
 
 /* ps_hit - a rule that does not decide has matched. */
-static __always_inline void ps_hit(__u32 slot, __u32 bytes)
+static __always_inline void ps_hit(__u32 slot, __u64 bytes)
 {
 	ps_count(slot, bytes);
 	ps_record_hit(slot);
 }
 
 /* ps_finish - count the decision; gives the hook's action code. */
-static __always_inline int ps_finish(__u32 decision, __u32 bytes)
+static __always_inline int ps_finish(__u32 decision, __u64 bytes)
 {
 	ps_count(decision >> 2, bytes);
 	ps_record_decision(decision >> 2);

@@ -17,7 +17,7 @@
 
 #include <penstock/uapi.bpf.h>
 
-#define PS_ABSENT 0xffffffffU	/* of fields of at most 16 bits, and of positions */
+#define PS_ABSENT 0xffffffffU	/* of fields of at most 20 bits, and of positions */
 #define PS_ABSENT64 (~0ULL)	/* of fields of 32 and 48 bits, and of terms */
 
 /* PS_LEVEL and PS_DEPTH: how deep headers are parsed, how deep they are judged. */
@@ -40,6 +40,7 @@ struct ps_ip6 {
 struct ps_view {
 	/* Offsets from the start of the packet, or PS_ABSENT. */
 	__u32 frame, net, trans;
+	__u32 exists;	/* whether the packet has such a scope at all */
 	__u32 tags;
 	/* tpid[k]: the 16 bits where tag k's type would be; tci[k]: the tag's own 16 bits. */
 	__u32 tpid[PS_TAGS], tci[PS_TAGS];
@@ -79,6 +80,16 @@ static __always_inline struct ps_scratch *ps_scratch_area(void)
 	return bpf_map_lookup_elem(&ps_scratch, &zero);
 }
 
+/* ps_view_of - the view of scope `number`, or null. */
+static __always_inline struct ps_view *ps_view_of(struct ps_scratch *scratch, __u64 number)
+{
+	/* Or clang checks the number's 32-bit half and adds the whole, and the verifier sees no check. */
+	asm volatile("" : "+r"(number));
+	if (!scratch || number >= PS_SCOPES)
+		return (void *)0;
+	return &scratch->s[number];
+}
+
 /* ps_set - store a field that the rules name; the constant PS_WANT_ drops the rest. */
 #define ps_set(v, name, value) \
 	do { \
@@ -97,6 +108,7 @@ static __always_inline void ps_clear(struct ps_view *v)
 {
 	v->frame = v->net = v->trans = PS_ABSENT;
 	v->tags = 0;
+	v->exists = 0;
 	if (PS_WANT_vlan) {
 		for (int k = 0; k < PS_TAGS; k++)
 			v->tpid[k] = v->tci[k] = PS_ABSENT;

@@ -1,0 +1,92 @@
+"""`penstock build FILE`: compile a policy, or show a stage on the way."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from penstock.cli import output
+from penstock.cli.diagnostics import show_diagnostics
+from penstock.cli.policy_file import STDIN, read_policy
+from penstock.compiler.lang.source import Source
+from penstock.errors import PenstockError
+
+
+@click.command("build")
+@click.argument("file")
+@click.option("-o", "--output", "target", metavar="PATH", help="Where to write; - is standard output.")
+@click.option(
+    "--emit",
+    type=click.Choice(["ast", "ir", "c", "object"]),
+    default="object",
+    show_default=True,
+    help="Which stage: syntax, meaning, generated C, object file.",
+)
+@click.option("--filter", "filter_name", metavar="NAME", help="Which filter, when the policy has several.")
+def command(file: str, target: str | None, emit: str, filter_name: str | None) -> None:
+    """Compile a policy to an object file that `penstock apply` takes on hosts without a compiler.
+
+    Needs no privilege.  The same policy and clang give the same bytes.
+    """
+    source = read_policy(file)
+    if emit != "object":
+        _write_text(_stage(source, emit, filter_name), target)
+        return
+    from penstock.pipeline.policy import load_policy
+
+    policy = load_policy(source.text, name=source.name, filter=filter_name)
+    show_diagnostics(policy.warnings)
+    _write_object(policy.to_bytes(), target or _default_target(file, policy.name))
+
+
+def _stage(source: Source, emit: str, filter_name: str | None) -> str:
+    """The printed form of a stage."""
+    from penstock.compiler.lang.parser import parse_policy
+
+    if emit == "ast":
+        from penstock.compiler.lang.dump import dump as dump_policy
+
+        return dump_policy(parse_policy(source))
+    from penstock.pipeline.policy import rule_set_of
+
+    rules = rule_set_of(source.text, name=source.name, filter=filter_name)
+    if emit == "ir":
+        from penstock.compiler.ir.dump import dump
+
+        return dump(rules)
+    from penstock.compiler.codegen.emit import emit as emit_c
+
+    return emit_c(rules).text
+
+
+def _default_target(file: str, name: str) -> str:
+    return f"{name}.pso" if file == STDIN else str(Path(file).with_suffix(".pso"))
+
+
+def _write_text(text: str, target: str | None) -> None:
+    whole = text if text.endswith("\n") else text + "\n"
+    if target in (None, STDIN):
+        output.text(whole)
+    else:
+        _write(whole.encode(), str(target))
+
+
+def _write_object(data: bytes, target: str) -> None:
+    if target != STDIN:
+        _write(data, target)
+        output.note(f"{target}: {len(data)} bytes")
+    elif sys.stdout.isatty():
+        raise PenstockError(
+            "an object file is not for a terminal", hint="redirect it, or name a file with -o"
+        )
+    else:
+        output.raw(data)
+
+
+def _write(data: bytes, target: str) -> None:
+    try:
+        Path(target).write_bytes(data)
+    except OSError as error:
+        raise PenstockError(f"{target} cannot be written: {error.strerror}") from error

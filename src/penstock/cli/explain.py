@@ -1,0 +1,133 @@
+"""`penstock explain FILE PACKET`: which rule decides a packet, and why no rule before it did."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from penstock.cli import output
+from penstock.cli.options import json_option
+from penstock.cli.policy_file import read_policy
+from penstock.compiler.ir.ops import FIRST_RULE_SLOT
+from penstock.errors import PenstockError
+
+if TYPE_CHECKING:
+    from penstock.compiler.ir.ops import Rule, RuleSet
+    from penstock.compiler.ir.explain import Explanation
+
+
+@click.command("explain")
+@click.argument("file")
+@click.argument("packet", required=False)
+@click.option("--hex", "hex_text", metavar="BYTES", help="The frame as hex digits.")
+@click.option("--pcap", metavar="CAPTURE", help="The frame is in this capture …")
+@click.option(
+    "--packet", "number", type=click.IntRange(1), metavar="N", help="… and has this number, from 1."
+)
+@click.option("--filter", "filter_name", metavar="NAME", help="Which filter, when the policy has several.")
+@json_option
+def command(
+    file: str,
+    packet: str | None,
+    hex_text: str | None,
+    pcap: str | None,
+    number: int | None,
+    filter_name: str | None,
+    as_json: bool,
+) -> None:
+    """Say which rule of the policy FILE decides a packet, and for every rule before it what did not hold.
+
+    PACKET is written as layers: 'IPv4(src="1.2.3.4")/UDP(dport=53)'.
+    """
+    from penstock.compiler.ir.explain import explain
+    from penstock.pipeline.policy import rule_set_of
+
+    data, wire_length = _frame(packet, hex_text, pcap, number)
+    source = read_policy(file)
+    rules = rule_set_of(source.text, name=source.name, filter=filter_name)
+    found = explain(rules, data, wire_length)
+    if as_json:
+        output.record("penstock.explain/1", _record(rules, found, data, wire_length))
+        return
+    for line in _lines(rules, found):
+        output.answer(line)
+
+
+def _frame(
+    packet: str | None, hex_text: str | None, pcap: str | None, number: int | None
+) -> tuple[bytes, int]:
+    given = [value for value in (packet, hex_text, pcap) if value is not None]
+    if len(given) != 1 or (number is not None and pcap is None):
+        raise click.UsageError("give one packet: PACKET, --hex BYTES, or --pcap CAPTURE --packet N")
+    if pcap is not None:
+        from penstock.engine.trials import frame_of_capture
+
+        return frame_of_capture(pcap, number or 1)
+    data = _built(packet) if packet is not None else _from_hex(hex_text or "")
+    return data, len(data)
+
+
+def _built(text: str) -> bytes:
+    from penstock.model.packet import build_packet, parse_packet
+
+    return build_packet(parse_packet(text))
+
+
+def _from_hex(text: str) -> bytes:
+    digits = "".join(text.replace(":", " ").split()).removeprefix("0x")
+    try:
+        return bytes.fromhex(digits)
+    except ValueError as error:
+        raise PenstockError(
+            "--hex takes an even number of hex digits", hint="--hex 'ffff ffff ffff …'"
+        ) from error
+
+
+def _lines(rules: RuleSet, found: Explanation) -> list[str]:
+    from penstock.engine.trials import decider_name
+
+    outcome = found.outcome
+    odd = ", ".join(condition.word for condition in sorted(outcome.conditions))
+    lines = [f"odd packet: {odd}"] if odd else []
+    lines += [
+        f"{rules.source.name}:{tried.rule.line}  {tried.rule.name}: {tried.rule.action.value}  "
+        + (tried.reason if tried.matched else f"no: {tried.reason}")
+        for tried in found.rules
+    ]
+    decider = deciding_rule(rules, found)
+    place = f"{rules.source.name}:{decider.line}  " if decider else ""
+    verdict = output.verdict_word(outcome.verdict.value)
+    return [*lines, f"{place}{verdict} by {decider_name(outcome, rules)}"]
+
+
+def deciding_rule(rules: RuleSet, found: Explanation) -> Rule | None:
+    """The rule that decided; None if the default or a condition did."""
+    at = found.outcome.slot - FIRST_RULE_SLOT
+    return rules.rules[at] if at >= 0 else None
+
+
+def _record(rules: RuleSet, found: Explanation, data: bytes, wire_length: int) -> dict[str, object]:
+    from penstock.engine.trials import decider_name
+
+    tried = [
+        {
+            "rule": one.rule.name,
+            "line": one.rule.line,
+            "action": one.rule.action.value,
+            "matched": one.matched,
+            "reason": one.reason,
+        }
+        for one in found.rules
+    ]
+    decider = deciding_rule(rules, found)
+    return {
+        "policy": rules.name,
+        "frame": data.hex(),
+        "wire_length": wire_length,
+        "verdict": found.outcome.verdict.value,
+        "decided_by": decider_name(found.outcome, rules),
+        "line": decider.line if decider else None,
+        "conditions": [condition.word for condition in sorted(found.outcome.conditions)],
+        "rules_before": tried,
+    }

@@ -1,0 +1,238 @@
+"""Rules in order, as C statements, cut into functions that the verifier can take.
+
+The verifier remembers what a failed compare says about a register, so in one
+long function that keeps a field in a register every rule adds states to all
+rules behind it: a plain chain of 100 rules is refused.  A few rules are printed
+as one inline function all the same, being the fastest; more than that as
+*blocks*: global functions of bounded size, which the verifier checks one by one
+and whose result it takes for unknown.  Verifying is then linear in the rules.
+(Reading the field from memory for each test verifies in linear time as well, but
+costs a packet half as much again: clang cannot join tests of one field.)
+
+A statement per rule, behind a #line that names the policy's line:
+
+    #line 7 "edge.policy"
+        if (s[0].udp_dport == 0x35U)
+                return PS_DECISION(6, 1);
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from penstock.compiler.codegen.predicate import CHAIN, TREE, Printer
+from penstock.compiler.codegen.writer import comment, indented, line_directive
+from penstock.compiler.ir.ops import (
+    FIRST_RULE_SLOT,
+    All,
+    Always,
+    Any,
+    Binary,
+    Compare,
+    FieldTerm,
+    HeaderWalked,
+    Literal32,
+    Negation,
+    Predicate,
+    Read,
+    Rule,
+    RuleSet,
+    Term,
+    Within,
+)
+from penstock.errors import LimitError
+from penstock.model.hook import TRAITS
+from penstock.model.verdict import Verdict
+
+#: Rule sets of up to this cost are inlined, if they read few enough fields to stay in registers and a
+#: stack of 512 bytes; a block holds rules up to the second one.
+INLINE_COST, BLOCK_COST = 128, 128
+INLINE_WORDS = 24
+#: The kernel takes 256 functions in a program; the parser's and the searches' are among them.
+MAX_BLOCKS = 240
+#: One rule's cost beyond which its function has more jumps than the verifier follows (8192), or a jump is too far.
+MAX_RULE_COST = 2048
+
+
+#: What follows the rules is no line of the policy.
+_GENERATED = line_directive(1, "generated")
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedRule:
+    """A rule and its counter's slot."""
+
+    slot: int
+    rule: Rule
+
+
+def numbered(rule_set: RuleSet) -> list[NumberedRule]:
+    """The rules with their slots, without those behind a rule that matches every packet."""
+    found: list[NumberedRule] = []
+    for slot, rule in enumerate(rule_set.rules, FIRST_RULE_SLOT):
+        found.append(NumberedRule(slot, rule))
+        if rule.decides and rule.condition == Always(True) and rule.until_ns is None:
+            break
+    return found
+
+
+def cost(node: Predicate | Term) -> int:
+    """About how many compares a predicate is in C."""
+    match node:
+        case Always() | Literal32() | FieldTerm():
+            return 0
+        case HeaderWalked():
+            return 1
+        case Within(ref, values):
+            return _list_cost(len(values.intervals), wide=ref.field.bits == 128)
+        case Read(_, offset):
+            return 4 + cost(offset)
+        case Compare(_, left, right) | Binary(_, left, right):
+            return 1 + cost(left) + cost(right)
+        case Negation(operand):
+            return cost(operand)
+        case All(operands) | Any(operands):
+            return sum(cost(operand) for operand in operands)
+
+
+def _list_cost(intervals: int, *, wide: bool) -> int:
+    if intervals > (CHAIN if wide else TREE):
+        return 4
+    return intervals * (4 if wide else 1)
+
+
+def rule_cost(rule: Rule) -> int:
+    return 1 + cost(rule.condition)
+
+
+def blocks_of(rules: Sequence[NumberedRule]) -> list[list[NumberedRule]]:
+    """The rules in order, cut where a block is full.
+
+    Raises:
+        LimitError: naming the rule that does not fit any more.
+    """
+    blocks: list[list[NumberedRule]] = []
+    used = BLOCK_COST
+    for item in rules:
+        price = rule_cost(item.rule)
+        if price > MAX_RULE_COST:
+            raise _too_long(item.rule, price)
+        if used + price > BLOCK_COST:
+            if len(blocks) == MAX_BLOCKS:
+                raise _too_many(item, len(rules))
+            blocks.append([])
+            used = 0
+        blocks[-1].append(item)
+        used += price
+    return blocks
+
+
+def _too_long(rule: Rule, price: int) -> LimitError:
+    return LimitError(
+        f"line {rule.line}: rule {rule.name} makes about {price} comparisons; a rule can make {MAX_RULE_COST}",
+        limit="comparisons per rule",
+        hint="split it into several rules, or put addresses and ports into one `let` list",
+    )
+
+
+def _too_many(item: NumberedRule, total: int) -> LimitError:
+    fit = item.slot - FIRST_RULE_SLOT
+    return LimitError(
+        f"line {item.rule.line}: rule {item.rule.name} is one too many: of {total} rules the first {fit} fill the "
+        f"{MAX_BLOCKS} functions of about {BLOCK_COST} comparisons that one program can have",
+        limit="rules per filter",
+        hint="put addresses and ports of rules with the same action into one `let` list",
+    )
+
+
+# ── statements ───────────────────────────────────────────────────────────────
+
+
+def rule_lines(item: NumberedRule, rule_set: RuleSet, printer: Printer, source: str) -> Iterator[str]:
+    """The statement of one rule."""
+    rule = item.rule
+    condition = printer.predicate(rule.condition)
+    if rule.until_ns is not None:
+        condition = f"{condition} && bpf_ktime_get_boot_ns() < {rule.until_ns}ULL"
+    yield line_directive(rule.line, source)
+    yield f"\tif ({condition}) {comment(rule.name)}"
+    yield line_directive(rule.line, source)
+    if isinstance(rule.action, Verdict):
+        yield f"\t\treturn PS_DECISION({item.slot}, {TRAITS[rule_set.hook].codes[rule.action]});"
+    else:
+        yield f"\t\tps_hit({item.slot}, {printer.naming.length});"
+
+
+def inline_lines(
+    rules: Sequence[NumberedRule], rule_set: RuleSet, printer: Printer, source: str
+) -> list[str]:
+    """The rules as one function over views wherever they are, and the two ways into it."""
+    body = [line for item in rules for line in rule_lines(item, rule_set, printer, source)]
+    return [
+        "static __always_inline __u32 ps_decide(struct xdp_md *ctx, const struct ps_view *s, __u32 len)",
+        "{",
+        *body,
+        _GENERATED,
+        f"\treturn {_default(rule_set)};",
+        "}",
+        "",
+        "static __always_inline __u32 ps_decide_scratch(struct xdp_md *ctx)",
+        "{",
+        "\tconst struct ps_scratch *scratch = ps_scratch_area();",
+        "",
+        f"\treturn scratch ? ps_decide(ctx, scratch->s, scratch->len) : {_default(rule_set)};",
+        "}",
+    ]
+
+
+def block_lines(
+    blocks: Sequence[Sequence[NumberedRule]], rule_set: RuleSet, printer: Printer, source: str
+) -> list[str]:
+    """A global function for each block, and what calls them in order."""
+    found: list[str] = []
+    for number, block in enumerate(blocks):
+        found += [
+            f"__noinline __u32 ps_rules_{number}(struct xdp_md *ctx)",
+            "{",
+            "\tconst struct ps_scratch *scratch = ps_scratch_area();",
+            "\tconst struct ps_view *s;",
+            "",
+            "\tps_keep(ctx);",
+            "\tif (!scratch)",
+            "\t\treturn 0;",
+            "\ts = scratch->s;",
+            "\tps_keep(s);",
+            *(line for item in block for line in rule_lines(item, rule_set, printer, source)),
+            _GENERATED,
+            "\treturn 0;",
+            "}",
+            "",
+        ]
+    return found + _dispatch(len(blocks), rule_set)
+
+
+def _dispatch(count: int, rule_set: RuleSet) -> list[str]:
+    calls = [
+        line
+        for number in range(count)
+        for line in (f"decision = ps_rules_{number}(ctx);", "if (decision)", "\treturn decision;")
+    ]
+    return [
+        "static __always_inline __u32 ps_decide_scratch(struct xdp_md *ctx)",
+        "{",
+        "\t__u32 decision;",
+        "",
+        *indented(calls),
+        f"\treturn {_default(rule_set)};",
+        "}",
+        "",
+        "static __always_inline __u32 ps_decide(struct xdp_md *ctx, const struct ps_view *s, __u32 len)",
+        "{",
+        "\treturn ps_decide_scratch(ctx);",
+        "}",
+    ]
+
+
+def _default(rule_set: RuleSet) -> str:
+    return f"PS_DECISION(0, {TRAITS[rule_set.hook].codes[rule_set.default]})"

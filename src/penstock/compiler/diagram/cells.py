@@ -1,0 +1,109 @@
+"""Lay out the middle step: the number of an address in each group, and the cells of a group's table.
+
+A table of 5,000 rows and 6,000 columns has few different values in a row, so
+rows are stored as step functions in blocks unless the whole table is small.
+A group that could not become a table is laid out as bit vectors: for every
+axis and class one bit for each box, set where the box allows that class.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from penstock.compiler.diagram import blocks
+from penstock.compiler.diagram.axis import U64
+from penstock.compiler.diagram.blocks import PAGE, Runs
+from penstock.compiler.diagram.boxes import Boxes, Indices
+from penstock.compiler.diagram.build import offsets
+from penstock.compiler.diagram.groups import Group
+from penstock.compiler.diagram.lookups import NewTable, narrow
+from penstock.compiler.diagram.node import Level
+from penstock.compiler.diagram.reduce import rows
+from penstock.compiler.diagram.tables import BlockCells, Cells, DenseCells
+
+DENSE_BYTES = 256 << 10
+LEAST_SHIFT, MOST_SHIFT = 5, 12
+
+
+def numbers(group: Group, at: int) -> Indices:
+    """For every rank of leading axis `at` its row or column in the group (of bit vectors: its class)."""
+    axis = group.boxes.axes[at]
+    if group.rows is None:
+        return bit_classes(group.boxes, at)[1]
+    if group.rows.axis.ref == axis.ref:
+        level = group.rows
+        return rows(level, np.arange(axis.width), slice(0, 1))[0]
+    return group.column_class
+
+
+def cells(group: Group, values: Indices, prefix: str, new: NewTable) -> Cells:
+    """The group's table, with ``values[i]`` where list i stands."""
+    if group.columns is None:
+        return DenseCells(new(f"{prefix}_cells", narrow(values)), 1)
+    row_runs = _row_runs(group.columns, group.column_class, values)
+    count = group.row_count * group.column_count
+    if count * (2 if values.max(initial=0) < 65536 else 4) <= DENSE_BYTES:
+        table = blocks.written_out(row_runs, group.column_count)
+        return DenseCells(new(f"{prefix}_cells", narrow(table.reshape(-1))), group.column_count)
+    return _blocks(row_runs, group.column_count, prefix, new)
+
+
+def _row_runs(columns: Level, column_class: Indices, values: Indices) -> Runs:
+    """The nodes of `columns` as step functions of the column number."""
+    first_rank = np.unique(column_class, return_index=True)[1]
+    place = np.searchsorted(first_rank, columns.start)
+    owner = np.repeat(np.arange(columns.nodes), np.diff(columns.ptr))
+    kept = np.append((place[1:] != place[:-1]) | (owner[1:] != owner[:-1]), True) & (place < len(first_rank))
+    counts = np.bincount(owner[kept], minlength=columns.nodes)
+    return blocks.joined(Runs(offsets(counts), place[kept], values[columns.child[kept]]))
+
+
+def _blocks(row_runs: Runs, column_count: int, prefix: str, new: NewTable) -> BlockCells:
+    wide = int(row_runs.value.max(initial=0)) > 0xFFFF
+    shift = min(_shifts(row_runs, column_count), key=lambda shift: _block_bytes(row_runs, column_count, shift, wide))
+    stride = -(-column_count // (1 << shift))
+    runs = blocks.cut(row_runs, shift, stride)
+    made = blocks.packed(runs, wide)
+    index = np.where(made.crowd >= 0, PAGE | made.crowd, made.entry).astype(np.uint32)
+    pages = blocks.written_out(runs.pick(made.crowded), 1 << shift).reshape(-1)
+    return BlockCells(
+        new(f"{prefix}_index", index),
+        stride,
+        shift,
+        new(f"{prefix}_buckets", made.words),
+        new(f"{prefix}_pages", pages.astype(np.uint32 if wide else np.uint16)),
+        wide,
+    )
+
+
+def _shifts(row_runs: Runs, column_count: int) -> range:
+    """Block sizes worth trying: the one with a run or two a block, and its neighbours."""
+    runs_a_row = max(1.0, len(row_runs.start) / row_runs.segments)
+    middle = int(np.log2(column_count / runs_a_row))
+    return range(min(max(middle - 1, LEAST_SHIFT), MOST_SHIFT), min(max(middle + 2, LEAST_SHIFT + 1), MOST_SHIFT + 1))
+
+
+def _block_bytes(row_runs: Runs, column_count: int, shift: int, wide: bool) -> int:
+    runs = blocks.cut(row_runs, shift, -(-column_count // (1 << shift)))
+    made = blocks.packed(runs, wide)
+    return made.entry.nbytes + made.words.nbytes + len(made.crowded) * ((4 if wide else 2) << shift)
+
+
+# ── bit vectors ──────────────────────────────────────────────────────────────
+
+
+def bit_classes(boxes: Boxes, at: int) -> tuple[U64, Indices]:
+    """(one row of words for each class, the class of every rank): bit i of a row says that box i allows the class."""
+    words = -(-len(boxes) // 64)
+    width = boxes.axes[at].width
+    table = np.zeros((width, words), dtype=np.uint64)
+    step = max(1, (1 << 24) // max(1, len(boxes)))
+    for first in range(0, width, step):
+        rank = np.arange(first, min(width, first + step))[:, None]
+        inside = np.zeros((len(rank), words * 64), dtype=bool)
+        inside[:, : len(boxes)] = (boxes.low[:, at] <= rank) & (rank < boxes.high[:, at])
+        packed = np.packbits(inside, axis=1, bitorder="little")
+        table[first : first + len(rank)] = packed.view(np.uint64)
+    as_one = table.view(np.dtype((np.void, 8 * words))).reshape(-1)
+    _, first_rank, number = np.unique(as_one, return_index=True, return_inverse=True)
+    return table[first_rank], number.astype(np.int64)

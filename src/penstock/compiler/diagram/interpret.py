@@ -1,0 +1,201 @@
+"""Run a classifier's tables on a batch of packets, in numpy: step for step what the emitted C does.
+
+The tables are tested here, against the boxes they were made from, before any
+kernel sees them; what the program in the kernel answers is then compared too.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from penstock.compiler.diagram import blocks
+from penstock.compiler.diagram.axis import Keys, halves, keys_of
+from penstock.compiler.diagram.blocks import BUCKET, NUMBER, PAGE
+from penstock.compiler.diagram.boxes import NO_RULE, Indices, Packets, batch_size
+from penstock.compiler.diagram.tables import (
+    LANES,
+    AnyGroup,
+    BitGroup,
+    BlockCells,
+    Cells,
+    Classifier,
+    DenseCells,
+    DirectLookup,
+    Family,
+    Fold,
+    ListLeaf,
+    Lookup,
+    MatrixLeaf,
+    PrefixLookup,
+    RuleLeaf,
+    SearchLookup,
+    StrideLookup,
+    TableGroup,
+    View,
+    WideLookup,
+    place,
+)
+
+Truths = npt.NDArray[np.bool_]
+"""Whether each opaque predicate (column number - 1) holds for each packet (row)."""
+NOTHING = np.iinfo(np.int64).max
+
+
+def classify(classifier: Classifier, packets: Packets, truths: Truths | None = None) -> Indices:
+    """The rule of each packet, `NO_RULE` where none matches; without `truths` every opaque predicate is false."""
+    count = batch_size(packets)
+    if truths is None:
+        truths = np.zeros((count, 1 << 10), dtype=bool)
+    found = _family(classifier.main, packets, truths, count)
+    if classifier.other is None:
+        return found
+    has = np.zeros(count, dtype=bool)
+    for ref in classifier.distinguishing:
+        has |= packets[ref] != keys_of(ref.field.bits, [1 << ref.field.bits])[0]
+    return np.where(has, _family(classifier.other, packets, truths, count), found)
+
+
+def _family(family: Family, packets: Packets, truths: Truths, count: int) -> Indices:
+    locals_ = [_view(view, packets) for view in family.views]
+    lanes = [look_up(lookup, packets[lookup.ref]) for lookup in family.lanes]
+    x = _fold(family.fold, lanes, count) if family.fold else np.zeros(count, dtype=np.int64)
+    best = np.full(count, NOTHING)
+    for group in family.groups:
+        best = np.minimum(best, _group(family, group, locals_, lanes, x, best, truths))
+    return np.where(best == NOTHING, NO_RULE, best)
+
+
+def look_up(lookup: Lookup, keys: Keys) -> Indices:
+    """The class or rank of each key."""
+    match lookup:
+        case DirectLookup(_, table):
+            return table.data[keys.astype(np.int64)].astype(np.int64)
+        case StrideLookup(_, first, second, third):
+            value = keys.astype(np.int64)
+            middle = first.data[value >> 16].astype(np.int64) << 8 | (value >> 8 & 0xFF)
+            return third.data[second.data[middle].astype(np.int64) << 8 | (value & 0xFF)].astype(np.int64)
+        case PrefixLookup():
+            return _by_prefix(lookup, keys.astype(np.int64))
+        case SearchLookup(_, table, values, _):
+            return values.data[np.searchsorted(table.data, keys, side="right") - 1].astype(np.int64)
+        case WideLookup():
+            return _wide(lookup, keys)
+        case _:
+            assert_never(lookup)
+
+
+def _by_prefix(lookup: PrefixLookup, value: Indices) -> Indices:
+    entry = lookup.first.data[value >> 16]
+    low = value & 0xFFFF
+    crowded = entry >= PAGE
+    place = ((entry[crowded] & NUMBER).astype(np.int64) << 8) + (low[crowded] >> 8)
+    entry[crowded] = lookup.second.data[place]
+    low[crowded] &= 0xFF
+    return blocks.look_up(entry, lookup.buckets.data, lookup.pages.data, low, 8, wide=lookup.wide)
+
+
+def _wide(lookup: WideLookup, keys: Keys) -> Indices:
+    high, low = halves(keys)
+    entry = lookup.entries.data[np.searchsorted(lookup.keys.data, high, side="right") - 1]
+    found = entry.astype(np.int64)
+    listed = np.flatnonzero(entry >= BUCKET)
+    size = 1 << lookup.low_steps
+    base = (entry[listed] & NUMBER).astype(np.int64) * size
+    table = lookup.low_keys.data[base[:, None] + np.arange(size)]
+    at = (table <= low[listed][:, None]).sum(axis=1) - 1
+    found[listed] = lookup.low_values.data[base + at]
+    return np.where(keys == keys_of(128, [1 << 128])[0], lookup.absent, found)
+
+
+def _view(view: View, packets: Packets) -> Indices:
+    """The packets' numbers in every group, shape (packets, groups)."""
+    classes = look_up(view.lookup, packets[view.lookup.ref])
+    if view.table is None:
+        return classes[:, None]
+    return view.table.data.view(np.uint16).reshape(-1, view.stride * LANES)[classes].astype(np.int64)
+
+
+def _fold(fold: Fold, lanes: list[Indices], count: int) -> Indices:
+    x = np.zeros(count, dtype=np.int64)
+    for step in fold.steps:
+        x = step.table.data[x * step.width + step.classes.data[lanes[step.lane]]].astype(np.int64)
+    return x
+
+
+def _group(
+    family: Family, group: AnyGroup, locals_: list[Indices], lanes: list[Indices], x: Indices, best: Indices, truths: Truths
+) -> Indices:
+    if isinstance(group, BitGroup):
+        return _bits(group, locals_, lanes, len(x))
+    row = locals_[group.row.view][:, group.row.slot]
+    column = locals_[group.column.view][:, group.column.slot] if group.column else np.zeros_like(row)
+    cell = _cells(group.cells, row, column)
+    match group.leaf:
+        case RuleLeaf():
+            found = cell
+        case MatrixLeaf(table, width):
+            found = table.data[cell * width + x].astype(np.int64)
+        case ListLeaf():
+            found = _scan(family, group, cell, lanes, best, truths)
+        case _:
+            assert_never(group.leaf)
+    return np.where(found == 0, NOTHING, found - 1)
+
+
+def _cells(cells: Cells, row: Indices, column: Indices) -> Indices:
+    match cells:
+        case DenseCells(table, stride):
+            return table.data[row * stride + column].astype(np.int64)
+        case BlockCells():
+            entry = cells.index.data[row * cells.stride + (column >> cells.shift)]
+            low = column & ((1 << cells.shift) - 1)
+            return blocks.look_up(entry, cells.buckets.data, cells.pages.data, low, cells.shift, wide=cells.wide)
+        case _:
+            assert_never(cells)
+
+
+def _scan(
+    family: Family, group: TableGroup, cell: Indices, lanes: list[Indices], best: Indices, truths: Truths
+) -> Indices:
+    assert family.records is not None
+    records = family.records.data.view(np.uint16).reshape(-1, 2, family.words * LANES)
+    low, high = records[:, 0], records[:, 1] & 0x7FFF
+    is_last = low[:, LANES - 1] >= 0x8000
+    rule = (low[:, LANES - 1].astype(np.int64) & 0x7FFF) << 16 | records[:, 1, LANES - 1]
+    found = np.zeros(len(cell), dtype=np.int64)
+    active = np.flatnonzero(cell > 0)
+    record = cell[active]
+    while len(active):
+        fits = np.ones(len(active), dtype=bool)
+        for lane, ranks in enumerate(lanes):
+            word, within = place(lane)
+            at = word * LANES + within
+            fits &= (low[record, at] <= ranks[active]) & (ranks[active] <= high[record, at])
+        if group.opaque and family.predicates is not None:
+            predicate = family.predicates.data[record].astype(np.int64)
+            fits &= (predicate == 0) | truths[active, predicate - 1]
+        found[active[fits]] = rule[record[fits]]
+        goes_on = ~fits & ~is_last[record]
+        active, record = active[goes_on], record[goes_on] + 1
+    return found
+
+
+def _bits(group: BitGroup, locals_: list[Indices], lanes: list[Indices], count: int) -> Indices:
+    found = np.full(count, NOTHING)
+    step = max(1, (1 << 22) // group.words)
+    for first in range(0, count, step):
+        part = slice(first, first + step)
+        common = np.full((len(found[part]), group.words), ~np.uint64(0))
+        for local, table in group.leading:
+            common &= table.data.reshape(-1, group.words)[locals_[local.view][part, local.slot]]
+        for lane, table in group.others:
+            common &= table.data.reshape(-1, group.words)[lanes[lane][part]]
+        bits = np.unpackbits(common.view(np.uint8), axis=1, bitorder="little")
+        at = bits.argmax(axis=1)
+        hit = bits[np.arange(len(bits)), at] != 0
+        rules = group.rules.data[np.minimum(at, len(group.rules.data) - 1)].astype(np.int64) - 1
+        found[part] = np.where(hit, rules, NOTHING)
+    return found

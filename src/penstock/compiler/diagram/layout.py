@@ -1,0 +1,178 @@
+"""Lay a rule set out as tables: what to load, in which order, and every array's contents.
+
+In: boxes.  Out: a `Classifier`, ready for `codegen/tables.py` and for the
+loader, which copies the arrays into the program's global data.  The result is
+exact whatever the boxes are; `Family.notes` says what was chosen and why.
+
+If a policy has rules for IPv4 and for IPv6 addresses, each family gets tables of
+its own, with the rules that can match such packets: a packet pays for one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from penstock.compiler.diagram.boxes import Boxes, Indices
+from penstock.compiler.diagram.build import Budget
+from penstock.compiler.diagram.cells import bit_classes, cells
+from penstock.compiler.diagram.cells import numbers as numbers_of
+from penstock.compiler.diagram.groups import Group, grouped
+from penstock.compiler.diagram.leaves import (
+    MAX_MATRIX_BYTES,
+    FoldedClasses,
+    RecordWriter,
+    empty_lists_as_zero,
+    folded,
+    matrix,
+    rules_of_single_boxes,
+    wants_matrix,
+)
+from penstock.compiler.diagram.lookups import lookup, narrow
+from penstock.compiler.diagram.order import IPV4_ADDRESSES, IPV6_ADDRESSES, axis_order
+from penstock.compiler.diagram.tables import (
+    LANES,
+    AnyGroup,
+    BitGroup,
+    Classifier,
+    Column,
+    Family,
+    Leaf,
+    ListLeaf,
+    Local,
+    Lookup,
+    MatrixLeaf,
+    RuleLeaf,
+    Table,
+    TableGroup,
+    View,
+)
+from penstock.compiler.ir.ops import FieldRef
+
+
+@dataclass(slots=True, eq=False)
+class _Tables:
+    """The arrays so far; lookups of fields that do not lead are shared by both families."""
+
+    made: list[Table] = field(default_factory=list)
+    shared: dict[FieldRef, Lookup] = field(default_factory=dict)
+
+    def new(self, name: str, data: Column) -> Table:
+        table = Table(name, np.ascontiguousarray(data if len(data) else np.zeros(1, dtype=data.dtype)))
+        self.made.append(table)
+        return table
+
+
+def layout(boxes: Boxes, budget: Budget | None = None) -> Classifier:
+    """The boxes as tables."""
+    bounds, tables = budget or Budget(), _Tables()
+    names = {axis.ref.name for axis in boxes.axes}
+    mixed = bool(names & IPV4_ADDRESSES) and bool(names & IPV6_ADDRESSES)
+    if not mixed:
+        main = _family(boxes, "f", bounds, tables)
+        return Classifier(main, None, (), tuple(tables.made))
+    main = _family(without(boxes, IPV6_ADDRESSES), "v4", bounds, tables)
+    other = _family(without(boxes, IPV4_ADDRESSES), "v6", bounds, tables)
+    refs = tuple(axis.ref for axis in boxes.axes if axis.ref.name in IPV6_ADDRESSES)
+    return Classifier(main, other, refs, tuple(tables.made))
+
+
+def without(boxes: Boxes, names: frozenset[str]) -> Boxes:
+    """The boxes that hold packets without any of these fields, over the other axes."""
+    gone = [at for at, axis in enumerate(boxes.axes) if axis.ref.name in names]
+    absent = np.array([boxes.axes[at].width for at in gone], dtype=np.int32)
+    possible = np.flatnonzero((boxes.high[:, gone] == absent).all(axis=1))
+    return boxes.take(possible).over([at for at in range(len(boxes.axes)) if at not in gone])
+
+
+def _family(boxes: Boxes, prefix: str, budget: Budget, tables: _Tables) -> Family:
+    order = axis_order(boxes)
+    choice = grouped(boxes, order, budget)
+    writer = _FamilyWriter(boxes, prefix, order.leading, order.rest, tables)
+    return writer.family(choice.groups, choice.notes)
+
+
+@dataclass(slots=True, eq=False)
+class _FamilyWriter:
+    boxes: Boxes
+    prefix: str
+    leading: tuple[int, ...]
+    rest: tuple[int, ...]
+    tables: _Tables
+
+    def family(self, groups: tuple[Group, ...], notes: tuple[str, ...]) -> Family:
+        lanes = tuple(self._lane(at) for at in self.rest)
+        views = tuple(self._view(at, groups) for at in self.leading)
+        records = RecordWriter(self.boxes, self.rest)
+        fold = self._fold([group for group in groups if self.rest and wants_matrix(group)])
+        made = tuple(
+            self._group(group, slot, records, fold if wants_matrix(group) else None) for slot, group in enumerate(groups)
+        )
+        leaves = [group.leaf for group in made if isinstance(group, TableGroup)]
+        has_lists = any(isinstance(leaf, ListLeaf) for leaf in leaves)
+        stored = records.tables(self.prefix, self.tables.new) if has_lists else (None, None)
+        has_fold = fold is not None and any(isinstance(leaf, MatrixLeaf) for leaf in leaves)
+        return Family(self.prefix, self.boxes, views, lanes, fold.fold if fold and has_fold else None, made, *stored, notes)
+
+    def _lane(self, at: int) -> Lookup:
+        axis = self.boxes.axes[at]
+        if axis.ref not in self.tables.shared:
+            name = f"{axis.ref.name.replace('.', '_')}{axis.ref.index or ''}"
+            self.tables.shared[axis.ref] = lookup(axis, np.arange(axis.width), name, self.tables.new)
+        return self.tables.shared[axis.ref]
+
+    def _view(self, at: int, groups: tuple[Group, ...]) -> View:
+        axis = self.boxes.axes[at]
+        number = np.stack([numbers_of(group, at) for group in groups], axis=1)
+        name = f"{self.prefix}_{axis.ref.name.replace('.', '_')}"
+        if len(groups) == 1:
+            return View(lookup(axis, number[:, 0], name, self.tables.new), None, 0)
+        kept, classes = np.unique(number, axis=0, return_inverse=True)
+        stride = -(-len(groups) // LANES)
+        padded = np.zeros((len(kept), stride * LANES), dtype=np.uint16)
+        padded[:, : len(groups)] = kept
+        table = self.tables.new(f"{name}_view", np.ascontiguousarray(padded).view(np.uint64).reshape(-1))
+        return View(lookup(axis, classes.reshape(-1).astype(np.int64), name, self.tables.new), table, stride)
+
+    def _fold(self, groups: list[Group]) -> FoldedClasses | None:
+        if not groups:
+            return None
+        used = np.unique(np.concatenate([group.origin[group.lists.box] for group in groups]))
+        return folded(self.boxes, used, self.rest, self.prefix, self.tables.new)
+
+    def _group(self, group: Group, slot: int, records: RecordWriter, fold: FoldedClasses | None) -> AnyGroup:
+        prefix = f"{self.prefix}_g{slot}"
+        if group.rows is None:
+            return self._bits(group, slot, prefix)
+        leaf, values = self._leaf(group, records, fold, prefix)
+        made = cells(group, values, prefix, self.tables.new)
+        of = {self.boxes.axes[at].ref: Local(place, slot) for place, at in enumerate(self.leading)}
+        column = of[group.columns.axis.ref] if group.columns else None
+        return TableGroup(of[group.rows.axis.ref], column, made, leaf, group.first_rule, group.is_opaque)
+
+    def _leaf(
+        self, group: Group, records: RecordWriter, fold: FoldedClasses | None, prefix: str
+    ) -> tuple[Leaf, Indices]:
+        """How cells lead to rules, and what the cell of each list holds."""
+        if not self.rest and not group.is_opaque:
+            return RuleLeaf(), rules_of_single_boxes(group)
+        if fold is not None and (group.lists.nodes + 1) * fold.width * 4 <= MAX_MATRIX_BYTES:
+            place = np.full(len(self.boxes), -1, dtype=np.int64)
+            place[fold.boxes] = np.arange(len(fold.boxes))
+            answers = matrix(group, place[group.origin], fold.holds)
+            table = self.tables.new(f"{prefix}_answers", narrow(answers.reshape(-1)))
+            return MatrixLeaf(table, fold.width), empty_lists_as_zero(group.lists)
+        return ListLeaf(group.longest), records.add(group.lists, group.origin)
+
+    def _bits(self, group: Group, slot: int, prefix: str) -> BitGroup:
+        leading, others = [], []
+        for place, at in enumerate(self.leading):
+            name = f"{prefix}_bits{place}"
+            leading.append((Local(place, slot), self.tables.new(name, bit_classes(group.boxes, at)[0].reshape(-1))))
+        for lane, at in enumerate(self.rest):
+            of_class, classes = bit_classes(group.boxes, at)
+            others.append((lane, self.tables.new(f"{prefix}_lane{lane}", of_class[classes].reshape(-1))))
+        words = -(-len(group.boxes) // 64)
+        rules = self.tables.new(f"{prefix}_boxes", (group.boxes.rule + 1).astype(np.uint32))
+        return BitGroup(tuple(leading), tuple(others), rules, words, group.first_rule)

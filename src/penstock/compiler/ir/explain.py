@@ -1,0 +1,206 @@
+"""Why a packet met its verdict: for every rule before the deciding one, the first term that failed.
+
+>>> story = explain(rule_set, frame)              # doctest: +SKIP
+>>> [(miss.rule.name, miss.reason) for miss in story.rules]   # doctest: +SKIP
+[('dns', 'destination port is 54, wanted 53'), ('ping', 'not IPv4: no ICMP')]
+
+A term is one test of one field.  In a conjunction it is the first that is
+false; in a disjunction all are, and the one that came nearest is named: the
+first whose field the packet has.  Under `not` it is the test that was true.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, assert_never
+
+from penstock.compiler.ir.dump import dump_interval, dump_predicate, dump_term, dump_value
+from penstock.compiler.ir.evaluate import evaluate_packet, holds, matches, term_value
+from penstock.compiler.ir.headers import Packet
+from penstock.compiler.ir.ops import (
+    FIRST_RULE_SLOT,
+    All,
+    Always,
+    Any,
+    Compare,
+    FieldRef,
+    HeaderWalked,
+    Negation,
+    Outcome,
+    Predicate,
+    Rule,
+    RuleSet,
+    Within,
+)
+from penstock.model.field import VLAN_TPIDS
+
+if TYPE_CHECKING:
+    from penstock.model.net import IntervalSet
+
+#: More values than this are not listed one by one.
+MAX_SHOWN = 4
+
+_WORDS = {
+    "len": "length", "eth.dst": "destination MAC", "eth.src": "source MAC", "eth.type": "Ethernet type",
+    "addr.src": "source address", "addr.dst": "destination address",
+    "ip.src": "IPv4 source", "ip.dst": "IPv4 destination",
+    "ip6.src": "IPv6 source", "ip6.dst": "IPv6 destination",
+    "proto": "protocol", "ip.proto": "IPv4 protocol", "ip6.proto": "IPv6 protocol", "chain.proto": "protocol",
+    "sport": "source port", "dport": "destination port", "frag.offset": "fragment offset",
+    "tcp.sport": "TCP source port", "tcp.dport": "TCP destination port",
+    "udp.sport": "UDP source port", "udp.dport": "UDP destination port",
+    "vlan.id": "VLAN id", "vlan.tpid": "tag type",
+}  # fmt: skip
+_PROTOCOLS = {
+    1: "ICMP",
+    2: "IGMP",
+    6: "TCP",
+    17: "UDP",
+    47: "GRE",
+    50: "ESP",
+    51: "AH",
+    58: "ICMPv6",
+    132: "SCTP",
+}
+_TYPES = {0x0800: "IPv4", 0x86DD: "IPv6", 0x0806: "ARP", 0x8035: "RARP", 0x8847: "MPLS", 0x8864: "PPPoE"}
+_FRAGMENTS = {0: "not a fragment", 1: "a first fragment", 2: "a later fragment"}
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A rule that did not decide: it `matched` (audit, count), or failed for the `reason`."""
+
+    rule: Rule
+    slot: int
+    matched: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The outcome, and every rule that was tried before the search ended, in order."""
+
+    outcome: Outcome
+    rules: tuple[Passed, ...]
+
+
+def explain(
+    rule_set: RuleSet, frame: bytes, wire_length: int | None = None, now_ns: int | None = None
+) -> Explanation:
+    """What becomes of a frame, and why not something else; arguments as for `evaluate`."""
+    packet = Packet(frame, wire_length)
+    outcome = evaluate_packet(rule_set, packet, now_ns)
+    tried: list[Passed] = []
+    if outcome.slot == 0 or outcome.slot >= FIRST_RULE_SLOT:
+        for slot, rule in enumerate(rule_set.rules, FIRST_RULE_SLOT):
+            if slot == outcome.slot:
+                break
+            tried.append(_passed(rule, slot, packet, now_ns))
+    return Explanation(outcome, tuple(tried))
+
+
+def _passed(rule: Rule, slot: int, packet: Packet, now_ns: int | None) -> Passed:
+    if matches(rule, packet, now_ns):
+        return Passed(rule, slot, matched=True, reason=f"matched; {rule.action.value} does not decide")
+    if holds(rule.condition, packet):
+        return Passed(rule, slot, matched=False, reason="its time is over")
+    return Passed(rule, slot, matched=False, reason=first_failure(rule.condition, packet))
+
+
+def first_failure(predicate: Predicate, packet: Packet) -> str:
+    """The first term for which the predicate is false of the packet, with what the packet had."""
+    return _blame(predicate, packet, wanted=True)[0]
+
+
+#: A sentence, and whether the packet had what was asked about.
+_Blame = tuple[str, bool]
+
+
+def _blame(predicate: Predicate, packet: Packet, *, wanted: bool) -> _Blame:
+    """Why the predicate is not `wanted`, given that it is not."""
+    match predicate:
+        case Negation(operand):
+            return _blame(operand, packet, wanted=not wanted)
+        case All(operands) if wanted:
+            return _blame(next(one for one in operands if not holds(one, packet)), packet, wanted=True)
+        case All(operands):
+            return _blame(operands[-1], packet, wanted=False)
+        case Any(operands) if wanted:
+            blames = [_blame(one, packet, wanted=True) for one in operands]
+            return next((blame for blame in blames if blame[1]), blames[0])
+        case Any(operands):
+            return _blame(next(one for one in operands if holds(one, packet)), packet, wanted=False)
+        case Always():
+            return "it never matches", True
+        case Within(ref, values):
+            return _blame_field(ref, values, packet, wanted=wanted)
+        case Compare():
+            return _blame_comparison(predicate, packet, wanted=wanted)
+        case HeaderWalked(number, _, _):
+            return f"{'no' if wanted else 'has an'} extension header {number}", not wanted
+        case _:
+            assert_never(predicate)
+
+
+def _blame_field(ref: FieldRef, values: IntervalSet, packet: Packet, *, wanted: bool) -> _Blame:
+    found = packet.value(ref)
+    name, inner = _WORDS.get(ref.name, ref.name), " of the inner packet" if ref.scope else ""
+    if found is None:
+        what, _, why = _absence(ref, packet).partition(":")
+        return f"{what}{inner}" + (f":{why}" if why else ""), False
+    if ref.name == "frag":
+        wish = " or ".join(text for value, text in _FRAGMENTS.items() if (value in values) == wanted)
+        return f"it is {_FRAGMENTS[found]}{inner}, wanted {wish}", True
+    if ref.name == "vlan.tpid" and values.size() == len(VLAN_TPIDS):
+        return f"{'no' if wanted else 'has a'} VLAN tag{inner}", True
+    verb = "wanted" if wanted else "wanted anything but"
+    return f"{name}{inner} is {_shown(ref, found)}, {verb} {_listed(ref, values)}", True
+
+
+def _listed(ref: FieldRef, values: IntervalSet) -> str:
+    shown = [
+        _shown(ref, interval[0]) if interval[0] == interval[1] else dump_interval(ref, interval)
+        for interval in values.intervals[:MAX_SHOWN]
+    ]
+    more = len(values.intervals) - len(shown)
+    return " or ".join(shown) + (f" or {more} more" if more else "")
+
+
+def _shown(ref: FieldRef, value: int) -> str:
+    text = dump_value(ref, value)
+    known = _PROTOCOLS if "proto" in ref.name else _TYPES if ref.name == "eth.type" else {}
+    return f"{text} ({known[value]})" if value in known else text
+
+
+def _absence(ref: FieldRef, packet: Packet) -> str:
+    """Why the packet does not have the field."""
+    name = _WORDS.get(ref.name, ref.name)
+    headers = packet.headers(ref.scope)
+    if headers is None:
+        return f"no {ref.scope[-1].upper()} header" if ref.scope else "no header"
+    if ref.name == "eth.type" and ref.scope[-1:] == ("mpls",):
+        return "no IP header directly behind the label"
+    family = ref.name.partition(".")[0]
+    if (family == "ip" and not headers.is_ipv4) or (family == "ip6" and not headers.is_ipv6):
+        return f"no {'IPv4' if family == 'ip' else 'IPv6'} header"
+    if ref.name in ("addr.src", "addr.dst") and not (headers.is_ipv4 or headers.is_arp):
+        return "no IPv4 or ARP header"
+    needed = {"tcp": 6, "udp": 17, "icmp": 1, "icmp6": 58}.get(family)
+    ports = ref.name in ("sport", "dport")
+    if needed is not None and headers.network.proto != needed:
+        return f"no {_PROTOCOLS[needed]} header"
+    if ports and headers.network.proto not in (6, 17, 132):
+        return "no TCP, UDP or SCTP header"
+    if (needed is not None or ports) and headers.network.frag == 2:
+        return f"a later fragment has no {name}"
+    if not (headers.is_ipv4 or headers.is_ipv6) and ref.field.layer > 1:
+        return "no IP header"
+    return f"no {name}: the packet is too short or broken"
+
+
+def _blame_comparison(test: Compare, packet: Packet, *, wanted: bool) -> _Blame:
+    left = term_value(test.left, packet)
+    if left is None or term_value(test.right, packet) is None:
+        return f"{dump_predicate(test)} reads what the packet does not have", False
+    verb = "wanted" if wanted else "not wanted"
+    return f"{dump_term(test.left)} is {left}, {verb} {test.operator} {dump_term(test.right)}", True

@@ -1,0 +1,142 @@
+"""Read the statements of a filter: `default`, `on` and rules.
+
+default drop
+on malformed drop
+dns:  drop  if udp dst port 53
+"""
+
+from __future__ import annotations
+
+import re
+
+from penstock.compiler.lang.ast import ActionWord, Expr, OnCondition, Rule
+from penstock.compiler.lang.cursor import MAX_IDENTIFIER, Cursor
+from penstock.compiler.lang.expression import read_expression
+from penstock.compiler.lang.source import Span
+from penstock.compiler.lang.tokens import TokenStream
+from penstock.compiler.lang.words import ACTIONS, BODY_WORDS, LATER_ACTIONS, later
+from penstock.model.verdict import CONDITION_WORDS, Verdict
+
+_LABEL = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)[ \t]*:")
+_VERDICTS = {"pass": Verdict.PASS, "drop": Verdict.DROP, "bounce": Verdict.BOUNCE}
+
+
+def read_verdict(cursor: Cursor, where: str) -> tuple[Verdict, Span]:
+    """A verdict and its place.
+
+    Raises:
+        SyntaxFault: no verdict comes next.
+    """
+    word = cursor.peek_word()
+    if word in LATER_ACTIONS:
+        raise cursor.faults.fail("PS107", later(word, LATER_ACTIONS[word]), cursor.here())
+    if word not in _VERDICTS:
+        raise cursor.unexpected("`pass`, `drop` or `bounce`", where, known=tuple(_VERDICTS))
+    return _VERDICTS[word], cursor.advance(len(word))
+
+
+def read_default(cursor: Cursor) -> tuple[Verdict, Span]:
+    """`default VERDICT`; the span is that of the statement.
+
+    Raises:
+        SyntaxFault: it is not one.
+    """
+    start = cursor.advance(len("default"))
+    verdict, span = read_verdict(cursor, "behind `default`")
+    _check_end(cursor, "a default")
+    return verdict, start.to(span)
+
+
+def read_condition(cursor: Cursor) -> OnCondition:
+    """`on CONDITION pass|drop|bounce|continue`.
+
+    Raises:
+        SyntaxFault: it is not one.
+    """
+    start = cursor.advance(len("on"))
+    word = cursor.peek_word()
+    if word not in CONDITION_WORDS:
+        listed = ", ".join(CONDITION_WORDS)
+        raise cursor.unexpected(f"a condition ({listed})", known=tuple(CONDITION_WORDS))
+    cursor.advance(len(word))
+    if span := cursor.take_word("continue"):
+        verdict = None
+    else:
+        verdict, span = read_verdict(cursor, "behind a condition, or `continue`")
+    _check_end(cursor, "a condition")
+    return OnCondition(CONDITION_WORDS[word], verdict, start.to(span))
+
+
+def read_rule(cursor: Cursor) -> Rule:
+    """`[LABEL:] ACTION [if EXPRESSION]`.
+
+    Raises:
+        SyntaxFault: it is not one; the cursor is then behind the rule, or before the fault.
+    """
+    label, label_span = _label(cursor)
+    action, action_span = _action(cursor)
+    start = label_span if label else action_span
+    if cursor.at_line_end():
+        return Rule(action, None, label, label_span, start.to(action_span))
+    word = cursor.peek_word()
+    if word in LATER_ACTIONS:
+        raise cursor.faults.fail("PS107", later(word, LATER_ACTIONS[word]), cursor.here())
+    if not cursor.take_word("if"):
+        span = cursor.here()
+        rest = cursor.text[span.start : span.start + 40].split("\n")[0].split("#")[0].strip()
+        hint = f"{action} if {rest}"
+        message = "a rule goes on with `if` and an expression, or ends with its line"
+        raise cursor.faults.fail("PS102", message, span, hint=hint)
+    condition, end = _condition(cursor)
+    return Rule(action, condition, label, label_span, Span(start.start, end))
+
+
+def has_label(cursor: Cursor) -> bool:
+    """Whether a label comes next, of whatever word: `default:` is a rule's label, and a bad one."""
+    cursor.skip_blanks()
+    return _LABEL.match(cursor.text, cursor.at) is not None
+
+
+def _label(cursor: Cursor) -> tuple[str | None, Span]:
+    cursor.skip_blanks()
+    found = _LABEL.match(cursor.text, cursor.at)
+    if not found:
+        return None, Span(cursor.at, cursor.at)
+    span = Span(*found.span(1))
+    cursor.at = found.end()
+    if len(found[1]) > MAX_IDENTIFIER:
+        raise cursor.faults.fail("PS108", f"a label has at most {MAX_IDENTIFIER} characters", span)
+    return found[1], span
+
+
+def _action(cursor: Cursor) -> tuple[ActionWord, Span]:
+    word, span = cursor.peek_word(), cursor.here()
+    if word in LATER_ACTIONS:
+        raise cursor.faults.fail("PS107", later(word, LATER_ACTIONS[word]), span)
+    match word:
+        case "pass" | "drop" | "bounce" | "audit" | "count":
+            return word, cursor.advance(len(word))
+        case _:
+            raise cursor.unexpected("an action (pass, drop, bounce, audit, count)", known=BODY_WORDS)
+
+
+def _condition(cursor: Cursor) -> tuple[Expr, int]:
+    """The expression behind `if`, and the offset of its end."""
+    lexed = cursor.lexed()
+    stream = TokenStream(lexed.tokens, cursor.faults)
+    condition = read_expression(stream)
+    if condition is None:
+        message = "an expression is missing behind `if`"
+        raise cursor.faults.fail(
+            "PS102", message, stream.next.span, hint="leave `if` out to match every packet"
+        )
+    _check_end(cursor, "a rule")
+    return condition, lexed.end
+
+
+def _check_end(cursor: Cursor, what: str) -> None:
+    if not cursor.at_line_end():
+        raise cursor.unexpected("the end of the line", f"behind {what}")
+
+
+assert set(_VERDICTS) <= set(ACTIONS)

@@ -1,0 +1,111 @@
+"""Going through expressions without recursion, however long their chains are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from penstock.compiler.lang.ast import (
+    Accessor,
+    And,
+    Arithmetic,
+    Binary,
+    Expr,
+    Leaf,
+    Negate,
+    Not,
+    Or,
+    Policy,
+    Relation,
+    Rule,
+    Xor,
+)
+
+
+def leaves(expr: Expr | None) -> Iterator[Leaf]:
+    """Every primitive, relation and flag of an expression, from left to right."""
+    pending = [] if expr is None else [expr]
+    while pending:
+        node = pending.pop()
+        match node:
+            case And(left=left, right=right) | Or(left=left, right=right) | Xor(left=left, right=right):
+                pending += [right, left]
+            case Not(operand=operand):
+                pending.append(operand)
+            case _:
+                yield node
+
+
+def nodes(expr: Expr | None) -> Iterator[Expr]:
+    """Every node of an expression, each before its operands."""
+    pending = [] if expr is None else [expr]
+    while pending:
+        node = pending.pop()
+        yield node
+        match node:
+            case And(left=left, right=right) | Or(left=left, right=right) | Xor(left=left, right=right):
+                pending += [right, left]
+            case Not(operand=operand):
+                pending.append(operand)
+            case _:
+                pass
+
+
+def terms(leaf: Leaf) -> Iterator[Arithmetic]:
+    """Every node of the arithmetic of a relation; nothing for other leaves."""
+    pending: list[Arithmetic] = [leaf.right, leaf.left] if isinstance(leaf, Relation) else []
+    while pending:
+        term = pending.pop()
+        yield term
+        match term:
+            case Binary(left=left, right=right):
+                pending += [right, left]
+            case Negate(operand=inner) | Accessor(offset=inner):
+                pending.append(inner)
+            case _:
+                pass
+
+
+def conjuncts(expr: Expr) -> list[Expr]:
+    """What must all hold for the expression to hold: the operands of its `and` chain, from left to right."""
+    return _operands(expr, And)
+
+
+def alternatives(expr: Expr) -> list[Expr]:
+    """What makes the expression hold, each by itself: the operands of its `or` chain, from left to right."""
+    return _operands(expr, Or)
+
+
+def _operands(expr: Expr, joint: type[And | Or]) -> list[Expr]:
+    found: list[Expr] = []
+    pending = [expr]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, And | Or) and isinstance(node, joint):
+            pending += [node.right, node.left]
+        else:
+            found.append(node)
+    return found
+
+
+def chains(expr: Expr) -> Iterator[list[Expr]]:
+    """The operands of every `and` chain in the expression, at any depth."""
+    pending = [expr]
+    while pending:
+        node = pending.pop()
+        match node:
+            case And():
+                operands = conjuncts(node)
+                yield operands
+                pending += operands
+            case Or(left=left, right=right) | Xor(left=left, right=right):
+                pending += [right, left]
+            case Not(operand=operand):
+                pending.append(operand)
+            case _:
+                pass
+
+
+def rules(policy: Policy) -> Iterator[Rule]:
+    """The rules of every filter of a policy."""
+    for item in policy.filters:
+        yield from item.rules

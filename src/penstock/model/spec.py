@@ -1,0 +1,73 @@
+"""What is in an object file, known before any kernel sees it.
+
+An `ObjectSpec` travels inside the object (ELF section ``.penstock``, JSON), so
+a built file can be shown, compared and loaded on a host that has neither the
+policy nor a compiler.  Counter slot n counts what `slots[n]` says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FORMAT_VERSION = 1
+PROGRAM = "ps_xdp"
+COUNTERS_MAP = "ps_counters"
+SCRATCH_MAP = "ps_scratch"
+PROBE_MAP = "ps_probe"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSpec:
+    """One rule: its name, action word, place in the policy and text, and its counter's slot."""
+
+    name: str
+    action: str
+    line: int
+    text: str
+    slot: int
+    labelled: bool = False
+    until_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectSpec:
+    """One filter's object file.  `probe` objects have the `ps_probe` map and are for tests only."""
+
+    policy: str
+    hook: str
+    source: str
+    default: str
+    slots: tuple[str, ...]
+    rules: tuple[RuleSpec, ...]
+    section: str
+    program: str = PROGRAM
+    maps: tuple[str, ...] = (COUNTERS_MAP, SCRATCH_MAP)
+    probe: bool = False
+    penstock: str = ""
+    format: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeLayout:
+    """Where the numbers lie in the `ps_probe` map's only value (struct ps_probe), all u32 in host order.
+
+    `wire_length` is for the caller to set, 0 meaning the frame's own; the rest
+    is to be zeroed before each run.  `hits` is a bitmap over counter slots,
+    `hits_words` words long; `conditions` one over `Condition`.
+    """
+
+    slots: int
+    wire_length: int = 0
+    slot: int = 4
+    conditions: int = 8
+    decided: int = 12
+    hits: int = 16
+
+    @property
+    def hits_words(self) -> int:
+        return (self.slots + 31) // 32
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole value."""
+        return self.hits + 4 * self.hits_words

@@ -1,0 +1,166 @@
+"""Two namespaces with real sockets in them, and the command line run as a user would run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.netns import Namespace, veth
+
+CLIENT, SERVER = "10.9.0.1", "10.9.0.2"
+MARKER = 9
+PATIENCE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The one line of JSON that it printed."""
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+
+@dataclass(frozen=True)
+class Cli:
+    """`penstock` with the pins of this test session; `prefix` goes before it (`nsenter …`)."""
+
+    environment: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
+
+    def start(self, *arguments: str, **extra: Any) -> subprocess.Popen[str]:
+        """The command, running."""
+        argv = [*self.prefix, sys.executable, "-m", "penstock", *arguments]
+        environment = {**os.environ, **self.environment}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(argv, env=environment, stdout=pipe, stderr=pipe, text=True, **extra)
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> Done:
+        """The command, run to its end."""
+        running = self.start(*arguments, stdin=subprocess.PIPE)
+        out, err = running.communicate(stdin, timeout=60)
+        assert "Traceback" not in err, err
+        return Done(running.returncode, out, err)
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A client's and a server's namespace; v0 is the client's end, v1 the server's."""
+
+    client: Namespace
+    server: Namespace
+
+    def arrived(self, port: int, count: int = 5, size: int = 20, sport: int = 0) -> int:
+        """How many of `count` datagrams from the client reach a socket of the server's.
+
+        A datagram to another port is sent behind them: once it is there, they are or never will be.
+        """
+        with self.server.inside():
+            target, marker = _bound(SERVER, port), _bound(SERVER, MARKER)
+        with self.client.inside():
+            sender = _bound(CLIENT, sport)
+        with target, marker, sender:
+            for _ in range(count):
+                sender.sendto(bytes(size), (SERVER, port))
+            deadline = time.monotonic() + PATIENCE_S
+            while not _received(marker, 0.2):
+                assert time.monotonic() < deadline, "the marker never came through"
+                sender.sendto(b"marker", (SERVER, MARKER))
+            return _drained(target)
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind((address, port))
+    return made
+
+
+def _received(made: socket.socket, patience_s: float) -> bool:
+    made.settimeout(patience_s)
+    try:
+        made.recv(2048)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _drained(made: socket.socket) -> int:
+    count = 0
+    while _received(made, 0.05):
+        count += 1
+    return count
+
+
+@pytest.fixture
+def cli() -> Cli:
+    """The command line, for what needs no interface."""
+    return Cli()
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    """Two namespaces that can talk."""
+    with Namespace("e2e-client") as client, Namespace("e2e-server") as server:
+        veth(client, "v0", server, "v1")
+        client.ip("address", "add", f"{CLIENT}/24", "dev", "v0")
+        server.ip("address", "add", f"{SERVER}/24", "dev", "v1")
+        yield Wire(client, server)
+
+
+@pytest.fixture
+def root(bpffs: Path) -> Path:
+    """Where the pins of this test session are."""
+    return bpffs / "penstock"
+
+
+@pytest.fixture
+def host(wire: Wire, root: Path) -> Iterator[Cli]:
+    """The command line in the server's namespace; what it left attached is taken off at the end."""
+    made = Cli({"PENSTOCK_BPFFS": str(root)}, tuple(wire.server.command()))
+    yield made
+    if wire.server.path.exists():
+        for one in json.loads(made("status", "--json").out).get("filters", []):
+            made("detach", "-i", one["interface"])
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    """A policy that drops DNS and NTP by labelled rules."""
+    return write(
+        tmp_path / "guard.policy",
+        """
+        filter guard at xdp {
+            default pass
+            dns: drop if udp dst port 53
+            ntp: drop if udp dst port 123
+        }
+        """,
+    )
+
+
+def write(path: Path, text: str) -> Path:
+    """A file with this text."""
+    path.write_text(text)
+    return path
+
+
+def counters(done: Done) -> dict[str, int]:
+    """Packets by name, from `status --json`."""
+    (one,) = done.record["filters"]
+    return {entry["name"]: entry["packets"] for entry in one["counters"]}

@@ -1,0 +1,281 @@
+"""Bad input through the real command line: a sentence and an exit code, never a traceback.  Needs no privilege."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.e2e.conftest import Cli, write
+
+from penstock.model.packet import build_packet, parse_packet
+from penstock.observe.pcap import frames_of, write_pcap
+
+GOOD = "filter guard at xdp {\n    default pass\n\n    dns: drop if udp dst port 53\n}\n"
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Path:
+    """Three packets: DNS, NTP, DNS over IPv6."""
+    texts = ("IPv4/UDP(dport=53)", "IPv4/UDP(dport=123)", "IPv6/UDP(dport=53)")
+    path = tmp_path / "three.pcap"
+    write_pcap(path, frames_of([build_packet(parse_packet(text)) for text in texts]))
+    return path
+
+
+def test_a_policy_that_is_fine(cli: Cli, tmp_path: Path) -> None:
+    done = cli("--quiet", "check", str(write(tmp_path / "good.policy", GOOD)))
+    assert (done.code, done.err) == (0, "")
+    assert done.out.endswith("fine\n")
+
+
+def test_standard_input(cli: Cli) -> None:
+    assert cli("check", "-", stdin=GOOD).code == 0
+
+
+def test_a_directory(cli: Cli, tmp_path: Path) -> None:
+    write(tmp_path / "inside.policy", GOOD)
+    done = cli("check", str(tmp_path))
+    assert done.code == 1
+    assert "is a directory" in done.err
+    assert "inside.policy" in done.err
+
+
+def test_an_empty_file(cli: Cli, tmp_path: Path) -> None:
+    done = cli("check", str(write(tmp_path / "empty.policy", " \n")))
+    assert done.code == 1
+    assert "is empty" in done.err
+
+
+def test_a_missing_file_gets_the_nearest_name(cli: Cli, tmp_path: Path) -> None:
+    write(tmp_path / "guard.policy", GOOD)
+    done = cli("check", str(tmp_path / "gaurd.policy"))
+    assert done.code == 1
+    assert "guard.policy" in done.err
+
+
+def test_what_is_no_text(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "latin.policy"
+    path.write_bytes(b"filter f at xdp {\n# caf\xe9\n}\n")
+    done = cli("check", str(path))
+    assert done.code == 1
+    assert "line 2" in done.err
+
+
+@pytest.mark.check(4)
+def test_a_policy_of_ten_mebibytes(cli: Cli, tmp_path: Path) -> None:
+    path = write(tmp_path / "large.policy", "# penstock\n" * (10 << 20 >> 3))
+    done = cli("check", str(path))
+    assert done.code == 1
+    assert "larger than" in done.err
+
+
+def test_a_device_without_end(cli: Cli) -> None:
+    done = cli("check", "/dev/zero")
+    assert done.code == 1
+
+
+def test_every_file_is_checked_although_one_is_missing(cli: Cli, tmp_path: Path) -> None:
+    good = write(tmp_path / "good.policy", GOOD)
+    done = cli("check", "--json", str(tmp_path / "missing"), str(good))
+    first, second = (json.loads(line) for line in done.out.splitlines())
+    assert done.code == 1
+    assert "error" in first
+    assert (second["schema"], second["file"]) == ("penstock.check/1", str(good))
+    assert (second["errors"], second["warnings"]) == (0, 0)
+
+
+@pytest.mark.check(8)
+def test_a_shadowed_rule_is_a_warning_and_with_strict_a_fault(cli: Cli, tmp_path: Path) -> None:
+    text = GOOD.replace("}\n", "    again: drop if udp dst port 53\n}\n")
+    path = str(write(tmp_path / "shadowed.policy", text))
+    done = cli("check", path)
+    assert done.code == 0
+    assert "dns" in done.err
+    assert cli("check", "--strict", path).code == 1
+
+
+def test_control_characters_do_not_reach_the_terminal(cli: Cli, tmp_path: Path) -> None:
+    done = cli("check", str(write(tmp_path / "evil.policy", "filter f at xdp { drop if \x1b]0;gotcha\x07 }")))
+    assert done.code == 1
+    assert "\x1b" not in done.out + done.err
+
+
+def test_explain_names_the_rule_and_what_did_not_hold_before_it(cli: Cli, tmp_path: Path) -> None:
+    path = str(write(tmp_path / "g.policy", GOOD))
+    done = cli("explain", path, "IPv4/UDP(dport=123)", "--json")
+    assert done.record["verdict"] == "pass"
+    assert done.record["decided_by"] == "default"
+    assert "123" in done.record["rules_before"][0]["reason"]
+    assert "drop by dns" in cli("explain", path, "IPv4/UDP(dport=53)").out
+
+
+def test_explain_takes_a_packet_in_three_ways(cli: Cli, tmp_path: Path, capture: Path) -> None:
+    path = str(write(tmp_path / "g.policy", GOOD))
+    frame = build_packet(parse_packet("IPv6/UDP(dport=53)"))
+    assert "drop by dns" in cli("explain", path, "--hex", frame.hex(":")).out
+    assert "drop by dns" in cli("explain", path, "--pcap", str(capture), "--packet", "3").out
+    assert cli("explain", path, "--pcap", str(capture), "--packet", "4").code == 1
+    assert cli("explain", path, "--hex", "abc").code == 1
+    assert cli("explain", path, "Ipv4/UPD").code == 1
+    assert cli("explain", path).code == 1
+
+
+def test_a_failing_test_block(cli: Cli, tmp_path: Path) -> None:
+    text = GOOD + 'test "wrong" { packet IPv4/UDP(dport=53) -> pass }\n'
+    done = cli("test", str(write(tmp_path / "g.policy", text)))
+    assert done.code == 1
+    assert "drop by dns" in done.out
+    assert "0 of 1" in done.out
+
+
+def test_a_test_block_over_a_capture(cli: Cli, tmp_path: Path, capture: Path) -> None:
+    text = (
+        GOOD
+        + f'test "yesterday" {{ pcap "{capture.name}" -> drop >= 60%\n pcap "{capture.name}" -> drop >= 70% }}\n'
+    )
+    done = cli("test", str(write(tmp_path / "g.policy", text)), "--json")
+    passed = [json.loads(line)["passed"] for line in done.out.splitlines()[:-1]]
+    assert (done.code, passed) == (1, [True, False])
+
+
+def test_a_policy_over_a_capture(cli: Cli, tmp_path: Path, capture: Path) -> None:
+    path = str(write(tmp_path / "g.policy", GOOD))
+    done = cli("test", path, "--pcap", str(capture), "--json")
+    assert done.record["verdicts"] == {"pass": 1, "drop": 2, "bounce": 0}
+
+
+def test_match_prints_the_number(cli: Cli, capture: Path) -> None:
+    for engine in ("reference", "libpcap"):
+        done = cli("match", "udp port 53", str(capture), "--engine", engine)
+        assert (done.code, done.out, done.err) == (0, "2\n", "")
+
+
+def test_match_with_a_list_of_expressions(cli: Cli, capture: Path, tmp_path: Path) -> None:
+    listing = write(tmp_path / "list", "udp port 53\nudp prot 53\nip\n\n")
+    done = cli("match", "--expressions", str(listing), str(capture), "--json")
+    fault, *lines = [json.loads(line) for line in done.out.splitlines()]
+    assert done.code == 1
+    assert fault["expression"] == "udp prot 53"
+    assert sorted(fault["error"]) == ["code", "message"]
+    file = str(capture)
+    assert lines == [
+        {"file": file, "expression": "udp port 53", "packets": 3, "matched": 2},
+        {"file": file, "expression": "ip", "packets": 3, "matched": 2},
+    ]
+
+
+@pytest.mark.privileged
+def test_match_in_the_kernel(cli: Cli, capture: Path, tmp_path: Path) -> None:
+    listing = write(tmp_path / "list", "udp port 53\nip\nudp port 123\nlen > 1000\n")
+    done = cli("match", "--engine", "kernel", "--expressions", str(listing), str(capture), "--json")
+    assert [json.loads(line)["matched"] for line in done.out.splitlines()] == [2, 2, 1, 0]
+
+
+def test_a_capture_that_is_cut_gives_what_was_read_and_a_warning(cli: Cli, capture: Path) -> None:
+    capture.write_bytes(capture.read_bytes()[:-10])
+    done = cli("match", "udp", str(capture))
+    assert (done.code, done.out) == (0, "2\n")
+    assert "is cut" in done.err
+
+
+def test_a_capture_that_is_none(cli: Cli, tmp_path: Path, capture: Path) -> None:
+    done = cli("match", "udp", str(write(tmp_path / "no.pcap", "hello, world")), str(capture))
+    assert done.code == 1
+    assert "not a pcap or pcapng file" in done.err
+    assert done.out == f"{capture}\tudp\t3\n"
+
+
+def test_no_clang(tmp_path: Path) -> None:
+    path = write(tmp_path / "g.policy", GOOD)
+    done = Cli({"PENSTOCK_CLANG": "/nonexistent/clang"})("build", str(path), "-o", str(tmp_path / "out"))
+    assert done.code == 2
+    assert "hint:" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_build_gives_the_same_bytes_every_time(cli: Cli, tmp_path: Path) -> None:
+    path = write(tmp_path / "g.policy", GOOD)
+    for name in ("one", "two"):
+        assert cli("build", str(path), "-o", str(tmp_path / name)).code == 0
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize("stage", ["ast", "ir", "c"])
+def test_every_stage_can_be_printed(cli: Cli, tmp_path: Path, stage: str) -> None:
+    done = cli("build", str(write(tmp_path / "g.policy", GOOD)), "--emit", stage)
+    assert done.code == 0, done.err
+    assert "53" in done.out or "0x35" in done.out
+
+
+def test_format_check_and_in_place(cli: Cli, tmp_path: Path) -> None:
+    path = write(tmp_path / "g.policy", "filter   guard at xdp {\ndns:drop if udp dst port 53 }")
+    untidy = cli("format", "--check", str(path))
+    assert untidy.code == 1
+    assert untidy.out.startswith("---")
+    assert cli("format", "--in-place", str(path)).code == 0
+    assert cli("format", "--check", str(path)).code == 0
+    assert cli("format", str(path)).out == path.read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("chekc",), ("apply",), ("check",), ("match", "udp"), ("status", "--nope")]
+)
+def test_usage(cli: Cli, arguments: tuple[str, ...]) -> None:
+    done = cli(*arguments)
+    assert done.code in ((0, 1) if not arguments else (1,))
+    assert done.out + done.err
+
+
+def test_a_reader_that_has_gone(tmp_path: Path) -> None:
+    path = write(tmp_path / "g.policy", GOOD)
+    script = f"{sys.executable} -m penstock build {path} --emit c | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.strip() in ("0", "141")
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    path = write(tmp_path / "g.policy", GOOD)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "penstock", "build", str(path), "--emit", "c"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_colour_where_there_is_no_terminal(cli: Cli, tmp_path: Path) -> None:
+    assert "\x1b" not in cli("check", str(tmp_path)).err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(cli: Cli, shell: str) -> None:
+    assert "_PENSTOCK_COMPLETE" in cli("completion", shell).out
+
+
+def test_help_is_quick_because_it_imports_nothing() -> None:
+    script = "import sys; from penstock.cli.main import commands; print(' '.join(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"numpy", "rich", "msgspec", "penstock.pipeline", "penstock.kernel.libbpf"} & set(loaded)
+
+
+def test_a_bug_is_reported_as_one(tmp_path: Path) -> None:
+    script = (
+        "import penstock.cli.version as v; v.output.answer = lambda text: 1 / 0\n"
+        "from penstock.cli.main import main; main(['version'])"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "PENSTOCK_DEBUG"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 70
+    assert "this is a bug in penstock: ZeroDivisionError" in done.stderr
+    assert "Traceback" not in done.stderr

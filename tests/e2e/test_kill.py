@@ -1,0 +1,111 @@
+"""kill -9 beside every step of an `apply`: afterwards the kernel runs exactly the old policy or exactly the new."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.e2e.conftest import Cli, Wire, counters, write
+
+pytestmark = [pytest.mark.privileged, pytest.mark.check(14)]
+
+# A real `apply` in a process of its own that kills itself before or after one call.
+_KILLED = """
+import os, signal, sys
+from importlib import import_module
+module, owner, name, when, path, interface = sys.argv[1:]
+place = import_module(module)
+place = getattr(place, owner) if owner else place
+whole = getattr(place, name)
+
+def killed(*arguments, **named):
+    if when == "after":
+        whole(*arguments, **named)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(place, name, killed)
+from penstock.pipeline import apply, load_policy
+apply(interface, load_policy(open(path).read(), name=path))
+"""
+
+STEPS = {
+    "load": ("penstock.pipeline.apply", "", "load", "after", "old"),
+    "before stage": ("penstock.kernel.pin", "", "stage", "before", "old"),
+    "after stage": ("penstock.kernel.pin", "", "stage", "after", "old"),
+    "before update": ("penstock.kernel.link", "Link", "update", "before", "old"),
+    "after update": ("penstock.kernel.link", "Link", "update", "after", "new"),
+    "before carry": ("penstock.pipeline.slot", "", "carry", "before", "new"),
+    "after carry": ("penstock.pipeline.slot", "", "carry", "after", "new"),
+    "before publish": ("penstock.kernel.pin", "", "publish", "before", "new"),
+    "within publish": ("penstock.kernel.libc", "", "exchange", "after", "new"),
+    "after publish": ("penstock.kernel.pin", "", "publish", "after", "new"),
+}
+
+NEW = "filter guard at xdp { dns: drop if udp dst port 5353\n ntp: drop if udp dst port 123 }"
+
+
+def _killed_apply(host: Cli, step: tuple[str, ...], path: Path) -> None:
+    argv = [*host.prefix, sys.executable, "-c", _KILLED, *step[:4], str(path), "v1"]
+    done = subprocess.run(argv, env={**os.environ, **host.environment}, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS.keys())
+def test_a_replacement(
+    wire: Wire, host: Cli, policy: Path, tmp_path: Path, root: Path, step: tuple[str, ...]
+) -> None:
+    host("apply", str(policy), "-i", "v1")
+    wire.arrived(53, count=3)
+    wire.arrived(123, count=2)
+    _killed_apply(host, step, write(tmp_path / "new.policy", NEW))
+    arrived = {"old": 0, "new": 4}[step[4]]
+    assert wire.arrived(53, count=4) == arrived
+    found = host("status", "--json")
+    assert found.code == 0, found.out
+    assert found.record["filters"][0]["trouble"] is None
+    after = counters(found)
+    assert after["dns"] == {"old": 7, "new": 3}[step[4]]
+    assert after["ntp"] == 2
+    assert len(list(root.iterdir())) == 1
+    assert host("detach", "-i", "v1").code == 0
+    assert wire.arrived(53) == 5
+
+
+@pytest.mark.parametrize("name", ["before stage", "after stage", "before publish", "after publish"])
+def test_a_first_apply(wire: Wire, host: Cli, policy: Path, root: Path, name: str) -> None:
+    _killed_apply(host, STEPS[name], policy)
+    is_new = name != "before stage"
+    assert wire.arrived(53) == (0 if is_new else 5)
+    found = host("status", "--json").record["filters"]
+    assert [one["policy"] for one in found] == (["guard"] if is_new else [])
+    host("detach", "-i", "v1")
+    assert list(root.iterdir()) == []
+    assert wire.arrived(53) == 5
+
+
+def test_a_detach(wire: Wire, host: Cli, policy: Path, root: Path) -> None:
+    host("apply", str(policy), "-i", "v1")
+    script = _KILLED.rpartition("from penstock.pipeline import")[0]
+    script += "from penstock.pipeline import detach\ndetach(interface)\n"
+    argv = [
+        *host.prefix,
+        sys.executable,
+        "-c",
+        script,
+        "penstock.kernel.pin",
+        "",
+        "discard",
+        "before",
+        "-",
+        "v1",
+    ]
+    done = subprocess.run(argv, env={**os.environ, **host.environment}, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert wire.arrived(53) == 0
+    assert host("status", "--json").record["filters"][0]["trouble"] is None
+    assert host("detach", "-i", "v1").code == 0
+    assert list(root.iterdir()) == []

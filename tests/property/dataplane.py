@@ -1,0 +1,78 @@
+"""A compiled rule set in the kernel, one frame at a time, with everything it said of it."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import Self
+
+from penstock.compiler.clang import Clang, compile_c
+from penstock.compiler.codegen.emit import CSource, emit
+from penstock.compiler.ir.evaluate import evaluate
+from penstock.compiler.ir.ops import FIRST_CONDITION_SLOT, Outcome, RuleSet
+from penstock.kernel.bpf_object import load_object
+from penstock.model.hook import TRAITS, Hook
+from penstock.model.spec import COUNTERS_MAP, PROBE_MAP, PROGRAM, ProbeLayout
+from penstock.model.verdict import Condition
+
+VERDICTS = {code: verdict for verdict, code in TRAITS[Hook.XDP].codes.items()}
+
+
+class DataPlane:
+    """A probe build of a rule set, loaded."""
+
+    def __init__(self, source: CSource, clang: Clang | None = None) -> None:
+        self._object = load_object(compile_c(source.text, source.files, clang, strict=True), "dataplane")
+        self._program = self._object.programs[PROGRAM]
+        self._probe = self._object.maps[PROBE_MAP]
+        self._layout = ProbeLayout(len(source.spec.slots))
+        self.verified_insns = self._program.info.verified_insns
+
+    @classmethod
+    def of(cls, rule_set: RuleSet, clang: Clang | None = None) -> Self:
+        return cls(emit(rule_set, probe=True), clang)
+
+    def outcome(self, frame: bytes, wire_length: int = 0) -> Outcome:
+        layout = self._layout
+        self._probe.update(bytes(4), struct.pack("=I", wire_length).ljust(self._probe.size, b"\0"))
+        code = self._program.test_run(frame).retval
+        said = self._probe.lookup(bytes(4)) or b""
+        slot, conditions, decided = struct.unpack_from("=III", said, layout.slot)
+        assert decided == 1
+        hits = int.from_bytes(said[layout.hits : layout.size], sys.byteorder)
+        return Outcome(
+            VERDICTS[code],
+            slot,
+            tuple(at for at in range(layout.slots) if hits >> at & 1),
+            frozenset(condition for condition in Condition if conditions >> condition & 1),
+        )
+
+    def counters(self) -> dict[int, tuple[int, int]]:
+        """Slot -> (packets, bytes), of those that counted anything."""
+        _, values = self._object.maps[COUNTERS_MAP].read_all()
+        totals = values.sum(axis=1)
+        return {at: (int(row[0]), int(row[1])) for at, row in enumerate(totals) if row[0]}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._object.close()
+
+
+def disagreements(rule_set: RuleSet, plane: DataPlane, frames: Sequence[bytes]) -> list[str]:
+    """Where kernel and reference differ, in words; the counters are compared as well."""
+    found, packets, octets = [], Counter[int](), Counter[int]()
+    for frame in frames:
+        expected, got = evaluate(rule_set, frame), plane.outcome(frame)
+        if expected != got:
+            found.append(f"{frame.hex()}\n  reference {expected}\n  kernel    {got}")
+        counted = {expected.slot, *expected.hits, *(FIRST_CONDITION_SLOT + at for at in expected.conditions)}
+        packets.update(counted)
+        octets.update({slot: len(frame) for slot in counted})
+    totals = {slot: (packets[slot], octets[slot]) for slot in packets}
+    if not found and totals != plane.counters():
+        found.append(f"counters: reference {totals}, kernel {plane.counters()}")
+    return found

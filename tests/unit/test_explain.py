@@ -1,0 +1,98 @@
+"""Why a rule did not match, in words."""
+
+from __future__ import annotations
+
+import pytest
+from tests import frames
+
+from penstock.compiler.ir.explain import explain, first_failure
+from penstock.compiler.ir.headers import Packet
+from penstock.compiler.ir.lower import lower_expression, lower_filter
+from penstock.compiler.lang.parser import parse_expression, parse_policy
+from penstock.compiler.lang.source import Source
+from penstock.model.packet import build_packet, parse_packet
+from penstock.model.verdict import Verdict
+
+
+@pytest.mark.parametrize(
+    ("text", "packet", "reason"),
+    [
+        ("udp dst port 53", "IPv4()/UDP(dport=54)", "UDP destination port is 54, wanted 53"),
+        ("dst port 53 or 80", "IPv4()/UDP(dport=54)", "destination port is 54, wanted 53 or 80"),
+        ("dst portrange 1-9", "IPv4()/UDP(dport=54)", "destination port is 54, wanted 1-9"),
+        ("udp dst port 53", "IPv4()/TCP(dport=53)", "no UDP header"),
+        ("dst port 53", "IPv4()/ICMP()", "no TCP, UDP or SCTP header"),
+        ("dst port 53", "IPv4(frag=1, proto=17)/Raw(len=8)", "a later fragment has no destination port"),
+        ("dst port 53", "IPv4()/UDP()/Truncate(36)", "no destination port: the packet is too short or broken"),
+        ("ip", "IPv6()", "Ethernet type is 0x86dd (IPv6), wanted 0x0800 (IPv4)"),
+        ("tcp", "IPv4()/UDP()", "protocol is 17 (UDP), wanted 6 (TCP)"),
+        ("tcp", "ARP()", "no IP header"),
+        ("src net 10.0.0.0/8", "IPv4(src=192.0.2.1)", "source address is 192.0.2.1, wanted 10.0.0.0/8"),
+        ("src host 10.0.0.1", "IPv6()", "no IPv4 or ARP header"),
+        ("ip src host 10.0.0.1", "ARP()", "no IPv4 header"),
+        ("ip6 src host ::1", "IPv4()", "no IPv6 header"),
+        ("src net 10.0.0.0/8 or src net ::/64", "IPv4(src=192.0.2.1)", "source address is 192.0.2.1, wanted 10"),
+        ("vlan 5", "IPv4()", "no VLAN tag"),
+        ("vlan 5", "Dot1Q(vlan=6)/IPv4()", "VLAN id is 6, wanted 5"),
+        ("not vlan", "Dot1Q(vlan=6)/IPv4()", "has a VLAN tag"),
+        ("not dst port 53", "IPv4()/UDP(dport=53)", "destination port is 53, wanted anything but 53"),
+        ("not (udp and dst port 53)", "IPv4()/UDP(dport=53)", "destination port is 53, wanted anything but 53"),
+        ("not (arp or udp)", "IPv4()/UDP(dport=53)", "protocol is 17 (UDP), wanted anything but 17 (UDP)"),
+        ("frag.later", "IPv4()", "it is not a fragment, wanted a later fragment"),
+        ("not frag", "IPv4(flags=MF)/Raw(len=8)", "it is a first fragment, wanted not a fragment"),
+        ("tcp[13] & 2 != 0", "IPv4()/TCP(flags=A)", "(transport[13:1] & 2) is 0, wanted != 0"),
+        ("not tcp[13] & 2 != 0", "IPv4()/TCP(flags=S)", "(transport[13:1] & 2) is 2, not wanted != 0"),
+        ("ether[99] = 1", "IPv4()", "frame[99:1] == 1 reads what the packet does not have"),
+        ("ip6 protochain 44", "IPv6(nh=17)/UDP()", "IPv6 protocol is 17 (UDP), wanted 44"),
+        ("mpls and ip", "MPLS(s=0)/Raw(len=8)", "no IP header directly behind the label"),
+        ("geneve and udp", "IPv4()/UDP(dport=7)", "UDP destination port is 7, wanted 6081"),
+        ("proto 300", "IPv4()", "it never matches"),
+        ("dst port 1 or 3 or 5 or 7 or 9", "IPv4()/UDP(dport=2)", "destination port is 2, wanted 1 or 3 or 5 or 7"),
+    ],
+)  # fmt: skip
+def test_first_failure(text: str, packet: str, reason: str) -> None:
+    source = Source("<expression>", text)
+    predicate = lower_expression(parse_expression(source), source)
+    assert first_failure(predicate, Packet(build_packet(parse_packet(packet)))).startswith(reason)
+
+
+POLICY = """filter f at xdp {
+    dns: drop if udp port 53
+    seen: count if udp
+    web: drop if tcp dst port 80
+    rest: pass
+}"""
+
+
+def test_every_rule_before_the_deciding_one() -> None:
+    policy = parse_policy(Source("f", POLICY))
+    story = explain(
+        lower_filter(policy, policy.filters[0]), build_packet(parse_packet("IPv4()/UDP(sport=1, dport=2)"))
+    )
+    assert story.outcome.verdict is Verdict.PASS
+    assert [(passed.rule.name, passed.matched, passed.reason) for passed in story.rules] == [
+        ("dns", False, "UDP source port is 1, wanted 53"),
+        ("seen", True, "matched; count does not decide"),
+        ("web", False, "no TCP header"),
+    ]
+
+
+def test_a_condition_decides_before_any_rule() -> None:
+    policy = parse_policy(Source("f", POLICY.replace("{", "{\n on malformed drop", 1)))
+    story = explain(lower_filter(policy, policy.filters[0]), b"")
+    assert story.outcome.slot == 1
+    assert story.rules == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tcp xor not (vlan or mpls and ip)", "port 80 and not (host 10.0.0.1 or llc)", "l1 or geneve 5 and ip6"],
+)
+def test_every_frame_has_an_explanation(text: str) -> None:
+    policy = parse_policy(Source("f", f"filter f at xdp {{\n drop if {text}\n}}"))
+    rules = lower_filter(policy, policy.filters[0])
+    for frame in frames.frames():
+        for cut in (frame, frame[:30], frame[:15]):
+            story = explain(rules, cut)
+            assert len(story.rules) == (story.outcome.slot == 0)
+            assert all(passed.reason for passed in story.rules)

@@ -1,0 +1,48 @@
+"""docs/language.md keeps up with the language."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from penstock.compiler.ir.lower import MAX_NESTING, MAX_XOR
+from penstock.compiler.ir.lowering import MAX_SCOPE
+from penstock.compiler.lang.parser import MAX_POLICY_BYTES
+from penstock.compiler.lang.source import Source
+from penstock.compiler.lang.words import ACTIONS
+from penstock.model.field import FIELDS
+from penstock.model.verdict import CONDITION_WORDS
+from penstock.pipeline import check_text
+
+PAGE = (Path(__file__).parents[2] / "docs/language.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "field", [field for field in FIELDS.values() if field.word], ids=lambda field: field.name
+)
+def test_every_named_field_has_its_row(field) -> None:
+    assert f"| `{field.name}` | {field.bits} | {field.meaning} |" in PAGE
+
+
+@pytest.mark.parametrize("word", [*ACTIONS, *CONDITION_WORDS])
+def test_every_action_and_condition_has_a_row(word: str) -> None:
+    assert f"| `{word}` |" in PAGE
+
+
+def test_the_limits_are_those_of_the_compiler() -> None:
+    for name, limit in (
+        ("nesting of an expression", MAX_NESTING),
+        ("`xor` in one expression", MAX_XOR),
+        ("encapsulations in one `and` chain", MAX_SCOPE),
+        ("a policy's text", f"{MAX_POLICY_BYTES >> 20} MiB"),
+    ):
+        assert f"| {name} | {limit} |" in PAGE
+
+
+def test_the_example_is_a_policy() -> None:
+    text = PAGE.split("```\n")[1]
+    faults = [
+        found for found in check_text(Source("docs/language.md", text)) if found.severity.value == "error"
+    ]
+    assert faults == []

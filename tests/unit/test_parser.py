@@ -1,0 +1,240 @@
+"""What the trees of the data files cannot say: spans, limits, several faults at once, long chains."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.compiler.lang.ast import And, Cast, Encapsulation, Expr, Or, Primitive, Qualifiers, Relation
+from penstock.compiler.lang.check import check_expression
+from penstock.compiler.lang.dump import dump_expression
+from penstock.compiler.lang.format import format_expression, format_policy
+from penstock.compiler.lang.parser import MAX_POLICY_BYTES, parse_expression, parse_policy
+from penstock.compiler.lang.source import Source
+from penstock.compiler.lang.tokens import MAX_NESTING
+from penstock.compiler.lang.walk import nodes
+from penstock.errors import PolicyError
+
+
+def _expression(text: str) -> Expr | None:
+    return parse_expression(Source("<expression>", text))
+
+
+def _codes(text: str) -> list[str]:
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(Source("edge.policy", text))
+    return [found.code for found in caught.value.diagnostics]
+
+
+def _fault(text: str) -> tuple[str, str]:
+    with pytest.raises(PolicyError) as caught:
+        _expression(text)
+    (found,) = caught.value.diagnostics
+    return found.code, text[found.span.start : found.span.end]
+
+
+# ── trees ────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("text", ["", " \t\r\n "])
+def test_the_empty_expression_matches_everything(text: str) -> None:
+    assert _expression(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("tcp or udp and ip", "(tcp or udp) and ip"),
+        ("tcp and udp or ip", "(tcp and udp) or ip"),
+        ("not tcp and udp", "(not tcp) and udp"),
+        ("port 80 or 443", "port 80 or port 443"),
+        ("port (80 or 443)", "port 80 or port 443"),
+        ("udp and port (80 or 443)", "udp and (port 80 or port 443)"),
+        ("port 80 and (udp) or 443", "(port 80 and udp) or port 443"),
+        ("port 80 and not 443", "port 80 and not port 443"),
+        ("src port not 80", "not src port 80"),
+        ("host 10.0.0.1 and (10.0.0.2 or 10.0.0.3)", "host 10.0.0.1 and (host 10.0.0.2 or host 10.0.0.3)"),
+        ("dst or src host 10.0.0.1", "src or dst host 10.0.0.1"),
+        ("byte 3 = 5", "ether[3] = 5"),
+        ("byte 3 & 5", "ether[3] & 5 != 0"),
+        ("length > 5", "len > 5"),
+        ("wlan host 2:0:0:0:0:1", "ether host 02-00-00-00-00-01"),
+        ("port 0120 or 0x50", "port 80 or port 80"),
+        ("1 + 7 % 4 = len", "1 + (7 % 4) = len"),
+        ("7 % 4 * 2 = len", "7 % (4 * 2) = len"),
+        ("7 ^ 1 + 2 = len", "7 ^ (1 + 2) = len"),
+        ("- 7 % 4 = len", "-(7 % 4) = len"),
+        ("- 7 + 4 = len", "(-7) + 4 = len"),
+        ("10 - 3 - 2 = len", "(10 - 3) - 2 = len"),
+        ("1 | 2 & 3 << 4 + 5 * 6 = len", "1 | (2 & (3 << (4 + (5 * 6)))) = len"),
+    ],
+)
+def test_two_texts_of_one_tree(text: str, same: str) -> None:
+    assert _expression(text) == _expression(same)
+
+
+def test_a_value_remembers_that_its_qualifiers_are_inherited() -> None:
+    found = _expression("tcp dst port 80 or 443")
+    assert isinstance(found, Or)
+    assert isinstance(found.left, Primitive)
+    assert isinstance(found.right, Primitive)
+    assert (found.left.inherited, found.right.inherited) == (False, True)
+    assert found.right.qualifiers == Qualifiers("tcp", "dst", "port")
+
+
+@pytest.mark.parametrize("text", ["host frag and frag", "tcp and frag", "port 80 and frag", "not frag"])
+def test_a_flag_word_is_a_flag_unless_a_qualifier_stands_before_it(text: str) -> None:
+    assert "FieldFlag: frag" in dump_expression(_expression(text))
+
+
+def test_a_field_behind_a_value_is_a_field_only_in_a_comparison() -> None:
+    assert isinstance(_expression("host 10.0.0.1 and ttl < 5"), And)
+    assert "host (inherited): Name \\ttl" in dump_expression(_expression("host 10.0.0.1 and ttl"))
+
+
+def test_spans_cover_what_was_written() -> None:
+    text = "tcp dst port 80 and not  ip[0] & 0xf  > 5 or vlan (7) or ip  multicast"
+    found = _expression(text)
+    assert found is not None
+    spans = {type(node): text[node.span.start : node.span.end] for node in nodes(found)}
+    assert spans[Primitive] == "tcp dst port 80"
+    assert spans[Relation] == "ip[0] & 0xf  > 5"
+    assert spans[Encapsulation] == "vlan (7)"
+    assert spans[Cast] == "ip  multicast"
+
+
+# ── limits ───────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * 10_000 + "tcp" + ")" * 10_000,
+        "(" * 10_000,
+        "not " * 10_000 + "tcp",
+        "!" * 10_000 + "tcp",
+        "ip[" * 10_000,
+        "-" * 10_000 + "1 = 1",
+        "(" * 10_000 + "1" + ")" * 10_000 + " = 1",
+        "port " + "(" * 10_000 + "80",
+        "vlan " + "(" * 10_000 + "5",
+        "1 % " * 10_000 + "1 = 1",
+        "1 + " * 10_000 + "1 = 1",
+        "not (" * 5_000 + "tcp",
+        "1 = " + "(1 + " * 10_000,
+    ],
+    ids=lambda text: text[:12],
+)
+def test_check_03_deep_nesting_is_refused_with_its_place(text: str) -> None:
+    code, _ = _fault(text)
+    assert code == "PS108"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * MAX_NESTING + "tcp" + ")" * MAX_NESTING,
+        "not " * MAX_NESTING + "tcp",
+        "tcp or (" * MAX_NESTING + "tcp" + ")" * MAX_NESTING,
+        "udp and tcp or (" * MAX_NESTING + "tcp" + ")" * MAX_NESTING,
+        "1 + " * (MAX_NESTING - 1) + "1 = 1",
+        "ip[" * MAX_NESTING + "0" + "]" * MAX_NESTING + " = 1",
+        "1 = " + "1 - (" * (MAX_NESTING - 1) + "1" + ")" * (MAX_NESTING - 1),
+        "1 = " + "1 & (1 | " * (MAX_NESTING // 2 - 1) + "1" + ")" * (MAX_NESTING // 2 - 1),
+    ],
+    ids=lambda text: text[:12],
+)
+def test_nesting_up_to_the_limit_can_be_written_down_again(text: str) -> None:
+    tree = _expression(text)
+    canonical = format_expression(tree)
+    assert _expression(canonical) == tree
+    assert format_expression(_expression(canonical)) == canonical
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "port " + " or ".join(map(str, range(10_000))),
+        "port (" + " or ".join(map(str, range(10_000))) + ")",
+        "ip" + " and tcp or udp" * 5_000,
+        "ip" + " and not tcp xor udp" * 5_000,
+    ],
+    ids=lambda text: text[:12],
+)
+def test_chains_may_be_long(text: str) -> None:
+    tree = _expression(text)
+    canonical = format_expression(tree)
+    assert format_expression(_expression(canonical)) == canonical
+    assert check_expression(tree, Source("<expression>", text)) is not None
+    policy = f"filter edge at xdp {{\n    drop if {text}\n}}\n"
+    formatted = format_policy(parse_policy(Source("edge.policy", policy)))
+    assert format_policy(parse_policy(Source("edge.policy", formatted))) == formatted
+
+
+def test_check_04_a_policy_beyond_the_limit_is_refused_by_that_limit() -> None:
+    text = "# " + "x" * (10 << 20)
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(Source("edge.policy", text))
+    assert "1 MiB" in str(caught.value)
+    assert _codes("é" * (MAX_POLICY_BYTES // 2 + 1)) == ["PS108"]
+
+
+def test_names_have_a_limit() -> None:
+    name = "a" * 65
+    assert _codes(f"filter {name} at xdp {{ drop }}") == ["PS108"]
+    assert _codes(f"let {name} = 5\nfilter a at xdp {{ drop }}") == ["PS108"]
+
+
+@pytest.mark.parametrize("char", ["\0", "\x1b", "\x7f", "\x9b", "\u202e", "\x0b", "\udc80"])
+def test_characters_that_cannot_be_seen_are_refused_with_their_place(char: str) -> None:
+    assert _fault(f"tcp {char} udp") == ("PS101", char)
+    assert _codes(f'test "{char}" {{ }}') == ["PS101"]
+
+
+def test_there_is_an_end_to_telling_faults() -> None:
+    text = "filter a at xdp {\n" + "    drop if tpc\n" * 1_000 + "}\n"
+    assert len(_codes(text)) == 100
+
+
+# ── several faults ───────────────────────────────────────────────────────────
+
+
+def test_faults_are_told_in_the_order_of_the_text() -> None:
+    text = "let a = 256.1.1.1\nfilter a at xdp {\n    drop if tpc\n    drp\n}\nlet b ="
+    assert _codes(text) == ["PS104", "PS103", "PS103", "PS102"]
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["set x : net", 'include "x"', "feed y"],
+)
+def test_words_of_later_versions_get_one_diagnostic(word: str) -> None:
+    assert _codes(f"{word}\nfilter a at xdp {{ drop }}") == ["PS107"]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "reject", "redirect eth1 if tcp", "steer workers 4 by flow", "balance x", "log 1/10 if tcp", "mark 5",
+        "add src to @x for 5m if tcp", "remove src from @x", "dscp 5 if tcp", "mirror eth1", "x: reject if tcp",
+        "drop log 1/100 if src in @threats", "drop if src in @x and over 5/s per src", "drop if in @x",
+        "drop if over 1000/s per src burst 2000", "drop if sample 1/10", "drop if inner(tcp port 80)",
+        'drop if pcap "tcp"', "drop if rule == 1", "drop if worker = 2", "on malformed reject", "default reject",
+        "drop if vxlan", "drop if ifindex 3",
+    ],
+)  # fmt: skip
+def test_rules_of_later_versions_get_one_diagnostic(rule: str) -> None:
+    assert _codes(f"filter a at xdp {{\n    {rule}\n    drop\n}}") == ["PS107"]
+
+
+@pytest.mark.parametrize("hook", ["tc", "tc ingress", "tc egress", "socket"])
+def test_hooks_of_later_versions_get_one_diagnostic(hook: str) -> None:
+    assert _codes(f"filter a at {hook} {{\n    drop if tcp\n}}") == ["PS107"]
+
+
+def test_strings_and_labels_are_data() -> None:
+    text = "filter a at xdp {\n    pass: drop\n}\n\n"
+    text += 'test "#include \\"x\\" { } \'" {\n    pcap "}{#"  -> drop by pass\n}\n'
+    policy = parse_policy(Source("edge.policy", text))
+    assert policy.tests[0].title == '#include "x" { } \''
+    assert policy.filters[0].rules[0].label == "pass"
+    assert format_policy(policy) == text
