@@ -1,6 +1,8 @@
 # Every target sets up what it needs: the system packages, .venv and the package itself.
 PYTHON := .venv/bin/python
 STAMP  := .venv/.penstock-ready
+# As many processes as there are processors; PYTEST_ARGS= for one, or PYTEST_ARGS="-k match -x".
+PYTEST_ARGS ?= -n auto
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check golden fuzz bench clean

@@ -31,7 +31,6 @@ from penstock.compiler.diagram.axis import Keys, halves, keys_of, wide_keys
 from penstock.compiler.diagram.boxes import Boxes, Packets, from_ranges
 from penstock.compiler.diagram.evaluate import first_rule
 from penstock.compiler.diagram.layout import layout
-from penstock.compiler.diagram.tables import Classifier
 from penstock.compiler.ir.ops import FieldRef
 from penstock.kernel.bpf_object import BpfObject, load_object
 
@@ -139,7 +138,11 @@ def access(ipv6: bool) -> Access:
     scalars = {ref: f"t->{name}" for name, ref in refs(ipv6).items()}
     for name in ("sport", "dport"):
         scalars[FieldRef(name)] = f"(t->{name} | (__u64)t->no_ports << 16)"
-    wides = {ref: (f"t->{name}", f"t->{name}_low", "1") for name, ref in refs(True).items() if name in ("src", "dst")}
+    wides = {
+        ref: (f"t->{name}", f"t->{name}_low", "1")
+        for name, ref in refs(True).items()
+        if name in ("src", "dst")
+    }
     return Access("const struct ps_tuple *t", scalars, wides)
 
 
@@ -171,7 +174,9 @@ def measure(rules: Rules, rounds: int) -> Measurement:
     began = time.perf_counter()
     classifier = layout(boxes)
     built = time.perf_counter()
-    elf = compiled(HARNESS % (TUPLES_C[rules.ipv6], classifier_source(classifier, "ps_classify", access(rules.ipv6))))
+    elf = compiled(
+        HARNESS % (TUPLES_C[rules.ipv6], classifier_source(classifier, "ps_classify", access(rules.ipv6)))
+    )
     made = time.perf_counter()
     data = bytes(image(classifier))
     with load_object(elf, "classifier", rodata={"ps_classify_tables": data}) as loaded:
@@ -186,9 +191,23 @@ def measure(rules: Rules, rounds: int) -> Measurement:
         info = loaded.programs["ps_classifier"].info
     family = classifier.main
     return Measurement(
-        rules.flavour, len(rules), rules.ipv6, round(built - began, 3), round(made - built, 3), round(ready - made, 3),
-        classifier.bytes >> 10, len(family.groups), family.notes[-1], info.xlated_size // 8, info.verified_insns,
-        random_ns, zipf_ns, warm_ns, base, 2 * TUPLES, wrong,
+        rules.flavour,
+        len(rules),
+        rules.ipv6,
+        round(built - began, 3),
+        round(made - built, 3),
+        round(ready - made, 3),
+        classifier.bytes >> 10,
+        len(family.groups),
+        family.notes[-1],
+        info.xlated_size // 8,
+        info.verified_insns,
+        random_ns,
+        zipf_ns,
+        warm_ns,
+        base,
+        2 * TUPLES,
+        wrong,
     )
 
 
@@ -230,7 +249,9 @@ def describe(found: Measurement) -> str:
 
 def main() -> int:
     """Measure what the command line asks for; exit code 1 if any answer was wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--flavour", nargs="+", default=["acl", "fw", "ipc"], choices=["acl", "fw", "ipc"])
     parser.add_argument("--rules", nargs="+", type=int, default=[100, 1000, 10_000])
     parser.add_argument("--ipv6", action="store_true")

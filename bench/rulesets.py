@@ -74,10 +74,20 @@ class Profile:
 PROFILES: dict[str, Profile] = {
     "acl": Profile(
         pairs=(
-            ((0, 0), (32, 32), 8), ((8, 16), (32, 32), 12), ((17, 24), (32, 32), 16), ((25, 31), (32, 32), 9),
-            ((32, 32), (32, 32), 20), ((24, 24), (24, 24), 9), ((32, 32), (21, 28), 9), ((30, 32), (25, 30), 5),
-            ((0, 0), (21, 28), 4), ((14, 20), (14, 24), 5), ((32, 32), (0, 0), 0.8), ((24, 28), (0, 0), 0.5),
-            ((1, 2), (32, 32), 0.5), ((0, 0), (0, 0), 0.3),
+            ((0, 0), (32, 32), 8),
+            ((8, 16), (32, 32), 12),
+            ((17, 24), (32, 32), 16),
+            ((25, 31), (32, 32), 9),
+            ((32, 32), (32, 32), 20),
+            ((24, 24), (24, 24), 9),
+            ((32, 32), (21, 28), 9),
+            ((30, 32), (25, 30), 5),
+            ((0, 0), (21, 28), 4),
+            ((14, 20), (14, 24), 5),
+            ((32, 32), (0, 0), 0.8),
+            ((24, 28), (0, 0), 0.5),
+            ((1, 2), (32, 32), 0.5),
+            ((0, 0), (0, 0), 0.3),
         ),
         protocols=((6, 78), (17, 14), (1, 3), (256, 4.5), (47, 0.3), (50, 0.2)),
         source_ports=(98.5, 0.5, 0.2, 0.3, 0.5),
@@ -87,9 +97,18 @@ PROFILES: dict[str, Profile] = {
     ),
     "fw": Profile(
         pairs=(
-            ((0, 0), (32, 32), 27), ((32, 32), (0, 0), 17), ((24, 28), (0, 0), 6), ((0, 0), (22, 29), 13),
-            ((32, 32), (32, 32), 12), ((20, 28), (32, 32), 7), ((32, 32), (20, 28), 6), ((1, 2), (32, 32), 2.5),
-            ((32, 32), (1, 2), 1.5), ((12, 16), (0, 0), 3), ((0, 0), (12, 16), 3), ((0, 0), (0, 0), 1),
+            ((0, 0), (32, 32), 27),
+            ((32, 32), (0, 0), 17),
+            ((24, 28), (0, 0), 6),
+            ((0, 0), (22, 29), 13),
+            ((32, 32), (32, 32), 12),
+            ((20, 28), (32, 32), 7),
+            ((32, 32), (20, 28), 6),
+            ((1, 2), (32, 32), 2.5),
+            ((32, 32), (1, 2), 1.5),
+            ((12, 16), (0, 0), 3),
+            ((0, 0), (12, 16), 3),
+            ((0, 0), (0, 0), 1),
         ),
         protocols=((6, 62), (17, 22), (1, 5), (256, 9), (47, 1), (50, 1)),
         source_ports=(78, 12, 1, 1, 8),
@@ -99,9 +118,17 @@ PROFILES: dict[str, Profile] = {
     ),
     "ipc": Profile(
         pairs=(
-            ((32, 32), (32, 32), 40), ((20, 28), (32, 32), 11), ((32, 32), (20, 28), 11), ((0, 0), (32, 32), 7),
-            ((32, 32), (0, 0), 5), ((12, 19), (30, 32), 6), ((24, 24), (24, 24), 9), ((29, 31), (29, 31), 6),
-            ((0, 0), (22, 26), 2), ((22, 26), (0, 0), 2), ((0, 0), (0, 0), 0.6),
+            ((32, 32), (32, 32), 40),
+            ((20, 28), (32, 32), 11),
+            ((32, 32), (20, 28), 11),
+            ((0, 0), (32, 32), 7),
+            ((32, 32), (0, 0), 5),
+            ((12, 19), (30, 32), 6),
+            ((24, 24), (24, 24), 9),
+            ((29, 31), (29, 31), 6),
+            ((0, 0), (22, 26), 2),
+            ((22, 26), (0, 0), 2),
+            ((0, 0), (0, 0), 0.6),
         ),
         protocols=((6, 50), (17, 34), (1, 5), (256, 10), (47, 0.6), (89, 0.4)),
         source_ports=(68, 12, 3, 5, 12),
@@ -110,7 +137,30 @@ PROFILES: dict[str, Profile] = {
         targets=0.30,
     ),
 }
-WELL_KNOWN = (80, 443, 53, 22, 25, 21, 23, 110, 143, 161, 123, 389, 445, 139, 135, 1433, 1521, 3306, 3389, 5060, 8080, 514)
+WELL_KNOWN = (
+    80,
+    443,
+    53,
+    22,
+    25,
+    21,
+    23,
+    110,
+    143,
+    161,
+    123,
+    389,
+    445,
+    139,
+    135,
+    1433,
+    1521,
+    3306,
+    3389,
+    5060,
+    8080,
+    514,
+)
 
 
 def generate(flavour: Flavour, count: int, seed: int = 1, *, ipv6: bool = False) -> Rules:
@@ -148,7 +198,7 @@ def _draw(rng: np.random.Generator, flavour: Flavour, amount: int, scale: int, i
 
 
 def _addresses(rng: np.random.Generator, amount: int, distinct: int) -> Column:
-    """IPv4-sized addresses out of a pool with sites and subnets, so that prefixes nest; some used far more than others."""
+    """IPv4-sized addresses out of a pool with sites and subnets, so that prefixes nest; some are popular."""
     sites = max(3, int(distinct**0.5))
     site = rng.integers(0x0B00, 0xDF00, sites)
     of_site = (sites * rng.random(distinct) ** 2).astype(np.int64)
@@ -164,8 +214,12 @@ def _prefix4(address: Column, length: npt.NDArray[np.int64]) -> tuple[Column, Co
 
 
 def _prefix6(address: Column, length: npt.NDArray[np.int64]) -> tuple[Column, Column]:
-    """The IPv4-like address spread over 2000::/16's site, subnet and interface parts; a length of 32 becomes 64 or 128."""
-    site, subnet, host = address >> np.uint64(16), (address >> np.uint64(8)) & np.uint64(255), address & np.uint64(255)
+    """The IPv4-like address spread over an IPv6 one's site, subnet and interface; a length of 32 becomes 64 or 128."""
+    site, subnet, host = (
+        address >> np.uint64(16),
+        (address >> np.uint64(8)) & np.uint64(255),
+        address & np.uint64(255),
+    )
     upper = np.uint64(0x2001 << 48) | site << np.uint64(32) | subnet << np.uint64(16) | host
     lower = np.where(address % np.uint64(3) == 0, host + np.uint64(1), np.uint64(0))
     bits = np.where(length == 0, 0, np.where(length <= 16, 16 + length, 24 + length + (length - 16) // 2))
@@ -180,7 +234,9 @@ def _prefix6(address: Column, length: npt.NDArray[np.int64]) -> tuple[Column, Co
 
 def _protocols(rng: np.random.Generator, profile: Profile, amount: int) -> npt.NDArray[np.int64]:
     weights = np.array([weight for _, weight in profile.protocols])
-    return np.array([number for number, _ in profile.protocols])[rng.choice(len(weights), amount, p=weights / weights.sum())]
+    return np.array([number for number, _ in profile.protocols])[
+        rng.choice(len(weights), amount, p=weights / weights.sum())
+    ]
 
 
 def _ports(
@@ -196,7 +252,9 @@ def _ports(
     length = np.minimum(np.exp(rng.uniform(0.7, 8, ranges)).astype(np.int64), 65535 - start)
     which = (ranges * rng.random(amount) ** 1.7).astype(np.int64)
     low = np.select([kind == 1, kind == 2, kind == 3, kind == 4], [1024, 0, start[which], chosen], 0)
-    high = np.select([kind == 1, kind == 2, kind == 3, kind == 4], [65535, 1023, (start + length)[which], chosen], 65535)
+    high = np.select(
+        [kind == 1, kind == 2, kind == 3, kind == 4], [65535, 1023, (start + length)[which], chosen], 65535
+    )
     return np.where(has_ports, low, 0).astype(np.uint64), np.where(has_ports, high, 65535).astype(np.uint64)
 
 

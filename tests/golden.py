@@ -19,7 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent / "cases"
 _CASE = re.compile(
-    r"^\[case (?P<name>[^\n]+)\]\n(?P<text>.*?)^\[out\]\n(?P<out>.*?)(?=^\[case |\Z)", re.MULTILINE | re.DOTALL
+    r"^\[case (?P<name>[^\n]+)\]\n(?P<text>.*?)^\[out\]\n(?P<out>.*?)(?=^\[case |\Z)",
+    re.MULTILINE | re.DOTALL,
 )
 
 

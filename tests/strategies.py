@@ -336,3 +336,87 @@ def inheriting_texts(grammar: Grammar = EVERYTHING) -> st.SearchStrategy[str]:
         return text
 
     return inheriting()
+
+
+# ── policies ─────────────────────────────────────────────────────────────────
+
+LABEL_NAMES = ("dns", "web", "ssh-in", "rule_1", "x")
+TITLES = ("plain", "with # and }", "it's", "a | b { c")
+PACKETS = (
+    'IPv4(src="10.0.0.1")/UDP(dport=53)',
+    "Ether/IPv6/TCP(dport=80)",
+    "ARP",
+    'hex "020000000001020000000002080045"',
+)
+
+
+def policy_texts(grammar: Grammar = EVERYTHING) -> st.SearchStrategy[str]:
+    """Whole policies with comments, blank lines, odd indentation and penstock's own terms; all can be read."""
+    return _policy(grammar)
+
+
+@st.composite
+def _policy(draw: st.DrawFn, grammar: Grammar) -> str:
+    constants = draw(st.lists(_of("office", "web", "hosts"), unique=True, max_size=3))
+    items = [f"let {name} = {draw(_constant_values(name))}{draw(_trailing())}" for name in constants]
+    names = draw(st.lists(_of("edge", "inner", "a-b"), unique=True, min_size=1, max_size=2))
+    items += [draw(_filter(name, tuple(constants), grammar)) for name in names]
+    items += draw(st.lists(_test(names[0], grammar), max_size=2))
+    return draw(_leading()) + "\n".join(draw(_leading()) + item for item in items) + "\n" + draw(_leading())
+
+
+def _constant_values(name: str) -> st.SearchStrategy[str]:
+    pool = {"office": [*NETS4[:5], *NETS6], "web": ["80", "443", "8000-8100"], "hosts": [*HOSTS4, *HOSTS6]}[
+        name
+    ]
+    return st.tuples(st.lists(st.sampled_from(pool), min_size=1, max_size=4), _of(", ", ",", ",\n   ")).map(
+        lambda drawn: drawn[1].join(drawn[0])
+    )
+
+
+def _leading() -> st.SearchStrategy[str]:
+    return _of("", "", "", "\n", "# a comment\n", "\n\n  # one\n\n\t# two\n", "#\n")
+
+
+def _trailing() -> st.SearchStrategy[str]:
+    return _of("", "", "", " # behind", "# close", "   #")
+
+
+def _own_terms(constants: tuple[str, ...]) -> st.SearchStrategy[str]:
+    """Terms that only penstock has."""
+    plain = ["ttl < 5", "frag", "not frag.first", "tcp.flags & tcp-syn != 0", "vlan.id == 5", "tcp xor udp"]
+    used = {"office": "src net $office", "web": "tcp dst port ($web or 22)", "hosts": "host $hosts"}
+    return st.sampled_from(plain + [used[name] for name in constants])
+
+
+@st.composite
+def _filter(draw: st.DrawFn, name: str, constants: tuple[str, ...], grammar: Grammar) -> str:
+    statements = draw(st.lists(_of("default pass", "default drop"), max_size=1))
+    words = draw(st.lists(_of("malformed", "fragment", "ip-options", "unknown-tag"), unique=True, max_size=2))
+    statements += [f"on {word} {draw(_of('pass', 'drop', 'continue'))}" for word in words]
+    labels = draw(st.lists(_of("", *LABEL_NAMES), max_size=5, unique_by=lambda label: label or object()))
+    expressions = st.one_of(expression_texts(grammar), _own_terms(constants))
+    for label in labels:
+        rule = draw(_of("pass", "drop", "bounce", "audit", "count"))
+        if draw(st.booleans()):
+            joint = draw(_of(" and ", "\n      and ", " and\n", " or # why\n  # else\n"))
+            rule += f" if {draw(expressions)}{joint}{draw(expressions)}"
+        statements.append(f"{label}: {rule}" if label else rule)
+    indent = draw(_of("", "    ", "\t"))
+    body = "".join(f"{draw(_leading())}{indent}{statement}{draw(_trailing())}\n" for statement in statements)
+    return f"filter {name} at xdp {{{draw(_trailing())}\n{body}{draw(_leading())}}}{draw(_trailing())}"
+
+
+@st.composite
+def _test(draw: st.DrawFn, filter_name: str, grammar: Grammar) -> str:
+    steps = []
+    for _ in range(draw(st.integers(0, 3))):
+        subject = draw(st.one_of(_of(*PACKETS).map(lambda text: f"packet {text}"), _of('pcap "x.pcap"')))
+        if subject.startswith("pcap") and draw(st.booleans()):
+            subject += f" '{draw(expression_texts(grammar))}'"
+        share = draw(_of("", " >= 90%", " < 1.5%")) if subject.startswith("pcap") else ""
+        verdict = draw(_of("pass", "drop", "drop by default", "drop by malformed"))
+        steps.append(f"{draw(_leading())}  {subject} -> {verdict}{share}{draw(_trailing())}\n")
+    target = draw(_of("", f" for {filter_name}"))
+    title = draw(st.sampled_from(TITLES))
+    return f'test "{title}"{target} {{\n{"".join(steps)}}}'

@@ -13,8 +13,8 @@ from penstock.compiler.ir.ops import FIRST_RULE_SLOT
 from penstock.errors import PenstockError
 
 if TYPE_CHECKING:
-    from penstock.compiler.ir.ops import Rule, RuleSet
     from penstock.compiler.ir.explain import Explanation
+    from penstock.compiler.ir.ops import Rule, RuleSet
 
 
 @click.command("explain")

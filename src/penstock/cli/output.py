@@ -166,10 +166,8 @@ def verdict_word(word: str) -> str:
 
 def live(lines: Sequence[str]) -> None:
     """Replace what the last call printed by `lines`: on a terminal in place, else below it."""
-    if has_cursor():
-        console().print("\x1b[H\x1b[2J" + "\n".join(lines), markup=False, highlight=False)
-        return
-    _write("\n".join(lines) + "\n")
+    clear = "\x1b[H\x1b[2J" if has_cursor() else ""
+    _write(clear + "".join(f"{printable(line)}\n" for line in lines))
     sys.stdout.flush()
 
 

@@ -19,14 +19,11 @@ from penstock.kernel.bpf_object import BpfObject, load_object
 from penstock.kernel.link import Link, attach_xdp, attached, detach_foreign
 from penstock.kernel.netlink import GENERIC, NATIVE, interface
 from penstock.model.spec import COUNTERS_MAP, PROGRAM
-from penstock.pipeline.counters import Counter, carried_over, named, read_totals
+from penstock.pipeline.counters import Counter, Totals, added, carried_over, named, read_totals
 from penstock.pipeline.identity import kept_slots
 from penstock.pipeline.policy import LoadedPolicy, load_policy
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from penstock.kernel.program import Program, ProgramInfo
 
 AUTO = "auto"
@@ -85,7 +82,7 @@ class Attached:
         self.notices = notices
         self._object = loaded
         self._link = link
-        self._base: NDArray[np.uint64] = carried_over((), self._own_totals(), len(policy.counters))
+        self._base = carried_over((), (), len(policy.counters))
 
     @property
     def program_id(self) -> int:
@@ -100,7 +97,7 @@ class Attached:
 
     def counters(self) -> dict[str, Counter]:
         """Packets and bytes by name: ``default``, ``on malformed`` and so on, then the rules in order."""
-        return named(self.policy.counters, self._own_totals() + self._base)
+        return named(self.policy.counters, self._totals())
 
     def replace(self, policy: LoadedPolicy | str) -> None:
         """Put another policy in place in one step; rules with the same label keep their counters.
@@ -116,7 +113,7 @@ class Attached:
             loaded.close()
             raise
         pairs = kept_slots(self.policy.counters, new.counters)
-        self._base = carried_over(pairs, self._own_totals() + self._base, len(new.counters))
+        self._base = carried_over(pairs, self._totals(), len(new.counters))
         self._object.close()
         self.policy, self._object = new, loaded
 
@@ -125,8 +122,9 @@ class Attached:
         self._link.close()
         self._object.close()
 
-    def _own_totals(self) -> NDArray[np.uint64]:
-        return read_totals(self._object.maps[COUNTERS_MAP], len(self.policy.counters))
+    def _totals(self) -> Totals:
+        own = read_totals(self._object.maps[COUNTERS_MAP], len(self.policy.counters))
+        return added(own, self._base)
 
     def __enter__(self) -> Self:
         return self

@@ -3,24 +3,25 @@
 In: a per-CPU array of (packets, bytes) and the totals carried over from the
 programs before.  Out: `Counter` by name.
 
-    read_totals(counters)                 ->  array([[3, 180], …]) uint64, one row a slot
+    read_totals(counters, 7)              ->  (Counter(packets=3, bytes=180), …), one a slot
     named(keys, totals)["dns"].packets    ->  3
+
+Plain Python on purpose: a command that reads a few dozen counters should not
+wait for numpy.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from penstock.kernel.maps import Map
 from penstock.pipeline.identity import CounterKey
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-COLUMNS = 2  # packets, bytes
+#: struct ps_counter of bpf/include/penstock/verdict.bpf.h, and an entry of the carried totals.
+PAIR = struct.Struct("=QQ")
+_SLOT = struct.Struct("=I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +31,45 @@ class Counter:
     packets: int
     bytes: int
 
-
-def read_totals(counters: Map, slots: int) -> NDArray[np.uint64]:
-    """Packets and bytes of each slot, shape (slots, 2), summed over CPUs."""
-    _, values = counters.read_all()
-    totals: NDArray[np.uint64] = values[:slots, :, :COLUMNS].sum(axis=1)
-    return totals
+    def __add__(self, other: Counter) -> Counter:
+        return Counter(self.packets + other.packets, self.bytes + other.bytes)
 
 
-def named(keys: Sequence[CounterKey], totals: NDArray[np.uint64]) -> dict[str, Counter]:
+Totals = tuple[Counter, ...]
+ZERO = Counter(0, 0)
+
+
+def read_totals(counters: Map, slots: int) -> Totals:
+    """The counter of each slot, summed over CPUs."""
+    return tuple(_summed(counters.lookup(_SLOT.pack(slot)) or b"") for slot in range(slots))
+
+
+def _summed(per_cpu: bytes) -> Counter:
+    pairs = list(PAIR.iter_unpack(per_cpu))
+    return Counter(sum(packets for packets, _ in pairs), sum(size for _, size in pairs))
+
+
+def pack_totals(totals: Totals) -> bytes:
+    """The totals as the bytes of a map's value."""
+    return b"".join(PAIR.pack(total.packets, total.bytes) for total in totals)
+
+
+def unpack_totals(value: bytes) -> Totals:
+    """The totals in a map's value."""
+    return tuple(Counter(packets, size) for packets, size in PAIR.iter_unpack(value))
+
+
+def added(left: Totals, right: Totals) -> Totals:
+    """Slot by slot, the sum of both."""
+    return tuple(one + other for one, other in zip(left, right, strict=True))
+
+
+def named(keys: Sequence[CounterKey], totals: Totals) -> dict[str, Counter]:
     """The totals by the names of their slots, in slot order."""
-    return {key.name: Counter(int(row[0]), int(row[1])) for key, row in zip(keys, totals, strict=True)}
+    return {key.name: total for key, total in zip(keys, totals, strict=True)}
 
 
-def carried_over(pairs: Sequence[tuple[int, int]], old: NDArray[np.uint64], slots: int) -> NDArray[np.uint64]:
+def carried_over(pairs: Sequence[tuple[int, int]], old: Totals, slots: int) -> Totals:
     """The base of a new program's counters: the old totals where the rule is the same, zero elsewhere."""
-    import numpy as np
-
-    base = np.zeros((slots, COLUMNS), np.uint64)
-    for old_slot, new_slot in pairs:
-        base[new_slot] = old[old_slot]
-    return base
+    kept = {new_slot: old[old_slot] for old_slot, new_slot in pairs}
+    return tuple(kept.get(slot, ZERO) for slot in range(slots))

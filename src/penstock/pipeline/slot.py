@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from penstock.errors import KernelError
 from penstock.kernel import netns, pin
@@ -33,17 +33,22 @@ from penstock.kernel.capability import kernel_errors
 from penstock.kernel.link import Link, LinkInfo
 from penstock.kernel.maps import Map, MapType
 from penstock.kernel.netlink import interfaces
-from penstock.pipeline.counters import COLUMNS, Counter, carried_over, named, read_totals
+from penstock.pipeline.counters import (
+    PAIR,
+    Counter,
+    Totals,
+    added,
+    carried_over,
+    named,
+    pack_totals,
+    read_totals,
+    unpack_totals,
+)
 from penstock.pipeline.identity import Identity, kept_slots
 from penstock.pipeline.identity import decode as decode_identity
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 LINK, COUNTERS, CARRIED, IDENTITY = "link", "counters", "carried", "identity"
 _ONLY_KEY = bytes(4)
-_WORD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +73,9 @@ class Slot:
         """Whether the pins describe the program that the link runs."""
         return self.info.program_id == self.identity.program
 
-    def totals(self) -> NDArray[np.uint64]:
-        """Packets and bytes of each slot since its rule first came, shape (slots, 2)."""
-        slots = len(self.identity.counters)
-        total: NDArray[np.uint64] = read_totals(self.counters, slots) + read_carried(self.carried, slots)
-        return total
+    def totals(self) -> Totals:
+        """The counter of each slot since its rule first came."""
+        return added(read_totals(self.counters, len(self.identity.counters)), read_carried(self.carried))
 
     def counter_values(self) -> dict[str, Counter]:
         """The totals by the names of their slots."""
@@ -116,17 +119,13 @@ def _held(directory: Path) -> Iterator[Path]:
 
 def create_carried(slots: int) -> Map:
     """The map of carried totals: one entry, so that one call changes all of it or nothing."""
-    size = slots * COLUMNS * _WORD
+    size = slots * PAIR.size
     return Map.create(MapType.ARRAY, "ps_carried", key_size=4, value_size=size, max_entries=1)
 
 
-def read_carried(carried: Map, slots: int) -> NDArray[np.uint64]:
-    """The carried totals, shape (slots, 2)."""
-    import numpy as np
-
-    value = carried.lookup(_ONLY_KEY) or b""
-    base: NDArray[np.uint64] = np.frombuffer(value, np.uint64).reshape(slots, COLUMNS)
-    return base
+def read_carried(carried: Map) -> Totals:
+    """The carried totals, one a slot."""
+    return unpack_totals(carried.lookup(_ONLY_KEY) or b"")
 
 
 def carry(old: Slot, new_identity: Identity, new_carried: Map) -> None:
@@ -137,7 +136,7 @@ def carry(old: Slot, new_identity: Identity, new_carried: Map) -> None:
     """
     pairs = kept_slots(old.identity.counters, new_identity.counters)
     base = carried_over(pairs, old.totals(), len(new_identity.counters))
-    new_carried.update(_ONLY_KEY, base.tobytes())
+    new_carried.update(_ONLY_KEY, pack_totals(base))
 
 
 def names_here(root: Path) -> list[str]:

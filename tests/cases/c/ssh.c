@@ -17,7 +17,7 @@ enum {
 };
 
 #include <penstock/fast.bpf.h>
-#include <penstock/scope.bpf.h>
+#include <penstock/parse.bpf.h>
 #include <penstock/term.bpf.h>
 #include <penstock/verdict.bpf.h>
 

@@ -43,6 +43,17 @@ static __always_inline int ps_act(struct xdp_md *ctx, int code)
 	return code;
 }
 
+/* ps_judged - count odd-packet conditions; the decision they come to, 0 to go on with the rules. */
+static __always_inline __u32 ps_judged(__u32 conditions, __u32 bytes)
+{
+	__u32 decision = ps_on(conditions);
+
+	ps_count_conditions(conditions, bytes);
+	if (decision)
+		ps_record_decision(decision >> 2);
+	return decision;
+}
+
 /* ps_exact - decide a packet that the fast path gave up on; gives the hook's action code. */
 __noinline int ps_exact(struct xdp_md *ctx)
 {
@@ -56,13 +67,10 @@ __noinline int ps_exact(struct xdp_md *ctx)
 	scratch->s[0].frame = 0;
 	ps_ethernet(ctx, 0);
 	if (scratch->conditions) {
-		__u32 decision = ps_on(scratch->conditions);
+		__u32 decision = ps_judged(scratch->conditions, scratch->len);
 
-		ps_count_conditions(scratch->conditions, scratch->len);
-		if (decision) {
-			ps_record_decision(decision >> 2);
+		if (decision)
 			return ps_act(ctx, decision & 3);
-		}
 	}
 	ps_enter(ctx);
 	return ps_act(ctx, ps_finish(ps_decide_scratch(ctx), scratch->len));
@@ -108,6 +116,15 @@ int ps_xdp(struct xdp_md *ctx)
 	} else if (net.type == ps_htons(0x86dd)) {
 		if (ps_fast_ipv6(bounds, s, net.at))
 			return ps_usual(ctx, s, bounds.linear, len);
+	}
+	if (ps_fast_other(bounds, s, net)) {
+		if (PS_DEPTH >= PS_NETWORK && s->frag == 2) {
+			__u32 decision = ps_judged(PS_FRAGMENT, ps_length(ctx, bounds.linear));
+
+			if (decision)
+				return ps_act(ctx, decision & 3);
+		}
+		return ps_usual(ctx, s, bounds.linear, len);
 	}
 	return ps_exact(ctx);
 }

@@ -80,7 +80,7 @@ def emit(rule_set: RuleSet, *, probe: bool = False) -> CSource:
         *_constants(rule_set, reads, inline=inline, probe=probe),
         "",
         "#include <penstock/fast.bpf.h>",
-        "#include <penstock/scope.bpf.h>",
+        f"#include <penstock/{'scope' if len(reads.scopes) > 1 else 'parse'}.bpf.h>",
         "#include <penstock/term.bpf.h>",
         "#include <penstock/verdict.bpf.h>",
         *printer.lists.lines(),

@@ -14,7 +14,6 @@ from typing import assert_never
 
 from penstock.compiler.codegen.table_lookups import block_lines, checked
 from penstock.compiler.diagram.tables import (
-    MAX_SCAN,
     AnyGroup,
     BitGroup,
     BlockCells,
@@ -28,6 +27,7 @@ from penstock.compiler.diagram.tables import (
     RuleLeaf,
     TableGroup,
 )
+
 _RULE = "((r[0] >> 32 & 0x7fff0000) | r[{words}] >> 48)"
 """The rule plus one of record `r`: the lane that no field uses, of both words."""
 
@@ -60,13 +60,17 @@ def _record_lines(family: Family, tables: str) -> Iterator[str]:
     words = family.words
     yield f"        const __u64 *r = &{tables}.{family.records.name}[record * {2 * words}];"
     tops = ["PS_FIRST_LANE_TOPS", *["PS_LANE_TOPS"] * (words - 1)]
-    misses = [f"ps_misses(packet{word}, r[{word}], r[{words + word}], {top})" for word, top in enumerate(tops)]
+    misses = [
+        f"ps_misses(packet{word}, r[{word}], r[{words + word}], {top})" for word, top in enumerate(tops)
+    ]
     yield f"        __u64 fits = {' | '.join(misses)};"
     yield "        ps_opaque_value(fits);"
     yield "        fits = (fits - 1) >> 63;"
 
 
-def group_lines(family: Family, number: int, group: AnyGroup, name: str, tables: str, predicate: str) -> Iterator[str]:
+def group_lines(
+    family: Family, number: int, group: AnyGroup, name: str, tables: str, predicate: str
+) -> Iterator[str]:
     """Lines that set `best` to the group's rule if that is lower."""
     yield f"    if (best > {group.first_rule}) {{" if number else "    {"
     match group:

@@ -10,7 +10,15 @@ from collections.abc import Iterator, Mapping
 from typing import assert_never
 
 from penstock.compiler.diagram.blocks import BUCKET, NUMBER, PAGE, bucket_words
-from penstock.compiler.diagram.tables import DirectLookup, Lookup, PrefixLookup, SearchLookup, StrideLookup, Table, WideLookup
+from penstock.compiler.diagram.tables import (
+    DirectLookup,
+    Lookup,
+    PrefixLookup,
+    SearchLookup,
+    StrideLookup,
+    Table,
+    WideLookup,
+)
 from penstock.compiler.ir.ops import FieldRef
 
 
@@ -97,7 +105,7 @@ def block_lines(
 
 
 def _bucket_lines(name: str, low: str, buckets: Table, wide: bool, tables: str) -> Iterator[str]:
-    """Without a branch: whether a block is a bucket is as good as random, and a wrong guess costs more than a bucket."""
+    """Without a branch: whether a block is a bucket is as good as random, and a wrong guess costs more."""
     words = bucket_words(wide)
     per_word, bits, mask = (2, 32, "0xffffffffULL") if wide else (4, 16, "0xffffULL")
     yield f"    __u64 {name}_is = 0 - ({name} >> 31);"

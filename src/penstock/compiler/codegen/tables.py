@@ -149,7 +149,12 @@ def _family_lines(family: Family, name: str, tables: str, access: Access) -> Ite
     for lane, lookup in enumerate(family.lanes):
         yield from lookup_lines(lookup, f"lane{lane}", tables, access.scalars, access.wides)
     for word in range(family.words):
-        parts = [f"lane{lane} << {16 * at}" for lane in range(len(family.lanes)) for at in [place(lane)[1]] if place(lane)[0] == word]
+        parts = [
+            f"lane{lane} << {16 * at}"
+            for lane in range(len(family.lanes))
+            for at in [place(lane)[1]]
+            if place(lane)[0] == word
+        ]
         yield f"    __u64 packet{word} = " + (" | ".join(parts) or "0") + ";"
     for number, group in enumerate(family.groups):
         yield from group_lines(family, number, group, f"{name}_{family.prefix}", tables, access.predicate)

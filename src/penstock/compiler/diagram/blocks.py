@@ -62,7 +62,9 @@ def joined(runs: Runs) -> Runs:
     """The same functions, neighbouring runs of one value merged."""
     owner = runs.owner
     kept = np.append(True, (runs.value[1:] != runs.value[:-1]) | (owner[1:] != owner[:-1]))[: len(owner)]
-    return Runs(offsets(np.bincount(owner[kept], minlength=runs.segments)), runs.start[kept], runs.value[kept])
+    return Runs(
+        offsets(np.bincount(owner[kept], minlength=runs.segments)), runs.start[kept], runs.value[kept]
+    )
 
 
 def cut(runs: Runs, shift: int, blocks: int) -> Runs:
@@ -87,7 +89,7 @@ def alike(runs: Runs) -> tuple[Indices, Indices]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packed:
-    """`entry` of every segment; `words` of the buckets; `crowded`, the segments with too many runs, whose entry is 0."""
+    """`entry` of every segment; `words` of the buckets; `crowded`, the segments with too many runs (entry 0)."""
 
     entry: Entries
     words: U64
@@ -107,7 +109,9 @@ def packed(runs: Runs, wide: bool) -> Packed:
     entry[constant] = runs.value[runs.ptr[first[constant]]]
     entry[is_bucket] = BUCKET | np.arange(int(is_bucket.sum()))
     crowd = np.where(is_crowded, np.cumsum(is_crowded) - 1, -1)
-    return Packed(entry[number], _buckets(runs.pick(first[is_bucket]), wide), first[is_crowded], crowd[number])
+    return Packed(
+        entry[number], _buckets(runs.pick(first[is_bucket]), wide), first[is_crowded], crowd[number]
+    )
 
 
 def _buckets(runs: Runs, wide: bool) -> U64:
@@ -117,7 +121,9 @@ def _buckets(runs: Runs, wide: bool) -> U64:
     last = runs.value[runs.ptr[1:] - 1] if runs.segments else np.zeros(0, dtype=np.int64)
     values = np.repeat(last[:, None], RUNS, axis=1).astype(np.uint32 if wide else np.uint16)
     values[runs.owner, column] = runs.value
-    return np.ascontiguousarray(np.concatenate([starts.view(np.uint64), values.view(np.uint64)], axis=1)).reshape(-1)
+    return np.ascontiguousarray(
+        np.concatenate([starts.view(np.uint64), values.view(np.uint64)], axis=1)
+    ).reshape(-1)
 
 
 def bucket_words(wide: bool) -> int:
@@ -149,4 +155,5 @@ def from_buckets(words: U64, number: Indices, low: Indices, *, wide: bool) -> In
     starts = np.ascontiguousarray(table[:, :2]).view(np.uint16)
     values = np.ascontiguousarray(table[:, 2:]).view(np.uint32 if wide else np.uint16)
     index = (starts <= low[:, None].astype(np.uint16)).sum(axis=1) - 1
-    return values[np.arange(len(index)), index].astype(np.int64)
+    found: Indices = values[np.arange(len(index)), index].astype(np.int64)
+    return found

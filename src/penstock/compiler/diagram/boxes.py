@@ -21,6 +21,7 @@ from penstock.compiler.diagram.axis import Axis, Keys, Ranks, cut
 from penstock.compiler.ir.ops import FieldRef
 
 Indices = npt.NDArray[np.int64]
+Truth = npt.NDArray[np.bool_]
 Packets = Mapping[FieldRef, Keys]
 """A batch of packets: for each field its keys, all of one length."""
 
@@ -48,13 +49,16 @@ class Boxes:
     def over(self, axes: Sequence[int]) -> Boxes:
         """The boxes seen on some axes only."""
         kept = list(axes)
-        return Boxes(tuple(self.axes[at] for at in kept), self.low[:, kept], self.high[:, kept], self.rule, self.opaque)
+        return Boxes(
+            tuple(self.axes[at] for at in kept), self.low[:, kept], self.high[:, kept], self.rule, self.opaque
+        )
 
-    def wildcards(self, axes: Sequence[int]) -> npt.NDArray[np.bool_]:
+    def wildcards(self, axes: Sequence[int]) -> Truth:
         """Which boxes have no condition on any of these axes."""
         widths = np.array([self.axes[at].width for at in axes], dtype=np.int32)
         kept = list(axes)
-        return ((self.low[:, kept] == 0) & (self.high[:, kept] == widths)).all(axis=1)
+        covered: Truth = ((self.low[:, kept] == 0) & (self.high[:, kept] == widths)).all(axis=1)
+        return covered
 
     def projections(self, axes: Sequence[int]) -> tuple[Indices, Indices]:
         """Boxes that are alike on these axes share a number: (a box of each number, the number of each box)."""

@@ -22,11 +22,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
 from penstock.compiler.diagram.axis import Ranks
-from penstock.compiler.diagram.boxes import Boxes, Indices
+from penstock.compiler.diagram.boxes import Boxes, Indices, Truth
 from penstock.compiler.diagram.fingerprint import Lanes, distinct, pair_tokens, segment_sums
 from penstock.compiler.diagram.node import Diagram, Level, Terminal
 
@@ -78,7 +79,7 @@ class Frontier:
     def lengths(self) -> Indices:
         return np.diff(self.ptr)
 
-    def keep(self, kept: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Frontier:
+    def keep(self, kept: Truth) -> Frontier:
         """The same nodes with some of their entries."""
         counts = np.bincount(self.owner[kept], minlength=self.nodes)
         return Frontier(offsets(counts), self.box[kept])
@@ -98,7 +99,8 @@ def offsets(counts: Indices) -> Indices:
 def spans(first: Indices, counts: Indices) -> Indices:
     """``first[i], first[i] + 1, …`` (`counts[i]` of them) for every i, one after the other."""
     ends = np.cumsum(counts)
-    return np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(first - (ends - counts), counts)
+    found: Indices = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(first - (ends - counts), counts)
+    return found
 
 
 def root(boxes: Boxes) -> Frontier:
@@ -125,11 +127,17 @@ def build(boxes: Boxes, order: Sequence[int], budget: Budget | None = None) -> D
 def _terminals(frontier: Frontier, boxes: Boxes) -> tuple[Terminal, ...]:
     pairs = list(zip(boxes.rule[frontier.box].tolist(), boxes.opaque[frontier.box].tolist(), strict=True))
     ptr = frontier.ptr.tolist()
-    return tuple(tuple(pairs[first:last]) for first, last in zip(ptr, ptr[1:], strict=False))
+    return tuple(tuple(pairs[first:last]) for first, last in pairwise(ptr))
 
 
 def grow(
-    frontier: Frontier, boxes: Boxes, at: int, remaining: Sequence[int], budget: Budget, *, pruned: bool = True
+    frontier: Frontier,
+    boxes: Boxes,
+    at: int,
+    remaining: Sequence[int],
+    budget: Budget,
+    *,
+    pruned: bool = True,
 ) -> tuple[Level, Frontier]:
     """The frontier's nodes with edges on axis `at`, and the nodes that these edges lead to.
 
@@ -175,7 +183,9 @@ def _intervals(
     return keys[run_ends], Lanes(*sums)
 
 
-def _members(frontier: Frontier, low: Ranks, high: Ranks, width: int, places: Indices, budget: Budget) -> Frontier:
+def _members(
+    frontier: Frontier, low: Ranks, high: Ranks, width: int, places: Indices, budget: Budget
+) -> Frontier:
     """The boxes that hold each place (node * width + rank); node i of the result is place i."""
     order = np.argsort(places)
     ascending = places[order]
@@ -212,9 +222,7 @@ def prune(frontier: Frontier, boxes: Boxes, remaining: Sequence[int]) -> Frontie
     return frontier
 
 
-def _cut_after_wildcards(
-    frontier: Frontier, boxes: Boxes, wildcard: np.ndarray[tuple[int], np.dtype[np.bool_]]
-) -> Frontier:
+def _cut_after_wildcards(frontier: Frontier, boxes: Boxes, wildcard: Truth) -> Frontier:
     stops = wildcard[frontier.box] & (boxes.opaque[frontier.box] == 0)
     if not stops.any():
         return frontier

@@ -32,7 +32,7 @@ def numbers(group: Group, at: int) -> Indices:
         return bit_classes(group.boxes, at)[1]
     if group.rows.axis.ref == axis.ref:
         level = group.rows
-        return rows(level, np.arange(axis.width), slice(0, 1))[0]
+        return rows(level, np.arange(axis.width), slice(0, 1)).reshape(-1)
     return group.column_class
 
 
@@ -60,7 +60,9 @@ def _row_runs(columns: Level, column_class: Indices, values: Indices) -> Runs:
 
 def _blocks(row_runs: Runs, column_count: int, prefix: str, new: NewTable) -> BlockCells:
     wide = int(row_runs.value.max(initial=0)) > 0xFFFF
-    shift = min(_shifts(row_runs, column_count), key=lambda shift: _block_bytes(row_runs, column_count, shift, wide))
+    shift = min(
+        _shifts(row_runs, column_count), key=lambda shift: _block_bytes(row_runs, column_count, shift, wide)
+    )
     stride = -(-column_count // (1 << shift))
     runs = blocks.cut(row_runs, shift, stride)
     made = blocks.packed(runs, wide)
@@ -80,7 +82,9 @@ def _shifts(row_runs: Runs, column_count: int) -> range:
     """Block sizes worth trying: the one with a run or two a block, and its neighbours."""
     runs_a_row = max(1.0, len(row_runs.start) / row_runs.segments)
     middle = int(np.log2(column_count / runs_a_row))
-    return range(min(max(middle - 1, LEAST_SHIFT), MOST_SHIFT), min(max(middle + 2, LEAST_SHIFT + 1), MOST_SHIFT + 1))
+    return range(
+        min(max(middle - 1, LEAST_SHIFT), MOST_SHIFT), min(max(middle + 2, LEAST_SHIFT + 1), MOST_SHIFT + 1)
+    )
 
 
 def _block_bytes(row_runs: Runs, column_count: int, shift: int, wide: bool) -> int:

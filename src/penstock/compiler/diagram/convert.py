@@ -112,6 +112,26 @@ def blocks(rule_set: RuleSet) -> tuple[Block, ...]:
     return (*found, *_runs(gathered))
 
 
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """All deciding rules of a rule set as boxes; a box's rule r is rule ``rules[r]`` of the rule set."""
+
+    boxes: Boxes
+    rules: tuple[int, ...]
+    opaque: tuple[Predicate, ...]
+
+
+def decisions(rule_set: RuleSet) -> Decisions:
+    """What decides a packet's verdict, whatever is counted on the way; for analyses, not for code.
+
+    Rules that expire are taken as if they did not.
+    """
+    chosen = [number for number, rule in enumerate(rule_set.rules) if rule.decides]
+    divided = [(at, *_divided(rule_set.rules[number].condition)) for at, number in enumerate(chosen)]
+    run = _run(divided) if divided else Run(0, 0, _boxes([]), (), ())
+    return Decisions(run.boxes, tuple(chosen), run.opaque)
+
+
 def is_stateless(rule: Rule) -> bool:
     """Whether a rule decides, and by the packet alone."""
     return rule.decides and rule.until_ns is None
@@ -159,14 +179,16 @@ def _boxes_of(term: Term) -> Iterator[dict[FieldRef, Interval]]:
 
 
 def _boxes(rows: list[tuple[int, int, dict[FieldRef, Interval]]]) -> Boxes:
-    refs = dict.fromkeys(ref for _, _, box in rows for ref in box)
+    refs = dict.fromkeys(ref for _, _, box in rows for ref in box) or {FieldRef("len"): None}
     ranges: dict[FieldRef, tuple[Keys, Keys]] = {}
     for ref in refs:
         bits = ref.field.bits
         everything = (0, 1 << bits)
         ends = [box.get(ref, everything) for _, _, box in rows]
         ranges[ref] = keys_of(bits, [low for low, _ in ends]), keys_of(bits, [high for _, high in ends])
-    return from_ranges(ranges, np.array([rule for rule, _, _ in rows]), np.array([number for _, number, _ in rows]))
+    return from_ranges(
+        ranges, np.array([rule for rule, _, _ in rows]), np.array([number for _, number, _ in rows])
+    )
 
 
 # ── disjunctive normal form ──────────────────────────────────────────────────

@@ -21,7 +21,7 @@ Asked = Callable[[int], bool]
 
 
 def first_box(boxes: Boxes, ranks: Ranks) -> Indices:
-    """The lowest box that holds each packet (rows of ranks), `NO_RULE` where none does; opaque predicates are ignored."""
+    """The lowest box that holds each packet (rows of ranks), `NO_RULE` if none; opaque predicates are ignored."""
     found = np.full(len(ranks), NO_RULE, dtype=np.int64)
     if not len(boxes):
         return found
@@ -49,7 +49,9 @@ def walk(diagram: Diagram, packets: Packets) -> Indices:
     for level in diagram.levels:
         owner = np.repeat(np.arange(level.nodes), np.diff(level.ptr))
         keys = owner * level.axis.width + level.start
-        edge = np.searchsorted(keys, node * level.axis.width + level.axis.ranks(packets[level.axis.ref]), side="right")
+        edge = np.searchsorted(
+            keys, node * level.axis.width + level.axis.ranks(packets[level.axis.ref]), side="right"
+        )
         node = level.child[edge - 1]
     return node
 

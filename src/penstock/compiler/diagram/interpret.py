@@ -33,6 +33,7 @@ from penstock.compiler.diagram.tables import (
     RuleLeaf,
     SearchLookup,
     StrideLookup,
+    Table,
     TableGroup,
     View,
     WideLookup,
@@ -64,7 +65,7 @@ def _family(family: Family, packets: Packets, truths: Truths, count: int) -> Ind
     x = _fold(family.fold, lanes, count) if family.fold else np.zeros(count, dtype=np.int64)
     best = np.full(count, NOTHING)
     for group in family.groups:
-        best = np.minimum(best, _group(family, group, locals_, lanes, x, best, truths))
+        best = np.minimum(best, _group(family, group, locals_, lanes, x, truths))
     return np.where(best == NOTHING, NO_RULE, best)
 
 
@@ -72,19 +73,24 @@ def look_up(lookup: Lookup, keys: Keys) -> Indices:
     """The class or rank of each key."""
     match lookup:
         case DirectLookup(_, table):
-            return table.data[keys.astype(np.int64)].astype(np.int64)
+            return _numbers(table, keys.astype(np.int64))
         case StrideLookup(_, first, second, third):
             value = keys.astype(np.int64)
             middle = first.data[value >> 16].astype(np.int64) << 8 | (value >> 8 & 0xFF)
-            return third.data[second.data[middle].astype(np.int64) << 8 | (value & 0xFF)].astype(np.int64)
+            return _numbers(third, _numbers(second, middle) << 8 | (value & 0xFF))
         case PrefixLookup():
             return _by_prefix(lookup, keys.astype(np.int64))
         case SearchLookup(_, table, values, _):
-            return values.data[np.searchsorted(table.data, keys, side="right") - 1].astype(np.int64)
+            return _numbers(values, np.searchsorted(table.data, keys, side="right") - 1)
         case WideLookup():
             return _wide(lookup, keys)
         case _:
             assert_never(lookup)
+
+
+def _numbers(table: Table, index: Indices) -> Indices:
+    found: Indices = table.data[index].astype(np.int64)
+    return found
 
 
 def _by_prefix(lookup: PrefixLookup, value: Indices) -> Indices:
@@ -126,7 +132,12 @@ def _fold(fold: Fold, lanes: list[Indices], count: int) -> Indices:
 
 
 def _group(
-    family: Family, group: AnyGroup, locals_: list[Indices], lanes: list[Indices], x: Indices, best: Indices, truths: Truths
+    family: Family,
+    group: AnyGroup,
+    locals_: list[Indices],
+    lanes: list[Indices],
+    x: Indices,
+    truths: Truths,
 ) -> Indices:
     if isinstance(group, BitGroup):
         return _bits(group, locals_, lanes, len(x))
@@ -139,7 +150,7 @@ def _group(
         case MatrixLeaf(table, width):
             found = table.data[cell * width + x].astype(np.int64)
         case ListLeaf():
-            found = _scan(family, group, cell, lanes, best, truths)
+            found = _scan(family, group, cell, lanes, truths)
         case _:
             assert_never(group.leaf)
     return np.where(found == 0, NOTHING, found - 1)
@@ -148,18 +159,18 @@ def _group(
 def _cells(cells: Cells, row: Indices, column: Indices) -> Indices:
     match cells:
         case DenseCells(table, stride):
-            return table.data[row * stride + column].astype(np.int64)
+            return _numbers(table, row * stride + column)
         case BlockCells():
             entry = cells.index.data[row * cells.stride + (column >> cells.shift)]
             low = column & ((1 << cells.shift) - 1)
-            return blocks.look_up(entry, cells.buckets.data, cells.pages.data, low, cells.shift, wide=cells.wide)
+            return blocks.look_up(
+                entry, cells.buckets.data, cells.pages.data, low, cells.shift, wide=cells.wide
+            )
         case _:
             assert_never(cells)
 
 
-def _scan(
-    family: Family, group: TableGroup, cell: Indices, lanes: list[Indices], best: Indices, truths: Truths
-) -> Indices:
+def _scan(family: Family, group: TableGroup, cell: Indices, lanes: list[Indices], truths: Truths) -> Indices:
     assert family.records is not None
     records = family.records.data.view(np.uint16).reshape(-1, 2, family.words * LANES)
     low, high = records[:, 0], records[:, 1] & 0x7FFF

@@ -18,7 +18,7 @@ from penstock.compiler.diagram.boxes import Boxes, Indices
 from penstock.compiler.diagram.build import Budget
 from penstock.compiler.diagram.cells import bit_classes, cells
 from penstock.compiler.diagram.cells import numbers as numbers_of
-from penstock.compiler.diagram.groups import Group, grouped
+from penstock.compiler.diagram.groups import Group, grouped, ungrown
 from penstock.compiler.diagram.leaves import (
     MAX_MATRIX_BYTES,
     FoldedClasses,
@@ -33,6 +33,7 @@ from penstock.compiler.diagram.lookups import lookup, narrow
 from penstock.compiler.diagram.order import IPV4_ADDRESSES, IPV6_ADDRESSES, axis_order
 from penstock.compiler.diagram.tables import (
     LANES,
+    MAX_SCAN,
     AnyGroup,
     BitGroup,
     Classifier,
@@ -102,18 +103,33 @@ class _FamilyWriter:
     tables: _Tables
 
     def family(self, groups: tuple[Group, ...], notes: tuple[str, ...]) -> Family:
+        if not groups:
+            return Family(self.prefix, self.boxes, (), (), None, (), None, None, notes)
+        fold = self._fold([group for group in groups if self.rest and wants_matrix(group)])
+        planned = [self._planned(group, fold) for group in groups]
+        groups = tuple(group for group, _ in planned)
         lanes = tuple(self._lane(at) for at in self.rest)
         views = tuple(self._view(at, groups) for at in self.leading)
         records = RecordWriter(self.boxes, self.rest)
-        fold = self._fold([group for group in groups if self.rest and wants_matrix(group)])
         made = tuple(
-            self._group(group, slot, records, fold if wants_matrix(group) else None) for slot, group in enumerate(groups)
+            self._group(group, slot, records, answers) for slot, (group, answers) in enumerate(planned)
         )
-        leaves = [group.leaf for group in made if isinstance(group, TableGroup)]
-        has_lists = any(isinstance(leaf, ListLeaf) for leaf in leaves)
-        stored = records.tables(self.prefix, self.tables.new) if has_lists else (None, None)
-        has_fold = fold is not None and any(isinstance(leaf, MatrixLeaf) for leaf in leaves)
-        return Family(self.prefix, self.boxes, views, lanes, fold.fold if fold and has_fold else None, made, *stored, notes)
+        stored, predicates = records.tables(self.prefix, self.tables.new) if records.longest else (None, None)
+        has_matrix = any(
+            isinstance(group, TableGroup) and isinstance(group.leaf, MatrixLeaf) for group in made
+        )
+        used = fold.fold if fold and has_matrix else None
+        notes += tuple(group.why for group in groups if group.why)
+        return Family(self.prefix, self.boxes, views, lanes, used, made, stored, predicates, notes)
+
+    def _planned(self, group: Group, fold: FoldedClasses | None) -> tuple[Group, FoldedClasses | None]:
+        """The group, without its levels if its lists are too long to be compared, and the fold if it gets a matrix."""
+        if fold and wants_matrix(group) and (group.lists.nodes + 1) * fold.width * 4 <= MAX_MATRIX_BYTES:
+            return group, fold
+        if group.longest <= MAX_SCAN or group.is_opaque:
+            return group, None
+        why = f"{len(group.boxes)} boxes as bit vectors: {group.longest} of them differ in ports and protocol only"
+        return ungrown(self.boxes, group.origin, why), None
 
     def _lane(self, at: int) -> Lookup:
         axis = self.boxes.axes[at]
@@ -157,7 +173,7 @@ class _FamilyWriter:
         """How cells lead to rules, and what the cell of each list holds."""
         if not self.rest and not group.is_opaque:
             return RuleLeaf(), rules_of_single_boxes(group)
-        if fold is not None and (group.lists.nodes + 1) * fold.width * 4 <= MAX_MATRIX_BYTES:
+        if fold is not None:
             place = np.full(len(self.boxes), -1, dtype=np.int64)
             place[fold.boxes] = np.arange(len(fold.boxes))
             answers = matrix(group, place[group.origin], fold.holds)
@@ -169,7 +185,9 @@ class _FamilyWriter:
         leading, others = [], []
         for place, at in enumerate(self.leading):
             name = f"{prefix}_bits{place}"
-            leading.append((Local(place, slot), self.tables.new(name, bit_classes(group.boxes, at)[0].reshape(-1))))
+            leading.append(
+                (Local(place, slot), self.tables.new(name, bit_classes(group.boxes, at)[0].reshape(-1)))
+            )
         for lane, at in enumerate(self.rest):
             of_class, classes = bit_classes(group.boxes, at)
             others.append((lane, self.tables.new(f"{prefix}_lane{lane}", of_class[classes].reshape(-1))))

@@ -13,12 +13,20 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from penstock.compiler.diagram.axis import U64
-from penstock.compiler.diagram.boxes import Boxes, Indices
+from penstock.compiler.diagram.boxes import Boxes, Indices, Truth
 from penstock.compiler.diagram.build import Frontier
 from penstock.compiler.diagram.fingerprint import Lanes, distinct, tokens
 from penstock.compiler.diagram.groups import Group
 from penstock.compiler.diagram.lookups import NewTable, narrow
-from penstock.compiler.diagram.tables import LANES, LAST_RECORD, MAX_SCAN, Fold, FoldStep, Table, place, words_of
+from penstock.compiler.diagram.tables import (
+    LANES,
+    LAST_RECORD,
+    Fold,
+    FoldStep,
+    Table,
+    place,
+    words_of,
+)
 
 MAX_MATRIX_BYTES = 256 << 10
 MAX_FOLD_CELLS = 1 << 18
@@ -32,12 +40,14 @@ class RecordWriter:
     boxes: Boxes
     rest: tuple[int, ...]
     box: list[Indices] = field(default_factory=list)
-    last: list[np.ndarray[tuple[int], np.dtype[np.bool_]]] = field(default_factory=list)
+    last: list[Truth] = field(default_factory=list)
     size: int = 1
+    longest: int = 0
 
     def add(self, lists: Frontier, at: Indices) -> Indices:
         """The first record of each list, 0 of an empty one; `at` are the boxes' positions in the family's."""
         counts = lists.lengths
+        self.longest = max(self.longest, int(counts.max(initial=0)))
         first = self.size + lists.ptr[:-1]
         last = np.zeros(len(lists.box), dtype=bool)
         last[lists.ptr[1:][counts > 0] - 1] = True
@@ -53,7 +63,7 @@ class RecordWriter:
         words = words_of(len(self.rest))
         low, high = _lane_words(self.boxes, self.rest, box, words)
         low[last, 0] |= np.uint64(LAST_RECORD)
-        records = np.zeros((len(box) + 1 + MAX_SCAN, 2 * words), dtype=np.uint64)
+        records = np.zeros((len(box) + 1 + self.longest, 2 * words), dtype=np.uint64)
         records[0, 0] = LAST_RECORD
         records[1 : len(box) + 1, :words] = low
         records[1 : len(box) + 1, words:] = high
@@ -82,7 +92,12 @@ def _lane_words(boxes: Boxes, rest: tuple[int, ...], box: Indices, words: int) -
 
 def wants_matrix(group: Group) -> bool:
     """Whether comparing this group's lists would cost more than a table of all answers is likely to."""
-    return group.rows is not None and not group.is_opaque and group.lists.nodes <= 512 and group.longest >= MATRIX_FROM
+    return (
+        group.rows is not None
+        and not group.is_opaque
+        and group.lists.nodes <= 512
+        and group.longest >= MATRIX_FROM
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,13 +107,13 @@ class FoldedClasses:
     fold: Fold
     boxes: Indices
     width: int
-    holds: np.ndarray[tuple[int, int], np.dtype[np.bool_]]
+    holds: Truth
 
 
 def folded(
     family: Boxes, used: Indices, rest: tuple[int, ...], prefix: str, new: NewTable
 ) -> FoldedClasses | None:
-    """Tables that number the sets of the boxes `used` which hold on all the axes of `rest`; None if there are too many."""
+    """Tables that number the sets of boxes (of `used`) that hold on the axes of `rest`; None if too many."""
     boxes = family.take(used)
     holds = np.ones((1, len(boxes)), dtype=bool)
     steps: list[tuple[int, Indices, Indices, int]] = []
@@ -111,34 +126,44 @@ def folded(
         holds = product[first]
         steps.append((lane, classes, number, len(inside)))
     made = tuple(
-        FoldStep(lane, new(f"{prefix}_class{lane}", narrow(classes)), new(f"{prefix}_fold{lane}", narrow(number)), width)
+        FoldStep(
+            lane,
+            new(f"{prefix}_class{lane}", narrow(classes)),
+            new(f"{prefix}_fold{lane}", narrow(number)),
+            width,
+        )
         for lane, classes, number, width in steps
         if width > 1
     )
     return FoldedClasses(Fold(made), used, len(holds), holds.T)
 
 
-def _classes_of(boxes: Boxes, at: int) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.bool_]], Indices]:
+def _classes_of(boxes: Boxes, at: int) -> tuple[Truth, Indices]:
     rank = np.arange(boxes.axes[at].width)[:, None]
     inside = (boxes.low[:, at] <= rank) & (rank < boxes.high[:, at])
     first, number = _distinct_rows(inside)
     return inside[first], number
 
 
-def _distinct_rows(rows: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> tuple[Indices, Indices]:
+def _distinct_rows(rows: Truth) -> tuple[Indices, Indices]:
     weights = tokens(np.arange(rows.shape[1]))
     numbers = rows.astype(np.uint64)
     return distinct(Lanes(numbers @ weights.a, numbers @ weights.b))
 
 
-def matrix(group: Group, projection: Indices, holds: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> Indices:
-    """For each list (plus an empty one in front) and each class the rule plus one; `projection` is each box's row of `holds`."""
+def matrix(group: Group, projection: Indices, holds: Truth) -> Indices:
+    """For each list (behind an empty one) and each class the rule plus one.
+
+    `projection` is the row of `holds` of each of the group's boxes.
+    """
     lists = group.lists
     answers = np.zeros((lists.nodes + 1, holds.shape[1]), dtype=np.int64)
-    for place in range(group.longest - 1, -1, -1):
-        has = np.flatnonzero(lists.lengths > place)
-        box = lists.box[lists.ptr[has] + place]
-        answers[has + 1] = np.where(holds[projection[box]], (group.boxes.rule[box] + 1)[:, None], answers[has + 1])
+    for turn in range(group.longest - 1, -1, -1):
+        has = np.flatnonzero(lists.lengths > turn)
+        box = lists.box[lists.ptr[has] + turn]
+        answers[has + 1] = np.where(
+            holds[projection[box]], (group.boxes.rule[box] + 1)[:, None], answers[has + 1]
+        )
     return answers
 
 

@@ -16,7 +16,16 @@ from penstock.compiler.diagram import blocks
 from penstock.compiler.diagram.axis import Axis, halves, is_wide
 from penstock.compiler.diagram.blocks import BUCKET, PAGE, Runs
 from penstock.compiler.diagram.boxes import Indices
-from penstock.compiler.diagram.tables import Column, DirectLookup, Lookup, PrefixLookup, SearchLookup, StrideLookup, Table, WideLookup
+from penstock.compiler.diagram.tables import (
+    Column,
+    DirectLookup,
+    Lookup,
+    PrefixLookup,
+    SearchLookup,
+    StrideLookup,
+    Table,
+    WideLookup,
+)
 
 FEW_CUTS = 12
 STRIDE_BYTES = 256 << 10
@@ -46,7 +55,7 @@ def _by_value(axis: Axis, classes: Indices) -> Indices:
 
 
 def _upper_slices(axis: Axis, classes: Indices) -> Runs:
-    """The classes of the values with each upper half, as functions of the lower half; then those of absent, a constant."""
+    """The classes of the values with each upper half, as functions of the lower half; absent's are the last."""
     starts = np.append(axis.cuts[:-1].astype(np.int64), 1 << 32)
     whole = Runs(np.array([0, len(starts)]), starts, classes)
     return blocks.cut(blocks.joined(whole), 16, (1 << 16) + 1)
@@ -77,7 +86,9 @@ def _by_prefix(axis: Axis, classes: Indices, prefix: str, new: NewTable) -> Pref
     bytes_of_crowded = blocks.cut(slices.pick(upper.crowded), 8, 256)
     lower = blocks.packed(bytes_of_crowded, wide)
     lower_buckets = np.where(
-        (lower.entry >= BUCKET) & (lower.crowd < 0), lower.entry + len(upper.words) // blocks.bucket_words(wide), lower.entry
+        (lower.entry >= BUCKET) & (lower.crowd < 0),
+        lower.entry + len(upper.words) // blocks.bucket_words(wide),
+        lower.entry,
     )
     second = np.where(lower.crowd >= 0, PAGE | lower.crowd, lower_buckets).astype(np.uint32)
     pages = blocks.written_out(bytes_of_crowded.pick(lower.crowded), 256).reshape(-1)
@@ -142,5 +153,7 @@ def _low_lists(lists: list[Indices], low: Column, classes: Indices, size: int) -
         before = [] if own_start else [classes[cuts[0] - 1]]
         starts = low[cuts] if own_start else np.append(np.uint64(0), low[cuts])
         keys[at] = _padded(starts, size)
-        values[at] = _padded(np.append(np.array(before, dtype=np.int64), classes[cuts]).astype(np.uint32), size)
+        values[at] = _padded(
+            np.append(np.array(before, dtype=np.int64), classes[cuts]).astype(np.uint32), size
+        )
     return keys.reshape(-1), values.reshape(-1)

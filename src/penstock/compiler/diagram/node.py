@@ -19,7 +19,10 @@ from penstock.compiler.diagram.axis import Axis, Ranks
 from penstock.compiler.diagram.boxes import Indices
 
 Terminal = tuple[tuple[int, int], ...]
-"""(rule, opaque predicate) in the order to try; only the last has no predicate (0), and then decides.  () is no rule."""
+"""(rule, opaque predicate) in the order to try; only the last may have no predicate (0), and then decides.
+
+() is no rule.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

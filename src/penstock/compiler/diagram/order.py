@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from penstock.compiler.diagram.axis import Axis, halves, is_wide
-from penstock.compiler.diagram.boxes import Boxes, Indices
+from penstock.compiler.diagram.boxes import Boxes, Indices, Truth
 
 IPV4_ADDRESSES = frozenset({"addr.src", "addr.dst", "ip.src", "ip.dst"})
 IPV6_ADDRESSES = frozenset({"ip6.src", "ip6.dst"})
@@ -78,10 +78,11 @@ def divide(boxes: Boxes, leading: Sequence[int], threshold: int) -> list[Indices
     return [group for group in groups if len(group)]
 
 
-def _is_wide_in(boxes: Boxes, at: int, threshold: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _is_wide_in(boxes: Boxes, at: int, threshold: int) -> Truth:
     axis = boxes.axes[at]
     cuts = halves(axis.cuts)[0].astype(float) * 2.0**64 if is_wide(axis.bits) else axis.cuts.astype(float)
     domain = 2.0**axis.bits
     cuts[-1] = domain
     places = np.append(cuts, domain)
-    return (places[boxes.high[:, at]] - places[boxes.low[:, at]]) >= domain / 2.0**threshold
+    wide: Truth = (places[boxes.high[:, at]] - places[boxes.low[:, at]]) >= domain / 2.0**threshold
+    return wide

@@ -27,7 +27,7 @@ Column = npt.NDArray[Any]
 LANES = 4
 LANE_TOP = 0x8000_8000_8000_8000
 MAX_LANE = 0x7FFF
-#: The longest list that is compared record by record.
+#: The longest list that is compared record by record; a group with a longer one becomes bit vectors.
 MAX_SCAN = 64
 LAST_RECORD = 1 << 63
 
@@ -67,7 +67,10 @@ class DirectLookup:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StrideLookup:
-    """32 bits as 16, 8 and 8: ``third[second[first[value >> 16] * 256 + byte] * 256 + byte]``; absent is behind `first`'s last."""
+    """32 bits as 16, 8 and 8: ``third[second[first[value >> 16] * 256 + byte] * 256 + byte]``.
+
+    Absent is the last element of `first`.
+    """
 
     ref: FieldRef
     first: Table
@@ -77,7 +80,10 @@ class StrideLookup:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrefixLookup:
-    """32 bits by blocks.py: `first` by the upper 16 bits (absent behind the last), crowded blocks by `second`'s 256 each."""
+    """32 bits by blocks.py: `first` by the upper 16 bits, crowded blocks by `second`'s 256 entries each.
+
+    Absent is the last element of `first`.
+    """
 
     ref: FieldRef
     first: Table
@@ -99,9 +105,9 @@ class SearchLookup:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WideLookup:
-    """128 bits: search the upper half in `keys`; an entry with the top bit set goes on in list `entry & NUMBER` of lower halves.
+    """128 bits: search the upper half in `keys`; an entry with the top bit set goes on in a list of lower halves.
 
-    A list is ``2**low_steps`` keys and values.
+    Its number is ``entry & NUMBER``.     A list is ``2**low_steps`` keys and values.
     """
 
     ref: FieldRef
@@ -207,7 +213,7 @@ class TableGroup:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BitGroup:
-    """A group as bit vectors: for each (class number, table) one row of `words` words; the lowest common bit is the box."""
+    """A group as bit vectors: for each (number, table) one row of `words` words; the lowest common bit is the box."""
 
     leading: tuple[tuple[Local, Table], ...]
     others: tuple[tuple[int, Table], ...]
@@ -263,10 +269,15 @@ class Family:
 
     @property
     def last_record(self) -> int:
-        """The highest number a list may begin at, so that MAX_SCAN records behind it are in the table."""
+        """The highest number a list may begin at, so that the longest list from there is in the table."""
         assert self.records is not None
-        return len(self.records.data) // (2 * self.words) - MAX_SCAN
+        return len(self.records.data) // (2 * self.words) - self.longest
 
+    @property
+    def longest(self) -> int:
+        """The length of the longest list."""
+        leaves = (group.leaf for group in self.groups if isinstance(group, TableGroup))
+        return max((leaf.longest for leaf in leaves if isinstance(leaf, ListLeaf)), default=0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

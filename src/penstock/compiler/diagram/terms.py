@@ -21,14 +21,16 @@ _SWAPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 
 
 def compared(condition: Compare) -> tuple[FieldRef, IntervalSet] | None:
-    """(field, values) so that the comparison holds exactly when the field is present with one of the values, if there is one."""
+    """(field, values) so that the comparison holds exactly when the field is there with one of the values, if any."""
     fields = _fields(condition.left) | _fields(condition.right)
     if len(fields) != 1 or None in fields:
         return None
     (ref,) = fields
     assert ref is not None
     if ref.field.bits <= _SMALL_BITS:
-        return ref, IntervalSet.single(*(value for value in range(1 << ref.field.bits) if _holds(condition, value)))
+        return ref, IntervalSet.single(
+            *(value for value in range(1 << ref.field.bits) if _holds(condition, value))
+        )
     return _direct(condition, ref)
 
 
@@ -74,7 +76,14 @@ def _holds(condition: Compare, value: int) -> bool:
     if left is None or right is None:
         return False
     order = (left > right) - (left < right)
-    chosen = {"<": order < 0, "<=": order <= 0, ">": order > 0, ">=": order >= 0, "==": order == 0, "!=": order != 0}
+    chosen = {
+        "<": order < 0,
+        "<=": order <= 0,
+        ">": order > 0,
+        ">=": order >= 0,
+        "==": order == 0,
+        "!=": order != 0,
+    }
     return chosen[condition.operator]
 
 

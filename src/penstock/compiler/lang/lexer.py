@@ -99,6 +99,7 @@ _mac = _longest(
 _ipv4 = _longest(r"(?:0[xX][0-9A-Fa-f]+|[0-9]+)(?:\.(?:0[xX][0-9A-Fa-f]+|[0-9]+)){1,3}")
 _ipv6 = _longest(*_ipv6_patterns())
 _bogus_mac = _longest(f"{_B}:+(?:{_B}:+)+")
+_like_mac = re.compile("[0-9A-Fa-f]{1,4}[-.:]|[0-9A-Fa-f]{12}")
 _has_colon = re.compile("[0-9A-Fa-f]{0,4}:")
 _MARK = re.compile(r"&&|\|\||>=|<=|!=|==|<<|>>|[-+*/%:\[\]!<>()&|^=]")
 _BLANK = re.compile(r"[ \t\r]+")
@@ -112,7 +113,6 @@ _STATEMENT = re.compile(
 )
 _OPERATOR_TOKENS = frozenset({"and", "or", "not", "xor"})
 
-_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 _NUMERIC_LIMIT = 0xFFFFFFFF
 
 
@@ -222,7 +222,7 @@ class _Lexer:
         first = text[at]
         # In the order of libpcap's rules: of two that are equally long, the first is meant.
         ends: list[tuple[TokenKind, int]] = []
-        if first in _HEX_DIGITS:
+        if _like_mac.match(text, at):
             ends.append(("mac", _mac(text, at)))
         if first.isdecimal():
             number = _NUMBER.match(text, at, self.stop)

@@ -2,11 +2,12 @@
 /*
  * fast.bpf.h - the usual packet, in a dozen compares.
  *
- * IPv4 without options or IPv6 without extension headers, not a fragment, all
- * of it in the linear part, its lengths agreeing with each other, behind at
- * most two VLAN tags.  Each function here either knows all of that and fills
+ * IPv4 without options or IPv6 without extension headers, all of it in the
+ * linear part, its lengths agreeing with each other, behind at most two VLAN
+ * tags; or no IP at all.  Each function here either knows all of that and fills
  * the view, true, or gives up, false, and the packet goes to the exact parser:
- * so no odd-packet condition can hold of a packet that was parsed here.
+ * so the only odd-packet condition that can hold of a packet that was parsed
+ * here is that of a later fragment.
  *
  * The view is a local that clang keeps in registers; what no rule reads is
  * never loaded.
@@ -150,10 +151,30 @@ static __always_inline bool ps_fast_ipv4_transport(void *end, struct ps_view *v,
 	return true;
 }
 
+static __always_inline void ps_fast_ipv4_fields(struct ps_view *v, void *ip)
+{
+	__u32 word = ps_be16(ip + 6), proto = *(__u8 *)(ip + 9);
+
+	v->proto = proto;
+	ps_set(v, ip_proto, proto);
+	ps_set(v, chain_proto, proto);
+	ps_set(v, ttl, *(__u8 *)(ip + 8));
+	ps_set(v, dscp, *(__u8 *)(ip + 1) >> 2);
+	ps_set(v, ecn, *(__u8 *)(ip + 1) & 3);
+	ps_set(v, ip_id, ps_be16(ip + 4));
+	ps_set(v, ip_len, ps_be16(ip + 2));
+	ps_set(v, ip_df, word >> 14 & 1);
+	ps_set(v, frag_offset, (word & 0x1fff) * 8);
+	ps_set(v, ip_src, ps_be32(ip + 12));
+	ps_set(v, ip_dst, ps_be32(ip + 16));
+	ps_set(v, addr_src, ps_be32(ip + 12));
+	ps_set(v, addr_dst, ps_be32(ip + 16));
+}
+
 static __always_inline bool ps_fast_ipv4(struct ps_bounds b, struct ps_view *v, __u32 net)
 {
 	void *ip = b.data + net;
-	__u32 total = ps_be16(ip + 2), word = ps_be16(ip + 6), proto;
+	__u32 total = ps_be16(ip + 2);
 
 	/* Version 4, ihl 5, no fragment: two fields eight bytes apart in one compare. */
 	if ((*(__be64 *)ip & ps_htonll(0xff00000000003fffULL)) != ps_htonll(0x4500000000000000ULL))
@@ -163,26 +184,46 @@ static __always_inline bool ps_fast_ipv4(struct ps_bounds b, struct ps_view *v, 
 	/* A transport header that fits says as much. */
 	if (PS_DEPTH < PS_TRANSPORT && total < 20)
 		return false;
-	v->trans = net + 20;
-	proto = *(__u8 *)(ip + 9);
-	if (PS_WANT_chain_proto && proto == 51)
+	if (PS_WANT_chain_proto && *(__u8 *)(ip + 9) == 51)
 		return false;
-	v->proto = proto;
+	v->trans = net + 20;
 	v->frag = 0;
-	ps_set(v, ip_proto, proto);
-	ps_set(v, chain_proto, proto);
-	ps_set(v, ttl, *(__u8 *)(ip + 8));
-	ps_set(v, dscp, *(__u8 *)(ip + 1) >> 2);
-	ps_set(v, ecn, *(__u8 *)(ip + 1) & 3);
-	ps_set(v, ip_id, ps_be16(ip + 4));
-	ps_set(v, ip_len, total);
-	ps_set(v, ip_df, word >> 14 & 1);
-	ps_set(v, frag_offset, 0);
-	ps_set(v, ip_src, ps_be32(ip + 12));
-	ps_set(v, ip_dst, ps_be32(ip + 16));
-	ps_set(v, addr_src, ps_be32(ip + 12));
-	ps_set(v, addr_dst, ps_be32(ip + 16));
+	ps_fast_ipv4_fields(v, ip);
 	return PS_LEVEL < PS_TRANSPORT || ps_fast_ipv4_transport(b.end, v, ip, total);
+}
+
+/* ps_fast_fragment - a later IPv4 fragment: addresses and protocol, no transport header. */
+static __always_inline bool ps_fast_fragment(struct ps_bounds b, struct ps_view *v, __u32 net)
+{
+	void *ip = b.data + net;
+	__u32 total = ps_be16(ip + 2);
+
+	if (*(__u8 *)ip != 0x45 || !(ps_be16(ip + 6) & 0x1fff) || total < 20 || net + total > b.linear)
+		return false;
+	v->frag = 2;
+	ps_fast_ipv4_fields(v, ip);
+	return true;
+}
+
+/*
+ * ps_fast_other - a packet that is no IP, or a later IPv4 fragment.
+ *
+ * What an Ethernet type may carry that the rules look into (PS_SCOPES) is for
+ * the exact parser.
+ */
+static __always_inline bool ps_fast_other(struct ps_bounds b, struct ps_view *v, struct ps_fast_net net)
+{
+	void *arp = b.data + net.at;
+
+	if (net.type == ps_htons(0x0800))
+		return ps_fast_fragment(b, v, net.at);
+	if (net.type == ps_htons(0x86dd) || PS_SCOPES > 1)
+		return false;
+	if (net.type == ps_htons(0x0806) || net.type == ps_htons(0x8035)) {
+		ps_set(v, addr_src, ps_be32(arp + 14));
+		ps_set(v, addr_dst, ps_be32(arp + 24));
+	}
+	return true;
 }
 
 static __always_inline void ps_fast_ip6_address(struct ps_ip6 *a, void *at)

@@ -1,0 +1,105 @@
+"""A diagram to look at: as indented text, or as Graphviz source for a picture.
+
+    dport ── 53 ──▶ proto ── 17 ──▶ rule 0
+          └─ else ─▶ default
+
+Nodes that ask nothing (one edge) are left out, as in emitted code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, IPv6Address
+
+from penstock.compiler.diagram.compare import children_of
+from penstock.compiler.diagram.node import Diagram, Terminal
+from penstock.compiler.ir.ops import FieldRef
+from penstock.model.net import IntervalSet
+
+Label = Callable[[Terminal], str]
+MAX_INTERVALS = 4
+
+
+def rule_label(terminal: Terminal) -> str:
+    """``rule 3``, ``rule 3 if opaque 1, else rule 7``, ``default``."""
+    parts = [f"rule {rule} if opaque {opaque}" if opaque else f"rule {rule}" for rule, opaque in terminal]
+    if not terminal or terminal[-1][1]:
+        parts.append("default")
+    return ", else ".join(parts)
+
+
+def field_label(ref: FieldRef) -> str:
+    """A field's name, with the tag's depth where it has one."""
+    return f"{ref.name}[{ref.index}]" if ref.index else ref.name
+
+
+def values_label(ref: FieldRef, held: IntervalSet) -> str:
+    """Values as a reader would write them; ``absent`` for packets without the field."""
+    bits = ref.field.bits
+    words = [_range(ref, low, high, bits) for low, high in held.intervals[:MAX_INTERVALS]]
+    more = len(held.intervals) - MAX_INTERVALS
+    return ", ".join(words) + (f", {more} more" if more > 0 else "")
+
+
+def _range(ref: FieldRef, low: int, high: int, bits: int) -> str:
+    absent = 1 << bits
+    if high == absent:
+        return "anything" if low == 0 else "absent" if low == absent else f"{_value(ref, low)} and up, absent"
+    return _value(ref, low) if low == high else f"{_value(ref, low)}-{_value(ref, high)}"
+
+
+def _value(ref: FieldRef, value: int) -> str:
+    if ref.name in ("addr.src", "addr.dst", "ip.src", "ip.dst"):
+        return str(IPv4Address(value))
+    return str(IPv6Address(value)) if ref.field.bits == 128 else str(value)
+
+
+def text(diagram: Diagram, label: Label = rule_label) -> Iterator[str]:
+    """The diagram's lines, nodes of one level together, numbered ``field.number``."""
+    for depth, level in enumerate(diagram.levels):
+        name = field_label(level.axis.ref)
+        for node in range(level.nodes):
+            if depth and level.ptr[node + 1] - level.ptr[node] == 1:
+                continue
+            yield f"{name}.{node}"
+            for child, held in children_of(level, node).items():
+                yield f"    {values_label(level.axis.ref, held):<40} -> {_target(diagram, depth + 1, child, label)}"
+
+
+def _target(diagram: Diagram, depth: int, node: int, label: Label) -> str:
+    depth, node = _stepped_over(diagram, depth, node)
+    if depth == len(diagram.levels):
+        return label(diagram.terminals[node])
+    return f"{field_label(diagram.levels[depth].axis.ref)}.{node}"
+
+
+def _stepped_over(diagram: Diagram, depth: int, node: int) -> tuple[int, int]:
+    while depth < len(diagram.levels):
+        level = diagram.levels[depth]
+        first = int(level.ptr[node])
+        if int(level.ptr[node + 1]) - first != 1:
+            break
+        depth, node = depth + 1, int(level.child[first])
+    return depth, node
+
+
+def graphviz(diagram: Diagram, label: Label = rule_label) -> Iterator[str]:
+    """The diagram in Graphviz's language (``dot -Tsvg``)."""
+    yield "digraph diagram {"
+    yield "    rankdir=LR; node [fontname=monospace]; edge [fontname=monospace, fontsize=10];"
+    todo, seen = [_stepped_over(diagram, 0, 0)], set()
+    while todo:
+        depth, node = todo.pop()
+        if (depth, node) in seen:
+            continue
+        seen.add((depth, node))
+        if depth == len(diagram.levels):
+            yield f'    n{depth}_{node} [shape=box, label="{label(diagram.terminals[node])}"];'
+            continue
+        level = diagram.levels[depth]
+        yield f'    n{depth}_{node} [label="{field_label(level.axis.ref)}"];'
+        for child, held in children_of(level, node).items():
+            target = _stepped_over(diagram, depth + 1, child)
+            todo.append(target)
+            yield f'    n{depth}_{node} -> n{target[0]}_{target[1]} [label="{values_label(level.axis.ref, held)}"];'
+    yield "}"

@@ -1,0 +1,110 @@
+"""Check what the other modules promise: the shape of a diagram, and that tables say what their boxes say.
+
+`check` looks at one diagram's invariants.  `disagreements` is the test that every
+set of tables passes before it may be attached: packets drawn from inside the
+boxes (corners, mixtures of two boxes, and noise) are classified by the tables
+and by linear search.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from penstock.compiler.diagram.axis import Axis, Keys, Ranks, successors
+from penstock.compiler.diagram.boxes import Boxes, Indices, Packets, batch_ranks
+from penstock.compiler.diagram.evaluate import first_box
+from penstock.compiler.diagram.interpret import classify
+from penstock.compiler.diagram.node import Diagram, Level
+from penstock.compiler.diagram.tables import Classifier
+from penstock.errors import InternalError
+
+CORNERS, MIXED, NOISE = 0.3, 0.12, 0.03
+MAX_COMPARISONS = 200_000_000
+
+
+def check(diagram: Diagram) -> None:
+    """Ordered, consistent, complete: every axis once, and each node's edges partition its axis.
+
+    Raises:
+        InternalError: an invariant is broken; this is a bug in penstock.
+    """
+    refs = [axis.ref for axis in diagram.axes]
+    _insist(len(set(refs)) == len(refs), "an axis occurs twice")
+    below = [*(level.nodes for level in diagram.levels[1:]), len(diagram.terminals)]
+    for level, children in zip(diagram.levels, below, strict=True):
+        _check_level(level, children)
+    for terminal in diagram.terminals:
+        _insist(
+            all(opaque != 0 for _, opaque in terminal[:-1]), "a terminal goes on behind a rule that decides"
+        )
+
+
+def _check_level(level: Level, children: int) -> None:
+    name = level.axis.ref.name
+    _insist(bool((np.diff(level.ptr) > 0).all()), f"a node of {name} has no edge")
+    _insist(int(level.ptr[-1]) == len(level.start), f"edges of {name} belong to no node")
+    _insist(bool((level.start[level.ptr[:-1]] == 0).all()), f"a node of {name} leaves a gap")
+    inner = np.ones(len(level.start), dtype=bool)
+    inner[level.ptr[:-1]] = False
+    steps = np.diff(level.start, prepend=-1)
+    _insist(bool((steps[inner] > 0).all()), f"edges of {name} overlap")
+    _insist(bool((level.start < level.axis.width).all()), f"an edge of {name} is outside its axis")
+    _insist(bool(((level.child >= 0) & (level.child < children)).all()), f"an edge of {name} leads nowhere")
+
+
+def _insist(holds: bool, broken: str) -> None:
+    if not holds:
+        raise InternalError(f"the decision diagram is broken: {broken}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SelfTest:
+    """How many packets were tried, and of which the tables' answer differs from linear search."""
+
+    packets: int
+    wrong: Indices
+
+
+def disagreements(classifier: Classifier, boxes: Boxes, count: int = 20_000, seed: int = 1) -> SelfTest:
+    """Compare tables with boxes on up to `count` drawn packets; opaque predicates are all false.
+
+    Fewer packets where there are so many boxes that linear search would take seconds.
+    """
+    certain = boxes.take(np.flatnonzero(boxes.opaque == 0))
+    count = max(256, min(count, MAX_COMPARISONS // max(1, len(certain))))
+    batch = probes(boxes, count, seed)
+    box = first_box(certain, batch_ranks(certain.axes, batch))
+    expected = np.where(box < 0, box, certain.rule[box]) if len(certain) else box
+    return SelfTest(count, np.flatnonzero(classify(classifier, batch) != expected))
+
+
+def probes(boxes: Boxes, count: int, seed: int) -> Packets:
+    """Packets that exercise the boxes, as keys of each axis."""
+    rng = np.random.default_rng([seed, len(boxes)])
+    chosen = rng.integers(0, len(boxes), count)
+    mixed, noise = rng.random(count) < MIXED, rng.random(count) < NOISE
+    found = {}
+    for at, axis in enumerate(boxes.axes):
+        swapped = mixed & (rng.random(count) < 0.5)
+        box = np.where(swapped, rng.integers(0, len(boxes), count), chosen)
+        low, high = boxes.low[box, at].astype(np.int64), boxes.high[box, at].astype(np.int64)
+        corner = rng.random(count)
+        rank = low + (rng.random(count) * (high - low)).astype(np.int64)
+        rank = np.where(corner < CORNERS / 2, low, np.where(corner < CORNERS, high - 1, rank))
+        rank = np.where(noise, rng.integers(0, axis.width, count), rank).astype(np.int32)
+        found[axis.ref] = _keys_within(axis, rank, rng)
+    return found
+
+
+def _keys_within(axis: Axis, rank: Ranks, rng: np.random.Generator) -> Keys:
+    """A value of each rank: its first, its second, or (of narrow fields) any."""
+    first = axis.cuts[rank]
+    after = axis.cuts[np.minimum(rank + 1, axis.width - 1)]
+    if first.dtype == np.uint64:
+        size = np.where(rank == axis.width - 1, 1, after - first)
+        return first + (rng.random(len(rank)) * size).astype(np.uint64)
+    second = successors(first)
+    usable = (second < after) & (rng.random(len(rank)) < 0.5)
+    return np.where(usable, second, first)
