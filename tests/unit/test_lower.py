@@ -11,7 +11,7 @@ from penstock.compiler.ir.dump import dump_predicate
 from penstock.compiler.ir.evaluate import Packet, holds
 from penstock.compiler.ir.lower import lower_expression, lower_filter
 from penstock.compiler.ir.names import Service, SystemNames
-from penstock.compiler.ir.ops import Effect, RuleSet
+from penstock.compiler.ir.ops import Always, Effect, RuleSet
 from penstock.compiler.ir.verify import verify_predicate
 from penstock.compiler.lang.ast import (
     Accessor,
@@ -351,8 +351,12 @@ def test_depth(line: str, depth: Layer) -> None:
     assert rule_set(f"filter f at xdp {{\n {line}\n}}").depth is depth
 
 
+def test_every_packet_that_xdp_sees_is_inbound() -> None:
+    assert rule_set("filter f at xdp { drop if inbound }").rules[0].condition == Always(True)
+
+
 def test_every_fault_of_a_filter_in_one_run() -> None:
-    text = "filter f at xdp {\n drop if host nowhere\n drop if inbound\n drop if port $x\n}"
+    text = "filter f at xdp {\n drop if host nowhere\n drop if outbound\n drop if port $x\n}"
     with pytest.raises(PolicyError) as raised:
         rule_set(text)
     found = [(one.code, one.line) for one in raised.value.diagnostics]

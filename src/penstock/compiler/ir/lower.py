@@ -64,6 +64,7 @@ def lower_filter(
         PolicyError: with every fault of this filter.
     """
     lowering = _lowering(policy.source, policy.constants, netmask, resolver)
+    lowering.hook = Hook(filter.hook)
     default = filter.default or Verdict.PASS
     rules = _rules(lowering, filter)
     conditions = _conditions(filter, default)

@@ -37,13 +37,14 @@ def length(test: LengthTest, position: Position) -> Predicate:
 
 
 def way(lowering: Lowering, test: Way) -> Predicate:
-    """`inbound` and `outbound`, which a frame alone does not tell."""
-    return lowering.fault(
-        "PS311",
-        f"`{test.kind}` cannot be tested here: a frame does not say which way it goes",
-        test.span,
-        hint="a filter at xdp sees incoming packets only; leave the word out",
-    )
+    """`inbound` and `outbound`: told by the hook, never by a frame alone."""
+    if lowering.hook is None:
+        message = f"`{test.kind}` cannot be tested here: a frame does not say which way it goes"
+        return lowering.fault("PS311", message, test.span)
+    if test.kind == "outbound":
+        message = f"a filter at {lowering.hook.value} never sees an outbound packet"
+        return lowering.fault("PS311", message, test.span, hint="leave the rule out")
+    return TRUE
 
 
 # ── broadcast, multicast ─────────────────────────────────────────────────────

@@ -32,6 +32,7 @@ from penstock.compiler.lang.ast import Constant, Let, Value
 from penstock.compiler.lang.diagnostic import Diagnostic, Severity
 
 if TYPE_CHECKING:
+    from penstock.model.hook import Hook
     from collections.abc import Iterable
 
     from penstock.compiler.ir.names import Names
@@ -89,6 +90,7 @@ class Lowering:
     names: Names
     constants: dict[str, Let] = field(default_factory=dict)
     netmask: int | None = None
+    hook: Hook | None = None
     faults: list[Diagnostic] = field(default_factory=list)
 
     def fault(
