@@ -13,6 +13,7 @@ from penstock.compiler.lang.source import Source
 from penstock.compiler.lang.tokens import MAX_NESTING
 from penstock.compiler.lang.walk import nodes
 from penstock.errors import PolicyError
+from penstock.pipeline.policy import check_text
 
 
 def _expression(text: str) -> Expr | None:
@@ -238,3 +239,14 @@ def test_strings_and_labels_are_data() -> None:
     assert policy.tests[0].title == '#include "x" { } \''
     assert policy.filters[0].rules[0].label == "pass"
     assert format_policy(policy) == text
+
+
+def test_faults_of_syntax_do_not_hide_those_of_names() -> None:
+    text = "filter edge at xdp {\n drp if tcp\n drop if port $wbe\n drop if tcp over 9/s per src\n}"
+    found = [(one.code, one.line) for one in check_text(Source("edge.policy", text))]
+    assert found == [("PS103", 2), ("PS111", 3), ("PS107", 4)]
+
+
+def test_a_lost_constant_is_not_missed() -> None:
+    text = "let web = 80,, 443\nfilter edge at xdp {\n drop if port $web\n}"
+    assert [one.line for one in check_text(Source("edge.policy", text))] == [1]

@@ -8,7 +8,7 @@ check_text(source)                                               ->  every diagn
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -194,15 +194,31 @@ def _checked(source: Source) -> tuple[ast.Policy, tuple[Diagnostic, ...]]:
         PolicyError: with every fault, those that only lowering finds among them.
     """
     from penstock.compiler.lang.check import check_policy, has_errors
-    from penstock.compiler.lang.parser import parse_policy
+    from penstock.compiler.lang.parser import read_policy
 
-    policy = parse_policy(source)
+    policy, faults = read_policy(source)
     found = check_policy(policy)
-    if has_errors(found):
-        told = {diagnostic.span for diagnostic in found}
-        more = (fault for fault in _faults_of_filters(policy) if fault.span not in told)
-        raise PolicyError(_sorted((*found, *more)))
-    return policy, found
+    if not faults and not has_errors(found):
+        return policy, found
+    told = {diagnostic.span for diagnostic in (*faults, *found)}
+    found = (*found, *(fault for fault in _faults_of_filters(policy) if fault.span not in told))
+    if faults:
+        found = tuple(_own_faults(found, faults))
+    raise PolicyError(_sorted((*faults, *found)))
+
+
+#: What may be missing only because the line that defines it could not be read.
+_OF_CONSTANTS = frozenset({"PS111", "PS301"})
+_OF_RULES = frozenset({"PS114"})
+
+
+def _own_faults(found: Iterable[Diagnostic], faults: tuple[Diagnostic, ...]) -> Iterator[Diagnostic]:
+    """The errors that do not merely follow from faults of syntax; no warnings about half a policy."""
+    lost_constant = any(fault.source.line(fault.line).lstrip().startswith("let") for fault in faults)
+    for diagnostic in found:
+        follows = diagnostic.code in _OF_RULES or (lost_constant and diagnostic.code in _OF_CONSTANTS)
+        if diagnostic.severity is Severity.ERROR and not follows:
+            yield diagnostic
 
 
 def _sorted(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:

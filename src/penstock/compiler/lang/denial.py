@@ -1,7 +1,7 @@
 """What a filter that drops by default must not forget, or the host falls off its network.
 
-Each warning comes with the line that would mend it.  A rule that speaks of the
-service at all is enough: somebody has thought about it.
+Each warning comes with the line that would mend it.  A `pass` rule that speaks
+of the service at all is enough: somebody has thought about it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def check_denial(item: Filter, policy: Policy, findings: Findings) -> None:
     ):
         return
     constants = {let.name: let.values for let in policy.constants}
-    found = [leaf for rule in item.rules for leaf in leaves(rule.condition)]
+    found = [leaf for rule in item.rules if rule.action == "pass" for leaf in leaves(rule.condition)]
     for service in _SERVICES:
         if not any(service.is_meant(leaf, _values(leaf, constants)) for leaf in found):
             message = (

@@ -22,6 +22,7 @@ from collections.abc import Callable
 
 from penstock.compiler.lang.ast import Expr, Filter, Item, Let, OnCondition, Policy, Rule, Test
 from penstock.compiler.lang.cursor import Cursor
+from penstock.compiler.lang.diagnostic import Diagnostic
 from penstock.compiler.lang.expression import read_expression
 from penstock.compiler.lang.faults import Faults, SyntaxFault, TooManyFaults
 from penstock.compiler.lang.lexer import lex
@@ -49,6 +50,14 @@ def parse_policy(source: Source) -> Policy:
     Raises:
         PolicyError: the text is no policy; the error holds all its faults, in the order of the text.
     """
+    policy, faults = read_policy(source)
+    if faults:
+        raise PolicyError(faults)
+    return policy
+
+
+def read_policy(source: Source) -> tuple[Policy, tuple[Diagnostic, ...]]:
+    """What could be read of a text, and all its faults of syntax, in the order of the text."""
     faults = Faults(source)
     reader = _Reader(source, faults)
 
@@ -56,8 +65,8 @@ def parse_policy(source: Source) -> Policy:
         _check_text(source, faults)
         reader.policy()
 
-    _run(faults, read)
-    return Policy(tuple(reader.items), source, tuple(reader.cursor.comments))
+    _collect(faults, read)
+    return Policy(tuple(reader.items), source, tuple(reader.cursor.comments)), tuple(faults.sorted())
 
 
 def parse_expression(source: Source) -> Expr | None:
@@ -73,19 +82,19 @@ def parse_expression(source: Source) -> Expr | None:
         _check_text(source, faults)
         found.append(read_expression(TokenStream(lex(source.text).tokens, faults)))
 
-    _run(faults, read)
+    _collect(faults, read)
+    if faults.found:
+        raise PolicyError(faults.sorted())
     return found[0]
 
 
-def _run(faults: Faults, read: Callable[[], None]) -> None:
+def _collect(faults: Faults, read: Callable[[], None]) -> None:
     try:
         read()
     except SyntaxFault as fault:
         faults.found.append(fault.diagnostic)
     except TooManyFaults:
         pass
-    if faults.found:
-        raise PolicyError(faults.sorted())
 
 
 def _check_text(source: Source, faults: Faults) -> None:
