@@ -13,7 +13,8 @@ from tests.netns import Namespace
 from penstock.errors import KernelError, NotSupportedError, VerifierError
 from penstock.kernel import netlink, syscall
 from penstock.kernel.bpf_object import BpfObject, load_object
-from penstock.kernel.link import Link, attach_xdp, attached, detach_foreign, links
+from penstock.kernel.foreign import taken_place
+from penstock.kernel.link import Link, attach_xdp, attached, links
 from penstock.kernel.netlink import GENERIC, NATIVE, interface, interfaces
 
 if TYPE_CHECKING:
@@ -250,11 +251,28 @@ def test_a_foreign_program_is_replaced_when_told_to(
     foreign = attach_xdp(drops, v0, mode=theirs) if way == "link" else None
     if foreign is None:
         netlink.set_xdp(v0, drops.fd, theirs)
-    removed = detach_foreign(v0)
+    with taken_place(v0) as removed:
+        pass
     assert [(found.program_id, found.mode) for found in removed] == [(drops.id, theirs)]
     assert wire.carries()
     with attach_xdp(passes, v0, mode=NATIVE):
         assert [found.program_id for found in attached(v0)] == [passes.id]
+
+
+@pytest.mark.check(17)
+@pytest.mark.parametrize("theirs", [NATIVE, GENERIC])
+@pytest.mark.parametrize("way", ["link", "netlink"])
+def test_a_foreign_program_comes_back_if_taking_its_place_fails(
+    wire: Wire, v0: int, drops: Program, way: str, theirs: str
+) -> None:
+    foreign = attach_xdp(drops, v0, mode=theirs) if way == "link" else None
+    if foreign is None:
+        netlink.set_xdp(v0, drops.fd, theirs)
+    with pytest.raises(ZeroDivisionError), taken_place(v0):
+        assert wire.carries()
+        raise ZeroDivisionError
+    assert [(found.mode, found.program_id) for found in attached(v0)] == [(theirs, drops.id)]
+    assert not wire.carries(NOT_COMING_S)
 
 
 @pytest.mark.check(17)
@@ -266,8 +284,8 @@ def test_a_program_of_ip_link_is_named_and_replaced(
     ends[0].ip("link", "set", "dev", "v0", "xdpgeneric", "obj", str(path), "sec", "xdp")
     with pytest.raises(KernelError, match=r"\(theirs\), generic mode"):
         attach_xdp(drops, v0, mode=NATIVE)
-    detach_foreign(v0)
-    attach_xdp(drops, v0, mode=NATIVE).close()
+    with taken_place(v0):
+        attach_xdp(drops, v0, mode=NATIVE).close()
 
 
 @pytest.mark.check(17)
@@ -280,11 +298,12 @@ def test_a_link_of_another_namespace_is_never_touched(ends: Ends, v0: int, drops
             assert interface("x0").index == v0
             theirs = attach_xdp(drops, v0, mode=GENERIC)
         here = attach_xdp(drops, v0, mode=GENERIC)
-        with pytest.raises(KernelError, match="cannot be told for certain"):
-            detach_foreign(v0)
+        with pytest.raises(KernelError, match="cannot be told for certain"), taken_place(v0):
+            pass
         assert theirs.info().ifindex == here.info().ifindex == v0
         here.close()
-        assert detach_foreign(v0) == ()
+        with taken_place(v0) as removed:
+            assert removed == ()
         assert theirs.info().ifindex == v0
         theirs.close()
 

@@ -69,8 +69,8 @@ def _show(
     as_json: bool,
 ) -> None:
     if as_json:
-        earlier = {one.identity.ifindex: one for one in before}
-        filters = [_record(one, earlier.get(one.identity.ifindex)) for one in found]
+        earlier = {one.interface: one for one in before}
+        filters = [_record(one, earlier.get(one.interface)) for one in found]
         output.record("penstock.status/1", {"filters": filters})
         return
     for line in _lines(found, before, interface, show_all):
@@ -80,7 +80,7 @@ def _show(
 def _lines(
     found: tuple[Status, ...], before: tuple[Status, ...], interface: str | None, show_all: bool
 ) -> Iterator[str]:
-    earlier = {one.identity.ifindex: one for one in before}
+    earlier = {one.interface: one for one in before}
     if not found:
         yield (
             f"penstock has put no filter on {interface}"
@@ -96,12 +96,14 @@ def _lines(
         for rule, left in one.emergencies:
             yield f"  {rule.name}: {rule.action} if {rule.expression}, {duration_text(left)} left"
         yield from output.table_lines(
-            _TITLES, _rows(one, earlier.get(one.identity.ifindex), show_all), right=_NUMBERS
+            _TITLES, _rows(one, earlier.get(one.interface), show_all), right=_NUMBERS
         )
 
 
 def _headline(one: Status) -> str:
-    mode = f"{one.mode} mode" if one.mode else "not attached"
+    mode = f"{one.mode} mode" if one.mode else "does not run here"
+    if not one.identity.program:
+        return f"{one.interface}: {one.identity.name}"
     origin = f" from {one.identity.path}" if one.identity.path else ""
     since = f"program {one.identity.program}, since {one.identity.applied_at}"
     return f"{one.interface}: {one.identity.name}{origin}, {mode}, {since}"
@@ -110,6 +112,8 @@ def _headline(one: Status) -> str:
 def _rows(one: Status, before: Status | None, show_all: bool) -> Iterator[tuple[str, ...]]:
     """Rules first, as they are tried, then the default; conditions that were never met only on request."""
     rows = list(one.rows)
+    if not rows:
+        return
     ordered = [*(row for row in rows if _is_condition(row[0].name)), *rows[_first_rule(one) :], rows[0]]
     for key, counter in ordered:
         if _is_condition(key.name) and not counter.packets and not show_all:

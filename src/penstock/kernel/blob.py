@@ -1,6 +1,6 @@
 """A piece of text kept in the kernel, in a map of one entry, beside the pins it describes.
 
-In: bytes, usually JSON, up to 1 MiB.  Out: a frozen map; pinned with the link
+In: bytes, usually JSON, up to 4 MiB.  Out: a frozen map; pinned with the link
 and the counters it lives as long as they do, and goes when they go, which no
 file in /var could promise.
 
@@ -20,7 +20,7 @@ import struct
 from penstock.errors import KernelError
 from penstock.kernel.maps import Map, MapType
 
-LARGEST = 1 << 20
+LARGEST = (4 << 20) - 64  # A map's value is one allocation of the kernel's, and those end at 4 MiB.
 _LENGTH = struct.Struct("=I")
 _ONLY_KEY = struct.pack("=I", 0)
 
@@ -29,7 +29,7 @@ def write_blob(content: bytes, name: str) -> Map:
     """A new map that holds `content` and that nobody can change any more.
 
     Raises:
-        KernelError: more than 1 MiB, or the kernel refuses the map.
+        KernelError: more than `LARGEST`, or the kernel refuses the map.
     """
     if len(content) > LARGEST:
         raise KernelError("store", name, errno.E2BIG, meaning=f"{len(content)} bytes, the most is {LARGEST}")

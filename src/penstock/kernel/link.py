@@ -8,8 +8,8 @@ is one step: each packet meets the old program or the new one, never none.
     link = attach_xdp(program, 4, mode="native")
     link.update(better, expected_old=program)
 
-A program of somebody else's is named, never removed unasked: `attached` lists,
-`detach_foreign` removes.
+A program of somebody else's is named, never removed: `attached` lists, and
+`foreign` takes its place where the user says so.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BPF_XDP = 37  # enum bpf_attach_type
-_XDP_LINK = 6  # enum bpf_link_type
+XDP_LINK = 6  # enum bpf_link_type
 _F_REPLACE = 1 << 2
-_OCCUPIED = {errno.EBUSY, errno.EEXIST}
+#: What the kernel answers where another program is in the way.
+OCCUPIED = {errno.EBUSY, errno.EEXIST}
 # EOPNOTSUPP: the driver has no XDP.  EINVAL, ERANGE: it has, but not with this
 # MTU, these offloads or this number of queues (veth, ixgbe, mlx5, virtio_net).
 _REFUSED_BY_DRIVER = {errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE}
@@ -96,7 +97,7 @@ class Link(Descriptor):
         """What the link ties together at this moment.  Raises KernelError."""
         with kernel_errors("describe", "a link"):
             kind, number, program, ifindex = _INFO.unpack(syscall.object_info(self.fd, _INFO.size))
-        return LinkInfo(number, kind, program, ifindex if kind == _XDP_LINK else 0)
+        return LinkInfo(number, kind, program, ifindex if kind == XDP_LINK else 0)
 
     def update(self, program: Program, expected_old: Program | None = None) -> None:
         """Replace the program in one step; when this returns no packet is in the old one any more.
@@ -138,7 +139,7 @@ def attach_xdp(program: Program, ifindex: int, *, mode: str) -> Link:
 def attached(ifindex: int) -> tuple[AttachedProgram, ...]:
     """The XDP programs on an interface, whoever put them there.  Raises KernelError: no such interface."""
     programs = netlink.interface(ifindex).xdp
-    owners = _links_of(ifindex) if programs else {}
+    owners = links_of(ifindex) if programs else {}
     first = {program: candidates[0] for program, candidates in owners.items()}
     return tuple(AttachedProgram(found.mode, found.id, first.get(found.id)) for found in programs)
 
@@ -154,60 +155,22 @@ def links() -> Iterator[LinkInfo]:
                 continue
 
 
-def detach_foreign(ifindex: int) -> tuple[AttachedProgram, ...]:
-    """Take every XDP program off an interface and say which they were.
+def links_of(ifindex: int) -> dict[int, list[int]]:
+    """Ids of the XDP links on an interface index, by program id; none where links may not be listed.
 
-    A program put there by netlink is removed by netlink, and only while it is
-    the one that was seen.  One behind a bpf_link is removed by detaching the link.
-
-    Raises:
-        KernelError: it could not be removed; what was there is still there.
+    Interface indices repeat across network namespaces and a link does not tell its own.
     """
-    found = attached(ifindex)
-    for present in found:
-        if not _detach_by_netlink(ifindex, present):
-            _detach_by_link(ifindex, present)
-    return found
-
-
-def _detach_by_netlink(ifindex: int, present: AttachedProgram) -> bool:
-    """Whether netlink could remove it; False when a bpf_link owns it."""
-    try:
-        with Program.by_id(present.program_id) as program:
-            netlink.set_xdp(ifindex, -1, present.mode, expected_fd=program.fd)
-    except KernelError as error:
-        if error.errno not in _OCCUPIED:
-            raise
-        return False
-    return True
-
-
-def _detach_by_link(ifindex: int, present: AttachedProgram) -> None:
-    owners = _links_of(ifindex).get(present.program_id, [])
-    # Interface indices repeat across network namespaces and a link does not tell
-    # its own: two candidates mean that one of them belongs to somebody else.
-    if len(owners) != 1:
-        listed = ", ".join(map(str, owners)) or "none that can be seen"
-        raise KernelError(
-            "detach", str(present), errno.EBUSY, meaning=f"its link cannot be told for certain: {listed}"
-        )
-    with Link.by_id(owners[0]) as link:
-        link.detach()
-
-
-def _links_of(ifindex: int) -> dict[int, list[int]]:
-    """Ids of the XDP links on an interface index, by program id; none where links may not be listed."""
     owners: dict[int, list[int]] = {}
     if not missing(SYS_ADMIN):
         for link in links():
-            if link.type == _XDP_LINK and link.ifindex == ifindex:
+            if link.type == XDP_LINK and link.ifindex == ifindex:
                 owners.setdefault(link.program_id, []).append(link.id)
     return owners
 
 
 def _attach_error(program: Program, ifindex: int, mode: str, code: int) -> KernelError:
     place = _interface_name(ifindex)
-    if code in _OCCUPIED:
+    if code in OCCUPIED:
         present = "; ".join(str(found) for found in attached(ifindex)) or "one that has just come"
         meaning, hint = f"another XDP program is there: {present}", "--replace takes over"
         return KernelError("attach to", place, errno.EBUSY, meaning=meaning, hint=hint)

@@ -38,7 +38,7 @@ _NETLINK_EXT_ACK = 11
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _RTM_NEWLINK, _RTM_GETLINK, _RTM_SETLINK = 16, 18, 19
-_IFLA_IFNAME, _IFLA_MTU, _IFLA_XDP = 3, 4, 43
+_IFLA_IFNAME, _IFLA_MTU, _IFLA_XDP, _IFLA_ALT_IFNAME = 3, 4, 43, 53
 _XDP_FD, _XDP_FLAGS, _XDP_EXPECTED_FD = 1, 3, 8
 _XDP_ATTACHED, _XDP_PROG_ID = 2, 4
 _XDP_PROG_IDS = {5: NATIVE, 6: GENERIC, 7: OFFLOADED}
@@ -80,16 +80,26 @@ def interfaces() -> list[Interface]:
 
 
 def interface(which: str | int) -> Interface:
-    """The interface of that name or index.
+    """The interface of that name, alternative name or index.
 
     Raises:
         KernelError: there is none; the hint names the nearest one.
     """
     try:
-        index = socket.if_nametoindex(which) if isinstance(which, str) else which
-        return next(iter(_links(_LINK.pack(0, 0, index, 0, 0), 0)))
-    except (OSError, StopIteration) as error:
+        return next(iter(_links(_request_for(which), 0)))
+    except (OSError, ValueError, StopIteration) as error:
         raise _unknown(which) from error
+
+
+def _request_for(which: str | int) -> bytes:
+    if isinstance(which, int):
+        return _LINK.pack(0, 0, which, 0, 0)
+    try:
+        return _LINK.pack(0, 0, socket.if_nametoindex(which), 0, 0)
+    except OSError:
+        # Alternative names (Linux 5.5) may be longer than the ioctl behind if_nametoindex(3) can say.
+        name = which.encode("utf-8", "surrogateescape") + b"\0"
+        return _LINK.pack(0, 0, 0, 0, 0) + _pack(_IFLA_ALT_IFNAME, name)
 
 
 def set_xdp(index: int, fd: int, mode: str, *, expected_fd: int | None = None) -> None:

@@ -186,6 +186,29 @@ def leftovers(root: Path, name: str) -> list[Path]:
     return [path for path, match in matches if match and match["name"] == name]
 
 
+def unfinished(root: Path) -> list[str]:
+    """The names of the attach points of which there are leftovers, sorted."""
+    matches = (_TEMPORARY.fullmatch(path.name) for path in _directories(root))
+    return sorted({match["name"] for match in matches if match})
+
+
+def swap(root: Path, one: str, other: str) -> None:
+    """Let two directories of pins change names.
+
+    Raises:
+        OSError: they cannot; both have their old names.
+    """
+    try:
+        libc.exchange(root / one, root / other)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        aside = root / f"~{other}"
+        (root / other).rename(aside)
+        (root / one).rename(root / other)
+        aside.rename(root / one)
+
+
 def _leaving(root: Path, name: str) -> Path:
     return root / f"{_LEAVING}{os.urandom(4).hex()}-{name}"
 

@@ -25,14 +25,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from penstock.errors import KernelError, PenstockError
+from penstock.errors import KernelError, PenstockError, PrivilegeError
 from penstock.kernel import pin
 from penstock.kernel.attach_point import AttachPoint, attach_point, decode
 from penstock.kernel.blob import write_blob
-from penstock.kernel.link import attached
+from penstock.kernel.link import Link, attached
 from penstock.kernel.lock import lock
 from penstock.model.spec import COUNTERS_MAP, PROGRAM
 from penstock.pipeline import slot as slots
+from penstock.pipeline import whereabouts
 from penstock.pipeline.attach import AUTO, load, mode_of, put_on
 from penstock.pipeline.counters import Counter
 from penstock.pipeline.identity import Identity, encode, kept_slots
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from penstock.kernel.bpf_object import BpfObject
-    from penstock.kernel.link import Link
     from penstock.kernel.program import Program
 
 
@@ -116,15 +116,26 @@ def locked(point: AttachPoint, root: Path) -> Iterator[None]:
     """Hold the lock of an attach point, with nothing half done left under its name."""
     with lock(point.name):
         slots.settle(root, point.name)
+        whereabouts.settle_what_is_free(root)
         yield
 
 
 def find_open(root: Path, point: AttachPoint, opened: ExitStack) -> Slot | None:
-    """The opened pins of an interface, named after it, or None.  Hold its lock."""
-    name = slots.find(root, point)
+    """The opened pins of an interface, named after it, or None.  Hold its lock.
+
+    Raises:
+        KernelError: one of the pins is missing or not what it should be.
+    """
+    name = whereabouts.find(root, point)
     if name is None:
+        whereabouts.make_room(root, point)
         return None
-    return opened.enter_context(open_slot(root / slots.follow_rename(root, name, point)))
+    directory = root / whereabouts.follow(root, name, point)
+    try:
+        return opened.enter_context(open_slot(directory))
+    except KernelError as error:
+        error.hint = error.hint or f"`penstock detach -i {point.ifname}` takes away what is left there"
+        raise
 
 
 def _first(
@@ -139,11 +150,11 @@ def _first(
 ) -> Applied:
     """Attach where no filter of penstock's runs; `gone` is one whose interface went away, and whose counters stay."""
     notices = [] if gone is None else [f"{point.ifname} had been away: its filter is attached again"]
-    link = put_on(loaded.programs[PROGRAM], point.ifindex, mode, notices, replace=replace)
-    with link:
+    with put_on(loaded.programs[PROGRAM], point.ifindex, mode, notices, replace=replace) as link:
         program_id = loaded.programs[PROGRAM].id
         identity = _identity(policy, point, mode_of(point.ifindex, program_id), program_id)
         _pin(root, point, identity, loaded, link, gone)
+    link.close()
     return Applied(point.ifname, policy.name, identity.mode, program_id, notices=tuple(notices))
 
 
@@ -192,16 +203,16 @@ def _pin(
         slots.create_carried(len(identity.counters)) as carried,
     ):
         objects = {IDENTITY: blob, COUNTERS: loaded.maps[COUNTERS_MAP], CARRIED: carried, LINK: link}
-        staged = pin.stage(root, point.name, objects)
-        try:
+        with ExitStack() as undo:
+            staged = pin.stage(root, point.name, objects)
+            undo.callback(pin.discard, staged)
             if switch_to is not None:
                 link.update(switch_to)
-        except KernelError:
-            pin.discard(staged)
-            raise
-        if before is not None:
-            slots.carry(before, identity, carried)
-        pin.publish(root, point.name, staged)
+                undo.pop_all()  # The change is made; whoever comes next finishes what fails from here on.
+            if before is not None:
+                slots.carry(before, identity, carried)
+            pin.publish(root, point.name, staged)
+            undo.pop_all()
 
 
 def detach(ifname: str) -> Detached:
@@ -214,7 +225,13 @@ def detach(ifname: str) -> Detached:
     root = pin.pin_root()
     point = _point_or_gone(root, ifname)
     with locked(point, root), ExitStack() as opened:
-        present = find_open(root, point, opened)
+        try:
+            present = find_open(root, point, opened)
+        except KernelError as error:
+            if isinstance(error, PrivilegeError) or error.errno == errno.EBUSY:
+                raise
+            _take_off_damaged(root, point)
+            return Detached(ifname, "what was left of a filter", {})
         if present is None:
             raise nothing_there(root, point)
         found = Detached(ifname, present.identity.name, present.counter_values())
@@ -231,20 +248,30 @@ def take_off(root: Path, point: AttachPoint, present: Slot) -> None:
         present.link.detach()
 
 
+def _take_off_damaged(root: Path, point: AttachPoint) -> None:
+    """Remove pins that cannot be read, and the filter if its link is among them."""
+    path = root / point.name / LINK
+    with ExitStack() as opened:
+        link = opened.enter_context(Link.open(path)) if path.exists() else None
+        pin.remove(root, point.name)
+        if link is not None and link.info().ifindex:
+            link.detach()
+
+
 def _point_or_gone(root: Path, ifname: str) -> AttachPoint:
     """The attach point of an interface, or of the pins that an interface of that name has left.  Raises KernelError."""
     try:
         return attach_point(ifname)
     except KernelError:
-        name = slots.true_name(ifname)
-        if name not in slots.names_here(root):
+        name = whereabouts.true_name(ifname)
+        if name not in whereabouts.names_here(root):
             raise
         return AttachPoint(ifname, 0, decode(name)[1])
 
 
 def nothing_there(root: Path, point: AttachPoint) -> KernelError:
     """The error for an interface without a filter of penstock's; it says where there is one."""
-    names = [decode(name)[0] for name in slots.names_here(root)]
+    names = [decode(name)[0] for name in whereabouts.names_here(root)]
     there = "; ".join(map(str, attached(point.ifindex))) if point.ifindex else ""
     meaning = "penstock has put no filter there" + (f" (it carries {there})" if there else "")
     hint = f"there is one on: {', '.join(names)}" if names else None

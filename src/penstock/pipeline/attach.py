@@ -10,13 +10,15 @@ kernel takes the filter off.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from penstock.errors import NotSupportedError
 from penstock.kernel.bpf_object import BpfObject, load_object
-from penstock.kernel.link import Link, attach_xdp, attached, detach_foreign
+from penstock.kernel.foreign import taken_place
+from penstock.kernel.link import Link, attach_xdp
 from penstock.kernel.netlink import GENERIC, NATIVE, interface
 from penstock.model.spec import COUNTERS_MAP, PROGRAM
 from penstock.pipeline.counters import Counter, Totals, added, carried_over, named, read_totals
@@ -24,6 +26,8 @@ from penstock.pipeline.identity import kept_slots
 from penstock.pipeline.policy import LoadedPolicy, load_policy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from penstock.kernel.program import Program, ProgramInfo
 
 AUTO = "auto"
@@ -49,14 +53,34 @@ def dry_run(ifname: str, policy: LoadedPolicy) -> ProgramInfo:
         return loaded.programs[PROGRAM].info
 
 
-def put_on(program: Program, ifindex: int, mode: str, notices: list[str], *, replace: bool = False) -> Link:
-    """Attach a program; what had to be done differently is added to `notices`.
+@contextmanager
+def put_on(
+    program: Program, ifindex: int, mode: str, notices: list[str], *, replace: bool = False
+) -> Iterator[Link]:
+    """Attach a program for good if the block succeeds; if it does not, what was there is there again.
+
+    Gives the link; what had to be done differently is added to `notices`.
 
     Raises:
         KernelError: another program is there and `replace` is false, or the kernel refuses.
     """
-    if replace:
-        notices.extend(f"took the place of {found}" for found in detach_foreign(ifindex))
+    with ExitStack() as undo:
+        if replace:
+            taken = undo.enter_context(taken_place(ifindex))
+            notices.extend(f"took the place of {found}" for found in taken)
+        link = _attach(program, ifindex, mode, notices)
+        undo.push(partial(_detach_after_failure, link))
+        yield link
+
+
+def _detach_after_failure(link: Link, kind: object, _error: object, _at: object) -> None:
+    # Closing would do it too, but later: the place must be free before its former owner comes back.
+    if kind is not None:
+        with link:
+            link.detach()
+
+
+def _attach(program: Program, ifindex: int, mode: str, notices: list[str]) -> Link:
     if mode != AUTO:
         return attach_xdp(program, ifindex, mode=mode)
     try:
@@ -71,7 +95,7 @@ def put_on(program: Program, ifindex: int, mode: str, notices: list[str], *, rep
 
 def mode_of(ifindex: int, program_id: int) -> str:
     """The mode in which a program runs on an interface; empty when it is not there."""
-    return next((found.mode for found in attached(ifindex) if found.program_id == program_id), "")
+    return next((found.mode for found in interface(ifindex).xdp if found.id == program_id), "")
 
 
 class Attached:
@@ -148,6 +172,6 @@ def attach(ifname: str, policy: LoadedPolicy | str, mode: str = AUTO, *, replace
     notices: list[str] = []
     with ExitStack() as opened:
         loaded = opened.enter_context(load(wanted))
-        link = put_on(loaded.programs[PROGRAM], place.index, mode, notices, replace=replace)
-        opened.pop_all()
+        with put_on(loaded.programs[PROGRAM], place.index, mode, notices, replace=replace) as link:
+            opened.pop_all()
     return Attached(wanted, loaded, link, tuple(notices))

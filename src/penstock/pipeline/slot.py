@@ -10,9 +10,6 @@ A change is staged in a directory of its own, the link is updated, and then the
 directories are exchanged.  The link update is what counts; if the process dies
 beside it, `settle` finds from the program's id which side of it the kernel is
 on, and finishes or forgets the change.
-
-An interface can be renamed while a filter runs on it: pins are then found by
-the interface index of their link, and renamed after it.
 """
 
 from __future__ import annotations
@@ -26,13 +23,11 @@ from types import TracebackType
 from typing import Self
 
 from penstock.errors import KernelError
-from penstock.kernel import netns, pin
-from penstock.kernel.attach_point import AttachPoint, decode, encode
+from penstock.kernel import pin
 from penstock.kernel.blob import read_blob
 from penstock.kernel.capability import kernel_errors
 from penstock.kernel.link import Link, LinkInfo
 from penstock.kernel.maps import Map, MapType
-from penstock.kernel.netlink import interfaces
 from penstock.pipeline.counters import (
     PAIR,
     Counter,
@@ -113,6 +108,9 @@ def _held(directory: Path) -> Iterator[Path]:
         fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield Path(f"/proc/self/fd/{fd}")
+    except KernelError as error:
+        error.message = error.message.replace(f"/proc/self/fd/{fd}", str(directory))
+        raise
     finally:
         os.close(fd)
 
@@ -137,40 +135,6 @@ def carry(old: Slot, new_identity: Identity, new_carried: Map) -> None:
     pairs = kept_slots(old.identity.counters, new_identity.counters)
     base = carried_over(pairs, old.totals(), len(new_identity.counters))
     new_carried.update(_ONLY_KEY, pack_totals(base))
-
-
-def names_here(root: Path) -> list[str]:
-    """The names of this network namespace's attach points that have pins, sorted."""
-    here = None if netns.is_initial() else netns.inode()
-    return [name for name in pin.attach_points(root) if decode(name)[1] == here]
-
-
-def unfinished_here(root: Path) -> list[str]:
-    """The names of this namespace's interfaces of which a killed command left something half done."""
-    if not root.exists():
-        return []
-    names = {*names_here(root), *(true_name(found.name) for found in interfaces())}
-    return [name for name in sorted(names) if pin.leftovers(root, name)]
-
-
-def find(root: Path, point: AttachPoint) -> str | None:
-    """The name under which the pins of an interface are, None when it has none.
-
-    An interface that was renamed is found by its index.  Pins of its name whose
-    link is defunct are its own too: it has been away and come back.
-    """
-    for name in names_here(root):
-        if _ifindex_of(root / name) == point.ifindex:
-            return name
-    return point.name if _ifindex_of(root / point.name) == 0 else None
-
-
-def _ifindex_of(directory: Path) -> int | None:
-    """The index that the link of a directory is on, 0 when it is defunct, None without a link."""
-    if not (directory / LINK).exists():
-        return None
-    with Link.open(directory / LINK) as link:
-        return link.info().ifindex
 
 
 def settle(root: Path, name: str) -> None:
@@ -200,23 +164,3 @@ def _finish(root: Path, name: str, staged: Path) -> None:
         with open_slot(root / name) as old, open_slot(staged) as new:
             carry(old, new.identity, new.carried)
     pin.publish(root, name, staged)
-
-
-def follow_rename(root: Path, name: str, point: AttachPoint) -> str:
-    """Rename the pins of an interface after it; the name they have now.
-
-    Raises:
-        KernelError: the new name's pins belong to another interface that runs a filter.
-    """
-    if name == point.name:
-        return name
-    if _ifindex_of(root / point.name) == 0:
-        pin.remove(root, point.name)
-    with kernel_errors("rename pins of", point.ifname):
-        (root / name).rename(root / point.name)
-    return point.name
-
-
-def true_name(ifname: str) -> str:
-    """The name of the pins of an interface of this network namespace, whether or not the interface exists."""
-    return encode(ifname, None if netns.is_initial() else netns.inode())

@@ -8,21 +8,19 @@ Read only, and without the locks that changes take.
 
 from __future__ import annotations
 
-import errno
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.errors import KernelError
+from penstock.errors import KernelError, PrivilegeError
 from penstock.kernel import pin
 from penstock.kernel.attach_point import decode
-from penstock.kernel.link import attached
-from penstock.kernel.lock import lock
 from penstock.kernel.netlink import Interface, interface
-from penstock.pipeline import slot as slots
+from penstock.pipeline import whereabouts
 from penstock.pipeline.counters import Counter
 from penstock.pipeline.identity import CounterKey, Emergency, Identity
 from penstock.pipeline.slot import Slot, open_slot
+from penstock.pipeline.whereabouts import Places
 
 _PATIENCE_S, _AGAIN_S = 1.0, 0.02
 
@@ -65,24 +63,22 @@ def status(ifname: str | None = None) -> tuple[Status, ...]:
         KernelError: there is no such interface and it has left no filter, or pins cannot be read.
     """
     root = pin.pin_root()
-    _settle_what_is_free(root)
-    found = tuple(one for name in slots.names_here(root) if (one := _settled_status(root / name)) is not None)
-    if ifname is None:
-        return found
-    wanted = tuple(one for one in found if ifname in (one.interface, one.identity.interface))
-    if not wanted:
-        interface(ifname)
-    return wanted
+    whereabouts.settle_what_is_free(root)
+    names = whereabouts.names_here(root)
+    found = tuple(one for name in names if (one := _settled_status(root / name)) is not None)
+    return found if ifname is None else _on(ifname, found)
 
 
-def _settle_what_is_free(root: Path) -> None:
-    """Finish what killed commands left, apart from what a living command is at work on."""
-    for name in slots.unfinished_here(root):
-        try:
-            with lock(name):
-                slots.settle(root, name)
-        except KernelError:
-            continue
+def _on(ifname: str, found: tuple[Status, ...]) -> tuple[Status, ...]:
+    """The filter of the interface that has this name now; if there is none, what one of that name has left."""
+    left = tuple(one for one in found if one.identity.interface == ifname)
+    try:
+        name = interface(ifname).name
+    except KernelError:
+        if left:
+            return left
+        raise
+    return tuple(one for one in found if one.mode and one.interface == name) or left
 
 
 def _settled_status(directory: Path) -> Status | None:
@@ -91,11 +87,13 @@ def _settled_status(directory: Path) -> Status | None:
     while True:
         try:
             found = _status(directory)
+        except PrivilegeError:
+            raise
         except KernelError as error:
-            if error.errno != errno.ENOENT or time.monotonic() > deadline:
-                raise
             if not directory.exists():
                 return None
+            if time.monotonic() > deadline:
+                return _damaged(directory, error)
         else:
             if found.is_current or time.monotonic() > deadline:
                 return found
@@ -106,20 +104,39 @@ def _status(directory: Path) -> Status:
     with open_slot(directory) as slot:
         counters = slot.counter_values()
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        place = None if slot.is_defunct else interface(slot.info.ifindex)
-        name = place.name if place else decode(directory.name)[0]
-        modes = {found.program_id: found.mode for found in attached(slot.info.ifindex)} if place else {}
-        mode = modes.get(slot.info.program_id, "")
-        is_current = slot.is_current or slot.is_defunct
-        return Status(name, slot.identity, mode, counters, now, is_current, _trouble(slot, place))
+        place = Places().of(slot.info)
+        name = place.name if place else slot.identity.interface
+        mode = _mode_in(place, slot.info.program_id) if place else ""
+        # Asked once more: what was seen of the interface is about this program, and not about the next.
+        is_settled = slot.link.info() == slot.info and (slot.is_current or slot.is_defunct)
+        return Status(name, slot.identity, mode, counters, now, is_settled, _trouble(slot, place))
+
+
+def _mode_in(place: Interface, program_id: int) -> str:
+    return next((found.mode for found in place.xdp if found.id == program_id), "")
 
 
 def _trouble(slot: Slot, place: Interface | None) -> str | None:
-    name = slot.identity.interface
-    if place is None:
+    name, (_, namespace) = slot.identity.interface, decode(slot.directory.name)
+    if slot.is_defunct:
         return f"{name} is gone, and its filter with it; once it is back, `penstock apply` attaches it again"
+    if place is None:
+        return f"{name} was moved to another network namespace, and its filter runs there"
+    if namespace != whereabouts.namespace():
+        return f"applied in another network namespace, to {name}, which was moved here"
     if place.name != name:
         return f"applied to {name}, which is now called {place.name}"
     if not slot.is_current:
         return "another program has been put on its link, so these counters stand still"
     return None
+
+
+def _damaged(directory: Path, error: KernelError) -> Status:
+    """What can be said of pins that cannot be read."""
+    name = decode(directory.name)[0]
+    identity = Identity(name="damaged", hook="xdp", path="", text="", counters=(), interface=name)
+    trouble = (
+        f"its pins cannot be read ({error.message}); `penstock detach -i {name}` takes away what is left"
+    )
+    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return Status(name, identity, "", {}, now, is_current=False, trouble=trouble)
