@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -268,7 +269,7 @@ def test_a_foreign_program_comes_back_if_taking_its_place_fails(
     foreign = attach_xdp(drops, v0, mode=theirs) if way == "link" else None
     if foreign is None:
         netlink.set_xdp(v0, drops.fd, theirs)
-    with pytest.raises(ZeroDivisionError), taken_place(v0):
+    with suppress(ZeroDivisionError), taken_place(v0):
         assert wire.carries()
         raise ZeroDivisionError
     assert [(found.mode, found.program_id) for found in attached(v0)] == [(theirs, drops.id)]
