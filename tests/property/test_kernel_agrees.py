@@ -75,6 +75,31 @@ def test_jumbo_frames(size: int) -> None:
         assert disagreements(rule_set, plane, large) == []
 
 
+def straddling() -> Iterator[bytes]:
+    """IPv6 frames whose later headers lie around the 128th byte, as far as the parser copies a packet's head."""
+    for tags in range(3):
+        for options in range(5, 10):
+            link = bytes(12) + b"\x81\x00\x00\x05" * tags + b"\x86\xdd"
+            for last, payload in (
+                (17, b"\x00\x35\x00\x35\x00\x08\x00\x00"),
+                (44, b"\x11\x00\x00\x01" + bytes(12)),
+            ):
+                chain = bytes([last, options - 1]) + bytes(8 * options - 2) + payload
+                ip = b"\x60" + bytes(3) + len(chain).to_bytes(2, "big") + b"\x3c\x40" + bytes(32)
+                yield link + ip + chain
+
+
+@pytest.mark.parametrize("depth", Layer)
+def test_headers_around_the_end_of_the_copied_head(depth: Layer) -> None:
+    rule_set = RuleSets(32).rule_set(12, depth=depth)
+    found = [frame[:length] for frame in straddling() for length in range(118, len(frame) + 1)]
+    with DataPlane.of(rule_set) as plane:
+        assert (
+            disagreements(rule_set, plane, [*found, *(frame.ljust(3000, b"\1") for frame in straddling())])
+            == []
+        )
+
+
 def test_a_matcher_of_many_predicates() -> None:
     draw = RuleSets(9)
     predicates = [draw.predicate() for _ in range(64)]

@@ -55,19 +55,23 @@ static __always_inline __u32 ps_judged(__u32 conditions, __u32 bytes)
 }
 
 /* ps_exact - decide a packet that the fast path gave up on; gives the hook's action code. */
-__noinline int ps_exact(struct xdp_md *ctx)
+static __always_inline int ps_exact(struct xdp_md *ctx)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
+	struct ps_cursor cur;
+	__u32 conditions;
 
 	if (!scratch)
 		return PS_DEFAULT;
 	scratch->len = ps_length(ctx, ps_data_end(ctx) - ps_data(ctx));
-	scratch->conditions = 0;
+	ps_open(ctx, scratch);
+	cur = (struct ps_cursor){ ctx, scratch };
 	ps_clear(&scratch->s[0]);
-	scratch->s[0].frame = 0;
-	ps_ethernet(ctx, 0);
-	if (scratch->conditions) {
-		__u32 decision = ps_judged(scratch->conditions, scratch->len);
+	/* By way of memory: the verifier would follow each set of conditions through the rules. */
+	scratch->conditions = ps_frame(&cur, &scratch->s[0], scratch->len);
+	conditions = *(volatile __u32 *)&scratch->conditions;
+	if (conditions) {
+		__u32 decision = ps_judged(conditions, scratch->len);
 
 		if (decision)
 			return ps_act(ctx, decision & 3);
@@ -106,7 +110,7 @@ int ps_xdp(struct xdp_md *ctx)
 		ps_clear(&s[k]);
 	net = ps_fast_link(bounds, s);
 	if (!net.at)
-		return ps_exact(ctx);
+		goto odd;
 	if (PS_LEVEL < PS_NETWORK)
 		return ps_usual(ctx, s, bounds.linear, len);
 	/* One copy of the rules for each family: what asks for the other's fields folds away. */
@@ -126,6 +130,7 @@ int ps_xdp(struct xdp_md *ctx)
 		}
 		return ps_usual(ctx, s, bounds.linear, len);
 	}
+odd:
 	return ps_exact(ctx);
 }
 

@@ -2,10 +2,9 @@
 /*
  * cursor.bpf.h - read the packet at any offset, or learn that it ends before.
  *
- * ps_u8, ps_u16 and ps_u32 give a number in host order, or PS_ABSENT64 when a
- * byte of it is not in the packet.  They are calls of one global function: the
- * verifier checks that once and takes its result for unknown, where inlined
- * reads would double the parser's states each time.
+ * ps_read8, ps_read16 and ps_read32 (the exact parser's) and ps_load (the rules')
+ * give a number in host order, or PS_ABSENT64 when a byte of it is not in the
+ * packet.
  */
 #ifndef PENSTOCK_CURSOR_BPF_H
 #define PENSTOCK_CURSOR_BPF_H
@@ -104,19 +103,88 @@ static __always_inline __u64 ps_load_transport(struct xdp_md *ctx, __u32 net, __
 	return ps_load(ctx, net, (__u32)(trans - net + offset), size);
 }
 
-__noinline __u64 ps_read8(struct xdp_md *ctx, __u32 at)
+/*
+ * The exact parser's way to read: from a copy of the packet's head.
+ *
+ * A copy in a map has no packet pointers in it, whose checks would double the
+ * parser's states with each read: the verifier sees a number that it knows
+ * nothing of.  And a flood of odd packets, which all come here, pays no call for
+ * a byte.
+ */
+struct ps_cursor {
+	struct xdp_md *ctx;
+	struct ps_scratch *scratch;
+};
+
+/* ps_copy - the first PS_HEAD bytes of the packet, or what there is; a whole word at a time as far as that goes. */
+static __always_inline void ps_copy(__u8 *head, void *data, void *end)
 {
-	return ps_load(ctx, 0, at, 1);
+	__u32 at = 0;
+
+#pragma unroll
+	for (int k = 0; k < PS_HEAD / 8; k++, at += 8) {
+		if (data + at + 8 > end)
+			break;
+		*(__u64 *)(head + at) = *(__u64 *)(data + at);
+	}
+	if (at >= PS_HEAD)
+		return;
+	if (data + at + 4 <= end) {
+		*(__u32 *)(head + at) = *(__u32 *)(data + at);
+		at += 4;
+	}
+	if (data + at + 2 <= end) {
+		*(__u16 *)(head + at) = *(__u16 *)(data + at);
+		at += 2;
+	}
+	if (data + at + 1 <= end)
+		head[at] = *(__u8 *)(data + at);
 }
 
-__noinline __u64 ps_read16(struct xdp_md *ctx, __u32 at)
+/* ps_open - copy the head of the packet into `scratch`, for ps_cursor. */
+static __always_inline void ps_open(struct xdp_md *ctx, struct ps_scratch *scratch)
 {
-	return ps_load(ctx, 0, at, 2);
+	void *data = ps_data(ctx), *end = ps_data_end(ctx);
+	__u64 linear = end - data;
+
+	ps_copy(scratch->head, data, end);
+	scratch->have = linear < PS_HEAD ? linear : PS_HEAD;
+	scratch->all = linear <= PS_HEAD && ps_wire_length(ctx, linear) == linear;
 }
 
-__noinline __u64 ps_read32(struct xdp_md *ctx, __u32 at)
+/*
+ * ps_read - `size` bytes at `at`; PS_ABSENT64 if one of them is beyond the packet.
+ *
+ * Without a branch as far as the copy goes: the mask bounds the offset for the
+ * verifier, and the sign of a difference makes the number absent.
+ */
+static __always_inline __u64 ps_read(const struct ps_cursor *cur, __u32 at, const __u32 size)
 {
-	return ps_load(ctx, 0, at, 4);
+	__u32 have = ps_unknown(cur->scratch->have);
+	__u64 left = (__u64)have - at - size, value;
+	const void *p = cur->scratch->head + (at & (PS_HEAD - 1));
+
+	value = size == 1 ? *(__u8 *)p : size == 2 ? ps_ntohs(*(__be16 *)p) : ps_ntohl(*(__be32 *)p);
+	asm volatile("" : "+r"(left));
+	value |= -(left >> 63);
+	if (unlikely(at + size > have && !ps_unknown(cur->scratch->all)))
+		value = ps_far(cur->ctx, at, size);
+	return value;
+}
+
+static __always_inline __u64 ps_read8(const struct ps_cursor *cur, __u32 at)
+{
+	return ps_read(cur, at, 1);
+}
+
+static __always_inline __u64 ps_read16(const struct ps_cursor *cur, __u32 at)
+{
+	return ps_read(cur, at, 2);
+}
+
+static __always_inline __u64 ps_read32(const struct ps_cursor *cur, __u32 at)
+{
+	return ps_read(cur, at, 4);
 }
 
 static __always_inline bool ps_is_tag(__u32 type)

@@ -17,7 +17,7 @@
 
 #include <penstock/cursor.bpf.h>
 
-/* Bits of ps_scratch.conditions: penstock.model.verdict.Condition. */
+/* Odd-packet conditions as bits: penstock.model.verdict.Condition. */
 enum {
 	PS_MALFORMED = 1 << 0,
 	PS_UNKNOWN_TAG = 1 << 1,
@@ -33,14 +33,23 @@ static __always_inline bool ps_there(__u64 value)
 	return value != PS_ABSENT64;
 }
 
+/* PS_MALFORMED if `at` is beyond the packet's end, without a branch. */
+static __always_inline __u32 ps_beyond(__u32 at, __u32 len)
+{
+	__u64 left = (__u64)len - at;
+
+	asm volatile("" : "+r"(left));
+	return left >> 63;
+}
+
 /* A part of a number that may be absent: then the part is, too. */
 #define ps_part(value, part) (ps_there(value) ? (__u32)(part) : PS_ABSENT)
 
 /* ps_link - Ethernet at v->frame: addresses, tags, type, and where the network header is. */
-static __always_inline void ps_link(struct xdp_md *ctx, struct ps_view *v, __u32 *odd, __u32 len)
+static __always_inline void ps_link(const struct ps_cursor *cur, struct ps_view *v, __u32 *odd, __u32 len)
 {
 	__u32 at = v->frame + 12;
-	__u64 type = ps_read16(ctx, at);
+	__u64 type = ps_read16(cur, at);
 	__u64 high, low;
 
 	v->tags = at;
@@ -48,7 +57,7 @@ static __always_inline void ps_link(struct xdp_md *ctx, struct ps_view *v, __u32
 		if (!ps_is_tag(type))
 			break;
 		at += 4;
-		type = ps_read16(ctx, at);
+		type = ps_read16(cur, at);
 	}
 	if (ps_there(type)) {
 		v->net = at + 2;
@@ -59,35 +68,35 @@ static __always_inline void ps_link(struct xdp_md *ctx, struct ps_view *v, __u32
 		*odd |= PS_MALFORMED;
 	}
 	if (PS_WANT_eth_dst) {
-		high = ps_read16(ctx, v->frame);
-		low = ps_read32(ctx, v->frame + 2);
+		high = ps_read16(cur, v->frame);
+		low = ps_read32(cur, v->frame + 2);
 		v->eth_dst = ps_there(low) ? high << 32 | low : PS_ABSENT64;
 	}
 	if (PS_WANT_eth_src) {
-		high = ps_read16(ctx, v->frame + 6);
-		low = ps_read32(ctx, v->frame + 8);
+		high = ps_read16(cur, v->frame + 6);
+		low = ps_read32(cur, v->frame + 8);
 		v->eth_src = ps_there(low) ? high << 32 | low : PS_ABSENT64;
 	}
 }
 
 /* ps_tags - as many tags as the rules ask for, also those that are not stepped over. */
-static __always_inline void ps_tags(struct xdp_md *ctx, struct ps_view *v)
+static __always_inline void ps_tags(const struct ps_cursor *cur, struct ps_view *v)
 {
 	__u64 type, control;
 	__u32 at = v->tags;
 
 	for (int k = 0; k < PS_TAGS; k++, at += 4) {
-		type = ps_read16(ctx, at);
+		type = ps_read16(cur, at);
 		v->tpid[k] = type;
 		if (!ps_is_tag(type))
 			break;
-		control = ps_read16(ctx, at + 2);
+		control = ps_read16(cur, at + 2);
 		v->tci[k] = control;
 	}
 }
 
 /* ps_chain_proto - what follows at most eight authentication headers (RFC 4302). */
-static __always_inline __u32 ps_chain_proto(struct xdp_md *ctx, __u64 proto, __u32 at)
+static __always_inline __u32 ps_chain_proto(const struct ps_cursor *cur, __u64 proto, __u32 at)
 {
 	__u64 length;
 
@@ -96,8 +105,8 @@ static __always_inline __u32 ps_chain_proto(struct xdp_md *ctx, __u64 proto, __u
 	for (int k = 0; k < PS_MAX_EXTENSIONS; k++) {
 		if (proto != 51)
 			break;
-		proto = ps_read8(ctx, at);
-		length = ps_read8(ctx, at + 1);
+		proto = ps_read8(cur, at);
+		length = ps_read8(cur, at + 1);
 		if (!ps_there(length))
 			return PS_ABSENT;
 		at += (length + 2) * 4;
@@ -105,38 +114,38 @@ static __always_inline __u32 ps_chain_proto(struct xdp_md *ctx, __u64 proto, __u
 	return proto == 51 ? PS_ABSENT : proto;
 }
 
-static __always_inline void ps_ipv4_fields(struct xdp_md *ctx, struct ps_view *v)
+static __always_inline void ps_ipv4_fields(const struct ps_cursor *cur, struct ps_view *v)
 {
-	__u32 at = v->net;
+	__u32 at = ps_unknown(v->net);
 	__u64 x;
 
 	if (PS_WANT_ttl)
-		v->ttl = ps_read8(ctx, at + 8);
+		v->ttl = ps_read8(cur, at + 8);
 	if (PS_WANT_dscp || PS_WANT_ecn) {
-		x = ps_read8(ctx, at + 1);
+		x = ps_read8(cur, at + 1);
 		ps_set(v, dscp, ps_part(x, x >> 2));
 		ps_set(v, ecn, ps_part(x, x & 3));
 	}
 	if (PS_WANT_ip_id)
-		v->ip_id = ps_read16(ctx, at + 4);
+		v->ip_id = ps_read16(cur, at + 4);
 	if (PS_WANT_ip_src || PS_WANT_addr_src) {
-		x = ps_read32(ctx, at + 12);
+		x = ps_read32(cur, at + 12);
 		ps_set(v, ip_src, x);
 		ps_set(v, addr_src, x);
 	}
 	if (PS_WANT_ip_dst || PS_WANT_addr_dst) {
-		x = ps_read32(ctx, at + 16);
+		x = ps_read32(cur, at + 16);
 		ps_set(v, ip_dst, x);
 		ps_set(v, addr_dst, x);
 	}
 }
 
 /* ps_ipv4 - gives the odd-packet bits, and where the IP length says the packet ends in *end. */
-static __always_inline __u32 ps_ipv4(struct xdp_md *ctx, struct ps_view *v, __u32 len, __u32 *end)
+static __always_inline __u32 ps_ipv4(const struct ps_cursor *cur, struct ps_view *v, __u32 len, __u32 *end)
 {
-	__u32 at = v->net, odd = 0, header = 0;
-	__u64 first = ps_read8(ctx, at), total = ps_read16(ctx, at + 2);
-	__u64 word = ps_read16(ctx, at + 6), proto = ps_read8(ctx, at + 9);
+	__u32 at = ps_unknown(v->net), odd = 0, header = 0;
+	__u64 first = ps_read8(cur, at), total = ps_read16(cur, at + 2);
+	__u64 word = ps_read16(cur, at + 6), proto = ps_read8(cur, at + 9);
 
 	if (ps_there(first))
 		header = (first & 15) * 4;
@@ -147,11 +156,11 @@ static __always_inline __u32 ps_ipv4(struct xdp_md *ctx, struct ps_view *v, __u3
 	}
 	v->proto = proto;
 	ps_set(v, ip_proto, proto);
-	ps_set(v, chain_proto, ps_chain_proto(ctx, proto, v->trans));
+	ps_set(v, chain_proto, ps_chain_proto(cur, proto, ps_unknown(v->trans)));
 	ps_set(v, ip_len, total);
 	ps_set(v, ip_df, ps_part(word, word >> 14 & 1));
 	ps_set(v, frag_offset, ps_part(word, (word & 0x1fff) * 8));
-	ps_ipv4_fields(ctx, v);
+	ps_ipv4_fields(cur, v);
 
 	*end = ps_there(total) ? at + total : len;
 	if (header > 20)
@@ -165,38 +174,78 @@ static __always_inline __u32 ps_ipv4(struct xdp_md *ctx, struct ps_view *v, __u3
 	return odd;
 }
 
-static __always_inline void ps_ip6_address(struct xdp_md *ctx, struct ps_ip6 *a, __u32 at)
+static __always_inline void ps_ip6_address(const struct ps_cursor *cur, struct ps_ip6 *a, __u32 at)
 {
-	__u64 last = ps_read32(ctx, at + 12);
+	__u64 last = ps_read32(cur, at + 12);
 
 	a->present = ps_there(last);
-	a->hi = ps_read32(ctx, at) << 32 | (__u32)ps_read32(ctx, at + 4);
-	a->lo = ps_read32(ctx, at + 8) << 32 | (__u32)last;
+	a->hi = ps_read32(cur, at) << 32 | (__u32)ps_read32(cur, at + 4);
+	a->lo = ps_read32(cur, at + 8) << 32 | (__u32)last;
 }
 
-static __always_inline void ps_ipv6_fields(struct xdp_md *ctx, struct ps_view *v)
+static __always_inline void ps_ipv6_fields(const struct ps_cursor *cur, struct ps_view *v)
 {
-	__u32 at = v->net;
+	__u32 at = ps_unknown(v->net);
 	__u64 x;
 
 	if (PS_WANT_ttl)
-		v->ttl = ps_read8(ctx, at + 7);
+		v->ttl = ps_read8(cur, at + 7);
 	if (PS_WANT_dscp || PS_WANT_ecn || PS_WANT_ip6_flow) {
-		x = ps_read32(ctx, at);
+		x = ps_read32(cur, at);
 		ps_set(v, dscp, ps_part(x, x >> 22 & 0x3f));
 		ps_set(v, ecn, ps_part(x, x >> 20 & 3));
 		ps_set(v, ip6_flow, ps_part(x, x & 0xfffff));
 	}
 	if (PS_WANT_ip6_src)
-		ps_ip6_address(ctx, &v->ip6_src, at + 8);
+		ps_ip6_address(cur, &v->ip6_src, at + 8);
 	if (PS_WANT_ip6_dst)
-		ps_ip6_address(ctx, &v->ip6_dst, at + 24);
+		ps_ip6_address(cur, &v->ip6_dst, at + 24);
 }
 
 /* The bit of an extension header in ip6.headers: penstock.model.field.EXTENSION_HEADERS. */
 static __always_inline __u32 ps_extension_bit(__u32 nh)
 {
 	return nh == 0 ? 1 : nh == 43 ? 2 : nh == 44 ? 4 : nh == 51 ? 8 : nh == 60 ? 16 : 32;
+}
+
+/*
+ * ps_extension - one extension header of the walk; whether another header follows.
+ *
+ * Few branches, for the verifier follows each of them for every header.
+ */
+static __always_inline bool ps_extension(const struct ps_cursor *cur, struct ps_walk *walk, struct ps_view *v,
+					 __u32 len)
+{
+	__u32 nh = ps_unknown(walk->nh), at = ps_unknown(walk->at);
+	__u64 next = ps_read8(cur, at), word = nh == 44 ? ps_read16(cur, at + 2) : ps_read8(cur, at + 1);
+
+	ps_set(v, ip6_headers, v->ip6_headers | ps_extension_bit(nh));
+	walk->odd |= ps_beyond(at + 8, len);
+	v->proto = PS_ABSENT;
+	if (!ps_there(next | word)) {
+		if (ps_there(next) && nh == 44) {
+			v->frag = PS_ABSENT;
+			ps_set(v, frag_offset, PS_ABSENT);
+		}
+		if (ps_there(next) && !ps_is_extension(next))
+			v->proto = next;
+		return false;
+	}
+	walk->nh = next;
+	if (nh == 44) {
+		ps_set(v, frag_offset, word & 0xfff8);
+		v->frag = word & 0xfff8 ? 2 : 1;
+		if (word & 0xfff8) {
+			v->proto = next;
+			return false;
+		}
+		walk->at = at + 8;
+		return true;
+	}
+	at += nh == 51 ? (word + 2) * 4 : (word + 1) * 8;
+	walk->odd |= ps_beyond(at, len);
+	walk->at = at;
+	return true;
 }
 
 /*
@@ -207,63 +256,33 @@ static __always_inline __u32 ps_extension_bit(__u32 nh)
  * says (RFC 8200, 4.5); one with offset 0 is a first fragment even when no more
  * follow.
  */
-static __always_inline __u32 ps_chain(struct xdp_md *ctx, struct ps_view *v, __u32 nh, __u32 at, __u32 len)
+static __always_inline __u32 ps_chain(const struct ps_cursor *cur, struct ps_view *v, __u32 nh, __u32 at, __u32 len)
 {
-	__u32 odd = 0;
-	__u64 next, word;
+	struct ps_walk *walk = &cur->scratch->walk;
 
 	v->frag = 0;
 	ps_set(v, frag_offset, 0);
 	ps_set(v, ip6_headers, 0);
+	*walk = (struct ps_walk){ nh, at, 0 };
 	for (int k = 0; k <= PS_MAX_EXTENSIONS; k++) {
+		nh = ps_unknown(walk->nh);
 		if (!ps_is_extension(nh)) {
 			v->proto = nh;
-			v->trans = at;
+			v->trans = ps_unknown(walk->at);
 			break;
 		}
-		if (k == PS_MAX_EXTENSIONS) {
-			odd |= PS_EXTHDR_LIMIT;
+		if (k == PS_MAX_EXTENSIONS)
+			return walk->odd | PS_EXTHDR_LIMIT;
+		if (!ps_extension(cur, walk, v, len))
 			break;
-		}
-		ps_set(v, ip6_headers, v->ip6_headers | ps_extension_bit(nh));
-		if (at + 8 > len)
-			odd |= PS_MALFORMED;
-		next = ps_read8(ctx, at);
-		if (!ps_there(next))
-			break;
-		if (!ps_is_extension(next))
-			v->proto = next;
-		word = nh == 44 ? ps_read16(ctx, at + 2) : ps_read8(ctx, at + 1);
-		if (!ps_there(word)) {
-			if (nh == 44) {
-				v->frag = PS_ABSENT;
-				ps_set(v, frag_offset, PS_ABSENT);
-			}
-			break;
-		}
-		v->proto = PS_ABSENT;
-		if (nh == 44) {
-			v->frag = word & 0xfff8 ? 2 : 1;
-			ps_set(v, frag_offset, word & 0xfff8);
-			if (word & 0xfff8) {
-				v->proto = next;
-				break;
-			}
-			at += 8;
-		} else {
-			at += nh == 51 ? (word + 2) * 4 : (word + 1) * 8;
-			if (at > len)
-				odd |= PS_MALFORMED;
-		}
-		nh = next;
 	}
-	return odd;
+	return ps_unknown(walk->odd);
 }
 
-static __always_inline __u32 ps_ipv6(struct xdp_md *ctx, struct ps_view *v, __u32 len, __u32 *end)
+static __always_inline __u32 ps_ipv6(const struct ps_cursor *cur, struct ps_view *v, __u32 len, __u32 *end)
 {
-	__u32 at = v->net, odd = 0;
-	__u64 first = ps_read8(ctx, at), payload = ps_read16(ctx, at + 4), nh = ps_read8(ctx, at + 6);
+	__u32 at = ps_unknown(v->net), odd = 0;
+	__u64 first = ps_read8(cur, at), payload = ps_read16(cur, at + 4), nh = ps_read8(cur, at + 6);
 
 	*end = ps_there(payload) && payload ? at + 40 + payload : len;
 	if (at + 40 > len || (ps_there(first) && first >> 4 != 6))
@@ -271,76 +290,76 @@ static __always_inline __u32 ps_ipv6(struct xdp_md *ctx, struct ps_view *v, __u3
 	if (ps_there(payload) && at + 40 + payload > len)
 		odd |= PS_MALFORMED;
 	if (ps_there(nh))
-		odd |= ps_chain(ctx, v, nh, at + 40, len);
+		odd |= ps_chain(cur, v, nh, at + 40, len);
 	ps_set(v, ip6_proto, v->proto);
-	ps_ipv6_fields(ctx, v);
+	ps_ipv6_fields(cur, v);
 	return odd;
 }
 
-static __always_inline __u32 ps_arp(struct xdp_md *ctx, struct ps_view *v, __u32 len)
+static __always_inline __u32 ps_arp(const struct ps_cursor *cur, struct ps_view *v, __u32 len)
 {
 	if (PS_WANT_addr_src)
-		v->addr_src = ps_read32(ctx, v->net + 14);
+		v->addr_src = ps_read32(cur, v->net + 14);
 	if (PS_WANT_addr_dst)
-		v->addr_dst = ps_read32(ctx, v->net + 24);
+		v->addr_dst = ps_read32(cur, v->net + 24);
 	return v->net + 28 > len ? PS_MALFORMED : 0;
 }
 
-static __always_inline void ps_tcp(struct xdp_md *ctx, struct ps_view *v)
+static __always_inline void ps_tcp(const struct ps_cursor *cur, struct ps_view *v)
 {
-	__u32 at = v->trans;
+	__u32 at = ps_unknown(v->trans);
 
-	ps_set(v, tcp_sport, ps_read16(ctx, at));
-	ps_set(v, tcp_dport, ps_read16(ctx, at + 2));
-	ps_set(v, tcp_seq, ps_read32(ctx, at + 4));
-	ps_set(v, tcp_ack, ps_read32(ctx, at + 8));
-	ps_set(v, tcp_flags, ps_read8(ctx, at + 13));
-	ps_set(v, tcp_window, ps_read16(ctx, at + 14));
+	ps_set(v, tcp_sport, ps_read16(cur, at));
+	ps_set(v, tcp_dport, ps_read16(cur, at + 2));
+	ps_set(v, tcp_seq, ps_read32(cur, at + 4));
+	ps_set(v, tcp_ack, ps_read32(cur, at + 8));
+	ps_set(v, tcp_flags, ps_read8(cur, at + 13));
+	ps_set(v, tcp_window, ps_read16(cur, at + 14));
 }
 
-static __always_inline void ps_udp(struct xdp_md *ctx, struct ps_view *v)
+static __always_inline void ps_udp(const struct ps_cursor *cur, struct ps_view *v)
 {
-	__u32 at = v->trans;
+	__u32 at = ps_unknown(v->trans);
 
-	ps_set(v, udp_sport, ps_read16(ctx, at));
-	ps_set(v, udp_dport, ps_read16(ctx, at + 2));
-	ps_set(v, udp_len, ps_read16(ctx, at + 4));
+	ps_set(v, udp_sport, ps_read16(cur, at));
+	ps_set(v, udp_dport, ps_read16(cur, at + 2));
+	ps_set(v, udp_len, ps_read16(cur, at + 4));
 }
 
-static __always_inline void ps_transport(struct xdp_md *ctx, struct ps_view *v)
+static __always_inline void ps_transport(const struct ps_cursor *cur, struct ps_view *v)
 {
-	__u32 at = v->trans, proto = v->proto;
+	__u32 at = ps_unknown(v->trans), proto = v->proto;
 
 	if (proto == 6 || proto == 17 || proto == 132) {
-		ps_set(v, sport, ps_read16(ctx, at));
-		ps_set(v, dport, ps_read16(ctx, at + 2));
+		ps_set(v, sport, ps_read16(cur, at));
+		ps_set(v, dport, ps_read16(cur, at + 2));
 	}
 	if (proto == 6)
-		ps_tcp(ctx, v);
+		ps_tcp(cur, v);
 	if (proto == 17)
-		ps_udp(ctx, v);
+		ps_udp(cur, v);
 	if (proto == 1 && v->eth_type == 0x0800) {
-		ps_set(v, icmp_type, ps_read8(ctx, at));
-		ps_set(v, icmp_code, ps_read8(ctx, at + 1));
+		ps_set(v, icmp_type, ps_read8(cur, at));
+		ps_set(v, icmp_code, ps_read8(cur, at + 1));
 	}
 	if (proto == 58 && v->eth_type == 0x86dd) {
-		ps_set(v, icmp6_type, ps_read8(ctx, at));
-		ps_set(v, icmp6_code, ps_read8(ctx, at + 1));
+		ps_set(v, icmp6_type, ps_read8(cur, at));
+		ps_set(v, icmp6_code, ps_read8(cur, at + 1));
 	}
 }
 
-static __always_inline bool ps_tcp_is_malformed(struct xdp_md *ctx, __u32 at, __u32 end)
+static __always_inline bool ps_tcp_is_malformed(const struct ps_cursor *cur, __u32 at, __u32 end)
 {
-	__u64 offset = ps_read8(ctx, at + 12);
+	__u64 offset = ps_read8(cur, at + 12);
 
 	if (at + 20 > end)
 		return true;
 	return ps_there(offset) && (offset >> 4 < 5 || at + (offset >> 4) * 4 > end);
 }
 
-static __always_inline bool ps_udp_is_malformed(struct xdp_md *ctx, struct ps_view *v, __u32 end)
+static __always_inline bool ps_udp_is_malformed(const struct ps_cursor *cur, struct ps_view *v, __u32 end)
 {
-	__u64 length = ps_read16(ctx, v->trans + 4);
+	__u64 length = ps_read16(cur, v->trans + 4);
 
 	if (v->trans + 8 > end)
 		return true;
@@ -349,13 +368,13 @@ static __always_inline bool ps_udp_is_malformed(struct xdp_md *ctx, struct ps_vi
 	return length < 8 || (v->frag == 0 && v->trans + length > end);
 }
 
-static __always_inline bool ps_transport_is_malformed(struct xdp_md *ctx, struct ps_view *v, __u32 end)
+static __always_inline bool ps_transport_is_malformed(const struct ps_cursor *cur, struct ps_view *v, __u32 end)
 {
 	switch (v->proto) {
 	case 6:
-		return ps_tcp_is_malformed(ctx, v->trans, end);
+		return ps_tcp_is_malformed(cur, v->trans, end);
 	case 17:
-		return ps_udp_is_malformed(ctx, v, end);
+		return ps_udp_is_malformed(cur, v, end);
 	case 132:
 		return v->trans + 12 > end;
 	case 1:
@@ -367,64 +386,53 @@ static __always_inline bool ps_transport_is_malformed(struct xdp_md *ctx, struct
 }
 
 /* ps_judge - the bits of `odd` that PS_DEPTH lets count; LINK's are judged always. */
-static __always_inline __u32 ps_judge(struct xdp_md *ctx, struct ps_view *v, __u32 link, __u32 odd, __u32 end)
+static __always_inline __u32 ps_judge(const struct ps_cursor *cur, struct ps_view *v, __u32 link, __u32 odd, __u32 end)
 {
 	if (PS_DEPTH < PS_NETWORK)
 		return link;
 	if (v->frag == 2)
 		odd |= PS_FRAGMENT;
 	if (PS_DEPTH >= PS_TRANSPORT && !((link | odd) & PS_MALFORMED) && v->trans != PS_ABSENT &&
-	    ps_transport_is_malformed(ctx, v, end))
+	    ps_transport_is_malformed(cur, v, end))
 		odd |= PS_MALFORMED;
 	return link | odd;
 }
 
 /*
- * ps_headers - network and transport header of scope `number`, v->net and v->eth_type being known.
+ * ps_headers - network and transport header of a scope, v->net and v->eth_type being known.
  *
- * Gives 0.  Only scope 0, the frame itself, leaves conditions; `link` are those
- * that its Ethernet header gave.
+ * Gives the odd-packet bits of the network header; *end is where the IP length
+ * says the packet ends.
  */
-__noinline int ps_headers(struct xdp_md *ctx, __u32 number, __u32 link)
+static __always_inline __u32 ps_headers(const struct ps_cursor *cur, struct ps_view *v, __u32 len, __u32 *end)
 {
-	struct ps_scratch *scratch = ps_scratch_area();
-	struct ps_view *v = ps_view_of(scratch, number);
-	__u32 odd = 0, end;
-
-	ps_keep(ctx);
-	ps_keep(link);
-	if (!scratch || !v)
-		return 0;
-	end = scratch->len;
-	if (PS_LEVEL >= PS_NETWORK && v->net != PS_ABSENT) {
-		if (v->eth_type == 0x0800)
-			odd = ps_ipv4(ctx, v, scratch->len, &end);
-		else if (v->eth_type == 0x86dd)
-			odd = ps_ipv6(ctx, v, scratch->len, &end);
-		else if (v->eth_type == 0x0806 || v->eth_type == 0x8035)
-			odd = ps_arp(ctx, v, scratch->len);
-		if (PS_LEVEL >= PS_TRANSPORT && v->trans != PS_ABSENT)
-			ps_transport(ctx, v);
-	}
-	if (number == 0)
-		scratch->conditions = ps_judge(ctx, v, link, odd, end);
-	return 0;
-}
-
-/* ps_ethernet - scope `number` is an Ethernet frame at v->frame; parse all of it.  Gives 0. */
-__noinline int ps_ethernet(struct xdp_md *ctx, __u32 number)
-{
-	struct ps_scratch *scratch = ps_scratch_area();
-	struct ps_view *v = ps_view_of(scratch, number);
 	__u32 odd = 0;
 
-	if (!scratch || !v)
+	*end = len;
+	if (PS_LEVEL < PS_NETWORK || v->net == PS_ABSENT)
 		return 0;
-	ps_link(ctx, v, &odd, scratch->len);
+	if (v->eth_type == 0x0800)
+		odd = ps_ipv4(cur, v, len, end);
+	else if (v->eth_type == 0x86dd)
+		odd = ps_ipv6(cur, v, len, end);
+	else if (v->eth_type == 0x0806 || v->eth_type == 0x8035)
+		odd = ps_arp(cur, v, len);
+	if (PS_LEVEL >= PS_TRANSPORT && v->trans != PS_ABSENT)
+		ps_transport(cur, v);
+	return odd;
+}
+
+/* ps_frame - parse all of the frame itself into view 0; gives its odd-packet bits. */
+static __always_inline __u32 ps_frame(const struct ps_cursor *cur, struct ps_view *v, __u32 len)
+{
+	__u32 link = 0, odd, end;
+
+	v->frame = 0;
+	ps_link(cur, v, &link, len);
 	if (PS_WANT_vlan)
-		ps_tags(ctx, v);
-	ps_headers(ctx, number, odd);
-	return 0;
+		ps_tags(cur, v);
+	odd = ps_headers(cur, v, len, &end);
+	return ps_judge(cur, v, link, odd, end);
 }
 
 #endif

@@ -11,19 +11,54 @@
 
 #include <penstock/parse.bpf.h>
 
+/* ps_scope_headers - the headers of view `number`, its link header being known.  Gives 0. */
+__noinline int ps_scope_headers(struct xdp_md *ctx, __u32 number)
+{
+	struct ps_scratch *scratch = ps_scratch_area();
+	struct ps_view *v = ps_view_of(scratch, number);
+	struct ps_cursor cur;
+	__u32 end;
+
+	ps_keep(ctx);
+	if (!scratch || !v)
+		return 0;
+	cur = (struct ps_cursor){ ctx, scratch };
+	ps_headers(&cur, v, scratch->len, &end);
+	return 0;
+}
+
+/* ps_scope_ethernet - view `number` is that of an Ethernet frame at v->frame; parse all of it.  Gives 0. */
+__noinline int ps_scope_ethernet(struct xdp_md *ctx, __u32 number)
+{
+	struct ps_scratch *scratch = ps_scratch_area();
+	struct ps_view *v = ps_view_of(scratch, number);
+	struct ps_cursor cur;
+	__u32 odd = 0;
+
+	if (!scratch || !v)
+		return 0;
+	cur = (struct ps_cursor){ ctx, scratch };
+	ps_link(&cur, v, &odd, scratch->len);
+	if (PS_WANT_vlan)
+		ps_tags(&cur, v);
+	return ps_scope_headers(ctx, number);
+}
+
 /* ps_behind_mpls - `nested`: the parent is itself behind a label, and that label's bottom bit decides. */
 __noinline int ps_behind_mpls(struct xdp_md *ctx, __u32 parent, __u32 child, __u32 nested)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_view *p = ps_view_of(scratch, parent), *c = ps_view_of(scratch, child);
+	struct ps_cursor cur;
 	__u64 bottom, first;
 
-	if (!p || !c)
+	if (!scratch || !p || !c)
 		return 0;
+	cur = (struct ps_cursor){ ctx, scratch };
 	ps_clear(c);
 	if (p->net == PS_ABSENT)
 		return 0;
-	bottom = ps_read8(ctx, p->net - 2);
+	bottom = ps_read8(&cur, p->net - 2);
 	if (nested ? (bottom & 1) : p->eth_type != 0x8847)
 		return 0;
 	c->exists = 1;
@@ -31,11 +66,11 @@ __noinline int ps_behind_mpls(struct xdp_md *ctx, __u32 parent, __u32 child, __u
 	c->net = p->net + 4;
 	ps_set(c, eth_dst, p->eth_dst);
 	ps_set(c, eth_src, p->eth_src);
-	bottom = ps_read8(ctx, c->net - 2);
-	first = ps_read8(ctx, c->net);
+	bottom = ps_read8(&cur, c->net - 2);
+	first = ps_read8(&cur, c->net);
 	if (ps_there(bottom) && (bottom & 1))
 		c->eth_type = first >> 4 == 4 ? 0x0800 : first >> 4 == 6 ? 0x86dd : PS_ABSENT;
-	return ps_headers(ctx, child, 0);
+	return ps_scope_headers(ctx, child);
 }
 
 /* PPP protocol numbers that mean the same as an Ethernet type. */
@@ -62,37 +97,41 @@ __noinline int ps_behind_pppoe(struct xdp_md *ctx, __u32 parent, __u32 child)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_view *p = ps_view_of(scratch, parent), *c = ps_view_of(scratch, child);
+	struct ps_cursor cur;
 	__u64 protocol;
 
-	if (!p || !c)
+	if (!scratch || !p || !c)
 		return 0;
+	cur = (struct ps_cursor){ ctx, scratch };
 	ps_clear(c);
 	if (p->net == PS_ABSENT || p->eth_type != 0x8864)
 		return 0;
 	c->exists = 1;
 	c->frame = p->net + 6;
 	c->net = p->net + 8;
-	protocol = ps_read16(ctx, c->frame);
+	protocol = ps_read16(&cur, c->frame);
 	if (ps_there(protocol))
 		c->eth_type = ps_ppp_type(protocol);
-	return ps_headers(ctx, child, 0);
+	return ps_scope_headers(ctx, child);
 }
 
 __noinline int ps_behind_geneve(struct xdp_md *ctx, __u32 parent, __u32 child)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_view *p = ps_view_of(scratch, parent), *c = ps_view_of(scratch, child);
+	struct ps_cursor cur;
 	__u64 first, type;
 	__u32 at, inner;
 
-	if (!p || !c)
+	if (!scratch || !p || !c)
 		return 0;
+	cur = (struct ps_cursor){ ctx, scratch };
 	ps_clear(c);
 	at = p->trans;
-	if (at == PS_ABSENT || p->proto != 17 || ps_read16(ctx, at + 2) != 6081)
+	if (at == PS_ABSENT || p->proto != 17 || ps_read16(&cur, at + 2) != 6081)
 		return 0;
-	first = ps_read8(ctx, at + 8);
-	type = ps_read16(ctx, at + 10);
+	first = ps_read8(&cur, at + 8);
+	type = ps_read16(&cur, at + 10);
 	if (first & 0xc0)
 		return 0;
 	c->exists = 1;
@@ -101,11 +140,11 @@ __noinline int ps_behind_geneve(struct xdp_md *ctx, __u32 parent, __u32 child)
 	inner = at + 16 + (first & 0x3f) * 4;
 	if (type == 0x6558) {
 		c->frame = inner;
-		return ps_ethernet(ctx, child);
+		return ps_scope_ethernet(ctx, child);
 	}
 	c->net = inner;
 	c->eth_type = type;
-	return ps_headers(ctx, child, 0);
+	return ps_scope_headers(ctx, child);
 }
 
 #endif

@@ -53,8 +53,19 @@ struct ps_view {
 	struct ps_ip6 ip6_src, ip6_dst;
 };
 
-/* What the exact parser leaves for the rules: one view a scope, and the odd-packet conditions as bits. */
+#define PS_HEAD 128	/* as many bytes of a packet are copied for the exact parser */
+
+/* How far the walk over IPv6 extension headers has come. */
+struct ps_walk {
+	__u32 nh, at, odd;
+};
+
+/* What the exact parser reads (cursor.bpf.h), and what it leaves for the rules: a view for each scope. */
 struct ps_scratch {
+	__u8 head[PS_HEAD + 4];	/* a number may begin in the last byte */
+	__u32 have;	/* bytes in the head */
+	__u32 all;	/* whether that is the whole packet */
+	struct ps_walk walk;
 	__u32 len;
 	__u32 conditions;
 	struct ps_view s[PS_SCOPES];
@@ -89,6 +100,15 @@ static __always_inline struct ps_view *ps_view_of(struct ps_scratch *scratch, __
 		return (void *)0;
 	return &scratch->s[number];
 }
+
+/*
+ * ps_unknown - a number that was stored, read again.
+ *
+ * What comes from a map is unknown to the verifier.  It would follow a number
+ * that is used as an offset through all the ways in which it may have come
+ * about; so offsets take this way.
+ */
+#define ps_unknown(place) (*(const volatile __typeof__(place) *)&(place))
 
 /* ps_set - store a field that the rules name; the constant PS_WANT_ drops the rest. */
 #define ps_set(v, name, value) \
