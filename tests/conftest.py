@@ -8,6 +8,7 @@ as CI sets wherever the kernel offers BPF, that skip is a failure.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from enum import Enum
 from functools import cache
@@ -18,6 +19,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+# A job in a shell's background ignores SIGINT, and so would the commands that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Missing(Enum):

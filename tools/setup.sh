@@ -17,6 +17,7 @@ has_library() { ldconfig -p | grep -q "^[[:space:]]*$1\."; }
 has_ip() { command -v ip >/dev/null; }
 has_headers() { [ -e /usr/include/linux/bpf.h ]; }
 has_bpf_helpers() { [ -e /usr/include/bpf/bpf_helpers.h ]; }  # for the tests alone
+has_names() { [ -e /etc/services ] && [ -e /etc/protocols ]; }  # `port domain`, `proto \tcp`
 
 usable_python() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
@@ -39,11 +40,12 @@ libpcap_package() { if apt-cache show libpcap0.8t64 >/dev/null 2>&1; then echo l
 missing=()
 note() { missing+=("$1"); }
 has_clang || note clang
-has_headers() { [ -e /usr/include/linux/bpf.h ]; }
-has_bpf_helpers() { [ -e /usr/include/bpf/bpf_helpers.h ]; }  # for the tests alone
+has_headers || note linux-libc-dev
+has_bpf_helpers || note libbpf-dev
 has_library libbpf.so || note libbpf
 has_library libpcap.so || note libpcap
 has_ip || note iproute2
+has_names || note netbase
 command -v python3 >/dev/null || find_python >/dev/null || note python3
 if python=$(find_python); then has_venv "$python" || note "$(basename "$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')")-venv"; fi
 
@@ -54,6 +56,10 @@ as_root() {
     elif command -v sudo >/dev/null; then sudo "$@"
     else fail "not root and no sudo; run as root:  $*"
     fi
+}
+quietly() {  # what the command says is shown only if it fails
+    local said
+    said=$("$@" 2>&1) || { printf '%s\n' "$said" >&2; fail "this failed:  $*"; }
 }
 
 if [ ${#missing[@]} -gt 0 ]; then
@@ -70,7 +76,7 @@ if [ ${#missing[@]} -gt 0 ]; then
                 *) packages+=("$name") ;;
             esac
         done
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
+        quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
     else
         fail "this is not Debian or Ubuntu; install these with your package manager, then run this again: ${missing[*]}
        Fedora:  dnf install clang kernel-headers libbpf libbpf-devel libpcap iproute python3
