@@ -175,6 +175,48 @@ def test_match_in_the_kernel(cli: Cli, capture: Path, tmp_path: Path) -> None:
     assert [json.loads(line)["matched"] for line in done.out.splitlines()] == [2, 2, 1, 0]
 
 
+def test_a_list_with_comments_and_dos_line_ends(cli: Cli, capture: Path, tmp_path: Path) -> None:
+    listing = tmp_path / "list"
+    listing.write_bytes(b"\xef\xbb\xbf# what we want\r\n\r\nudp port 53\r\n  ip6  \r\n#ip\r\n")
+    done = cli("match", "--expressions", str(listing), str(capture))
+    assert done.out.splitlines() == [f"{capture}\tudp port 53\t2", f"{capture}\tip6\t1"]
+
+
+def test_a_list_without_an_expression(cli: Cli, capture: Path, tmp_path: Path) -> None:
+    done = cli("match", "--expressions", str(write(tmp_path / "list", "# none\n\n")), str(capture))
+    assert (done.code, done.out) == (1, "")
+    assert "there is no expression" in done.err
+
+
+@pytest.mark.parametrize("engine", ["reference", "libpcap"])
+def test_ip_broadcast_has_the_netmask_that_tcpdump_gives_files(cli: Cli, tmp_path: Path, engine: str) -> None:
+    path = tmp_path / "casts.pcap"
+    texts = [f'IPv4(dst="{dst}")/UDP' for dst in ("255.255.255.255", "0.0.0.0", "10.255.255.255")]
+    write_pcap(path, frames_of([build_packet(parse_packet(text)) for text in texts]))
+    assert cli("match", "ip broadcast", str(path), "--engine", engine).out == "2\n"
+
+
+@pytest.mark.privileged
+def test_one_expression_too_large_for_the_kernel_leaves_the_others(
+    cli: Cli, capture: Path, tmp_path: Path
+) -> None:
+    large = " and ".join(f"not port {number}" for number in range(1, 3000))
+    texts = ["udp", *(f"len > {size}" for size in range(40)), large, "ip6"]
+    listing = write(tmp_path / "list", "\n".join(texts))
+    done = cli("match", "--engine", "kernel", "--expressions", str(listing), str(capture), "--json")
+    fault, *lines = [json.loads(line) for line in done.out.splitlines()]
+    assert (done.code, fault["expression"], fault["error"]["code"]) == (1, large, "LimitError")
+    assert [line["matched"] for line in lines] == [3] * 41 + [1]
+
+
+@pytest.mark.privileged
+def test_the_kernel_counts_each_file_and_what_is_too_short_for_a_test_run(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "short.pcap"
+    write_pcap(path, frames_of([bytes(13), bytes(12) + b"\x08\x00" + bytes(6), b"", bytes(9000)]))
+    done = cli("match", "less 20", str(path), str(path), "--engine", "kernel")
+    assert [line.rpartition("\t")[2] for line in done.out.splitlines()] == ["3", "3"]
+
+
 def test_a_capture_that_is_cut_gives_what_was_read_and_a_warning(cli: Cli, capture: Path) -> None:
     capture.write_bytes(capture.read_bytes()[:-10])
     done = cli("match", "udp", str(capture))
@@ -230,6 +272,11 @@ def test_usage(cli: Cli, arguments: tuple[str, ...]) -> None:
     assert done.out + done.err
 
 
+def test_a_mistyped_command_gets_the_nearest_name(cli: Cli) -> None:
+    assert "did you mean `penstock check`?" in cli("chekc").err
+    assert "did you mean" not in cli("frobnicate").err
+
+
 def test_a_reader_that_has_gone(tmp_path: Path) -> None:
     path = write(tmp_path / "g.policy", GOOD)
     script = f"{sys.executable} -m penstock build {path} --emit c | true; echo ${{PIPESTATUS[0]}}"
@@ -238,11 +285,12 @@ def test_a_reader_that_has_gone(tmp_path: Path) -> None:
     assert done.stdout.strip() in ("0", "141")
 
 
-def test_a_full_disk(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [("--emit", "c"), ("-o", "-")])
+def test_a_full_disk(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     path = write(tmp_path / "g.policy", GOOD)
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "penstock", "build", str(path), "--emit", "c"],
+            [sys.executable, "-m", "penstock", "build", str(path), *arguments],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -259,6 +307,22 @@ def test_no_colour_where_there_is_no_terminal(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(cli: Cli, shell: str) -> None:
     assert "_PENSTOCK_COMPLETE" in cli("completion", shell).out
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("penstock un", "plain,undrop"),
+        ("penstock apply --mo", "plain,--mode"),
+        ("penstock apply --mode n", "plain,native"),
+        ("penstock apply -i l", "plain,lo"),
+        ("penstock check e", "file,e"),
+        ("penstock test --pcap e", "file,e"),
+    ],
+)
+def test_what_is_completed(words: str, wanted: str) -> None:
+    asked = {"_PENSTOCK_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    assert wanted in Cli(environment=asked)().out.splitlines()
 
 
 def test_help_is_quick_because_it_imports_nothing() -> None:

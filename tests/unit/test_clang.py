@@ -98,6 +98,8 @@ def test_the_same_bytes_each_time_and_no_path_of_this_machine(
 
 
 def test_the_policy_is_quoted_in_the_debug_information() -> None:
+    if find_clang().version < 17:
+        pytest.skip("clang 14 to 16 name one file for a whole function, here the hook's")
     source = emit(rule_set())
     assert b"drop if udp dst port 53" in dict(sections(compile_c(source.text, source.files)))[".BTF"]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("apply")
-@click.argument("file")
+@click.argument("file", type=click.Path())
 @interface_option()
 @mode_option
 @click.option("--filter", "filter_name", metavar="NAME", help="Which filter, when the policy has several.")

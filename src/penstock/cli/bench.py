@@ -19,9 +19,16 @@ _BY_HAND = ".hand.bpf.c"
 
 
 @click.command("bench")
-@click.argument("file", metavar="FILE")
-@click.option("--pcap", metavar="FILE", help="Measure with the first packets of a capture.")
-@click.option("--hand", metavar="FILE", help=f"C of the same filter by hand; by default FILE's {_BY_HAND}.")
+@click.argument("file", type=click.Path())
+@click.option(
+    "--pcap", type=click.Path(), metavar="FILE", help="Measure with the first packets of a capture."
+)
+@click.option(
+    "--hand",
+    type=click.Path(),
+    metavar="FILE",
+    help=f"C of the same filter by hand; by default FILE's {_BY_HAND}.",
+)
 @click.option(
     "--rounds", type=click.IntRange(1, 999), default=9, show_default=True, help="Rounds; medians count."
 )
@@ -37,7 +44,7 @@ def command(file: str, pcap: str | None, hand: str | None, rounds: int, as_json:
     from penstock.price import price
 
     policy = load_file(file)
-    found = price(policy, _frames(file, pcap), hand_written=_hand_written(file, hand), rounds=rounds)
+    found = price(policy, _frames(pcap), hand_written=_hand_written(file, hand), rounds=rounds)
     if as_json:
         output.record("penstock.bench/1", _as_json(found))
     else:
@@ -45,7 +52,7 @@ def command(file: str, pcap: str | None, hand: str | None, rounds: int, as_json:
     return 0
 
 
-def _frames(file: str, pcap: str | None) -> dict[str, bytes]:
+def _frames(pcap: str | None) -> dict[str, bytes]:
     from penstock.observe.capture import ethernet_frames
     from penstock.price.traffic import capture_frames, usual_frames
 

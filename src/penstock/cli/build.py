@@ -15,8 +15,15 @@ from penstock.errors import PenstockError
 
 
 @click.command("build")
-@click.argument("file")
-@click.option("-o", "--output", "target", metavar="PATH", help="Where to write; - is standard output.")
+@click.argument("file", type=click.Path())
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(),
+    metavar="PATH",
+    help="Where to write; - is standard output.",
+)
 @click.option(
     "--emit",
     type=click.Choice(["ast", "ir", "c", "object"]),

@@ -14,7 +14,7 @@ from penstock.errors import PenstockError
 
 
 @click.command("check")
-@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path())
 @click.option("--strict", is_flag=True, help="Warnings count as faults.")
 @json_option
 def command(files: tuple[str, ...], strict: bool, as_json: bool) -> int:

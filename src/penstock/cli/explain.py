@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 @click.command("explain")
-@click.argument("file")
+@click.argument("file", type=click.Path())
 @click.argument("packet", required=False)
 @click.option("--hex", "hex_text", metavar="BYTES", help="The frame as hex digits.")
-@click.option("--pcap", metavar="CAPTURE", help="The frame is in this capture …")
+@click.option("--pcap", type=click.Path(), metavar="CAPTURE", help="The frame is in this capture …")
 @click.option(
     "--packet", "number", type=click.IntRange(1), metavar="N", help="… and has this number, from 1."
 )

@@ -16,7 +16,7 @@ from penstock.errors import PenstockError
 
 
 @click.command("format")
-@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path())
 @click.option("--check", is_flag=True, help="Change nothing; show what would change and exit with 1.")
 @click.option("-w", "--in-place", is_flag=True, help="Rewrite the files.")
 def command(files: tuple[str, ...], check: bool, in_place: bool) -> int:

@@ -13,12 +13,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import NoReturn
 
 import click
 
 from penstock.cli import output
+from penstock.cli.options import complete_netns
 from penstock.errors import InternalError, PenstockError, PolicyError, ToolchainError, VerifierError
 
 #: command -> (module, one line of help), in the order of `--help`.  The line is repeated here
@@ -57,6 +59,15 @@ class LateGroup(click.Group):
         command: click.Command = import_module(f"penstock.cli.{module}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            near = get_close_matches(args[0], COMMANDS, n=1, cutoff=0.6)
+            hint = f"did you mean `penstock {near[0]}`?" if near else "`penstock --help` lists the commands"
+            raise PenstockError(f"there is no command `{args[0]}`", hint=hint)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
@@ -84,7 +95,12 @@ def _netns(_context: click.Context, _option: click.Parameter, value: str | None)
 
 @click.group(cls=LateGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--netns", metavar="NAME", callback=_netns, expose_value=False, help="Work in this network namespace."
+    "--netns",
+    metavar="NAME",
+    callback=_netns,
+    expose_value=False,
+    shell_complete=complete_netns,
+    help="Work in this network namespace.",
 )
 @click.option(
     "-q", "--quiet", is_flag=True, callback=_quiet, expose_value=False, help="No notices, no progress."

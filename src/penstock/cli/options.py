@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import re
+import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -35,6 +38,17 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 DURATION = Duration()
 
 
+def _interfaces(_context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    """For completion: asked of the network namespace, as /sys may be another's."""
+    return [name for _, name in socket.if_nameindex() if name.startswith(start)]
+
+
+def complete_netns(_context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    """For completion: the network namespaces that have names."""
+    named = Path("/run/netns")
+    return sorted(entry.name for entry in named.glob(f"{glob.escape(start)}*")) if named.is_dir() else []
+
+
 def _enter(_context: click.Context, _option: click.Parameter, name: str | None) -> None:
     if name:
         from penstock.kernel import netns
@@ -50,6 +64,7 @@ def netns_option(function: F) -> F:
         callback=_enter,
         expose_value=False,
         is_eager=True,
+        shell_complete=complete_netns,
         help="In this network namespace.",
     )
     return option(function)
@@ -57,7 +72,14 @@ def netns_option(function: F) -> F:
 
 def interface_option(*, required: bool = True) -> Callable[[F], F]:
     """`-i, --interface IF`."""
-    return click.option("-i", "--interface", metavar="IF", required=required, help="The interface.")
+    return click.option(
+        "-i",
+        "--interface",
+        metavar="IF",
+        required=required,
+        shell_complete=_interfaces,
+        help="The interface.",
+    )
 
 
 def json_option(function: F) -> F:

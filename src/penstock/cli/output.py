@@ -16,7 +16,8 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
@@ -76,8 +77,15 @@ def answer(text: str = "") -> None:
 
 
 def _write(text: str) -> None:
-    try:
+    with _told():
         sys.stdout.write(text)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """A full disk is the user's to hear of; that a reader has gone is settled at the edge."""
+    try:
+        yield
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -86,8 +94,9 @@ def _write(text: str) -> None:
 
 def raw(data: bytes) -> None:
     """Bytes as they are, on standard output (`build -o -`)."""
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    with _told():
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
 
 def text(content: str) -> None:

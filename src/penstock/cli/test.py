@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 
 
 @click.command("test")
-@click.argument("file")
-@click.option("--pcap", metavar="CAPTURE", help="Run the policy over this capture in place of its tests.")
+@click.argument("file", type=click.Path())
+@click.option(
+    "--pcap",
+    type=click.Path(),
+    metavar="CAPTURE",
+    help="Run the policy over this capture in place of its tests.",
+)
 @click.option(
     "--engine",
     type=click.Choice(["reference", "kernel"]),

@@ -89,8 +89,9 @@ def _ip(*arguments: str) -> None:
         raise ToolchainError(
             "the program `ip` is missing", hint="install iproute2 (Debian, Ubuntu) or iproute (Fedora)"
         )
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    # In a session of its own, because Ctrl-C goes to the whole group of the terminal: half a `netns add` is none.
+    done = subprocess.run(
+        [program, *arguments], capture_output=True, text=True, check=False, start_new_session=True
+    )
     if done.returncode:
-        raise ToolchainError(
-            f"ip {' '.join(arguments)}: {done.stderr.strip()}", argv=done.args, stderr=done.stderr
-        )
+        raise ToolchainError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
