@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command("match")
-@click.argument("arguments", nargs=-1, required=True, metavar="EXPR FILE…")
+@click.argument("arguments", nargs=-1, required=True, metavar="EXPR FILE…", type=click.Path())
 @click.option(
     "--engine",
     type=click.Choice(["reference", "kernel", "libpcap"]),
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     help="Who matches: the definition, the compiled program (needs privilege), or libpcap.",
 )
 @click.option(
-    "--expressions", metavar="LIST", help="A file with one expression a line in place of EXPR; - for stdin."
+    "--expressions",
+    type=click.Path(),
+    metavar="LIST",
+    help="A file with one expression a line in place of EXPR; - for stdin.",
 )
 @json_option
 def command(arguments: tuple[str, ...], engine: MatcherName, expressions: str | None, as_json: bool) -> int:
@@ -42,10 +45,11 @@ def command(arguments: tuple[str, ...], engine: MatcherName, expressions: str | 
     As `tcpdump -r FILE --count EXPR` would.  Exits with 1 if an expression is none or a file could not be read.
     """
     texts, files = _split(arguments, expressions)
-    understood, failed = _understand(texts, engine, as_json, alone=expressions is None)
-    matcher, refused = _open(engine, understood, as_json, alone=expressions is None)
-    with matcher:
-        kept = [found for found in understood if found not in refused]
+    alone = expressions is None
+    understood, failed = _understand(texts, engine, as_json, alone=alone)
+    with _opened(engine, understood, as_json, alone=alone) as matcher:
+        refused = [expression for expression, _ in matcher.refused]
+        kept = [found for found in understood if all(found is not other for other in refused)]
         unread = [_count(matcher, path, kept, as_json, plain=len(files) * len(texts) == 1) for path in files]
     return 1 if failed or refused or any(unread) else 0
 
@@ -59,10 +63,14 @@ def _split(arguments: tuple[str, ...], listing: str | None) -> tuple[list[str], 
 
 
 def _lines(path: str) -> list[str]:
-    """One expression a line; blank lines are left out, as an empty expression matches every packet."""
-    from penstock.cli.policy_file import read_policy
+    """One expression a line.  Blank lines and comments are left out: each would match every packet."""
+    from penstock.cli.policy_file import read_text
 
-    return [line.strip() for line in read_policy(path).text.splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(path).text.split("\n")]
+    found = [line for line in lines if line and not line.startswith("#")]
+    if not found:
+        raise PenstockError(f"there is no expression in {path}", hint="write one a line:  udp port 53")
+    return found
 
 
 def _understand(
@@ -82,27 +90,16 @@ def _understand(
     return found, failed
 
 
-def _open(
-    engine: MatcherName, expressions: list[Expression], as_json: bool, *, alone: bool
-) -> tuple[Matcher, list[Expression]]:
-    """The matcher, and the expressions that the engine would not take although they are right."""
+def _opened(engine: MatcherName, expressions: list[Expression], as_json: bool, *, alone: bool) -> Matcher:
+    """The matcher; expressions that are right but more than it can take are reported."""
     from penstock.engine.matching import open_matcher
-    from penstock.errors import LimitError, VerifierError
 
-    try:
-        return open_matcher(engine, expressions), []
-    except (LimitError, VerifierError):
-        if alone:
-            raise
-    refused = []
-    for one in expressions:
-        try:
-            with open_matcher(engine, [one]):
-                continue
-        except (LimitError, VerifierError) as error:
-            refused.append(one)
-            _report_fault(one.text, error, as_json)
-    return open_matcher(engine, [one for one in expressions if one not in refused]), refused
+    matcher = open_matcher(engine, expressions)
+    for expression, error in matcher.refused:
+        if alone and not as_json:
+            raise error
+        _report_fault(expression.text, error, as_json)
+    return matcher
 
 
 def _report_fault(text: str, error: PenstockError, as_json: bool) -> None:

@@ -32,6 +32,14 @@ def read_policy(path: str, *, trusted: bool = False) -> Source:
         PenstockError: it cannot be read, is no text, is empty, or is not to be trusted.
         LimitError: it is larger than MAX_BYTES.
     """
+    source = read_text(path, trusted=trusted)
+    if not source.text.strip():
+        raise PenstockError(f"{source.name} is empty", hint=_START)
+    return source
+
+
+def read_text(path: str, *, trusted: bool = False) -> Source:
+    """Any text, an empty one too, and for the rest as `read_policy`."""
     name = "<stdin>" if path == STDIN else path
     data = _bytes(path, name, trusted)
     if len(data) > MAX_BYTES:
@@ -57,8 +65,6 @@ def _bytes(path: str, name: str, trusted: bool) -> bytes:
 
 
 def _text(data: bytes, name: str) -> str:
-    if not data.strip():
-        raise PenstockError(f"{name} is empty", hint=_START)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

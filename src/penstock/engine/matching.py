@@ -10,8 +10,9 @@ its own meaning (the language reference lists where that differs).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
@@ -19,7 +20,8 @@ from penstock.compiler.ir.evaluate import Packet, holds
 from penstock.compiler.ir.ops import FIRST_RULE_SLOT, Effect, Predicate, Rule, RuleSet
 from penstock.compiler.lang.source import Source, Span
 from penstock.engine.policy import KernelEngine
-from penstock.errors import PenstockError, PolicyError
+from penstock.errors import LimitError, PenstockError, PolicyError, VerifierError
+from penstock.kernel.program import LEAST_FRAME
 from penstock.model.field import Layer
 from penstock.model.hook import Hook
 from penstock.model.verdict import Condition, Verdict
@@ -29,6 +31,10 @@ from penstock.pipeline.policy import EXPRESSION_NAME, check_expression
 MatcherName = Literal["reference", "kernel", "libpcap"]
 #: Expressions in one program: few enough to stay far from the verifier's limits.
 BATCH = 32
+#: tcpdump knows no netmask of a file either, and takes 0: `ip broadcast` is 0.0.0.0 and 255.255.255.255.
+NETMASK = 0
+#: Frames that are held at a time.
+CHUNK = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +46,15 @@ class Expression:
 
 
 class Matcher(Protocol):
-    """What counts matches.  Use it as a context."""
+    """What counts matches.  Use it as a context.
+
+    `refused` has the expressions that are right but more than the engine can take, and why.
+    """
+
+    refused: list[tuple[Expression, PenstockError]]
 
     def count(self, frames: Iterable[Frame]) -> tuple[int, list[int]]:
-        """How many frames there were, and how many of them each expression matched."""
+        """How many frames there were, and how many of them each expression matched that was not refused."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -60,15 +71,18 @@ def understand(text: str, engine: MatcherName) -> Expression:
         PenstockError: it is none; for libpcap, in libpcap's words.
     """
     if engine != "libpcap":
-        return Expression(text, check_expression(text))
+        return Expression(text, check_expression(text, netmask=NETMASK))
     from penstock.compiler.libpcap import compile_filter
 
-    compile_filter(text)
+    compile_filter(text, netmask=NETMASK)
     return Expression(text, None)
 
 
 class _Closing:
-    """A context that has nothing to close."""
+    """A context that has nothing to close, of a matcher that takes every expression."""
+
+    def __init__(self) -> None:
+        self.refused: list[tuple[Expression, PenstockError]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +100,7 @@ class ReferenceMatcher(_Closing):
     """Each packet is parsed once and shown to every expression."""
 
     def __init__(self, expressions: Sequence[Expression]) -> None:
+        super().__init__()
         self._predicates = [found.predicate for found in expressions if found.predicate is not None]
 
     def count(self, frames: Iterable[Frame]) -> tuple[int, list[int]]:
@@ -103,29 +118,57 @@ class KernelMatcher(_Closing):
     """Programs of BATCH counting rules each, run on every frame."""
 
     def __init__(self, expressions: Sequence[Expression]) -> None:
+        super().__init__()
         self._engines: list[KernelEngine] = []
-        self._count = len(expressions)
+        taken: list[Expression] = []
         try:
             for start in range(0, len(expressions), BATCH):
-                self._engines.append(KernelEngine(counting_rules(expressions[start : start + BATCH])))
+                taken += self._load(expressions[start : start + BATCH])
         except PenstockError:
             self.close()
             raise
+        self._reference = ReferenceMatcher(taken)
+
+    def _load(self, expressions: Sequence[Expression]) -> list[Expression]:
+        """Those that are in a program now; what is too much for one is halved until it fits or is alone."""
+        try:
+            self._engines.append(KernelEngine(counting_rules(expressions)))
+        except (LimitError, VerifierError) as error:
+            if len(expressions) == 1:
+                self.refused.append((expressions[0], error))
+                return []
+            half = len(expressions) // 2
+            return [*self._load(expressions[:half]), *self._load(expressions[half:])]
+        return list(expressions)
 
     def count(self, frames: Iterable[Frame]) -> tuple[int, list[int]]:
-        """What the loaded programs count."""
-        total, matched = 0, [0] * self._count
-        for frame in frames:
-            total += 1
-            for number, engine in enumerate(self._engines):
-                for slot in engine.outcome(frame.data, frame.wire_length).hits:
-                    matched[number * BATCH + slot - FIRST_RULE_SLOT] += 1
-        return total, matched
+        """What the loaded programs count; the reference counts what is too short for them."""
+        before, total, short = self._counted(), 0, []
+        for some in _chunks(frames):
+            total += len(some)
+            runnable = [frame for frame in some if len(frame.data) >= LEAST_FRAME]
+            if len(runnable) < len(some):
+                short += [frame for frame in some if len(frame.data) < LEAST_FRAME]
+            for engine in self._engines:
+                engine.run(runnable)
+        _, others = self._reference.count(short)
+        numbers = zip(self._counted(), before, others, strict=True)
+        return total, [after - earlier + other for after, earlier, other in numbers]
+
+    def _counted(self) -> list[int]:
+        return [packets for engine in self._engines for packets in engine.counted()[FIRST_RULE_SLOT:]]
 
     def close(self) -> None:
         """Unload the programs."""
         for engine in self._engines:
             engine.close()
+
+
+def _chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    """The frames, some at a time, so that each program sees many before the next one's turn."""
+    remaining = iter(frames)
+    while some := list(islice(remaining, CHUNK)):
+        yield some
 
 
 def counting_rules(expressions: Sequence[Expression]) -> RuleSet:
@@ -150,7 +193,8 @@ class LibpcapMatcher(_Closing):
     def __init__(self, expressions: Sequence[Expression]) -> None:
         from penstock.compiler.libpcap import compile_filter
 
-        self._filters = [compile_filter(found.text) for found in expressions]
+        super().__init__()
+        self._filters = [compile_filter(found.text, netmask=NETMASK) for found in expressions]
 
     def count(self, frames: Iterable[Frame]) -> tuple[int, list[int]]:
         """What libpcap matches."""

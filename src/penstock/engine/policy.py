@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 import sys
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
@@ -20,12 +21,12 @@ from penstock.compiler.ir.ops import FIRST_RULE_SLOT, Outcome, RuleSet
 from penstock.kernel.bpf_object import load_object
 from penstock.kernel.program import LEAST_FRAME
 from penstock.model.hook import TRAITS
-from penstock.model.spec import PROBE_MAP, PROGRAM, ProbeLayout
+from penstock.model.spec import COUNTERS_MAP, PROBE_MAP, PROGRAM, ProbeLayout
 from penstock.model.verdict import Condition
+from penstock.observe.frame import Frame
 
 EngineName = Literal["reference", "kernel"]
 
-_ONLY_KEY = bytes(4)
 _WORD = struct.Struct("=I")
 
 
@@ -87,32 +88,44 @@ class KernelEngine:
 
         self._rules = rules
         self._object = load_object(compile_rule_set(rules, probe=True).elf, rules.name)
-        self._program = self._object.programs[PROGRAM]
-        self._probe = self._object.maps[PROBE_MAP]
+        self._answer = self._object.programs[PROGRAM].answering()
         self._layout = ProbeLayout(FIRST_RULE_SLOT + len(rules.rules))
+        # A memoryview of the map itself: two system calls for each frame would be most of its time.
+        self._probe = memoryview(self._object.maps[PROBE_MAP].view()[0])
         self._verdicts = {code: verdict for verdict, code in TRAITS[rules.hook].codes.items()}
+        self._blank = bytes(len(self._probe))
 
     def outcome(self, data: bytes, wire_length: int) -> Outcome:
         """What the loaded program did with the frame."""
         if len(data) < LEAST_FRAME:
             return evaluate(self._rules, data, wire_length)
-        self._probe.update(_ONLY_KEY, self._asked(wire_length))
-        answer = self._program.test_run(data).retval
-        found = self._probe.lookup(_ONLY_KEY) or b""
+        self._probe[:] = self._blank
+        _WORD.pack_into(self._probe, self._layout.wire_length, wire_length)
+        answer = self._answer(data)
+        found = bytes(self._probe)
         (slot,) = _WORD.unpack_from(found, self._layout.slot)
         (conditions,) = _WORD.unpack_from(found, self._layout.conditions)
         odd = frozenset(condition for condition in Condition if conditions >> condition & 1)
         return Outcome(self._verdicts[answer], slot, self._hits(found), odd)
 
-    def _asked(self, wire_length: int) -> bytes:
-        blank = bytearray(self._probe.size)
-        _WORD.pack_into(blank, self._layout.wire_length, wire_length)
-        return bytes(blank)
+    def run(self, frames: Iterable[Frame]) -> None:
+        """Let the program count frames of LEAST_FRAME bytes and more; quicker than their outcomes."""
+        probe, at, answer = self._probe, self._layout.wire_length, self._answer
+        for data, wire_length, _, _ in frames:
+            _WORD.pack_into(probe, at, wire_length)
+            answer(data)
+
+    def counted(self) -> list[int]:
+        """How many packets each slot has counted since the program was loaded."""
+        _, values = self._object.maps[COUNTERS_MAP].read_all()
+        packets: list[int] = values[:, :, 0].sum(axis=1).tolist()
+        return packets
 
     def _hits(self, probe: bytes) -> tuple[int, ...]:
         bits = int.from_bytes(probe[self._layout.hits : self._layout.size], sys.byteorder)
-        slots = range(FIRST_RULE_SLOT, FIRST_RULE_SLOT + len(self._rules.rules))
-        return tuple(slot for slot in slots if bits >> slot & 1)
+        if not bits:
+            return ()
+        return tuple(slot for slot in range(FIRST_RULE_SLOT, self._layout.slots) if bits >> slot & 1)
 
     def close(self) -> None:
         """Unload the program."""

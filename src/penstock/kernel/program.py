@@ -23,7 +23,7 @@ from penstock.kernel.libc import address_of, bpf
 from penstock.kernel.syscall import Command, Descriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     import numpy as np
     from numpy.typing import NDArray
@@ -39,7 +39,7 @@ _BTF_ID_AT, _RUN_TIME_AT, _VERIFIED_AT = 128, 192, 216
 # flags, cpu, batch_size, and padding to a multiple of 8.
 _TEST = struct.Struct("=IIIIQQIIIIQQIIIxxxx")
 _RETVAL_AT, _SIZE_IN_AT, _SIZE_OUT_AT, _DURATION_AT = 4, 8, 12, 36
-_WORD = struct.Struct("=I")
+_WORD, _TWO_WORDS = struct.Struct("=I"), struct.Struct("=II")
 _ROOM_TO_GROW = 512  # a program may move the head or the tail of the frame outwards
 
 
@@ -135,20 +135,28 @@ class Program(Descriptor):
         """
         import numpy as np
 
-        return np.fromiter(self._answers(frames), dtype=np.uint32)
+        return np.fromiter(map(self.answering(), frames), dtype=np.uint32)
 
-    def _answers(self, frames: Iterable[bytes]) -> Iterator[int]:
+    def answering(self) -> Callable[[bytes], int]:
+        """A function that gives the program's answer to a frame; `test_run` for many frames in turn.
+
+        It raises KernelError as `test_run` does.
+        """
         frame = bytearray(1 << 16)
         attr = _test_attr(self.fd, frame, bytearray(), bytearray(), 1)
-        for data in frames:
+
+        def answer(data: bytes) -> int:
+            nonlocal frame, attr
             size = len(data)
             if size > len(frame):
                 frame = bytearray(size)
                 attr = _test_attr(self.fd, frame, bytearray(), bytearray(), 1)
             frame[:size] = data
-            struct.pack_into("=II", attr, _SIZE_IN_AT, size, 0)
+            _TWO_WORDS.pack_into(attr, _SIZE_IN_AT, size, 0)
             self._run(attr, size)
-            yield _WORD.unpack_from(attr, _RETVAL_AT)[0]
+            return int(_WORD.unpack_from(attr, _RETVAL_AT)[0])
+
+        return answer
 
     def _run(self, attr: bytearray, size: int) -> None:
         try:

@@ -152,8 +152,8 @@ def rule_set_of(text: str, *, name: str = "<policy>", filter: str | None = None)
     return _lowered(policy, "xdp", filter)
 
 
-def check_expression(text: str) -> Predicate:
-    """What an expression means; an empty one matches every packet.
+def check_expression(text: str, *, netmask: int | None = None) -> Predicate:
+    """What an expression means; an empty one matches every packet.  `ip broadcast` needs the netmask.
 
     Raises:
         PolicyError: the text is no expression.
@@ -164,7 +164,7 @@ def check_expression(text: str) -> Predicate:
 
     source = Source(EXPRESSION_NAME, text)
     expression = parse_expression(source)
-    return Always(True) if expression is None else lower_expression(expression, source)
+    return Always(True) if expression is None else lower_expression(expression, source, netmask=netmask)
 
 
 def with_emergencies(rules: RuleSet, emergencies: tuple[Emergency, ...]) -> RuleSet:
