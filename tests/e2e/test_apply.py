@@ -199,6 +199,23 @@ def test_without_permission_the_capability_is_named(wire: Wire, policy: Path, ro
     assert "CAP_BPF" in done.err
 
 
+@pytest.mark.parametrize("missing", ["bpf", "net_admin", "perfmon"])
+@pytest.mark.parametrize("command", ["apply", "drop", "try"])
+def test_a_single_capability_that_is_missing_is_named(
+    wire: Wire, policy: Path, root: Path, missing: str, command: str
+) -> None:
+    """CAP_SYS_ADMIN stands for two of the three, so it goes with each of them."""
+    caps = f"-{missing},-sys_admin"
+    bare = ("setpriv", f"--bounding-set={caps}", f"--inh-caps={caps}", "--")
+    cli = Cli({"PENSTOCK_BPFFS": str(root)}, (*wire.server.command(), *bare))
+    words = (str(policy),) if command == "apply" else ("udp dst port 53", "--for", "1s")
+    done = cli(command, *words, "-i", "v1")
+    assert done.code == 4, done.err
+    assert f"CAP_{missing.upper()}" in done.err
+    assert not root.exists() or list(root.iterdir()) == []
+    assert wire.arrived(53) == 5
+
+
 @pytest.mark.check(7)
 def test_a_policy_that_everybody_can_write_is_refused(host: Cli, policy: Path) -> None:
     policy.chmod(0o666)

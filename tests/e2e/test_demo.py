@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -26,14 +27,15 @@ def test_it_drops_dns_then_ntp_and_leaves_nothing(cli: Cli) -> None:
 
 
 @pytest.mark.privileged
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_demo_leaves_nothing(cli: Cli, number: signal.Signals) -> None:
-    running = cli.start("demo", "--seconds", "60")
+    running = cli.start("demo", "--seconds", "60", start_new_session=True)
     assert running.stdout is not None
     assert "traffic flows" in running.stdout.readline()
     mine = f"penstock-demo-{running.pid}-"
     assert mine in _namespaces()
-    running.send_signal(number)
+    os.killpg(running.pid, number)
+    os.killpg(running.pid, number)
     _, err = running.communicate(timeout=30)
     assert running.returncode == 130
     assert "Traceback" not in err

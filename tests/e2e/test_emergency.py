@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -100,16 +102,35 @@ def test_a_try_counts_and_drops_nothing(wire: Wire, host: Cli) -> None:
     assert host("status", "--json").record["filters"] == []
 
 
-def test_a_try_ends_cleanly_on_ctrl_c(wire: Wire, host: Cli) -> None:
-    running = host.start("try", "udp dst port 8000", "-i", "v1", "--for", "1h")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_try_leaves_all_as_it_was(
+    wire: Wire, host: Cli, policy: Path, number: signal.Signals
+) -> None:
+    """As a terminal does it: to the whole group of processes, and a second time in impatience."""
+    host("apply", str(policy), "-i", "v1")
+    wire.arrived(53, count=3)
+    running = host.start("try", "udp dst port 8000", "-i", "v1", "--for", "1h", start_new_session=True)
     deadline = time.monotonic() + PATIENCE_S
-    while not host("status", "-i", "v1", "--json").record["filters"]:
+    while not host("status", "-i", "v1", "--json").record["filters"][0]["emergencies"]:
         assert time.monotonic() < deadline
-    running.send_signal(signal.SIGINT)
+    os.killpg(running.pid, number)
+    os.killpg(running.pid, number)
     _, err = running.communicate(timeout=30)
-    assert running.returncode == 130
+    assert running.returncode == 130, err
     assert "Traceback" not in err
-    assert host("status", "--json").record["filters"] == []
+    (left,) = host("status", "--json").record["filters"]
+    assert left["emergencies"] == []
+    assert {entry["name"]: entry["packets"] for entry in left["counters"]}["dns"] == 3
+    living = subprocess.run(["ip", "netns", "pids", wire.server.name], capture_output=True, text=True)
+    assert living.stdout == ""
+
+
+def test_what_comes_right_after_a_drop_is_not_told_to_wait(wire: Wire, host: Cli) -> None:
+    """The process that will remove the rule looks on without the lock."""
+    for _ in range(5):
+        assert host("drop", "udp dst port 8000", "-i", "v1", "--for", "1h").code == 0
+        done = host("undrop", "-i", "v1")
+        assert done.code == 0, done.err
 
 
 @pytest.mark.check(1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
 from penstock.cli import output
+from penstock.cli.interruption import Interruption
 from penstock.cli.options import (
     DURATION,
     duration_text,
@@ -39,22 +39,22 @@ def command(expression: str, interface: str, seconds: float, mode: str, as_json:
     from penstock.cli.expiry import start_expiry
     from penstock.pipeline.emergency import end, start
 
+    interruption = Interruption()
     started = start(interface, expression, seconds, "audit", mode)
-    start_expiry(interface)
-    signal.signal(signal.SIGTERM, _interrupt)
-    for notice in started.applied.notices:
-        output.warn(notice)
+    expiry = start_expiry(interface)
     last = None
     try:
+        interruption.let_through()
+        for notice in started.applied.notices:
+            output.warn(notice)
         last = _follow(interface, started.rule.name, seconds)
     finally:
+        interruption.hold()
         last = _read(interface, started.rule.name) or last
+        with expiry:
+            expiry.terminate()
         end(interface, started.rule.name)
     _report(expression, interface, seconds, last, as_json)
-
-
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _follow(interface: str, name: str, seconds: float) -> Counter | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
 from penstock.cli import output
+from penstock.cli.interruption import Interruption
 from penstock.errors import KernelError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def command(seconds: float) -> None:
     """
     from penstock.kernel.features import features
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    Interruption().let_through()
     found = features()
     if found.missing or not found.bpf_permitted:
         reason = (
@@ -45,10 +45,6 @@ def command(seconds: float) -> None:
     except KernelError as error:
         output.fault(error)
         _rehearse("the kernel would not have it")
-
-
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _play(seconds: float) -> None:

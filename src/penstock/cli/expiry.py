@@ -16,13 +16,14 @@ import click
 from penstock.errors import KernelError
 
 _BUSY_S = 0.2
+_MOST_ATTEMPTS = 300
 _LONGEST_SLEEP_S = 60.0
 _SPARE_NS = 50_000_000
 
 
-def start_expiry(ifname: str) -> None:
+def start_expiry(ifname: str) -> subprocess.Popen[bytes]:
     """Start the process, detached from this one and its terminal, in the network namespace of this thread."""
-    subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "penstock", "_expire", ifname],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -39,14 +40,17 @@ def command(interface: str) -> None:
     """Remove the emergency rules of an interface when their time is over, until none is left."""
     from penstock.pipeline.emergency import boot_clock_ns, expire
 
+    attempts = 0
     while True:
         try:
             until = expire(interface)
         except KernelError as error:
-            if error.errno != errno.EBUSY:
+            attempts += 1
+            if error.errno not in (errno.EBUSY, errno.ENOENT) or attempts > _MOST_ATTEMPTS:
                 raise
             time.sleep(_BUSY_S)
             continue
+        attempts = 0
         if until is None:
             return
         # The boot clock goes on while the machine sleeps and time.sleep does not: look again once a minute.

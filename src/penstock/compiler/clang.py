@@ -183,6 +183,7 @@ def _run(argv: Sequence[str], text: str, folder: str) -> subprocess.CompletedPro
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TMPDIR": folder},
             timeout=TIME_LIMIT_S,
             preexec_fn=_limit,
+            start_new_session=True,  # Ctrl-C is for penstock, which may be compiling in order to put things back.
             check=False,
         )
     except subprocess.TimeoutExpired as error:

@@ -15,12 +15,13 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from penstock.errors import InternalError, KernelError, NotSupportedError, VerifierError
+from penstock.errors import InternalError, KernelError, NotSupportedError, PrivilegeError, VerifierError
 from penstock.kernel import elf as elf_file
-from penstock.kernel.capability import BPF, NET_ADMIN, kernel_error, missing
+from penstock.kernel.capability import BPF, NET_ADMIN, PERFMON, kernel_error, missing
 from penstock.kernel.libbpf import RawMap, RawObject, open_object
 from penstock.kernel.lineinfo import place_of
 from penstock.kernel.maps import Map
@@ -39,6 +40,8 @@ _LOG_GROWTH = 4
 _KERNEL_BTF = "/sys/kernel/btf/vmlinux"
 _NO_BTF = ("failed to find valid kernel BTF", "Error loading vmlinux BTF", "kernel BTF is missing")
 _LIBBPF_ERRNO = 4000
+# What the verifier says of pointer arithmetic to a process that may not learn kernel addresses.
+_NEEDS_PERFMON = re.compile(r"pointer \S+ pointer prohibited|leaks? addr|pointer comparison prohibited")
 
 
 class BpfObject:
@@ -202,11 +205,14 @@ def _refuse(raw: RawObject, elf: bytes, name: str, error: OSError) -> NoReturn:
         raise NotSupportedError(
             f"BTF ({_KERNEL_BTF})", wanted_for=f"the relocations of {name}", errno=code
         ) from error
-    raise kernel_error("load", name, code, meaning=_said(raw.messages, code), hint=_advice(code)) from error
+    said, needs = _said(raw.messages, code), (BPF, NET_ADMIN, PERFMON)
+    raise kernel_error("load", name, code, needs=needs, meaning=said, hint=_advice(code)) from error
 
 
-def _verifier_error(elf: bytes, program: str, log: str, code: int) -> VerifierError:
+def _verifier_error(elf: bytes, program: str, log: str, code: int) -> KernelError:
     refusal = read_log(log)
+    if _NEEDS_PERFMON.search(refusal.summary) and missing(PERFMON):
+        return PrivilegeError("load", program, code, capability=PERFMON)
     place = refusal.place
     if place is None and refusal.instruction is not None:
         place = place_of(elf, program, refusal.instruction)

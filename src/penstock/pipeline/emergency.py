@@ -21,10 +21,12 @@ from typing import Literal
 from penstock.errors import KernelError
 from penstock.kernel import pin
 from penstock.kernel.attach_point import attach_point
+from penstock.pipeline import whereabouts
 from penstock.pipeline.apply import Applied, find_open, locked, nothing_there, put, take_off
 from penstock.pipeline.attach import AUTO
 from penstock.pipeline.identity import Emergency, Identity
 from penstock.pipeline.policy import LoadedPolicy, check_expression, live, load_policy
+from penstock.pipeline.slot import open_slot
 
 #: The filter that holds emergency rules where there is no policy.
 EMPTY_POLICY = "filter emergency at xdp {\n    default pass\n}\n"
@@ -114,15 +116,22 @@ def expire(ifname: str) -> int | None:
     """Remove the rules whose time is over; the boot clock at which the next one ends, None when none is left.
 
     Raises:
-        KernelError: as `apply`; errno EBUSY while another process is changing the interface.
+        KernelError: as `apply`; errno EBUSY or ENOENT while another process is changing the interface.
     """
-    root, point = pin.pin_root(), attach_point(ifname)
-    with locked(point, root), ExitStack() as opened:
-        present = find_open(root, point, opened)
-        rules = present.identity.emergencies if present else ()
+    rules = _rules_on(ifname)
     if live(rules) != rules:
         _change(ifname, lambda left: left, AUTO)
     return min((rule.until_ns for rule in live(rules)), default=None)
+
+
+def _rules_on(ifname: str) -> tuple[Emergency, ...]:
+    """The emergency rules of an interface, read without its lock: whoever looks on should not make others wait."""
+    root, point = pin.pin_root(), attach_point(ifname)
+    name = whereabouts.find(root, point)
+    if name is None:
+        return ()
+    with open_slot(root / name) as present:
+        return present.identity.emergencies
 
 
 def _change(ifname: str, change: Change, mode: str, *, may_be_first: bool = False) -> Applied | None:
