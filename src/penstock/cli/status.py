@@ -15,9 +15,11 @@ from penstock.cli.options import DURATION, duration_text, interface_option, json
 if TYPE_CHECKING:
     from penstock.pipeline import Counter, Status
 
-_TITLES = ("RULE", "ACTION", "PACKETS", "BYTES", "PPS", "BIT/S", "TEXT")
-_NUMBERS = (2, 3, 4, 5)
-_WIDEST_TEXT = 60
+_TITLES = ("RULE", "ACTION", "PACKETS", "BYTES", "IF")
+_TITLES_WITH_RATES = (*_TITLES[:4], "PPS", "BIT/S", "IF")
+_NUMBERS = range(2, 6)
+_WIDEST_LINE = 110
+_LEAST_WIDTH = 60
 
 
 @click.command("status")
@@ -95,9 +97,15 @@ def _lines(
             yield f"  ! {one.trouble}"
         for rule, left in one.emergencies:
             yield f"  {rule.name}: {rule.action} if {rule.expression}, {duration_text(left)} left"
-        yield from output.table_lines(
-            _TITLES, _rows(one, earlier.get(one.interface), show_all), right=_NUMBERS
-        )
+        yield from _table(one, earlier.get(one.interface), show_all)
+
+
+def _table(one: Status, before: Status | None, show_all: bool) -> list[str]:
+    """The counters; rates only where they were measured, no line wider than the terminal."""
+    titles = _TITLES_WITH_RATES if before else _TITLES
+    rows = list(_rows(one, before, show_all))
+    lines = output.table_lines(titles, rows, right=[at for at in _NUMBERS if at < len(titles) - 1])
+    return [_shortened(line) for line in lines]
 
 
 def _headline(one: Status) -> str:
@@ -119,8 +127,9 @@ def _rows(one: Status, before: Status | None, show_all: bool) -> Iterator[tuple[
         if _is_condition(key.name) and not counter.packets and not show_all:
             continue
         rates = _rates(key.name, counter, one, before)
-        shown = (_decimal(rates[0]), _decimal(rates[1])) if rates else ("-", "-")
-        yield key.name, key.action, str(counter.packets), str(counter.bytes), *shown, _shortened(key.text)
+        shown = (_decimal(rates[0]), _decimal(rates[1])) if rates else ("-", "-") if before else ()
+        condition = key.text.partition(" if ")[2]
+        yield key.name, key.action, str(counter.packets), str(counter.bytes), *shown, condition
 
 
 def _first_rule(one: Status) -> int:
@@ -189,5 +198,6 @@ def _decimal(value: float) -> str:
     return f"{value:.3g}T"
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _WIDEST_TEXT else text[: _WIDEST_TEXT - 1] + "…"
+def _shortened(line: str) -> str:
+    width = max(output.width() or _WIDEST_LINE, _LEAST_WIDTH)
+    return line if len(line) <= width else line[: width - 1] + "…"
