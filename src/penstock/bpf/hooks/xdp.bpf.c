@@ -109,9 +109,10 @@ int ps_xdp(struct xdp_md *ctx)
 	for (int k = 0; k < PS_SCOPES; k++)
 		ps_clear(&s[k]);
 	net = ps_fast_link(bounds, s);
+behind_tags:
 	if (!net.at)
 		goto odd;
-	if (PS_LEVEL < PS_NETWORK)
+	if (PS_LEVEL < PS_NETWORK && (net.at != 14 || !ps_is_raw_tag(net.type)))
 		return ps_usual(ctx, s, bounds.linear, len);
 	/* One copy of the rules for each family: what asks for the other's fields folds away. */
 	if (net.type == ps_htons(0x0800)) {
@@ -120,6 +121,9 @@ int ps_xdp(struct xdp_md *ctx)
 	} else if (net.type == ps_htons(0x86dd)) {
 		if (ps_fast_ipv6(bounds, s, net.at))
 			return ps_usual(ctx, s, bounds.linear, len);
+	} else if (net.at == 14 && ps_is_raw_tag(net.type)) {
+		net = ps_fast_tags(bounds, s);
+		goto behind_tags;
 	}
 	if (ps_fast_other(bounds, s, net)) {
 		if (PS_DEPTH >= PS_NETWORK && s->frag == 2) {

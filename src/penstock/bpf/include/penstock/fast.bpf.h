@@ -43,7 +43,7 @@ struct ps_fast_net {
 };
 
 /*
- * ps_fast_link - Ethernet and its tags.
+ * ps_fast_link - Ethernet.
  *
  * 28 bytes follow it then, which is checked here and not again.  That
  * is an IPv4 header and a UDP header, and an ARP packet: what a shorter
@@ -51,38 +51,46 @@ struct ps_fast_net {
  */
 static __always_inline struct ps_fast_net ps_fast_link(struct ps_bounds b, struct ps_view *v)
 {
+	void *data = b.data;
+	__be16 type;
+
+	if (data + 14 + 28 > b.end)
+		return (struct ps_fast_net){};
+	type = *(__be16 *)(data + 12);
+	v->frame = 0;
+	v->net = 14;
+	v->eth_type = ps_ntohs(type);
+	ps_set_tag(v->tpid[0], ps_ntohs(type));
+	ps_set(v, eth_dst, ps_be64(data) >> 16);
+	ps_set(v, eth_src, ps_be64(data + 4) & 0xffffffffffffULL);
+	return (struct ps_fast_net){ 14, type };
+}
+
+/* ps_fast_tags - the same of what is behind a VLAN tag, or two. */
+static __always_inline struct ps_fast_net ps_fast_tags(struct ps_bounds b, struct ps_view *v)
+{
 	void *data = b.data, *end = b.end;
-	__u32 net = 14;
+	__u32 net = 18;
 	__be16 type;
 	const struct ps_fast_net gave_up = {};
 
-	if (data + 14 + 28 > end)
+	if (data + 18 + 28 > end)
 		return gave_up;
-	type = *(__be16 *)(data + 12);
-	ps_set_tag(v->tpid[0], ps_ntohs(type));
+	type = *(__be16 *)(data + 16);
+	ps_set_tag(v->tci[0], ps_be16(data + 14));
+	ps_set_tag(v->tpid[1], ps_ntohs(type));
 	if (unlikely(type != ps_htons(0x0800) && type != ps_htons(0x86dd) && ps_is_raw_tag(type))) {
-		if (data + 18 + 28 > end)
+		if (data + 22 + 28 > end)
 			return gave_up;
-		type = *(__be16 *)(data + 16);
-		ps_set_tag(v->tci[0], ps_be16(data + 14));
-		ps_set_tag(v->tpid[1], ps_ntohs(type));
-		net = 18;
-		if (ps_is_raw_tag(type)) {
-			if (data + 22 + 28 > end)
-				return gave_up;
-			type = *(__be16 *)(data + 20);
-			ps_set_tag(v->tci[1], ps_be16(data + 18));
-			ps_set_tag(v->tpid[2], ps_ntohs(type));
-			net = 22;
-			if (ps_is_raw_tag(type))
-				return gave_up;
-		}
+		type = *(__be16 *)(data + 20);
+		ps_set_tag(v->tci[1], ps_be16(data + 18));
+		ps_set_tag(v->tpid[2], ps_ntohs(type));
+		net = 22;
+		if (ps_is_raw_tag(type))
+			return gave_up;
 	}
-	v->frame = 0;
 	v->net = net;
 	v->eth_type = ps_ntohs(type);
-	ps_set(v, eth_dst, ps_be64(data) >> 16);
-	ps_set(v, eth_src, ps_be64(data + 4) & 0xffffffffffffULL);
 	return (struct ps_fast_net){ net, type };
 }
 
@@ -115,9 +123,10 @@ static __always_inline bool ps_fast_tcp(void *end, struct ps_view *v, void *at, 
 	if (at + 20 > end)
 		return false;
 	if (PS_DEPTH >= PS_TRANSPORT) {
-		__u32 length = *(__u8 *)(at + 12) >> 4 << 2;
+		__u32 offset = *(__u8 *)(at + 12);
 
-		if (length < 20 || header + length > total)
+		/* Without masking the reserved bits, which asks for up to three bytes more: then the exact parser knows. */
+		if (offset < 0x50 || header + (offset >> 2) > total)
 			return false;
 	}
 	ps_fast_ports(v, at);
@@ -263,7 +272,10 @@ static __always_inline bool ps_fast_ipv6(struct ps_bounds b, struct ps_view *v, 
 	word = ps_be32(ip);
 	payload = ps_be16(ip + 4);
 	nh = *(__u8 *)(ip + 6);
-	if (word >> 28 != 6 || !payload || net + 40 + payload > b.linear || ps_is_extension(nh))
+	if (word >> 28 != 6 || net + 40 + payload > b.linear)
+		return false;
+	/* UDP and TCP come first, and a header that fits says that the length is not 0. */
+	if ((PS_DEPTH < PS_TRANSPORT || (nh != 17 && nh != 6)) && (!payload || ps_is_extension(nh)))
 		return false;
 	v->trans = net + 40;
 	v->proto = nh;
