@@ -1,0 +1,83 @@
+"""docs/json.md shows the records as the commands print them: the same keys, all the way down."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.e2e.conftest import Cli
+
+from penstock.model.packet import build_packet, parse_packet
+from penstock.observe.pcap import frames_of, write_pcap
+
+TOP = Path(__file__).parents[2]
+DNS = str(TOP / "examples/dns.policy")
+#: Where these are objects, they have a key for each verdict or rule.
+OPEN = ("verdicts", "rules", "counters")
+
+
+def documented() -> list[str]:
+    """The shapes of the page's records."""
+    blocks = (TOP / "docs/json.md").read_text().split("```json\n")[1:]
+    return [shape(line) for block in blocks for line in block.partition("```")[0].splitlines()]
+
+
+def shape(line: str) -> str:
+    """A record's schema and keys, in order, without its values."""
+    record = json.loads(line)
+    return f"{record.get('schema')} {_keys(record)}"
+
+
+def _keys(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _below(key, below) for key, below in value.items()}
+        case [first, *_] if isinstance(first, dict):
+            return [_keys(first)]
+        case _:
+            return ()
+
+
+def _below(key: str, value: Any) -> Any:
+    return {} if key in OPEN and isinstance(value, dict) else _keys(value)
+
+
+def assert_documented(*commands: tuple[Cli, tuple[str, ...]]) -> None:
+    shown = documented()
+    for cli, arguments in commands:
+        lines = cli(*arguments, "--json").out.splitlines()
+        assert lines, arguments
+        for line in lines:
+            assert shape(line) in shown, arguments
+
+
+def test_what_needs_no_privilege(cli: Cli, tmp_path: Path) -> None:
+    capture = tmp_path / "a.pcap"
+    write_pcap(capture, frames_of([build_packet(parse_packet("IPv4/UDP(dport=53)"))]))
+    calls = [
+        ("check", DNS),
+        ("explain", DNS, "IPv4/UDP(dport=123)"),
+        ("test", DNS),
+        ("test", DNS, "--pcap", str(capture)),
+        ("match", "udp port 53", str(capture)),
+        ("match", "udp prot 53", str(capture)),
+        ("version",),
+    ]
+    assert_documented(*((cli, call) for call in calls))
+
+
+@pytest.mark.privileged
+def test_what_needs_privilege(host: Cli) -> None:
+    calls = [
+        ("apply", DNS, "-i", "v1"),
+        ("apply", DNS, "-i", "v1", "--dry-run"),
+        ("drop", "icmp", "-i", "v1", "--for", "1h"),
+        ("status",),
+        ("undrop", "-i", "v1"),
+        ("try", "icmp", "-i", "v1", "--for", "200ms"),
+        ("detach", "-i", "v1"),
+        ("bench", DNS, "--rounds", "1"),
+    ]
+    assert_documented(*((host, call) for call in calls))
