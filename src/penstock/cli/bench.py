@@ -30,7 +30,7 @@ _BY_HAND = ".hand.bpf.c"
     help=f"C of the same filter by hand; by default FILE's {_BY_HAND}.",
 )
 @click.option(
-    "--rounds", type=click.IntRange(1, 999), default=9, show_default=True, help="Rounds; medians count."
+    "--rounds", type=click.IntRange(1, 999), default=31, show_default=True, help="Rounds; medians count."
 )
 @json_option
 def command(file: str, pcap: str | None, hand: str | None, rounds: int, as_json: bool) -> int:
@@ -54,10 +54,10 @@ def command(file: str, pcap: str | None, hand: str | None, rounds: int, as_json:
 
 def _frames(pcap: str | None) -> dict[str, bytes]:
     from penstock.observe.capture import ethernet_frames
-    from penstock.price.traffic import capture_frames, usual_frames
+    from penstock.price.traffic import capture_frames, odd_frames, usual_frames
 
     if pcap is None:
-        return usual_frames()
+        return {**usual_frames(), **odd_frames()}
     frames = capture_frames(bytes(frame.data) for frame in ethernet_frames(pcap))
     if not frames:
         raise PenstockError(f"{pcap} has no packet that could be measured with")

@@ -20,7 +20,8 @@ from penstock.kernel.program import XDP, Program
 from penstock.pipeline.policy import LoadedPolicy
 from penstock.price.stopwatch import REPEAT, ROUNDS, Costs, measure
 
-_EMPTY = """\
+#: C of a program that does nothing: what being called costs.
+EMPTY = """\
 #include <penstock/uapi.bpf.h>
 SEC("xdp.frags") int empty(struct xdp_md *ctx) { return 2; }
 char _license[] SEC("license") = "Dual BSD/GPL";
@@ -88,7 +89,7 @@ def price(
         load_s = perf_counter() - start
         programs = {
             "policy": _only(loaded),
-            "empty": _only(held.enter_context(load_object(compile_c(_EMPTY), "empty"))),
+            "empty": _only(held.enter_context(load_object(compile_c(EMPTY), "empty"))),
         }
         if hand_written is not None:
             programs["hand"] = _only(held.enter_context(load_object(compile_c(hand_written), "hand")))
@@ -100,7 +101,9 @@ def price(
             instructions=info.xlated_size // _INSTRUCTION_SIZE,
             verified_instructions=info.verified_insns,
             jited_bytes=info.jited_size,
-            map_bytes=sum(bpf_map.info.value_size * bpf_map.info.max_entries for bpf_map in loaded.maps.values()),
+            map_bytes=sum(
+                bpf_map.info.value_size * bpf_map.info.max_entries for bpf_map in loaded.maps.values()
+            ),
             load_s=load_s,
         )
 

@@ -22,15 +22,19 @@ from penstock.kernel.netlink import GENERIC
 from penstock.kernel.netns import isolated
 from penstock.kernel.program import Program
 
-ROUNDS = 9
-REPEAT = 200_000
+ROUNDS = 31
+REPEAT = 40_000
 _LOOPBACK = 1
 
 Costs = dict[str, dict[str, float]]
 
 
 def measure(
-    programs: Mapping[str, Program], frames: Mapping[str, bytes], *, rounds: int = ROUNDS, repeat: int = REPEAT
+    programs: Mapping[str, Program],
+    frames: Mapping[str, bytes],
+    *,
+    rounds: int = ROUNDS,
+    repeat: int = REPEAT,
 ) -> Costs:
     """Nanoseconds a run, by program and frame; `repeat` runs a round.
 

@@ -22,12 +22,23 @@ _NOTATIONS = {
     "later fragment": 'IPv4(src="198.51.100.7", frag=64, proto=17)/Raw(len=64)',
     "arp": "ARP(op=1)",
 }
+_ODD_NOTATIONS = {
+    "first fragment": 'IPv4(src="198.51.100.7", flags="MF")/UDP(dport=53)/Raw(len=64)',
+    "ip options": 'IPv4(src="198.51.100.7", options=40)/TCP(dport=443, flags="A")/Raw(len=32)',
+    "hop-by-hop": 'IPv6(src="2001:db8::7")/HopByHop/UDP(dport=53)/Raw(len=32)',
+    "malformed udp": 'IPv4(src="198.51.100.7")/UDP(dport=53, len=4)/Raw(len=32)',
+}
 _LEAST_FRAME = 14
 
 
 def usual_frames() -> dict[str, bytes]:
     """One frame of each kind that most links carry."""
     return {name: read_packet(notation) for name, notation in _NOTATIONS.items()}
+
+
+def odd_frames() -> dict[str, bytes]:
+    """One frame of some kinds that are rare on a link, unless someone means to make its filter dear."""
+    return {name: read_packet(notation) for name, notation in _ODD_NOTATIONS.items()}
 
 
 def capture_frames(frames: Iterable[bytes], most: int = 64) -> dict[str, bytes]:

@@ -1,0 +1,105 @@
+"""Policies of n five-tuple rules that are tried one after the other.
+
+Out: for each n what a packet costs that the first rule, the last rule or none
+matches, in nanoseconds above an empty program; and how long it takes from the
+policy's text to a program on an interface, step by step.
+
+    drop if src host 10.0.3.1 and dst host 192.0.2.3 and tcp src port 1003 and dst port 4
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+from typing import TypeVar
+
+from bench.usual import Row, measured
+from penstock.compiler.clang import compile_c
+from penstock.compiler.codegen.emit import emit
+from penstock.compiler.ir.lower import lower_filter
+from penstock.compiler.ir.ops import RuleSet
+from penstock.compiler.ir.verify import verify
+from penstock.compiler.lang.parser import parse_policy
+from penstock.compiler.lang.source import Source
+from penstock.kernel.bpf_object import load_object
+from penstock.kernel.link import attach_xdp
+from penstock.kernel.netlink import GENERIC
+from penstock.kernel.netns import isolated
+from penstock.model.packet import read_packet
+from penstock.model.spec import PROGRAM
+from penstock.pipeline.policy import load_policy
+from penstock.price.report import EMPTY
+
+SIZES = (1, 20, 100, 1000)
+STEPS = ("parse", "emit", "clang", "load", "attach")
+_LOOPBACK = 1
+T = TypeVar("T")
+
+
+def policy_text(size: int) -> str:
+    """A policy of `size` rules, none of which makes another superfluous."""
+    return "filter linear at xdp {\n" + "".join(f"    drop if {_rule(n)}\n" for n in range(size)) + "}\n"
+
+
+def _addresses(number: int) -> tuple[str, str, int, int]:
+    return f"10.{number // 250}.{number % 250}.1", f"192.0.2.{number % 250}", 1000 + number, 1 + number
+
+
+def _rule(number: int) -> str:
+    source, target, sport, dport = _addresses(number)
+    return f"src host {source} and dst host {target} and tcp src port {sport} and dst port {dport}"
+
+
+def _packet(number: int) -> bytes:
+    source, target, sport, dport = _addresses(number)
+    return read_packet(f'IPv4(src="{source}", dst="{target}")/TCP(sport={sport}, dport={dport}, flags="S")')
+
+
+def linear_rows(rounds: int) -> list[Row]:
+    """A row a size: ns above empty where the first rule, the last one and none matches."""
+    return [_linear_row(size, rounds) for size in SIZES]
+
+
+def _linear_row(size: int, rounds: int) -> Row:
+    frames = {"first": _packet(0), "last": _packet(size - 1), "none": _packet(size)}
+    objects = {"empty": compile_c(EMPTY), "policy": load_policy(policy_text(size)).elf}
+    costs = measured(objects, frames, rounds)
+    return {
+        "rules": size,
+        **{name: round(costs["policy"][name] - costs["empty"][name], 1) for name in frames},
+    }
+
+
+def loading_rows(runs: int) -> list[Row]:
+    """A row a size: medians of milliseconds for each step from text to attached."""
+    return [_loading_row(size, runs) for size in SIZES]
+
+
+def _loading_row(size: int, runs: int) -> Row:
+    times = [_load_once(policy_text(size)) for _ in range(runs)]
+    steps = {step: round(median(one[step] for one in times) * 1000, 1) for step in STEPS}
+    return {"rules": size, **steps, "total": round(median(sum(one.values()) for one in times) * 1000, 1)}
+
+
+def _load_once(text: str) -> dict[str, float]:
+    times: dict[str, float] = {}
+    rules = _timed(times, "parse", lambda: _lowered(text))
+    source = _timed(times, "emit", lambda: emit(verify(rules)))
+    elf = _timed(times, "clang", lambda: compile_c(source.text, source.files))
+    with _timed(times, "load", lambda: load_object(elf, "linear")) as loaded, isolated():
+        program = loaded.programs[PROGRAM]
+        with _timed(times, "attach", lambda: attach_xdp(program, _LOOPBACK, mode=GENERIC)):
+            return times
+
+
+def _lowered(text: str) -> RuleSet:
+    policy = parse_policy(Source("linear.policy", text))
+    return lower_filter(policy, policy.filters[0])
+
+
+def _timed(times: dict[str, float], step: str, work: Callable[[], T]) -> T:
+    start = perf_counter()
+    result = work()
+    times[step] = perf_counter() - start
+    return result
