@@ -8,8 +8,11 @@ import pytest
 from tests.e2e.conftest import Cli, Wire, counters, write
 from tests.netns import Namespace, veth
 
+from penstock.compiler.clang import compile_c
 from penstock.kernel.attach_point import encode
 from penstock.kernel.lock import lock
+from penstock.pipeline.built import join
+from penstock.pipeline.policy import load_policy
 
 pytestmark = pytest.mark.privileged
 
@@ -96,6 +99,32 @@ def test_a_faulty_policy_changes_nothing(wire: Wire, host: Cli, policy: Path, tm
     assert wire.arrived(53) == 0
 
 
+@pytest.mark.check(11)
+def test_a_policy_that_the_verifier_refuses_changes_nothing(
+    wire: Wire, host: Cli, policy: Path, tmp_path: Path
+) -> None:
+    """A built file whose program reads a packet without looking how long it is."""
+    host("apply", str(policy), "-i", "v1")
+    wire.arrived(53, count=3)
+    before = host("status", "--json").record["filters"][0]
+    good = load_policy(policy.read_text(), name="guard.policy")
+    source = (
+        "#define SEC(name) __attribute__((section(name), used))\n"
+        'struct xdp_md { unsigned data, data_end; };\nchar ps_license[] SEC("license") = "GPL";\n'
+        '#line 4 "guard.policy"\n'
+        'SEC("xdp.frags") int ps_xdp(struct xdp_md *ctx) { return *(char *)(long)ctx->data; }\n'
+    )
+    bad = tmp_path / "bad.pso"
+    bad.write_bytes(join(compile_c(source, [("guard.policy", policy.read_text())]), good.identity))
+    done = host("apply", str(bad), "-i", "v1")
+    assert done.code == 3
+    assert "verifier refused it at guard.policy:4" in done.err
+    assert "invalid access to packet" in done.err
+    after = host("status", "--json").record["filters"][0]
+    assert after == before
+    assert wire.arrived(53) == 0
+
+
 def test_detach_takes_it_off_and_leaves_no_pin(wire: Wire, host: Cli, policy: Path, root: Path) -> None:
     host("apply", str(policy), "-i", "v1")
     assert host("detach", "-i", "v1").code == 0
@@ -151,6 +180,9 @@ def test_jumbo_frames_load_in_native_mode(wire: Wire, host: Cli, policy: Path) -
     assert done.record["mode"] == "native"
     assert wire.arrived(8000, size=8000) == 5
     assert wire.arrived(53, size=8000) == 0
+    (one,) = host("status", "--json").record["filters"]
+    dns = next(entry for entry in one["counters"] if entry["name"] == "dns")
+    assert (dns["packets"], dns["bytes"]) == (5, 5 * (14 + 20 + 8 + 8000))
 
 
 def test_a_dry_run_loads_but_changes_nothing(wire: Wire, host: Cli, policy: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from penstock.compiler.clang import BPF_FOLDER, Clang, compile_c, find_clang
 from penstock.compiler.codegen.emit import emit
@@ -15,8 +15,10 @@ from penstock.compiler.ir.lower import lower_filter
 from penstock.compiler.ir.ops import RuleSet
 from penstock.compiler.lang.parser import parse_policy
 from penstock.compiler.lang.source import Source
-from penstock.compiler.objectfile import ObjectFile, add_section, section, sections
+from penstock.compiler.objectfile import add_section, section, sections
 from penstock.errors import PenstockError, ToolchainError
+from penstock.pipeline.built import join
+from penstock.pipeline.policy import load_built, load_policy
 
 DNS = "filter dns at xdp {\n    dns: drop if udp dst port 53\n}\n"
 
@@ -109,13 +111,10 @@ def test_a_file_is_never_written_elsewhere(name: str) -> None:
     assert compile_c("int x;\n", [(name, "text")]).startswith(b"\x7fELF")
 
 
-def test_an_object_describes_itself() -> None:
-    built = compile_rule_set(rule_set())
-    read = ObjectFile.read(built.elf)
-    assert read == built
-    assert read.spec.slots[0] == "default"
-    assert read.spec.rules[0].text == "dns: drop if udp dst port 53"
-    assert read.spec.rules[0].slot == read.spec.slots.index("dns")
+def test_a_built_policy_describes_itself() -> None:
+    policy = load_policy(DNS, name="dns.policy")
+    assert load_built(policy.to_bytes(), "dns.pso").identity == policy.identity
+    assert policy.rule_keys[0].text == "dns: drop if udp dst port 53"
 
 
 def test_a_section_is_added_and_nothing_else_changed() -> None:
@@ -128,17 +127,35 @@ def test_a_section_is_added_and_nothing_else_changed() -> None:
 
 @pytest.mark.parametrize("cut", [0, 4, 40, 63, 500, 5000])
 def test_a_cut_object_is_refused(cut: int) -> None:
-    with pytest.raises(PenstockError, match="no object file that penstock built"):
-        ObjectFile.read(compile_rule_set(rule_set()).elf[:cut])
+    with pytest.raises(PenstockError, match=r"dns\.pso is not a whole object file"):
+        load_built(load_policy(DNS).to_bytes()[:cut], "dns.pso")
+
+
+def test_a_changed_byte_is_noticed_wherever_it_is() -> None:
+    whole = load_policy(DNS).to_bytes()
+    for at in range(0, len(whole), 97):
+        changed = bytearray(whole)
+        changed[at] ^= 1
+        with pytest.raises(PenstockError):
+            load_built(bytes(changed), "dns.pso")
+
+
+@pytest.mark.parametrize("field", [range(40, 48), range(58, 64)], ids=["offset of the table", "its size"])
+def test_a_section_table_that_is_nowhere_is_refused(field: range) -> None:
+    whole = bytearray(load_policy(DNS).to_bytes())
+    for at in field:
+        whole[at] = 0xFF
+    with pytest.raises(PenstockError, match="not a whole object file"):
+        load_built(bytes(whole), "dns.pso")
 
 
 def test_an_object_of_a_newer_format_is_refused() -> None:
-    built = compile_rule_set(rule_set())
-    newer = ObjectFile.of(compile_c("int x;\n"), replace(built.spec, format=99))
-    with pytest.raises(PenstockError, match="format 99"):
-        ObjectFile.read(newer.elf)
+    identity = structs.replace(load_policy(DNS).identity, schema="penstock.identity/99", version="9.9")
+    newer = join(compile_c("int x;\n"), identity)
+    with pytest.raises(PenstockError, match="another version of penstock"):
+        load_built(newer, "dns.pso")
 
 
 def test_a_foreign_object_is_refused() -> None:
-    with pytest.raises(PenstockError, match="no description"):
-        ObjectFile.read(compile_c("int x;\n"))
+    with pytest.raises(PenstockError, match="not one of `penstock build`"):
+        load_built(compile_c("int x;\n"), "dns.pso")

@@ -1,12 +1,9 @@
-"""An object file: an ELF for the kernel that carries its own description.
+"""Sections of an ELF object: read them, and add one that travels with it.
 
-In go the bytes of an ELF and an `ObjectSpec`, or a file that was built before;
-out comes both.  The description is JSON in a section of its own, ``.penstock``,
-which libbpf skips and the kernel never sees.
+    add_section(elf, ".penstock", b"{…}")      ->  the object, one section longer
+    section(grown, ".penstock")                ->  b"{…}"
 
-    ObjectFile.of(elf, spec).data      ->  bytes to write to edge.pso
-    ObjectFile.read(data).spec.policy  ->  "edge"
-
+libbpf skips a section that it does not know, and the kernel never sees it.
 ELF layout: elf(5).  Only what clang writes for BPF is understood: 64 bits, the
 section names in a table of their own.
 """
@@ -17,57 +14,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import msgspec
-
-from penstock.errors import PenstockError
-from penstock.model.spec import FORMAT_VERSION, ObjectSpec
-
-SECTION = ".penstock"
-
 _HEADER = 64
 _SECTION_SIZE = 64
 _SHT_PROGBITS = 1
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectFile:
-    """`elf` is the whole file, its ``.penstock`` section included; `spec` is what that section says."""
-
-    elf: bytes
-    spec: ObjectSpec
-
-    @classmethod
-    def of(cls, elf: bytes, spec: ObjectSpec) -> ObjectFile:
-        """The ELF with its description added."""
-        return cls(add_section(elf, SECTION, msgspec.json.encode(spec)), spec)
-
-    @classmethod
-    def read(cls, data: bytes) -> ObjectFile:
-        """What was built before.
-
-        Raises:
-            PenstockError: no ELF, no description in it, or one of a newer format.
-        """
-        try:
-            body = section(data, SECTION)
-        except (ValueError, struct.error, IndexError) as error:
-            raise _refused(str(error)) from error
-        if body is None:
-            raise _refused("it has no description")
-        try:
-            spec = msgspec.json.decode(body, type=ObjectSpec)
-        except msgspec.MsgspecError as error:
-            raise _refused(f"its description cannot be read: {error}") from error
-        if spec.format > FORMAT_VERSION:
-            raise _refused(f"it has format {spec.format}, this penstock knows up to {FORMAT_VERSION}")
-        return cls(data, spec)
-
-
-def _refused(reason: str) -> PenstockError:
-    return PenstockError(f"this is no object file that penstock built: {reason}", hint="build it again")
-
-
-# ── ELF ──────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +35,7 @@ class _Table:
         order = "<" if elf[5] == 1 else ">"
         (start,) = struct.unpack_from(order + "Q", elf, 40)
         size, count, names = struct.unpack_from(order + "HHH", elf, 58)
-        if size != _SECTION_SIZE or names >= count:
+        if size != _SECTION_SIZE or names >= count or start + count * size > len(elf):
             raise ValueError("its section table is damaged")
         return cls(order, start, count, names)
 

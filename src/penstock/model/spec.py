@@ -1,15 +1,13 @@
 """What is in an object file, known before any kernel sees it.
 
-An `ObjectSpec` travels inside the object (ELF section ``.penstock``, JSON), so
-a built file can be shown, compared and loaded on a host that has neither the
-policy nor a compiler.  Counter slot n counts what `slots[n]` says.
+Counter slot n counts what `slots[n]` says.  What a built file says of itself
+on another host is `pipeline.identity`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-FORMAT_VERSION = 1
 PROGRAM = "ps_xdp"
 COUNTERS_MAP = "ps_counters"
 SCRATCH_MAP = "ps_scratch"
@@ -31,7 +29,7 @@ class RuleSpec:
 
 @dataclass(frozen=True, slots=True)
 class ObjectSpec:
-    """One filter's object file.  `probe` objects have the `ps_probe` map and are for tests only."""
+    """One filter's object.  `probe` objects have the `ps_probe` map and are for tests only."""
 
     policy: str
     hook: str
@@ -43,8 +41,6 @@ class ObjectSpec:
     program: str = PROGRAM
     maps: tuple[str, ...] = (COUNTERS_MAP, SCRATCH_MAP)
     probe: bool = False
-    penstock: str = ""
-    format: int = FORMAT_VERSION
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,7 @@ def _change(ifname: str, change: Change, mode: str, *, may_be_first: bool = Fals
 
 def _compiled(base: Identity | None, rules: tuple[Emergency, ...]) -> LoadedPolicy:
     """The policy that is in place, compiled from its own text with these rules before it."""
-    if base is None or not base.has_policy or base.text is None:
+    if base is None or not base.has_policy:
         return load_policy(EMPTY_POLICY, name=_NOBODY, emergencies=rules, has_policy=False)
     return load_policy(base.text, name=base.path, filter=base.name, emergencies=rules)
 

@@ -47,12 +47,12 @@ class Emergency(msgspec.Struct, frozen=True):
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who is running.  `text` is None for a built object that came without its policy."""
+    """Who is running; `text` is the whole policy.  A built file carries it too."""
 
     name: str
     hook: str
     path: str
-    text: str | None
+    text: str
     counters: tuple[CounterKey, ...]
     emergencies: tuple[Emergency, ...] = ()
     #: False when there was no policy and the filter exists for its emergency rules alone.
@@ -79,7 +79,7 @@ def decode(blob: bytes, where: str) -> Identity:
     """
     try:
         identity = msgspec.json.decode(blob.rstrip(b"\0"), type=Identity)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise KernelError(
             "read", where, errno.EINVAL, meaning=f"it does not hold a penstock identity: {error}"
         ) from error

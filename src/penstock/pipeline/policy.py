@@ -113,14 +113,9 @@ def add_emergencies(policy: LoadedPolicy, rules: tuple[Emergency, ...]) -> Loade
     """The policy compiled again with these rules before its own.
 
     Raises:
-        PenstockError: as `load_policy`; also for a built file that came without its text.
+        PenstockError: as `load_policy`.
     """
     identity = policy.identity
-    if identity.text is None:
-        raise PenstockError(
-            f"{identity.path} has no policy text, so the emergency rules in force cannot be put before it",
-            hint="take them back first: penstock undrop -i IF",
-        )
     again = load_policy(
         identity.text, identity.hook, name=identity.path, filter=identity.name, emergencies=rules
     )

@@ -47,7 +47,6 @@ from penstock.model.field import Layer
 from penstock.model.hook import TRAITS, Hook
 from penstock.model.spec import COUNTERS_MAP, PROBE_MAP, SCRATCH_MAP, ObjectSpec, RuleSpec
 from penstock.model.verdict import Condition, Verdict
-from penstock.version import VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +193,6 @@ def _spec(rule_set: RuleSet, *, probe: bool) -> ObjectSpec:
         section=TRAITS[rule_set.hook].section,
         maps=maps,
         probe=probe,
-        penstock=VERSION,
     )
 
 
