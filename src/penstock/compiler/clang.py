@@ -37,7 +37,7 @@ ENVIRONMENT = "PENSTOCK_CLANG"
 BPF_FOLDER = Path(__file__).parent.parent / "bpf"
 
 _INSTALL = "apt install clang (Debian, Ubuntu) or dnf install clang (Fedora); clang 14 or newer"
-_NAME = re.compile(r"clang(?:-(\d+))?")
+_NAME = re.compile(r"(?:.*/)?clang(?:-(\d+))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +83,21 @@ def _chosen(chosen: str, path: str) -> Clang:
 
 
 def _candidates(path: str) -> Iterator[Clang]:
-    """Versioned names tell their version; a bare `clang` is asked."""
-    for folder in path.split(os.pathsep):
-        for name in _names(folder):
-            match = _NAME.fullmatch(name)
-            if match is None:
-                continue
-            file = Path(folder, name)
-            if os.access(file, os.X_OK):
-                yield Clang(str(file), int(match[1]) if match[1] else _version_of(str(file)))
+    """Versioned names tell their version; a bare `clang` is asked, unless it is one of these under another name."""
+    found = [match for folder in path.split(os.pathsep) for match in _matches(folder)]
+    versions = {os.path.realpath(match.string): int(match[1]) for match in found if match[1]}
+    for match in found:
+        target = os.path.realpath(match.string)
+        if target not in versions:
+            versions[target] = _version_of(match.string)
+        yield Clang(match.string, versions[target])
+
+
+def _matches(folder: str) -> Iterator[re.Match[str]]:
+    """The programs in a folder that are called like a clang, by their paths."""
+    paths = (str(Path(folder, name)) for name in _names(folder))
+    matches = (_NAME.fullmatch(path) for path in paths)
+    return (match for match in matches if match and os.access(match.string, os.X_OK))
 
 
 def _names(folder: str) -> list[str]:
