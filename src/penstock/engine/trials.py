@@ -22,7 +22,7 @@ from penstock.compiler.ir.lower import lower_expression, lower_filter
 from penstock.compiler.ir.ops import Outcome, RuleSet, counter_names
 from penstock.compiler.lang import ast
 from penstock.engine.policy import Engine, EngineName, open_engine
-from penstock.errors import PenstockError
+from penstock.errors import CaptureError, PenstockError
 from penstock.model.packet import build_packet
 from penstock.model.verdict import Verdict
 from penstock.observe.capture import ethernet_frames
@@ -96,7 +96,10 @@ def _result(
                 test.title, text, line, _complies(outcome, step.expect, rules), _told(outcome, rules)
             )
         case ast.CaptureTest():
-            passed, got, warnings = _run_capture(policy, step, rules, engine, folder)
+            try:
+                passed, got, warnings = _run_capture(policy, step, rules, engine, folder)
+            except CaptureError as error:
+                passed, got, warnings = False, error.message, ()
             return Result(test.title, text, line, passed, got, warnings)
 
 

@@ -196,7 +196,9 @@ def _checked(source: Source) -> tuple[ast.Policy, tuple[Diagnostic, ...]]:
     if not faults and not has_errors(found):
         return policy, found
     told = {diagnostic.span for diagnostic in (*faults, *found)}
-    found = (*found, *(fault for fault in _faults_of_filters(policy) if fault.span not in told))
+    undefined = any(diagnostic.code == "PS111" for diagnostic in found)
+    lowered = (fault for fault in _faults_of_filters(policy) if fault.span not in told)
+    found = (*found, *(fault for fault in lowered if not (undefined and fault.code == "PS301")))
     if faults:
         found = tuple(_own_faults(found, faults))
     raise PolicyError(_sorted((*faults, *found)))
@@ -204,7 +206,7 @@ def _checked(source: Source) -> tuple[ast.Policy, tuple[Diagnostic, ...]]:
 
 #: What may be missing only because the line that defines it could not be read.
 _OF_CONSTANTS = frozenset({"PS111", "PS301"})
-_OF_RULES = frozenset({"PS114"})
+_OF_RULES = frozenset({"PS114", "PS117"})
 
 
 def _own_faults(found: Iterable[Diagnostic], faults: tuple[Diagnostic, ...]) -> Iterator[Diagnostic]:

@@ -93,18 +93,21 @@ def _reads_network(leaf: Leaf) -> bool:
 
 def _shifts_beyond_or(expr: Expr) -> Iterator[Encapsulation]:
     """Encapsulations whose shift reaches further in tcpdump: something stands to their right behind `or`."""
-    for node in nodes(expr):
+    pending = [(expr, False)]
+    while pending:
+        node, reaches_out = pending.pop()
         match node:
-            case Or(left=left) | Xor(left=left):
-                yield from _encapsulations(left)
-            case And(left=Or() | Xor() | Not() as left):
-                yield from _encapsulations(left)
+            case Or(left=left, right=right) | Xor(left=left, right=right):
+                pending += [(right, reaches_out), (left, True)]
+            case And(left=left, right=right):
+                confined = isinstance(left, Or | Xor | Not)
+                pending += [(right, reaches_out), (left, reaches_out or confined)]
+            case Not(operand=operand):
+                pending.append((operand, reaches_out))
+            case Encapsulation(kind=kind) if reaches_out and kind != "pppoed":
+                yield node
             case _:
                 continue
-
-
-def _encapsulations(expr: Expr) -> Iterator[Encapsulation]:
-    return (leaf for leaf in leaves(expr) if isinstance(leaf, Encapsulation))
 
 
 def _negated_reads(expr: Expr) -> Iterator[Not]:
