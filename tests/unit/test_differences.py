@@ -56,6 +56,12 @@ DIFFERENCES = {
         ("udp dst port 53", "IPv4()/UDP(dport=53)/Truncate(37)", NO, NO),
         ("src net 0.0.0.0/0", "IPv4()/Truncate(20)", YES, NO),
     ],
+    "a packet that ends within an address": [
+        ("src net 2001:db8::/32", 'IPv6(src="2001:db8::1")/UDP()/Truncate(30)', YES, NO),
+    ],
+    "a division by zero": [
+        ("not ip[0] / ip[1] = 1", "IPv4()/UDP()", NO, YES),
+    ],
     "an IPv4 header shorter than five words": [
         ("udp dst port 53", 'IPv4(ihl=4, dst="0.0.0.53")/UDP(dport=99)', YES, NO),
     ],
