@@ -77,6 +77,33 @@ def test_a_replacement_keeps_counters_and_a_faulty_one_changes_nothing(wire: Wir
 
 
 @pytest.mark.privileged
+def test_a_fault_in_the_block_takes_the_filter_off(wire: Wire) -> None:
+    with pytest.raises(ZeroDivisionError), wire.server.inside(), penstock.attach("v1", TEXT):
+        raise ZeroDivisionError
+    assert wire.arrived(53) == 5
+
+
+@pytest.mark.privileged
+def test_the_interface_goes_away_within_the_block(wire: Wire) -> None:
+    with wire.server.inside(), penstock.attach("v1", TEXT) as running:
+        assert running.mode == "native"
+        wire.server.ip("link", "del", "v1")
+        assert running.mode == ""
+        assert running.counters()["dns"].packets == 0
+        with pytest.raises(penstock.KernelError, match="its interface is gone"):
+            running.replace("filter guard at xdp { drop }")
+        assert "dns" in running.counters()
+
+
+@pytest.mark.privileged
+def test_the_mode_is_asked_from_elsewhere(wire: Wire) -> None:
+    with wire.server.inside():
+        running = penstock.attach("v1", TEXT)
+    with running, wire.client.inside():
+        assert running.mode == ""
+
+
+@pytest.mark.privileged
 def test_a_second_filter_is_refused_and_the_first_is_named(wire: Wire) -> None:
     with wire.server.inside(), penstock.attach("v1", TEXT) as running:
         with pytest.raises(penstock.KernelError, match=f"id {running.program_id}"):

@@ -19,7 +19,7 @@ from penstock.errors import NotSupportedError
 from penstock.kernel.bpf_object import BpfObject, load_object
 from penstock.kernel.foreign import taken_place
 from penstock.kernel.link import Link, attach_xdp
-from penstock.kernel.netlink import GENERIC, NATIVE, interface
+from penstock.kernel.netlink import GENERIC, NATIVE, interface, interfaces
 from penstock.model.spec import COUNTERS_MAP, PROGRAM
 from penstock.pipeline.counters import Counter, Totals, added, carried_over, named, read_totals
 from penstock.pipeline.identity import kept_slots
@@ -94,8 +94,9 @@ def _attach(program: Program, ifindex: int, mode: str, notices: list[str]) -> Li
 
 
 def mode_of(ifindex: int, program_id: int) -> str:
-    """The mode in which a program runs on an interface; empty when it is not there."""
-    return next((found.mode for found in interface(ifindex).xdp if found.id == program_id), "")
+    """The mode in which a program runs on an interface; empty when either is not here."""
+    here = (program for found in interfaces() if found.index == ifindex for program in found.xdp)
+    return next((program.mode for program in here if program.id == program_id), "")
 
 
 class Attached:
@@ -115,7 +116,7 @@ class Attached:
 
     @property
     def mode(self) -> str:
-        """``native`` or ``generic``; empty once the interface is gone."""
+        """``native`` or ``generic``; empty once the interface is gone, and in another network namespace."""
         info = self._link.info()
         return mode_of(info.ifindex, info.program_id) if info.ifindex else ""
 
