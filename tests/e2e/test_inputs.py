@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shutil import which
 
 import pytest
 from tests.e2e.conftest import Cli, write
@@ -64,6 +65,14 @@ def test_what_is_no_text(cli: Cli, tmp_path: Path) -> None:
     done = cli("check", str(path))
     assert done.code == 1
     assert "line 2" in done.err
+
+
+def test_an_object_file_where_a_policy_is_wanted(cli: Cli, tmp_path: Path) -> None:
+    path = write(tmp_path / "g.policy", GOOD)
+    assert cli("build", str(path)).code == 0
+    done = cli("check", str(tmp_path / "g.pso"))
+    assert done.code == 1
+    assert "the policy that it was built from" in done.err
 
 
 @pytest.mark.check(4)
@@ -224,6 +233,9 @@ def test_ip_broadcast_has_the_netmask_that_tcpdump_gives_files(cli: Cli, tmp_pat
     texts = [f'IPv4(dst="{dst}")/UDP' for dst in ("255.255.255.255", "0.0.0.0", "10.255.255.255")]
     write_pcap(path, frames_of([build_packet(parse_packet(text)) for text in texts]))
     assert cli("match", "ip broadcast", str(path), "--engine", engine).out == "2\n"
+    if which("tcpdump"):
+        counted = ["tcpdump", "-r", str(path), "--count", "ip broadcast"]
+        assert "2 packets" in subprocess.run(counted, capture_output=True, text=True).stdout
 
 
 @pytest.mark.privileged

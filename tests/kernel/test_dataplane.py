@@ -6,13 +6,14 @@ import subprocess
 import time
 from dataclasses import replace
 from ipaddress import ip_network
-from pathlib import Path
+from shutil import which
 
 import pytest
 from tests.packets import TCP, UDP, Ether, IPv4
 from tests.property.dataplane import DataPlane
 from tests.verdict_cases import Case, cases, in_words, wanted
 
+from penstock.compiler.clang import find_clang
 from penstock.compiler.codegen.blocks import MAX_RULE_COST, rule_cost
 from penstock.compiler.driver import compile_rule_set
 from penstock.compiler.ir.lower import lower_filter
@@ -78,7 +79,11 @@ def _port(name: str, port: int) -> Within:
     return Within(FieldRef(name), IntervalSet.single(port))
 
 
-def test_the_kernel_names_policy_lines(tmp_path: Path, bpffs: Path) -> None:
+def test_the_kernel_names_policy_lines() -> None:
+    if which("bpftool") is None:
+        pytest.skip("bpftool is not installed")
+    if find_clang().version < 17:
+        pytest.skip("clang 14 to 16 name one file for a whole function, here the hook's")
     text = "filter edge at xdp {\n    default pass\n    drop if udp dst port 53\n}\n"
     with load_object(compile_rule_set(rule_set(text)).elf, "edge") as loaded:
         number = str(loaded.programs["ps_xdp"].id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from penstock.compiler.ir.dump import dump_predicate
 from penstock.compiler.ir.evaluate import Packet, holds
 from penstock.compiler.ir.lower import lower_expression, lower_filter
-from penstock.compiler.ir.names import Service, SystemNames
+from penstock.compiler.ir.names import Service, SystemNames, missing_table
 from penstock.compiler.ir.ops import Always, Effect, RuleSet
 from penstock.compiler.ir.verify import verify_predicate
 from penstock.compiler.lang.ast import (
@@ -143,7 +144,7 @@ TAG = "vlan.tpid[0] in {0x8100, 0x88a8, 0x9100}"
         ("2 - 3 > 5", "always"),
         ("frag", "frag in {1-2}"),
         ("frag.later", "frag in {2}"),
-        ("tcp[tcpflags] & tcp-syn != 0", "all(proto in {6}, (transport[13:1] & 2) != 0)"),
+        ("tcp[tcpflags] & tcp-syn != 0", "all(proto in {6}, (tcp.flags & 2) != 0)"),
         ("igmp[0] = 17", "all(eth.type in {0x0800}, ip.proto in {2}, transport[0:1] == 17)"),
         ("ip[ip[0] & 15] = 1", "all(eth.type in {0x0800}, network[(network[0:1] & 15):1] == 1)"),
         (
@@ -371,3 +372,8 @@ def test_system_names() -> None:
     assert names.protocol("no-such-protocol") is None
     assert names.network("no-such-network") is None
     assert names.ether_host("no-such-host") is None
+
+
+def test_a_machine_without_a_table_of_names_is_told(tmp_path: Path) -> None:
+    assert missing_table(str(tmp_path)) is None
+    assert "netbase" in str(missing_table(str(tmp_path / "services")))

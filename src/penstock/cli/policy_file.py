@@ -19,6 +19,7 @@ from penstock.errors import LimitError, PenstockError
 
 MAX_BYTES = 4 << 20
 STDIN = "-"
+_BUILT = "an object file goes to `penstock apply`; this needs the policy that it was built from"
 _START = "a policy has a filter:  filter edge at xdp { drop if udp dst port 53 }"
 
 
@@ -70,7 +71,7 @@ def _text(data: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         message = f"{name} is not UTF-8 text: line {line} has the byte 0x{data[error.start]:02x}"
-        raise PenstockError(message) from error
+        raise PenstockError(message, hint=_BUILT if data.startswith(b"\x7fELF") else None) from error
 
 
 def _refuse_if_open_to_all(status: os.stat_result, name: str) -> None:

@@ -275,4 +275,4 @@ def nothing_there(root: Path, point: AttachPoint) -> KernelError:
     there = "; ".join(map(str, attached(point.ifindex))) if point.ifindex else ""
     meaning = "penstock has put no filter there" + (f" (it carries {there})" if there else "")
     hint = f"there is one on: {', '.join(names)}" if names else None
-    return KernelError("look at", point.ifname, errno.ENOENT, meaning=meaning, hint=hint)
+    return KernelError("find the policy on", point.ifname, errno.ENOENT, meaning=meaning, hint=hint)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock.compiler.ir.lower_address import by_direction
+from penstock.compiler.ir.names import missing_table
 from penstock.compiler.ir.simplify import FALSE, all_of, equals, within
 from penstock.compiler.lang.ast import Direction, Name, Number, PortRange, Value
 from penstock.model.net import IntervalSet
@@ -76,7 +77,8 @@ def _single(lowering: Lowering, value: Number | Name, span: Span) -> _Port | Non
     if isinstance(value, Name):
         service = lowering.names.service(value.text)
         if service is None:
-            lowering.fault("PS304", f"no service is named `{value.text}` (/etc/services)", span)
+            hint = missing_table("/etc/services")
+            lowering.fault("PS304", f"no service is named `{value.text}` (/etc/services)", span, hint=hint)
             return None
         return service.port, service.protocol
     if value.value > MAX_PORT:

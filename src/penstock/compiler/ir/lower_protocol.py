@@ -23,6 +23,7 @@ from penstock.compiler.ir.constants import (
 )
 from penstock.compiler.ir.headers import ARP, IPV4, IPV6, RARP
 from penstock.compiler.ir.lowering import Lowering, Position, nearest
+from penstock.compiler.ir.names import missing_table
 from penstock.compiler.ir.ops import Base, Compare, HeaderWalked, Literal32, Predicate, Read
 from penstock.compiler.ir.simplify import FALSE, all_of, any_of, equals, within
 from penstock.compiler.lang.ast import Name, Number, Value
@@ -240,5 +241,7 @@ def _protocol_number(lowering: Lowering, qualifier: str | None, value: Value, sp
     if number is None:
         close = nearest(value.text, known)
         hint = f"did you mean {close}?" if close else None
+        if known == tuple(IP_PROTOCOLS):
+            hint = missing_table("/etc/protocols") or hint
         lowering.fault("PS304", f"no protocol is named `{value.text}` here", span, hint=hint)
     return number

@@ -32,11 +32,11 @@ from penstock.compiler.lang.ast import Constant, Let, Value
 from penstock.compiler.lang.diagnostic import Diagnostic, Severity
 
 if TYPE_CHECKING:
-    from penstock.model.hook import Hook
     from collections.abc import Iterable
 
     from penstock.compiler.ir.names import Names
     from penstock.compiler.lang.source import Source, Span
+    from penstock.model.hook import Hook
 
 #: More encapsulations in one `and` chain, and more values behind one constant, than these are refused.
 MAX_SCOPE = 8

@@ -85,6 +85,11 @@ class SystemNames:
         return None
 
 
+def missing_table(path: str) -> str | None:
+    """A hint where a table of names is not there at all, as in small containers."""
+    return None if Path(path).exists() else f"there is no {path} on this machine; the package is netbase"
+
+
 def _service_port(name: str, protocol: str) -> int | None:
     try:
         return socket.getservbyname(name, protocol)

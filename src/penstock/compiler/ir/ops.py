@@ -85,7 +85,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """Arithmetic modulo 2**32; absent if an operand is, or on division (remainder) by zero; shifts of 32 or more give 0."""
+    """Arithmetic modulo 2**32; absent if an operand is, or on division by zero; shifts of 32 or more give 0."""
 
     operator: Literal["+", "-", "*", "/", "%", "&", "|", "^", "<<", ">>"]
     left: Term
