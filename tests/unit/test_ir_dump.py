@@ -36,7 +36,7 @@ on ip-options continue
 6 dns: drop if
     all(udp.dport in {53}, not(any(addr.src in {10.0.0.0/8}, ip6.src in {2001:db8::/32})))
 7 edge:8: audit if
-    any(eth.src in {02:00:00:00:00:01}, all(proto in {6}, (transport[13:1] & 2) != 0))
+    any(eth.src in {02:00:00:00:00:01}, all(proto in {6}, (tcp.flags & 2) != 0))
 8 edge:9: pass if
     any(
         all(

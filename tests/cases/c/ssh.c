@@ -11,8 +11,8 @@ enum {
 	PS_WANT_dscp = 0, PS_WANT_ecn = 0, PS_WANT_ip_id = 0, PS_WANT_ip_len = 0, PS_WANT_ip_df = 0,
 	PS_WANT_ip6_flow = 0, PS_WANT_frag = 0, PS_WANT_frag_offset = 0, PS_WANT_sport = 0, PS_WANT_dport = 0,
 	PS_WANT_tcp_sport = 0, PS_WANT_tcp_dport = 1, PS_WANT_tcp_seq = 0, PS_WANT_tcp_ack = 0,
-	PS_WANT_tcp_flags = 0, PS_WANT_tcp_window = 0, PS_WANT_udp_sport = 0, PS_WANT_udp_dport = 0,
-	PS_WANT_udp_len = 0, PS_WANT_icmp_type = 0, PS_WANT_icmp_code = 0, PS_WANT_icmp6_type = 0,
+	PS_WANT_tcp_flags = 1, PS_WANT_tcp_window = 0, PS_WANT_udp_sport = 0, PS_WANT_udp_dport = 0,
+	PS_WANT_udp_len = 0, PS_WANT_icmp_type = 1, PS_WANT_icmp_code = 0, PS_WANT_icmp6_type = 0,
 	PS_WANT_icmp6_code = 0
 };
 
@@ -41,11 +41,11 @@ static __always_inline __u32 ps_decide(struct xdp_md *ctx, const struct ps_view 
 #line 7 "ssh.policy"
 		return PS_DECISION(6, 2);
 #line 8 "ssh.policy"
-	if (((s[0].proto == 0x6U) && PS_COMPARE(ps_and(ps_load_transport(ctx, s[0].net, s[0].trans, 13ULL, 1), 18ULL), ==, 2ULL))) /* ssh:8 */
+	if (((s[0].proto == 0x6U) && PS_COMPARE(ps_and(ps_term(s[0].tcp_flags), 18ULL), ==, 2ULL))) /* ssh:8 */
 #line 8 "ssh.policy"
 		ps_hit(7, len);
 #line 9 "ssh.policy"
-	if (((s[0].eth_type == 0x800U) && (s[0].ip_proto == 0x1U) && PS_COMPARE(ps_load_transport(ctx, s[0].net, s[0].trans, 0ULL, 1), ==, 8ULL))) /* ssh:9 */
+	if (((s[0].eth_type == 0x800U) && (s[0].ip_proto == 0x1U) && (s[0].icmp_type == 0x8U))) /* ssh:9 */
 #line 9 "ssh.policy"
 		return PS_DECISION(8, 3);
 #line 10 "ssh.policy"

@@ -5,14 +5,15 @@ false.  That is spelled out: a relation is lowered to the tests of its accessors
 protocols, in the order written, followed by the comparison itself.
 
 Arithmetic is unsigned and modulo 2**32.  What has only constants in it is
-computed here, and a relation of one named field with a constant becomes an
-interval test of that field.
+computed here, and a relation of one field with a constant becomes an interval
+test of that field; an accessor of exactly a field's bytes is that field.
 """
 
 from __future__ import annotations
 
 from typing import assert_never
 
+from penstock.compiler.ir.accessors import ACCESSED, MASKED
 from penstock.compiler.ir.constants import IP_PROTOCOLS
 from penstock.compiler.ir.evaluate import arithmetic
 from penstock.compiler.ir.headers import IPV4
@@ -63,10 +64,17 @@ def comparison(operator: ast.RelationOperator, left: Term, right: Term) -> Predi
             return Always(_truth(operator, a, b))
         case FieldTerm(ref), Literal32(value):
             return within(ref, _interval(operator, value, ref.field.bits))
-        case Literal32(), FieldTerm():
+        case Binary(">>", FieldTerm(ref), Literal32(shift)), Literal32(value) if shift < ref.field.bits:
+            return within(ref, _widened(_interval(operator, value, ref.field.bits - shift), shift))
+        case Literal32(), FieldTerm() | Binary():
             return comparison(_FLIPPED[operator], right, left)
         case _:
             return Compare(operator, left, right)
+
+
+def _widened(values: IntervalSet, shift: int) -> IntervalSet:
+    """The numbers that are in `values` when shifted right."""
+    return IntervalSet.of(*((low << shift, (high + 1 << shift) - 1) for low, high in values))
 
 
 def _truth(operator: str, left: int, right: int) -> bool:
@@ -163,6 +171,8 @@ class _Arithmetic:
     def _binary(self, node: ast.Binary) -> Term:
         left = self.term(node.left)
         right = self.term(node.right)
+        if node.operator == "&" and (part := self._part(node.left, left, right)) is not None:
+            return part
         if isinstance(right, Literal32):
             if node.operator in ("/", "%") and right.value == 0:
                 word = "division" if node.operator == "/" else "the remainder of a division"
@@ -172,6 +182,16 @@ class _Arithmetic:
                 message = f"a shift by {right.value} bits; 31 is the most"
                 self.lowering.fault("PS307", message, node.right.span)
         return folded(node.operator, left, right)
+
+    def _part(self, node: ast.Arithmetic, left: Term, right: Term) -> Term | None:
+        """`left & right` when it is part of a field; `node` is what `left` was."""
+        match node, left, right:
+            case ast.Accessor(protocol), Read(_, Literal32(offset), size), Literal32(mask):
+                found = MASKED.get((protocol, offset, size, mask))
+                if found is not None:
+                    name, operator, operand = found
+                    return folded(operator, FieldTerm(self.position.field(name)), Literal32(operand))
+        return None
 
     # ── accessors ────────────────────────────────────────────────────────────
 
@@ -185,13 +205,19 @@ class _Arithmetic:
             return Read(Base.FRAME, offset, node.size, scope)
         if node.protocol in NETWORK_ACCESSORS:
             self._need(abbreviation(self.lowering, node.protocol, self.position, node.span))
-            return Read(Base.NETWORK, offset, node.size, scope)
+            return self._bytes(node, Base.NETWORK, offset)
         if node.protocol in TRANSPORT_ACCESSORS:
             self._need_transport(node.protocol)
-            return Read(Base.TRANSPORT, offset, node.size, scope)
+            return self._bytes(node, Base.TRANSPORT, offset)
         message = f"`{node.protocol}` packets cannot be read by {node.protocol}[…]"
         self.lowering.fault("PS308", message, node.span, hint="ether[…] reads any byte of the frame")
         return Literal32(0)
+
+    def _bytes(self, node: ast.Accessor, base: Base, offset: Term) -> Term:
+        """Bytes of a protocol that is needed already."""
+        if isinstance(offset, Literal32) and (node.protocol, offset.value, node.size) in ACCESSED:
+            return FieldTerm(self.position.field(ACCESSED[node.protocol, offset.value, node.size]))
+        return Read(base, offset, node.size, self.position.scope)
 
     def _need(self, predicate: Predicate) -> None:
         if predicate not in self.needed:
