@@ -149,7 +149,9 @@ static __always_inline void ps_open(struct xdp_md *ctx, struct ps_scratch *scrat
 
 	ps_copy(scratch->head, data, end);
 	scratch->have = linear < PS_HEAD ? linear : PS_HEAD;
-	scratch->all = linear <= PS_HEAD && ps_wire_length(ctx, linear) == linear;
+	scratch->settled = scratch->have;
+	if (linear <= PS_HEAD && ps_wire_length(ctx, linear) == linear)
+		scratch->settled = PS_ABSENT;
 }
 
 /*
@@ -167,7 +169,7 @@ static __always_inline __u64 ps_read(const struct ps_cursor *cur, __u32 at, cons
 	value = size == 1 ? *(__u8 *)p : size == 2 ? ps_ntohs(*(__be16 *)p) : ps_ntohl(*(__be32 *)p);
 	asm volatile("" : "+r"(left));
 	value |= -(left >> 63);
-	if (unlikely(at + size > have && !ps_unknown(cur->scratch->all)))
+	if (unlikely(at + size > ps_unknown(cur->scratch->settled)))
 		value = ps_far(cur->ctx, at, size);
 	return value;
 }

@@ -64,7 +64,7 @@ struct ps_walk {
 struct ps_scratch {
 	__u8 head[PS_HEAD + 4];	/* a number may begin in the last byte */
 	__u32 have;	/* bytes in the head */
-	__u32 all;	/* whether that is the whole packet */
+	__u32 settled;	/* what ends up to here is in the head or nowhere */
 	struct ps_walk walk;
 	__u32 len;
 	__u32 conditions;
