@@ -122,9 +122,13 @@ class VerifierError(KernelError):
 class NotSupportedError(KernelError):
     """This kernel lacks `feature`; `least_kernel` is the first one that has it."""
 
-    def __init__(self, feature: str, *, wanted_for: str, least_kernel: str | None = None, errno: int = 0) -> None:
+    def __init__(
+        self, feature: str, *, wanted_for: str, least_kernel: str | None = None, errno: int = 0
+    ) -> None:
         since = f" (Linux {least_kernel} and newer have it)" if least_kernel else ""
-        super().__init__("use", feature, errno, meaning=f"this kernel does not support it{since}; wanted for {wanted_for}")
+        super().__init__(
+            "use", feature, errno, meaning=f"this kernel does not support it{since}; wanted for {wanted_for}"
+        )
         self.feature = feature
         self.least_kernel = least_kernel
 
@@ -151,4 +155,6 @@ class InternalError(PenstockError):
     exit_code = 70
 
     def __init__(self, message: str) -> None:
-        super().__init__(f"this is a bug in penstock: {message}", hint="please report it with the policy and the command")
+        super().__init__(
+            f"this is a bug in penstock: {message}", hint="please report it with the policy and the command"
+        )

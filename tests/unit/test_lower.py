@@ -202,6 +202,12 @@ def test_ten_thousand_terms_are_one_interval_set() -> None:
     assert holds(predicate, Packet(frame))
 
 
+def test_negations_under_and_are_one() -> None:
+    assert lowered("tcp and not port 80 and ip and not port 443") == lowered(
+        "tcp and not (port 80 or 443) and ip"
+    )
+
+
 def test_what_a_constant_stands_for_is_joined_by_or() -> None:
     text = """
         let net = 10.0.0.0/8, 192.0.2.1, 2001:db8::/32

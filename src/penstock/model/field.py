@@ -64,7 +64,9 @@ FIELDS = _fields(
     Field("ip.proto", 8, N, "IPv4 protocol", word=True),
     Field("ip6.proto", 8, N, "the header that ends the IPv6 extension header chain", word=True),
     Field("ip6.headers", 8, N, "bit mask of the extension headers walked over, see EXTENSION_HEADERS"),
-    Field("chain.proto", 8, N, "what ends the IPv4 chain when authentication headers are walked over as well"),
+    Field(
+        "chain.proto", 8, N, "what ends the IPv4 chain when authentication headers are walked over as well"
+    ),
     Field("proto", 8, N, "ip.proto or ip6.proto"),
     Field("ttl", 8, N, "IPv4 time to live or IPv6 hop limit", word=True),
     Field("dscp", 6, N, "differentiated services code point of IPv4 or IPv6", word=True),

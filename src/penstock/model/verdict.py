@@ -12,7 +12,7 @@ from enum import Enum, IntEnum
 class Verdict(Enum):
     """A deciding action.  The number it has at a hook is that hook's business."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 - no password
     DROP = "drop"
     BOUNCE = "bounce"
 

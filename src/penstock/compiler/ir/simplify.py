@@ -9,7 +9,8 @@ Within(ref=FieldRef(name='dport', scope=(), index=0), values=IntervalSet(interva
 Promised: the result holds of exactly the same packets; nested `All` and `Any`
 are flattened; `Always` is gone, or all that is left; tests of one field are one
 interval set (their union under `Any`, their intersection under `All`) at the
-place of the first; otherwise operands keep their order.
+place of the first; so are the negations under `All`, which become the negation
+of one `Any`; otherwise operands keep their order.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def all_of(operands: Iterable[Predicate]) -> Predicate:
     """A predicate that holds where every operand does."""
     kept: list[Predicate] = []
     places: dict[FieldRef, int] = {}
-    for operand in _flat(operands, All):
+    for operand in _one_negation(list(_flat(operands, All))):
         if operand == FALSE:
             return FALSE
         if operand == TRUE:
@@ -43,6 +44,17 @@ def all_of(operands: Iterable[Predicate]) -> Predicate:
                 continue
         kept.append(operand)
     return kept[0] if len(kept) == 1 else All(tuple(kept)) if kept else TRUE
+
+
+def _one_negation(operands: list[Predicate]) -> list[Predicate]:
+    """`not A and not B` as `not (A or B)`, in which tests of one field meet."""
+    negated = [operand.operand for operand in operands if isinstance(operand, Negation)]
+    if len(negated) < 2:
+        return operands
+    joined = negation(any_of(negated))
+    first = next(at for at, operand in enumerate(operands) if isinstance(operand, Negation))
+    others = [operand for operand in operands if not isinstance(operand, Negation)]
+    return [*others[:first], joined, *others[first:]]
 
 
 def _both(first: Predicate, second: Within) -> Predicate:
