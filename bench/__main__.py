@@ -43,8 +43,8 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure penstock.")
-    parser.add_argument("--rounds", type=int, default=31, help="interleaved rounds for ns per packet")
-    parser.add_argument("--runs", type=int, default=7, help="times that each policy is compiled and loaded")
+    parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds for ns per packet, a load")
+    parser.add_argument("--runs", type=int, default=11, help="times that each policy is compiled and loaded")
     parser.add_argument("--no-page", action="store_true", help="leave docs/performance.md alone")
     return parser.parse_args()
 
@@ -53,6 +53,7 @@ def _machine() -> dict[str, str]:
     return {
         "cpu": _processor(),
         "cpus": str(os.cpu_count()),
+        "load": f"{os.getloadavg()[0]:.1f}",
         "kernel": platform.release(),
         "clang": f"clang {find_clang().version}",
     }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 
-from bench.usual import Row
+from bench.usual import LOADS, NAMES, Row
 
 Results = Mapping[str, object]
 
@@ -13,7 +14,7 @@ def page(machine: Mapping[str, str], results: Mapping[str, Sequence[Row]]) -> st
     """The whole page."""
     usual, linear, loading = results["usual"], results["linear"], results["loading"]
     parts = [
-        _INTRODUCTION.format(**machine),
+        _INTRODUCTION.format(**machine, **_noise(usual)),
         "## One rule, beside the same written by hand\n",
         _USUAL,
         _table(
@@ -40,6 +41,11 @@ def page(machine: Mapping[str, str], results: Mapping[str, Sequence[Row]]) -> st
         ),
     ]
     return "\n".join(parts)
+
+
+def _noise(rows: Sequence[Row]) -> dict[str, str]:
+    spreads = [float(row[f"{name}_spread"]) for row in rows for name in NAMES]
+    return {"loads": str(LOADS), "typical": f"{median(spreads):.1f}", "worst": f"{max(spreads):.1f}"}
 
 
 def _ratio(row: Row, other: str) -> str:
@@ -72,22 +78,23 @@ program meets each packet once, and the medians of the rounds are taken. Whateve
 disturbs all alike.
 
 * Figures are **nanoseconds above an empty program** that was measured in the same rounds. The empty program
-  is the cost of being called, which differs between kernels (mitigations of indirect branches, mostly) and
+  is the cost of being called, which differs between kernels and
   which no filter can avoid.
 * **Compare within a table, by ratio**, never across tables, machines or versions of this page.
 * Caches are warm and branches are predicted, since the packet is always the same. Real traffic pays more; by
   how much depends on it more than on the filter.
-* Noise: the same program loaded twice differs by about half a nanosecond, because it lies elsewhere in
-  memory. A ratio of two figures of 2 to 4 ns is therefore good to 0.2 or so, and differences below that say
-  nothing.
+* Noise: each program of the first table is loaded {loads} times and the medians of the loads stand there. From load
+  to load the same program and packet differed by {typical} ns in the median and by {worst} ns at most, as the
+  processor's caches and other work on the machine will have it. Ratios of two figures of a few nanoseconds are
+  no better than that: one of 1.3 and one of 1.0 may be the same.
+* The machine's load average was {load} when the run began.
 """
 _USUAL = """\
 [`examples/dns.policy`](../examples/dns.policy) against two programs in C that do the same for the usual
 packet: [`bench/hand/dns.bpf.c`](../bench/hand/dns.bpf.c), which takes jumbo frames as penstock does and asks
 a helper for the length, and [`bench/hand/dns_linear.bpf.c`](../bench/hand/dns_linear.bpf.c), which does
-without them. Neither checks that the packet is well-formed: penstock compares the lengths in the IP, TCP and
-UDP headers with each other and counts packets that contradict themselves. That check is most of the
-difference for TCP, which the others do not look into at all.
+without them. Neither checks that the packet is well-formed, which penstock does: it compares the lengths in the
+IP, TCP and UDP headers with each other and counts packets that contradict themselves.
 
 The last rows are packets that the fast path does not take and the exact parser does.
 """
@@ -96,6 +103,6 @@ Five-tuple rules (`drop if src host A and dst host B and tcp src port P and dst 
 of the text.
 """
 _LOADING = """\
-Milliseconds, medians; the same policies. Starting Python is not in it. Nearly all of a small policy's time is
-clang's.
+Milliseconds by the clock, of the quickest of several runs; the same policies. Starting Python is not in it.
+Nearly all of a small policy's time is clang's.
 """

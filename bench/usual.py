@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 
 from penstock.compiler.clang import compile_c
 from penstock.kernel.bpf_object import load_object
@@ -22,6 +23,9 @@ from penstock.price.traffic import odd_frames, usual_frames
 ROOT = Path(__file__).parent.parent
 HAND = ROOT / "bench" / "hand"
 POLICY = ROOT / "examples" / "dns.policy"
+#: Each program is loaded afresh so often: where it comes to lie in memory moves it by as much as rounds do.
+LOADS = 7
+NAMES = ("policy", "jumbo", "linear")
 
 Row = dict[str, float | str]
 
@@ -35,8 +39,8 @@ def usual_rows(rounds: int) -> list[Row]:
         "jumbo": compile_c((HAND / "dns.bpf.c").read_text()),
         "linear": compile_c((HAND / "dns_linear.bpf.c").read_text()),
     }
-    costs = measured(objects, frames, rounds)
-    return [_row(name, costs) for name in frames]
+    loads = [measured(objects, frames, rounds) for _ in range(LOADS)]
+    return [_row(name, loads) for name in frames]
 
 
 def measured(objects: dict[str, bytes], frames: dict[str, bytes], rounds: int) -> Costs:
@@ -51,7 +55,11 @@ def _program(elf: bytes, name: str, held: ExitStack) -> Program:
     return next(program for program in loaded.programs.values() if program.info.type == XDP)
 
 
-def _row(frame: str, costs: Costs) -> Row:
-    empty = costs["empty"][frame]
-    above = {name: round(costs[name][frame] - empty, 2) for name in ("policy", "jumbo", "linear")}
-    return {"traffic": frame, "empty": round(empty, 2), **above}
+def _row(frame: str, loads: list[Costs]) -> Row:
+    """Medians over the loads; `…_spread` is the largest figure less the smallest."""
+    row: Row = {"traffic": frame, "empty": round(median(costs["empty"][frame] for costs in loads), 2)}
+    for name in NAMES:
+        above = [costs[name][frame] - costs["empty"][frame] for costs in loads]
+        row[name] = round(median(above), 2)
+        row[f"{name}_spread"] = round(max(above) - min(above), 2)
+    return row
