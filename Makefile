@@ -28,6 +28,7 @@ demo: $(STAMP)
 
 # In strict mode a privileged test may not be skipped: used whenever this user can load BPF programs.
 test: $(STAMP)
+	@tools/setup.sh peers
 	@PENSTOCK_STRICT=$${PENSTOCK_STRICT-$$($(PYTHON) tools/bpf_ready.py)} $(PYTHON) -m pytest $(PYTEST_ARGS)
 
 check: $(STAMP)

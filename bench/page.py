@@ -91,7 +91,7 @@ disturbs all alike.
 """
 _USUAL = """\
 [`examples/dns.policy`](../examples/dns.policy) against two programs in C that do the same for the usual
-packet: [`bench/hand/dns.bpf.c`](../bench/hand/dns.bpf.c), which takes jumbo frames as penstock does and asks
+packet: [`examples/dns.hand.bpf.c`](../examples/dns.hand.bpf.c), which takes jumbo frames as penstock does and asks
 a helper for the length, and [`bench/hand/dns_linear.bpf.c`](../bench/hand/dns_linear.bpf.c), which does
 without them. Neither checks that the packet is well-formed, which penstock does: it compares the lengths in the
 IP, TCP and UDP headers with each other and counts packets that contradict themselves.

@@ -1,7 +1,7 @@
 """examples/dns.policy beside the same filter written by hand, for each kind of traffic.
 
 Out: a row a kind of traffic: nanoseconds above an empty program, all measured
-in one interleaved run.  `jumbo` is bench/hand/dns.bpf.c, which takes jumbo
+in one interleaved run.  `jumbo` is examples/dns.hand.bpf.c, which takes jumbo
 frames as the policy does; `linear` is dns_linear.bpf.c, which does not; neither
 looks for malformed packets.
 """
@@ -36,7 +36,7 @@ def usual_rows(rounds: int) -> list[Row]:
     objects = {
         "empty": compile_c(EMPTY),
         "policy": load_policy(POLICY.read_text(), name=POLICY.name).elf,
-        "jumbo": compile_c((HAND / "dns.bpf.c").read_text()),
+        "jumbo": compile_c((ROOT / "examples" / "dns.hand.bpf.c").read_text()),
         "linear": compile_c((HAND / "dns_linear.bpf.c").read_text()),
     }
     loads = [measured(objects, frames, rounds) for _ in range(LOADS)]

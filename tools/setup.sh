@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Install what penstock needs and leave .venv/bin/penstock in working order.
 # Only what is missing is installed; run again at will.
+#
+#   tools/setup.sh          what penstock needs
+#   tools/setup.sh peers    programs that the tests compare with, where the distribution has them
 set -euo pipefail
 export PATH="$PATH:/usr/sbin:/sbin"  # ldconfig and ip, which a user's PATH may lack
 cd "$(dirname "$0")/.."
@@ -61,6 +64,20 @@ quietly() {  # what the command says is shown only if it fails
     local said
     said=$("$@" 2>&1) || { printf '%s\n' "$said" >&2; fail "this failed:  $*"; }
 }
+
+if [ "${1:-}" = peers ]; then
+    missing=()
+    for peer in tcpdump tshark bpftool; do PATH="$PATH:/usr/sbin" command -v "$peer" >/dev/null || missing+=("$peer"); done
+    [ ${#missing[@]} -gt 0 ] || exit 0
+    command -v apt-get >/dev/null || { say "tests against ${missing[*]} will be skipped"; exit 0; }
+    say "installing ${missing[*]}, which tests compare with"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >/dev/null 2>&1 || true
+    for peer in "${missing[@]}"; do
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$peer" >/dev/null 2>&1 ||
+            say "$peer cannot be installed: tests against it will be skipped"
+    done
+    exit 0
+fi
 
 if [ ${#missing[@]} -gt 0 ]; then
     if command -v apt-get >/dev/null; then
