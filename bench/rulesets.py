@@ -179,13 +179,13 @@ def _draw(rng: np.random.Generator, flavour: Flavour, amount: int, scale: int, i
     bits: list[npt.NDArray[np.int64]] = []
     low: dict[str, Column] = {}
     high: dict[str, Column] = {}
+    ends_of = [[row[0] for row in profile.pairs], [row[1] for row in profile.pairs]]
     for side, name, share in ((0, "src", profile.sources), (1, "dst", profile.targets)):
-        least = np.array([row[side][0] for row in profile.pairs])[pair]
-        most = np.array([row[side][1] for row in profile.pairs])[pair]
+        least = np.array([ends[0] for ends in ends_of[side]])[pair]
+        most = np.array([ends[1] for ends in ends_of[side]])[pair]
         length = rng.integers(least, most + 1)
         address = _addresses(rng, amount, max(4, int(scale * share)))
-        ends = _prefix6(address, length) if ipv6 else _prefix4(address, length)
-        low[name], high[name] = ends
+        low[name], high[name] = _prefix6(address, length) if ipv6 else _prefix4(address, length)
         bits.append(np.minimum(length * 2, 64) if ipv6 else length)
     protocol = _protocols(rng, profile, amount)
     low["proto"] = np.where(protocol == 256, 0, protocol).astype(np.uint64)

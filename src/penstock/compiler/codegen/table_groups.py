@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from penstock.compiler.codegen.table_lookups import block_lines, checked
+from penstock.compiler.diagram.blocks import coding
 from penstock.compiler.diagram.tables import (
+    SPAN,
     AnyGroup,
     BitGroup,
     BlockCells,
@@ -28,12 +30,17 @@ from penstock.compiler.diagram.tables import (
     TableGroup,
 )
 
+SPAN_BITS = SPAN.bit_length() - 1
 _RULE = "((r[0] >> 32 & 0x7fff0000) | r[{words}] >> 48)"
 """The rule plus one of record `r`: the lane that no field uses, of both words."""
 
 
 def scan_lines(family: Family, name: str, tables: str) -> Iterator[str]:
-    """The function that compares a list's records with the packet's lanes; nothing for families without lists."""
+    """The function that finds the record of a list that fits the packet's lanes, 0 for none.
+
+    Nothing for families whose lists have one record.  It gives the record, not
+    its rule: the verifier walks every way out, so the ways out are short.
+    """
     longest = [g.leaf.longest for g in _table_groups(family) if isinstance(g.leaf, ListLeaf) and not g.opaque]
     if max(longest, default=0) < 2 or family.records is None:
         return
@@ -41,11 +48,17 @@ def scan_lines(family: Family, name: str, tables: str) -> Iterator[str]:
     yield f"__attribute__((noinline)) __u32 {name}_scan(__u64 record{', ' + lanes})"
     yield "{"
     yield from checked("record", family.last_record)
-    yield f"    for (int i = 0; i < {max(longest) - 1}; i++, record++) {{"
-    yield from _record_lines(family, tables)
-    yield f"        if (fits) return {_RULE.format(words=family.words)};"
-    yield "        if (r[0] >> 63) return 0;"
-    yield "    }"
+    words = family.words
+    yield f"    const __u64 *r = &{tables}.{family.records.name}[record * {2 * words}];"
+    tops = ["PS_FIRST_LANE_TOPS", *["PS_LANE_TOPS"] * (words - 1)]
+    for number in range(max(longest) - 1):
+        first = 2 * words * number
+        fits = [
+            f"ps_fits(packet{at}, r[{first + at}], r[{first + words + at}], {top})"
+            for at, top in enumerate(tops)
+        ]
+        yield f"    if ({' && '.join(fits)}) return record + {number};"
+        yield f"    if (r[{first}] >> 63) return 0;"
     yield "    return 0;"
     yield "}"
 
@@ -100,11 +113,26 @@ def _cell_lines(cells: Cells, has_column: bool, tables: str) -> Iterator[str]:
             yield from checked("i", len(table.data) - 1)
             yield f"    __u64 cell = {tables}.{table.name}[i];"
         case BlockCells():
-            yield f"    __u64 i = row * {cells.stride} + (column >> {cells.shift});"
+            if cells.outer is None:
+                yield f"    __u64 i = row * {cells.stride} + (column >> {cells.shift});"
+            else:
+                yield f"    __u64 i = row * {cells.stride} + (column >> {cells.shift + SPAN_BITS});"
+                yield from checked("i", len(cells.outer.data) - 1)
+                stretch = f"(__u64){tables}.{cells.outer.name}[i] * {SPAN}"
+                yield f"    i = {stretch} + (column >> {cells.shift} & {SPAN - 1});"
             yield from checked("i", len(cells.index.data) - 1)
             yield f"    __u64 cell = {tables}.{cells.index.name}[i];"
             yield f"    __u64 low = column & {(1 << cells.shift) - 1};"
-            yield from block_lines("cell", "low", cells.shift, cells.buckets, cells.pages, cells.wide, tables)
+            yield from block_lines(
+                "cell",
+                "low",
+                cells.shift,
+                coding(cells.index.data),
+                cells.buckets,
+                cells.pages,
+                cells.wide,
+                tables,
+            )
         case _:
             assert_never(cells)
 
@@ -131,13 +159,19 @@ def _leaf_lines(family: Family, group: TableGroup, name: str, tables: str, predi
 
 def _list_lines(family: Family, name: str, longest: int, tables: str) -> Iterator[str]:
     """The first record here, where most lists end; the others in the function."""
+    assert family.records is not None
     lanes = "".join(f", packet{word}" for word in range(family.words))
     yield "    __u64 record = cell;"
     yield from checked("record", family.last_record)
     yield from _record_lines(family, tables)
     yield f"    found = {_RULE.format(words=family.words)} & (0 - fits);"
     if longest > 1:
-        yield f"    if (!(fits | r[0] >> 63)) found = {name}_scan(record + 1{lanes});"
+        yield "    if (!(fits | r[0] >> 63)) {"
+        yield f"    record = {name}_scan(record + 1{lanes});"
+        yield from checked("record", family.last_record)
+        yield f"    r = &{tables}.{family.records.name}[record * {2 * family.words}];"
+        yield f"    found = {_RULE.format(words=family.words)};"
+        yield "    }"
 
 
 def _fold_lines(fold: Fold | None, tables: str) -> Iterator[str]:

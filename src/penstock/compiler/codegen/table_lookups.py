@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import assert_never
 
-from penstock.compiler.diagram.blocks import BUCKET, NUMBER, PAGE, bucket_words
+from penstock.compiler.diagram.blocks import BUCKET, NUMBER, Coding, bucket_words, coding
 from penstock.compiler.diagram.tables import (
     DirectLookup,
     Lookup,
@@ -77,40 +77,43 @@ def _prefix_lines(lookup: PrefixLookup, name: str, tables: str, value: str) -> I
     yield f"    __u64 {name}_v = {value}, {name}_i = {name}_v >> 16, {name}_low = {name}_v & 0xffff;"
     yield from clamped(f"{name}_i", len(first.data) - 1)
     yield f"    __u64 {name} = {tables}.{first.name}[{name}_i];"
-    if (first.data >= PAGE).any():
-        yield f"    if ({name} >= {PAGE}ULL) {{"
-        yield f"    {name}_i = (({name} & {NUMBER}) << 8) + ({name}_low >> 8);"
+    code = coding(first.data)
+    if (first.data >= code.page).any():
+        yield f"    if ({name} >= {code.page}ULL) {{"
+        yield f"    {name}_i = (({name} & {code.number}) << 8) + ({name}_low >> 8);"
         yield from checked(f"{name}_i", len(second.data) - 1)
         yield f"    {name} = {tables}.{second.name}[{name}_i];"
         yield f"    {name}_low &= 0xff;"
         yield "    }"
-    yield from block_lines(name, f"{name}_low", 8, lookup.buckets, lookup.pages, lookup.wide, tables)
+    yield from block_lines(name, f"{name}_low", 8, code, lookup.buckets, lookup.pages, lookup.wide, tables)
 
 
 def block_lines(
-    name: str, low: str, shift: int, buckets: Table, pages: Table, wide: bool, tables: str
+    name: str, low: str, shift: int, code: Coding, buckets: Table, pages: Table, wide: bool, tables: str
 ) -> Iterator[str]:
     """Lines that replace an entry (blocks.py) in `name` by the value at `low` in its block."""
     has_pages, has_buckets = len(pages.data) > 1, len(buckets.data) > 1
     if has_pages:
-        yield f"    if ({name} >= {PAGE}ULL) {{"
-        yield f"    __u64 i = (({name} & {NUMBER}) << {shift}) + {low};"
+        yield f"    if ({name} >= {code.page}ULL) {{"
+        yield f"    __u64 i = (({name} & {code.number}) << {shift}) + {low};"
         yield from checked("i", len(pages.data) - 1)
         yield f"    {name} = {tables}.{pages.name}[i];"
         yield "    } else {" if has_buckets else "    }"
     if has_buckets:
-        yield from _bucket_lines(name, low, buckets, wide, tables)
+        yield from _bucket_lines(name, low, code, buckets, wide, tables)
     if has_pages and has_buckets:
         yield "    }"
 
 
-def _bucket_lines(name: str, low: str, buckets: Table, wide: bool, tables: str) -> Iterator[str]:
+def _bucket_lines(
+    name: str, low: str, code: Coding, buckets: Table, wide: bool, tables: str
+) -> Iterator[str]:
     """Without a branch: whether a block is a bucket is as good as random, and a wrong guess costs more."""
     words = bucket_words(wide)
     per_word, bits, mask = (2, 32, "0xffffffffULL") if wide else (4, 16, "0xffffULL")
-    yield f"    __u64 {name}_is = 0 - ({name} >> 31);"
+    yield f"    __u64 {name}_is = 0 - ({name} >> {code.bits - 1});"
     yield f"    ps_opaque_value({name}_is);"
-    yield f"    __u64 {name}_b = ({name} & {name}_is & {NUMBER}) * {words};"
+    yield f"    __u64 {name}_b = ({name} & {name}_is & {code.number}) * {words};"
     yield from checked(f"{name}_b", len(buckets.data) - words)
     yield f"    const __u64 *{name}_w = &{tables}.{buckets.name}[{name}_b];"
     yield f"    __u64 {name}_run = ps_bucket_run({name}_w[0], {name}_w[1], {low});"
@@ -120,18 +123,25 @@ def _bucket_lines(name: str, low: str, buckets: Table, wide: bool, tables: str) 
 
 def _wide_lines(lookup: WideLookup, name: str, tables: str, value: tuple[str, str, str]) -> Iterator[str]:
     high, low, present = value
-    yield f"    __u64 {name} = {lookup.absent};"
-    yield f"    if ({present}) {{"
-    yield f"    __u64 high = {high}, at = 0;"
-    yield from _search_lines(f"{tables}.{lookup.keys.name}", "", "high", "at", lookup.steps)
-    yield f"    {name} = {tables}.{lookup.entries.name}[at];"
+    yield f"    __u64 {name}_h = ({high}) >> 1, {name} = 0;"
+    for step in range(lookup.steps - 1, -1, -1):
+        key = f"{tables}.{lookup.keys.name}[{name} + {1 << step}]"
+        yield f"    {name} += ps_step_if_le63({key}, {name}_h, {step});"
+    yield f"    {name} = {tables}.{lookup.entries.name}[2 * {name} + (({high}) & 1)];"
     if (lookup.entries.data >= BUCKET).any():
-        size = 1 << lookup.low_steps
         yield f"    if ({name} >= {BUCKET}ULL) {{"
-        yield f"    __u64 low = {low}, base = ({name} & {NUMBER}) << {lookup.low_steps};"
-        yield "    at = 0;"
-        yield from checked("base", len(lookup.low_keys.data) - size)
-        yield from _search_lines(f"{tables}.{lookup.low_keys.name}", "base + ", "low", "at", lookup.low_steps)
-        yield f"    {name} = {tables}.{lookup.low_values.name}[base + at];"
+        yield f"    __u64 list = {name} & {NUMBER}, low = {low}, at = 0;"
+        yield from checked("list", len(lookup.lists.data) - 1)
+        yield f"    list = {tables}.{lookup.lists.name}[list];"
+        yield "    __u64 base = list >> 32;"
+        yield from checked("base", len(lookup.low_keys.data) - 1)
+        for step in range(lookup.low_steps - 1, -1, -1):
+            yield f"    __u64 next{step} = base + at + ({1 << step} & list);"
+            yield from checked(f"next{step}", len(lookup.low_keys.data) - 1)
+            key = f"{tables}.{lookup.low_keys.name}[next{step}]"
+            yield f"    at += ps_step_if_le({key}, low, {1 << step} & list);"
+        yield "    base += at;"
+        yield from checked("base", len(lookup.low_values.data) - 1)
+        yield f"    {name} = {tables}.{lookup.low_values.name}[base];"
         yield "    }"
-    yield "    }"
+    yield f"    if (!({present})) {name} = {lookup.absent};"

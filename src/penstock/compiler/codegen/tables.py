@@ -23,13 +23,15 @@ import numpy as np
 
 from penstock.compiler.codegen.table_groups import group_lines, scan_lines
 from penstock.compiler.codegen.table_lookups import lookup_lines
-from penstock.compiler.diagram.tables import Classifier, Family, Table, place
+from penstock.compiler.diagram.tables import Classifier, Family, Table, WideLookup, place
 from penstock.compiler.ir.ops import FieldRef
 
 _TYPES = {1: "__u8", 2: "__u16", 4: "__u32", 8: "__u64"}
 """By the elements' size in bytes."""
 
 _PRELUDE = """
+#ifndef PS_TABLES
+#define PS_TABLES
 #define PS_LANE_TOPS 0x8000800080008000ULL
 #define PS_FIRST_LANE_TOPS 0x0000800080008000ULL
 #define PS_LANE_ONES 0x0001000100010001ULL
@@ -52,6 +54,9 @@ static __always_inline __u64 ps_bucket_run(__u64 first, __u64 second, __u64 low)
     return n & 7;
 }
 
+#define ps_fits(packet, low, high, tops) \\
+    (((((packet) | PS_LANE_TOPS) - (low)) & ((high) - (packet)) & (tops)) == (tops))
+
 /* 0 if in every lane low <= packet <= high; below 2^63 otherwise.  High has its lanes' top bits set. */
 static __always_inline __u64 ps_misses(__u64 packet, __u64 low, __u64 high, __u64 tops)
 {
@@ -67,6 +72,15 @@ static __always_inline __u64 ps_lower(__u64 best, __u64 found)
     return best + (d & (0 - is_lower));
 }
 
+/* The same of numbers below 2^63, for a step of 1 << shift: one subtraction tells. */
+static __always_inline __u64 ps_step_if_le63(__u64 key, __u64 x, __u64 shift)
+{
+    __u64 d = x - key;
+    ps_opaque_value(d);
+    d >>= 63;
+    return (1ULL << shift) - (d << shift);
+}
+
 /* `step` if key <= x, else 0, without a branch. */
 static __always_inline __u64 ps_step_if_le(__u64 key, __u64 x, __u64 step)
 {
@@ -75,6 +89,7 @@ static __always_inline __u64 ps_step_if_le(__u64 key, __u64 x, __u64 step)
     borrow >>= 63;
     return (borrow - 1) & step;
 }
+#endif
 """
 
 
@@ -136,10 +151,24 @@ def offsets(tables: tuple[Table, ...]) -> list[int]:
     return found
 
 
+def _classes(family: Family, tables: str, access: Access) -> Iterator[str]:
+    """The leading fields' classes.  Two searches are printed in step, so that the CPU waits for both loads at once."""
+    found = [
+        list(lookup_lines(view.lookup, f"class{number}", tables, access.scalars, access.wides))
+        for number, view in enumerate(family.views)
+    ]
+    searched = [view.lookup.steps + 1 for view in family.views if isinstance(view.lookup, WideLookup)]
+    together = min(searched) if len(searched) == 2 else 0
+    for lines in zip(*(part[:together] for part in found), strict=True):
+        yield from lines
+    for part in found:
+        yield from part[together:]
+
+
 def _family_lines(family: Family, name: str, tables: str, access: Access) -> Iterator[str]:
     yield "    {"
+    yield from _classes(family, tables, access)
     for number, view in enumerate(family.views):
-        yield from lookup_lines(view.lookup, f"class{number}", tables, access.scalars, access.wides)
         if view.table is not None:
             yield f"    __u64 at{number} = class{number} * {view.stride};"
             yield f"    ps_opaque_value(at{number});"
@@ -148,7 +177,7 @@ def _family_lines(family: Family, name: str, tables: str, access: Access) -> Ite
                 yield f"    __u64 view{number}_{word} = {tables}.{view.table.name}[at{number} + {word}];"
     for lane, lookup in enumerate(family.lanes):
         yield from lookup_lines(lookup, f"lane{lane}", tables, access.scalars, access.wides)
-    for word in range(family.words):
+    for word in range(family.words if family.records else 0):
         parts = [
             f"lane{lane} << {16 * at}"
             for lane in range(len(family.lanes))

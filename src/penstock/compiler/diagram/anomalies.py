@@ -19,12 +19,13 @@ import numpy as np
 
 from penstock.compiler.diagram.axis import Ranks
 from penstock.compiler.diagram.boxes import NO_RULE, Boxes, Indices
-from penstock.compiler.diagram.build import Budget, OverBudgetError, build
+from penstock.compiler.diagram.build import Budget, OverBudgetError, build, prune, root
 from penstock.compiler.diagram.compare import Meaning, Witness, product, witness
 from penstock.compiler.diagram.node import Diagram, Terminal
 from penstock.compiler.diagram.order import axis_order
 from penstock.compiler.diagram.reality import IMPOSSIBLE, with_reality
 from penstock.compiler.diagram.reduce import reduce
+from penstock.compiler.ir.ops import FieldRef
 
 ROUNDS = 6
 _CHUNK = 1 << 22
@@ -64,24 +65,33 @@ class Findings:
 
 
 def findings(
-    boxes: Boxes, verdicts: Sequence[Hashable], default: Hashable, budget: Budget | None = None
+    boxes: Boxes,
+    verdicts: Sequence[Hashable],
+    default: Hashable,
+    budget: Budget | None = None,
+    *,
+    redundancy: bool = True,
 ) -> Findings:
-    """The shadowed and the redundant rules; `verdicts` has one entry for each rule."""
+    """The shadowed and the redundant rules; `verdicts` has one entry for each rule.
+
+    Without `redundancy` only shadowed rules are looked for, which is quick.
+    """
     bounds = budget or Budget(members=4_000_000)
     real = with_reality(boxes)
-    needed = _proven_needed(real, verdicts, default)
+    proof = _proven(real, verdicts, default)
+    cleared = proof.needed if redundancy else set(proof.decided)
     shadowed: list[Shadowed] = []
     redundant: list[Redundant] = []
     undecided: list[int] = []
-    for rule in np.setdiff1d(np.unique(boxes.rule), needed).tolist():
+    for rule in sorted(set(boxes.rule.tolist()) - cleared):
         try:
-            found = _judged(real, rule, verdicts, default, bounds)
+            found = _judged(real, rule, verdicts, default, bounds, proof)
         except OverBudgetError:
             undecided.append(rule)
             continue
         if isinstance(found, Shadowed):
             shadowed.append(found)
-        elif found is not None:
+        elif found is not None and redundancy:
             redundant.append(found)
     return Findings(tuple(shadowed), tuple(redundant), tuple(undecided))
 
@@ -117,29 +127,36 @@ class _Meaning:
 # ── by random packets ────────────────────────────────────────────────────────
 
 
-def _proven_needed(real: Boxes, verdicts: Sequence[Hashable], default: Hashable) -> Indices:
-    """Rules that decide some packet which the rules behind them would treat otherwise."""
-    rng = np.random.default_rng(1)
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """Packets (as ranks) that a rule decides; and the rules whose removal would change one of them."""
+
+    decided: dict[int, list[int]]
+    needed: set[int]
+
+
+def _proven(real: Boxes, verdicts: Sequence[Hashable], default: Hashable) -> _Proof:
+    """What random packets say.  Nothing where there are opaque predicates: they may be true or false."""
+    proof = _Proof({}, set())
     numbers: dict[Hashable, int] = {default: 0}
     codes = np.array(
-        [numbers.setdefault(verdict, len(numbers)) for verdict in verdicts] + [0], dtype=np.int64
+        [*(numbers.setdefault(verdict, len(numbers)) for verdict in verdicts), 0], dtype=np.int64
     )
-    open_ = np.flatnonzero((real.rule != IMPOSSIBLE) & (real.opaque == 0))
-    certain = np.flatnonzero(real.opaque == 0)
     if (real.opaque != 0).any():
-        return np.zeros(0, dtype=np.int64)
-    proven: list[Indices] = []
+        return proof
+    rng = np.random.default_rng(1)
+    open_ = np.flatnonzero(real.rule != IMPOSSIBLE)
     for _ in range(ROUNDS):
-        if not len(open_):
-            break
-        first, second = _first_two(real, _points(real, open_, rng))
-        rule = np.where(first == NO_RULE, NO_RULE, real.rule[certain[first]])
-        after = np.where(second == NO_RULE, NO_RULE, real.rule[certain[second]])
-        decides = (rule == real.rule[open_]) & (rule >= 0)
-        differs = decides & (codes[rule] != codes[after])
-        proven.append(rule[differs].astype(np.int64))
-        open_ = open_[~np.isin(real.rule[open_], rule[differs])]
-    return np.unique(np.concatenate(proven)) if proven else np.zeros(0, dtype=np.int64)
+        points = _points(real, open_, rng)
+        first, second = _first_two(real, points)
+        rule = np.where(first == NO_RULE, NO_RULE, real.rule[first])
+        after = np.where(second == NO_RULE, NO_RULE, real.rule[second])
+        decides = np.flatnonzero(rule >= 0)
+        proof.decided.update(zip(rule[decides].tolist(), points[decides].tolist(), strict=True))
+        differs = decides[codes[rule[decides]] != codes[after[decides]]]
+        proof.needed.update(rule[differs].tolist())
+        open_ = open_[~np.isin(real.rule[open_], list(proof.needed))]
+    return proof
 
 
 def _points(boxes: Boxes, chosen: Indices, rng: np.random.Generator) -> Ranks:
@@ -172,13 +189,15 @@ def _first_two(boxes: Boxes, ranks: Ranks) -> tuple[Indices, Indices]:
 
 
 def _judged(
-    real: Boxes, rule: int, verdicts: Sequence[Hashable], default: Hashable, budget: Budget
+    real: Boxes, rule: int, verdicts: Sequence[Hashable], default: Hashable, budget: Budget, proof: _Proof
 ) -> Shadowed | Redundant | None:
-    decides: Witness | None = None
+    decides = _witness(real, proof.decided[rule]) if rule in proof.decided else None
+    parts = [_clipped(real, own) for own in np.flatnonzero(real.rule == rule).tolist()]
+    if decides and all(_agree(part, rule, verdicts, default) for part in parts):
+        return Redundant(rule, decides)
     by: set[int] = set()
     needed = False
-    for own in np.flatnonzero(real.rule == rule).tolist():
-        clipped = _clipped(real, own)
+    for clipped in parts:
         order = axis_order(clipped).all
         diagram = build(clipped, order, budget)
         rules = {first for terminal in diagram.terminals for first, _ in terminal}
@@ -192,17 +211,37 @@ def _judged(
     return None if needed else Redundant(rule, decides)
 
 
+def _witness(boxes: Boxes, ranks: list[int]) -> Witness:
+    """A packet with these ranks."""
+    found: dict[FieldRef, int | None] = {}
+    for axis, rank in zip(boxes.axes, ranks, strict=True):
+        found[axis.ref] = None if rank == axis.width - 1 else axis.ends(rank)[0]
+    return found
+
+
+def _agree(clipped: Boxes, rule: int, verdicts: Sequence[Hashable], default: Hashable) -> bool:
+    """Whether everything behind the rule that meets it does as it does: then nobody misses it."""
+    behind = set(clipped.rule[clipped.rule > rule].tolist())
+    return default == verdicts[rule] and all(verdicts[other] == verdicts[rule] for other in behind)
+
+
 def _clipped(boxes: Boxes, own: int) -> Boxes:
-    """The boxes that meet box `own`, cut down to it, on axes on which it is everything."""
+    """The boxes that meet box `own`, cut down to it, and of these only what can decide with or without its rule."""
     low, high = boxes.low[own], boxes.high[own]
     meets = np.flatnonzero(((boxes.low < high) & (boxes.high > low)).all(axis=1))
-    return Boxes(
+    inside = Boxes(
         boxes.axes,
         np.maximum(boxes.low[meets], low),
         np.minimum(boxes.high[meets], high),
         boxes.rule[meets],
         boxes.opaque[meets],
     )
+    mine = inside.rule == boxes.rule[own]
+    whole = ((inside.low == low) & (inside.high == high)).all(axis=1) & (inside.opaque == 0) & ~mine
+    end = int(whole.argmax()) + 1 if whole.any() else len(inside)
+    others = inside.take(np.flatnonzero(~mine[:end]))
+    possible = np.flatnonzero(~mine[:end])[prune(root(others), others, range(len(boxes.axes))).box]
+    return inside.take(np.sort(np.concatenate([possible, np.flatnonzero(mine[:end])])))
 
 
 def _changes(

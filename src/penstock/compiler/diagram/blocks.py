@@ -11,6 +11,9 @@ cut into blocks, and an entry (32 bits) says what a block is:
 A bucket is 4 (values below 2**16) or 6 words of 64 bits: 8 starts of 16 bits,
 then 8 values.  Unused starts are 0xffff and repeat the last value.  Blocks that
 are alike share their bucket or page.
+
+Where values are below 2**15 and numbers below 2**14, entries are stored in 16
+bits, coded alike: `Coding` has the constants of either width.
 """
 
 from __future__ import annotations
@@ -33,6 +36,45 @@ RUNS = 8
 BUCKET = 1 << 31
 PAGE = 3 << 30
 NUMBER = (1 << 30) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """Entries of `bits` bits: from `page` on a page, else from `bucket` on a bucket, of number ``entry & number``."""
+
+    bits: int
+
+    @property
+    def bucket(self) -> int:
+        return 1 << (self.bits - 1)
+
+    @property
+    def page(self) -> int:
+        return 3 << (self.bits - 2)
+
+    @property
+    def number(self) -> int:
+        return (1 << (self.bits - 2)) - 1
+
+
+def coding(entries: Column) -> Coding:
+    """How these entries are coded: by the width of their type."""
+    return Coding(8 * entries.dtype.itemsize)
+
+
+def narrowed(*columns: Entries) -> list[Column]:
+    """The entries in 16 bits if those of all columns fit, else as they are."""
+    short = Coding(16)
+    if any(((column < BUCKET) & (column >= short.bucket)).any() for column in columns):
+        return list(columns)
+    if any(((column >= BUCKET) & ((column & np.uint32(NUMBER)) > short.number)).any() for column in columns):
+        return list(columns)
+    return [
+        np.where(column < BUCKET, column, column >> 30 << 14 | column & short.number).astype(np.uint16)
+        for column in columns
+    ]
+
+
 LAST_START = 0xFFFF
 
 
@@ -138,13 +180,14 @@ def written_out(runs: Runs, size: int) -> Indices:
     return np.repeat(runs.value, counts).reshape(runs.segments, size)
 
 
-def look_up(entry: Entries, words: U64, pages: Column, low: Indices, shift: int, *, wide: bool) -> Indices:
+def look_up(entry: Column, words: U64, pages: Column, low: Indices, shift: int, *, wide: bool) -> Indices:
     """The value of each entry at the offset `low` (below ``2**shift``) in its block: what the emitted C does."""
-    number = (entry & np.uint32(NUMBER)).astype(np.int64)
-    value = np.where(entry < BUCKET, entry.astype(np.int64), 0)
-    in_page = entry >= PAGE
+    code = coding(entry)
+    number = entry.astype(np.int64) & code.number
+    value = np.where(entry < code.bucket, entry.astype(np.int64), 0)
+    in_page = entry >= code.page
     value[in_page] = pages[(number[in_page] << shift) + low[in_page]]
-    in_bucket = (entry >= BUCKET) & ~in_page
+    in_bucket = (entry >= code.bucket) & ~in_page
     value[in_bucket] = from_buckets(words, number[in_bucket], low[in_bucket], wide=wide)
     return value
 

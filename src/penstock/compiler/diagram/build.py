@@ -245,9 +245,9 @@ def _drop_covered(frontier: Frontier, boxes: Boxes, first: Indices, projection: 
     covers = _covers(boxes.low[first], boxes.high[first])
     owner, mine = frontier.owner, projection[frontier.box]
     pairs = covers.lengths[mine]
-    if not pairs.any() or int(pairs.sum()) > MAX_COVER_PAIRS:
-        return frontier
     certain = boxes.opaque[frontier.box] == 0
+    if not (pairs.any() and certain.any()) or int(pairs.sum()) > MAX_COVER_PAIRS:
+        return frontier
     present = owner[certain] * len(first) + mine[certain]
     by_key = np.argsort(present, kind="stable")
     present, box = present[by_key], frontier.box[certain][by_key]

@@ -15,14 +15,17 @@ from penstock.compiler.diagram.axis import U64
 from penstock.compiler.diagram.blocks import PAGE, Runs
 from penstock.compiler.diagram.boxes import Boxes, Indices
 from penstock.compiler.diagram.build import offsets
+from penstock.compiler.diagram.fingerprint import Lanes, distinct, mix, tokens
 from penstock.compiler.diagram.groups import Group
 from penstock.compiler.diagram.lookups import NewTable, narrow
 from penstock.compiler.diagram.node import Level
 from penstock.compiler.diagram.reduce import rows
-from penstock.compiler.diagram.tables import BlockCells, Cells, DenseCells
+from penstock.compiler.diagram.tables import SPAN, BlockCells, Cells, Column, DenseCells
 
 DENSE_BYTES = 256 << 10
+INDEX_BYTES = 18 << 20
 LEAST_SHIFT, MOST_SHIFT = 5, 12
+SAMPLE = 3000
 
 
 def numbers(group: Group, at: int) -> Indices:
@@ -60,22 +63,39 @@ def _row_runs(columns: Level, column_class: Indices, values: Indices) -> Runs:
 
 def _blocks(row_runs: Runs, column_count: int, prefix: str, new: NewTable) -> BlockCells:
     wide = int(row_runs.value.max(initial=0)) > 0xFFFF
+    sample = row_runs.pick(
+        np.linspace(0, row_runs.segments - 1, min(row_runs.segments, SAMPLE)).astype(np.int64)
+    )
     shift = min(
-        _shifts(row_runs, column_count), key=lambda shift: _block_bytes(row_runs, column_count, shift, wide)
+        _shifts(row_runs, column_count), key=lambda shift: _block_bytes(sample, column_count, shift, wide)
     )
     stride = -(-column_count // (1 << shift))
     runs = blocks.cut(row_runs, shift, stride)
     made = blocks.packed(runs, wide)
     index = np.where(made.crowd >= 0, PAGE | made.crowd, made.entry).astype(np.uint32)
+    (entries,) = blocks.narrowed(index)
+    outer: Column | None = None
+    if entries.nbytes > INDEX_BYTES:
+        outer, entries, stride = _shared(entries, stride)
     pages = blocks.written_out(runs.pick(made.crowded), 1 << shift).reshape(-1)
     return BlockCells(
-        new(f"{prefix}_index", index),
+        None if outer is None else new(f"{prefix}_outer", outer),
+        new(f"{prefix}_index", entries),
         stride,
         shift,
         new(f"{prefix}_buckets", made.words),
         new(f"{prefix}_pages", pages.astype(np.uint32 if wide else np.uint16)),
         wide,
     )
+
+
+def _shared(index: Column, stride: int) -> tuple[Column, Column, int]:
+    """(which stretch each row has at each place, the different stretches, how many places a row has)."""
+    padded = np.pad(index.reshape(-1, stride), ((0, 0), (0, -stride % SPAN))).reshape(-1, SPAN)
+    weights = tokens(np.arange(SPAN))
+    numbers = padded.astype(np.uint64)
+    first, number = distinct(Lanes(mix(numbers, weights.a).sum(axis=1), mix(numbers, weights.b).sum(axis=1)))
+    return narrow(number), np.ascontiguousarray(padded[first]).reshape(-1), -(-stride // SPAN)
 
 
 def _shifts(row_runs: Runs, column_count: int) -> range:

@@ -16,7 +16,7 @@ import numpy as np
 
 from penstock.compiler.diagram.axis import Keys, keys_of
 from penstock.compiler.diagram.boxes import Boxes, Indices, from_ranges
-from penstock.compiler.diagram.build import Budget, build, offsets
+from penstock.compiler.diagram.build import Budget, build, offsets, spans
 from penstock.compiler.diagram.node import Diagram, Level, Terminal
 from penstock.compiler.diagram.order import axis_order
 from penstock.compiler.diagram.reality import key_ranges, with_reality
@@ -144,8 +144,10 @@ def _product_level(
 
 def _places(level: Level, nodes: Indices, owner: Indices) -> Indices:
     counts = np.diff(level.ptr)[nodes]
-    edges = np.arange(int(counts.sum())) + np.repeat(level.ptr[nodes] - (np.cumsum(counts) - counts), counts)
-    return np.repeat(owner, counts) * level.axis.width + level.start[edges]
+    found: Indices = (
+        np.repeat(owner, counts) * level.axis.width + level.start[spans(level.ptr[nodes], counts)]
+    )
+    return found
 
 
 def _child_at(level: Level, nodes: Indices, ranks: Indices) -> Indices:

@@ -31,8 +31,8 @@ class Lanes:
         return Lanes(self.a[index], self.b[index])
 
 
-def mix(values: U64, seed: np.uint64) -> U64:
-    """A 64-bit permutation without visible structure (the finaliser of SplitMix64, Steele et al. 2014)."""
+def mix(values: U64, seed: U64 | np.uint64) -> U64:
+    """A 64-bit permutation without visible structure, one for each seed (SplitMix64, Steele et al. 2014)."""
     x = (values + seed) * _STEP
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

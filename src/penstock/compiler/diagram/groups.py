@@ -79,7 +79,7 @@ class Group:
         if not self.rows:
             return len(self.boxes) ** 2 // 2
         cells = self.row_count * self.column_count * 2
-        runs = len(self.columns.start) * 8 if self.columns else cells
+        runs = len(self.columns.start) * 4 if self.columns else cells
         return min(cells, runs) + len(self.lists.box) * 20
 
 

@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from penstock.compiler.diagram import blocks
 from penstock.compiler.diagram.axis import Keys, halves, keys_of
-from penstock.compiler.diagram.blocks import BUCKET, NUMBER, PAGE
+from penstock.compiler.diagram.blocks import BUCKET, NUMBER
 from penstock.compiler.diagram.boxes import NO_RULE, Indices, Packets, batch_size
 from penstock.compiler.diagram.tables import (
     LANES,
+    SPAN,
     AnyGroup,
     BitGroup,
     BlockCells,
@@ -96,8 +97,9 @@ def _numbers(table: Table, index: Indices) -> Indices:
 def _by_prefix(lookup: PrefixLookup, value: Indices) -> Indices:
     entry = lookup.first.data[value >> 16]
     low = value & 0xFFFF
-    crowded = entry >= PAGE
-    place = ((entry[crowded] & NUMBER).astype(np.int64) << 8) + (low[crowded] >> 8)
+    code = blocks.coding(entry)
+    crowded = entry >= code.page
+    place = ((entry[crowded].astype(np.int64) & code.number) << 8) + (low[crowded] >> 8)
     entry[crowded] = lookup.second.data[place]
     low[crowded] &= 0xFF
     return blocks.look_up(entry, lookup.buckets.data, lookup.pages.data, low, 8, wide=lookup.wide)
@@ -105,14 +107,14 @@ def _by_prefix(lookup: PrefixLookup, value: Indices) -> Indices:
 
 def _wide(lookup: WideLookup, keys: Keys) -> Indices:
     high, low = halves(keys)
-    entry = lookup.entries.data[np.searchsorted(lookup.keys.data, high, side="right") - 1]
+    at = np.searchsorted(lookup.keys.data, high >> np.uint64(1), side="right") - 1
+    entry = lookup.entries.data[2 * at + (high & np.uint64(1)).astype(np.int64)]
     found = entry.astype(np.int64)
-    listed = np.flatnonzero(entry >= BUCKET)
-    size = 1 << lookup.low_steps
-    base = (entry[listed] & NUMBER).astype(np.int64) * size
-    table = lookup.low_keys.data[base[:, None] + np.arange(size)]
-    at = (table <= low[listed][:, None]).sum(axis=1) - 1
-    found[listed] = lookup.low_values.data[base + at]
+    for row in np.flatnonzero(entry >= BUCKET).tolist():
+        listed = int(lookup.lists.data[int(entry[row]) & NUMBER])
+        begin, end = listed >> 32, (listed >> 32) + (listed & 0xFFFF_FFFF) + 1
+        within = int(np.searchsorted(lookup.low_keys.data[begin:end], low[row], side="right")) - 1
+        found[row] = lookup.low_values.data[begin + within]
     return np.where(keys == keys_of(128, [1 << 128])[0], lookup.absent, found)
 
 
@@ -161,7 +163,12 @@ def _cells(cells: Cells, row: Indices, column: Indices) -> Indices:
         case DenseCells(table, stride):
             return _numbers(table, row * stride + column)
         case BlockCells():
-            entry = cells.index.data[row * cells.stride + (column >> cells.shift)]
+            block = column >> cells.shift
+            if cells.outer is None:
+                entry = cells.index.data[row * cells.stride + block]
+            else:
+                stretch = _numbers(cells.outer, row * cells.stride + block // SPAN)
+                entry = cells.index.data[stretch * SPAN + block % SPAN]
             low = column & ((1 << cells.shift) - 1)
             return blocks.look_up(
                 entry, cells.buckets.data, cells.pages.data, low, cells.shift, wide=cells.wide

@@ -28,6 +28,7 @@ from penstock.compiler.diagram.tables import (
 )
 
 FEW_CUTS = 12
+MOST_HALF = (1 << 63) - 1
 STRIDE_BYTES = 256 << 10
 NewTable = Callable[[str, Column], Table]
 
@@ -92,10 +93,11 @@ def _by_prefix(axis: Axis, classes: Indices, prefix: str, new: NewTable) -> Pref
     )
     second = np.where(lower.crowd >= 0, PAGE | lower.crowd, lower_buckets).astype(np.uint32)
     pages = blocks.written_out(bytes_of_crowded.pick(lower.crowded), 256).reshape(-1)
+    short_first, short_second = blocks.narrowed(entry, second)
     return PrefixLookup(
         axis.ref,
-        new(f"{prefix}_first", entry),
-        new(f"{prefix}_second", second),
+        new(f"{prefix}_first", short_first),
+        new(f"{prefix}_second", short_second),
         new(f"{prefix}_buckets", np.concatenate([upper.words, lower.words])),
         new(f"{prefix}_pages", pages.astype(np.uint32 if wide else np.uint16)),
         wide,
@@ -122,38 +124,44 @@ def _search(axis: Axis, classes: Indices, prefix: str, new: NewTable) -> SearchL
 
 def _wide(axis: Axis, classes: Indices, prefix: str, new: NewTable) -> WideLookup:
     high, low = halves(axis.cuts[:-1])
-    inner = high[low > 0]
-    keys = np.unique(np.concatenate([high, inner, inner[inner != ~np.uint64(0)] + np.uint64(1)]))
-    last_cut = np.searchsorted(high, keys, side="right") - 1
-    has_list = np.isin(keys, inner)
-    lists = [np.flatnonzero(high == key) for key in keys[has_list].tolist()]
-    entries = classes[last_cut].astype(np.uint32)
-    entries[has_list] = BUCKET | np.arange(len(lists), dtype=np.uint32)
-    low_steps = _steps(max((len(cuts) + 1 for cuts in lists), default=1))
-    low_keys, low_values = _low_lists(lists, low, classes, 1 << low_steps)
+    inner = np.unique(high[low > 0])
+    half = np.unique(np.concatenate([high, inner]) >> np.uint64(1))
+    keys = np.unique(np.concatenate([half, half + np.uint64(1)]))
+    keys = keys[keys <= np.uint64(MOST_HALF)]
+    uppers = np.stack([keys << np.uint64(1), keys << np.uint64(1) | np.uint64(1)], axis=1).reshape(-1)
+    entries = classes[np.searchsorted(high, uppers, side="right") - 1].astype(np.uint32)
+    entries[np.isin(uppers, inner)] = BUCKET | np.arange(len(inner), dtype=np.uint32)
     steps = _steps(len(keys))
+    unused = (1 << steps) - len(keys)
+    lists, low_keys, low_values = _low_lists(inner, high, low, classes)
     return WideLookup(
         axis.ref,
-        new(f"{prefix}_keys", _padded(keys, 1 << steps)),
-        new(f"{prefix}_entries", _padded(entries, 1 << steps)),
+        new(f"{prefix}_keys", np.append(keys, np.full(unused, MOST_HALF, dtype=np.uint64))),
+        new(f"{prefix}_entries", np.append(entries, np.tile(entries[-2:], unused))),
         steps,
+        new(f"{prefix}_lists", lists),
         new(f"{prefix}_low_keys", low_keys),
         new(f"{prefix}_low_values", low_values),
-        low_steps,
+        _steps(int((lists & np.uint64(0xFFFF_FFFF)).max(initial=0)) + 1),
         int(classes[-1]),
     )
 
 
-def _low_lists(lists: list[Indices], low: Column, classes: Indices, size: int) -> tuple[Column, Column]:
-    """For each upper half that is cut inside: ascending lower halves from 0, and the class from each on."""
-    keys = np.zeros((len(lists), size), dtype=np.uint64)
-    values = np.zeros((len(lists), size), dtype=np.uint32)
-    for at, cuts in enumerate(lists):
-        own_start = low[cuts[0]] == 0
-        before = [] if own_start else [classes[cuts[0] - 1]]
-        starts = low[cuts] if own_start else np.append(np.uint64(0), low[cuts])
-        keys[at] = _padded(starts, size)
-        values[at] = _padded(
-            np.append(np.array(before, dtype=np.int64), classes[cuts]).astype(np.uint32), size
-        )
-    return keys.reshape(-1), values.reshape(-1)
+def _low_lists(inner: Column, high: Column, low: Column, classes: Indices) -> tuple[Column, Column, Column]:
+    """For each upper half that is cut inside: where its list begins and its length minus one, a power of two minus one.
+
+    A list has ascending lower halves from 0, and the class from each on.
+    """
+    first, after = np.searchsorted(high, inner), np.searchsorted(high, inner, side="right")
+    lists, keys, values = [], [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=np.int64)]
+    size = 0
+    for begin, end in zip(first.tolist(), after.tolist(), strict=True):
+        begin -= int(low[begin] != 0)
+        starts = low[begin:end].copy()
+        starts[0] = 0
+        room = 1 << _steps(end - begin)
+        keys.append(_padded(starts, room))
+        values.append(_padded(classes[begin:end], room))
+        lists.append(size << 32 | room - 1)
+        size += room
+    return np.array(lists, dtype=np.uint64), np.concatenate(keys), narrow(np.concatenate(values))

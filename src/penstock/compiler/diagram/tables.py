@@ -105,15 +105,18 @@ class SearchLookup:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WideLookup:
-    """128 bits: search the upper half in `keys`; an entry with the top bit set goes on in a list of lower halves.
+    """128 bits: search the upper half without its last bit in `keys`, then ``entries[2 * found + last bit]``.
 
-    Its number is ``entry & NUMBER``.     A list is ``2**low_steps`` keys and values.
+    (Comparing 63 bits takes one subtraction, 64 take five operations.)  An
+    entry with the top bit set goes on in list ``entry & NUMBER``: `lists` has
+    its begin (upper 32 bits) and its length minus one, a power of two minus one.
     """
 
     ref: FieldRef
     keys: Table
     entries: Table
     steps: int
+    lists: Table
     low_keys: Table
     low_values: Table
     low_steps: int
@@ -156,8 +159,13 @@ class DenseCells:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockCells:
-    """Rows as step functions of the column, by blocks.py: ``index[row * stride + (column >> shift)]``."""
+    """Rows as step functions of the column, by blocks.py: entry ``index[row * stride + (column >> shift)]``.
 
+    With `outer`, rows share stretches of SPAN entries: stretch
+    ``outer[row * stride + (column >> shift) // SPAN]`` of the index.
+    """
+
+    outer: Table | None
     index: Table
     stride: int
     shift: int
@@ -167,6 +175,9 @@ class BlockCells:
 
 
 Cells = DenseCells | BlockCells
+
+#: Entries in a stretch of an index that rows share: one cache line.
+SPAN = 16
 
 # ── cell → rule ──────────────────────────────────────────────────────────────
 

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from penstock.compiler.diagram.axis import Axis, Keys, Ranks, successors
-from penstock.compiler.diagram.boxes import Boxes, Indices, Packets, batch_ranks
+from penstock.compiler.diagram.axis import Axis, Keys, Ranks, keys_of, successors
+from penstock.compiler.diagram.boxes import Boxes, Indices, Packets, Truth, batch_ranks
 from penstock.compiler.diagram.evaluate import first_box
 from penstock.compiler.diagram.interpret import classify
 from penstock.compiler.diagram.node import Diagram, Level
+from penstock.compiler.diagram.order import IPV4_ADDRESSES, IPV6_ADDRESSES
 from penstock.compiler.diagram.tables import Classifier
+from penstock.compiler.ir.ops import FieldRef
 from penstock.errors import InternalError
 
 CORNERS, MIXED, NOISE = 0.3, 0.12, 0.03
@@ -95,7 +97,28 @@ def probes(boxes: Boxes, count: int, seed: int) -> Packets:
         rank = np.where(corner < CORNERS / 2, low, np.where(corner < CORNERS, high - 1, rank))
         rank = np.where(noise, rng.integers(0, axis.width, count), rank).astype(np.int32)
         found[axis.ref] = _keys_within(axis, rank, rng)
+    return _of_one_family(found, rng.random(count) < 0.5)
+
+
+def _of_one_family(found: dict[FieldRef, Keys], prefers_ipv4: Truth) -> dict[FieldRef, Keys]:
+    """No packet has addresses of IPv4 and of IPv6; tables for both rely on it."""
+    has = {
+        family: [found[ref] != absent(ref) for ref in found if ref.name in family]
+        for family in (IPV4_ADDRESSES, IPV6_ADDRESSES)
+    }
+    if not all(has.values()):
+        return found
+    four, six = (np.logical_or.reduce(present) for present in has.values())
+    loses = {IPV4_ADDRESSES: six & ~(four & prefers_ipv4), IPV6_ADDRESSES: four & prefers_ipv4}
+    for family, gone in loses.items():
+        for ref in [ref for ref in found if ref.name in family]:
+            found[ref] = np.where(gone, absent(ref), found[ref])
     return found
+
+
+def absent(ref: FieldRef) -> Keys:
+    """The key of a packet without the field, as an array of one."""
+    return keys_of(ref.field.bits, [1 << ref.field.bits])
 
 
 def _keys_within(axis: Axis, rank: Ranks, rng: np.random.Generator) -> Keys:

@@ -8,14 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.property.rulesets import RuleSets, frames
 
-from penstock.compiler.diagram.anomalies import findings
+from penstock.compiler.diagram.anomalies import findings, meaning
 from penstock.compiler.diagram.axis import keys_of
 from penstock.compiler.diagram.boxes import NO_RULE, Boxes, Packets, from_ranges
 from penstock.compiler.diagram.build import build
 from penstock.compiler.diagram.compare import differences
 from penstock.compiler.diagram.convert import Run, blocks, decisions
 from penstock.compiler.diagram.evaluate import decide, first_rule, terminal_of
-from penstock.compiler.diagram.anomalies import meaning
 from penstock.compiler.diagram.interpret import classify
 from penstock.compiler.diagram.layout import layout
 from penstock.compiler.diagram.order import axis_order
@@ -47,7 +46,9 @@ def by_tables(rule_set: RuleSet, parsed: list[Packet]) -> list[int]:
     answers = np.full(len(parsed), NO_RULE)
     for block in blocks(rule_set):
         if isinstance(block, Run):
-            truths = np.array([[holds(asked, packet) for asked in block.opaque] for packet in parsed], dtype=bool)
+            truths = np.array(
+                [[holds(asked, packet) for asked in block.opaque] for packet in parsed], dtype=bool
+            )
             found = classify(layout(block.boxes), batch(block.boxes, parsed), truths.reshape(len(parsed), -1))
             found = np.where(found == NO_RULE, NO_RULE, found + block.first)
             answers = np.where(answers == NO_RULE, found, answers)
@@ -69,7 +70,8 @@ def test_diagrams_of_random_policies(seed: int) -> None:
     check(diagram)
     for packet in FRAMES[:150]:
         terminal = terminal_of(diagram, {axis.ref: packet.value(axis.ref) for axis in run.boxes.axes})
-        found = decide(terminal, lambda number: holds(run.opaque[number - 1], packet))
+        held = {number: holds(asked, packet) for number, asked in enumerate(run.opaque, 1)}
+        found = decide(terminal, held.__getitem__)
         assert (NO_RULE if found == NO_RULE else run.rules[found]) == deciding(rule_set, packet)
 
 
@@ -130,7 +132,10 @@ def test_differences_are_exactly_the_packets_that_differ(
         for ref, held in difference.fields.items():
             inside &= np.array([value in held for value in EVERY[ref].tolist()])
         told += inside
-        assert all(value is None or value in difference.fields.get(ref, range(1 << 30)) for ref, value in difference.witness.items())
+        assert all(
+            value is None or value in difference.fields.get(ref, range(1 << 30))
+            for ref, value in difference.witness.items()
+        )
     assert (told == expected).all()
 
 
