@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.netns import Namespace
 
-from penstock.errors import KernelError
+from penstock.errors import KernelError, PrivilegeError
 from penstock.kernel import netns, pin
 from penstock.kernel.attach_point import attach_point, decode, encode
 from penstock.kernel.features import features, is_bpffs
@@ -49,6 +49,19 @@ def identities(root: Path, name: str) -> dict[str, int]:
         with Map.open(path) as opened:
             found[key] = opened.info.id
     return found
+
+
+def test_a_bpf_file_system_of_another_user_is_a_missing_capability(bpffs: Path) -> None:
+    closed = bpffs / "closed"
+    closed.mkdir(mode=0o700)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(PrivilegeError) as refused:
+            pin.prepare_root(closed / "penstock")
+    finally:
+        os.seteuid(0)
+        closed.rmdir()
+    assert "CAP_BPF + CAP_NET_ADMIN + CAP_PERFMON" in str(refused.value)
 
 
 def test_nothing_is_seen_before_it_is_published(root: Path) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from penstock.errors import KernelError
 from penstock.kernel import libc, netns, syscall
 from penstock.kernel.attach_point import decode
-from penstock.kernel.capability import kernel_error, kernel_errors
+from penstock.kernel.capability import BPF, NET_ADMIN, PERFMON, kernel_error, kernel_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -63,8 +63,9 @@ def prepare_root(root: Path) -> None:
 
 def require_bpffs(root: Path) -> None:
     """Make sure that `root` is, or would be made, in a BPF file system.  Raises KernelError."""
-    existing = next(place for place in (root, *root.parents) if place.exists())
-    with kernel_errors("look at", str(existing)):
+    # The root of bpffs is root's alone by default, so that even `exists` is refused to others.
+    with kernel_errors("look at", str(root), needs=(BPF, NET_ADMIN, PERFMON)):
+        existing = next(place for place in (root, *root.parents) if place.exists())
         magic = libc.filesystem_magic(existing)
     if magic != libc.BPF_FS_MAGIC:
         raise KernelError(
