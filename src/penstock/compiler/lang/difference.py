@@ -6,17 +6,23 @@ filter that misses a packet loses a line, a drop rule that misses one is a hole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from penstock.compiler.lang.ast import (
     Accessor,
     And,
+    Arithmetic,
+    Binary,
+    Constant,
     Encapsulation,
     Expr,
     FieldValue,
     Filter,
     Leaf,
+    NamedNumber,
+    Negate,
     Not,
+    Number,
     Or,
     Primitive,
     Protocol,
@@ -31,7 +37,20 @@ _HEADERS = (
     "here ports and `tcp[…]` are also found behind IPv6 extension headers and VLAN tags, "
     "where tcpdump misses them"
 )
-_TAGS = "here addresses and protocols are also found behind VLAN tags, where tcpdump misses them"
+_TAGS = (
+    "here addresses and protocols are also found behind VLAN tags, and protocols behind IPv6 extension "
+    "headers, where tcpdump misses them"
+)
+_CHAIN = (
+    "here `protochain` walks at most eight headers, mobility headers too, and never the payload of a later "
+    "fragment; in tcpdump any number, but not those"
+)
+_DIVISION = (
+    "here a test that divides by zero is false by itself; in tcpdump the whole expression would be false"
+)
+_OPERANDS = (
+    "here every packet field of the arithmetic must be there; tcpdump asks that of the leftmost operand only"
+)
 _SHIFT = (
     "here `{}` shifts what stands to its right within its `and` chain only; in tcpdump also beyond `or`, "
     "parentheses and `not`"
@@ -53,6 +72,52 @@ def check_differences(item: Filter, findings: Findings) -> None:
     negated = next((found for condition in conditions for found in _negated_reads(condition)), None)
     if negated is not None:
         findings.note("PS223", _SHORT, negated.span, hint=_SHORT_HINT)
+    found = [leaf for condition in conditions for leaf in leaves(condition)]
+    for code, message, touches in _OF_LEAVES:
+        touching = next(filter(touches, found), None)
+        if touching is not None:
+            findings.note(code, message, touching.span)
+
+
+def _walks_chain(leaf: Leaf) -> bool:
+    return isinstance(leaf, Primitive) and leaf.qualifiers.kind == "protochain"
+
+
+def _may_divide_by_zero(leaf: Leaf) -> bool:
+    """Whether a divisor comes from the packet; a constant 0 is refused elsewhere."""
+    return any(
+        isinstance(term, Binary)
+        and term.operator in {"/", "%"}
+        and not isinstance(term.right, Number | NamedNumber | Constant)
+        for term in terms(leaf)
+    )
+
+
+def _reads_behind_the_leftmost(leaf: Leaf) -> bool:
+    """Whether bytes of a protocol are read that the leftmost operand does not ask for."""
+    operands = list(_operands(leaf.left)) + list(_operands(leaf.right)) if isinstance(leaf, Relation) else []
+    first = operands[0].protocol if operands and isinstance(operands[0], Accessor) else None
+    return any(isinstance(term, Accessor) and term.protocol not in {first, "ether"} for term in operands[1:])
+
+
+def _operands(term: Arithmetic) -> Iterator[Arithmetic]:
+    """What is computed with, from left to right; not what an offset is computed from."""
+    pending = [term]
+    while pending:
+        match pending.pop():
+            case Binary(left=left, right=right):
+                pending += [right, left]
+            case Negate(operand=inner):
+                pending.append(inner)
+            case operand:
+                yield operand
+
+
+_OF_LEAVES: tuple[tuple[str, str, Callable[[Leaf], bool]], ...] = (
+    ("PS225", _CHAIN, _walks_chain),
+    ("PS226", _DIVISION, _may_divide_by_zero),
+    ("PS227", _OPERANDS, _reads_behind_the_leftmost),
+)
 
 
 def _note_headers(conditions: list[Expr], findings: Findings) -> None:
