@@ -250,3 +250,9 @@ def test_faults_of_syntax_do_not_hide_those_of_names() -> None:
 def test_a_lost_constant_is_not_missed() -> None:
     text = "let web = 80,, 443\nfilter edge at xdp {\n drop if port $web\n}"
     assert [one.line for one in check_text(Source("edge.policy", text))] == [1]
+
+
+def test_a_lost_constant_does_not_hide_that_another_is_missing() -> None:
+    text = "let web = 80,, 443\nfilter edge at xdp {\n drop if port $web\n drop if port $wbe\n}"
+    found = [(one.code, one.line) for one in check_text(Source("edge.policy", text))]
+    assert found == [("PS102", 1), ("PS111", 4)]

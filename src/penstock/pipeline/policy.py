@@ -7,9 +7,10 @@ check_text(source)                                               ->  every diagn
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,8 @@ class LoadedPolicy:
     """
 
     identity: Identity
-    elf: bytes
-    rule_set: RuleSet | None = None
+    elf: bytes = field(repr=False)
+    rule_set: RuleSet | None = field(default=None, repr=False)
     warnings: tuple[Diagnostic, ...] = ()
 
     @property
@@ -207,14 +208,16 @@ def _checked(source: Source) -> tuple[ast.Policy, tuple[Diagnostic, ...]]:
 #: What may be missing only because the line that defines it could not be read.
 _OF_CONSTANTS = frozenset({"PS111", "PS301"})
 _OF_RULES = frozenset({"PS114", "PS117"})
+_CONSTANT = re.compile(r"^\s*let\s+(\w+)")
 
 
 def _own_faults(found: Iterable[Diagnostic], faults: tuple[Diagnostic, ...]) -> Iterator[Diagnostic]:
     """The errors that do not merely follow from faults of syntax; no warnings about half a policy."""
-    lost_constant = any(fault.source.line(fault.line).lstrip().startswith("let") for fault in faults)
+    lost = {name for fault in faults for name in _CONSTANT.findall(fault.source.line(fault.line))}
     for diagnostic in found:
-        follows = diagnostic.code in _OF_RULES or (lost_constant and diagnostic.code in _OF_CONSTANTS)
-        if diagnostic.severity is Severity.ERROR and not follows:
+        text = diagnostic.source.text[diagnostic.span.start : diagnostic.span.end]
+        is_lost = diagnostic.code in _OF_CONSTANTS and text.removeprefix("$") in lost
+        if diagnostic.severity is Severity.ERROR and not is_lost and diagnostic.code not in _OF_RULES:
             yield diagnostic
 
 
