@@ -39,6 +39,7 @@ def test_an_interrupted_demo_leaves_nothing(cli: Cli, number: signal.Signals) ->
     _, err = running.communicate(timeout=30)
     assert running.returncode == 130
     assert "Traceback" not in err
+    assert "everything the demo made is removed" in err
     assert mine not in _namespaces()
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from penstock.demo.scenes import Moment
 
 LONGEST_S = 3600.0
+_REMOVED = "everything the demo made is removed"
 
 
 @click.command("demo")
@@ -50,12 +51,16 @@ def command(seconds: float) -> None:
 def _play(seconds: float) -> None:
     from penstock.demo.scenes import scenes
 
-    with closing(scenes(seconds)) as moments:
-        if output.has_cursor() and not output.is_quiet():
-            _play_live(moments)
-        else:
-            _play_lines(moments)
-    output.answer("everything the demo made is removed")
+    try:
+        with closing(scenes(seconds)) as moments:
+            if output.has_cursor() and not output.is_quiet():
+                _play_live(moments)
+            else:
+                _play_lines(moments)
+    except KeyboardInterrupt:
+        output.note(_REMOVED)
+        raise
+    output.answer(_REMOVED)
 
 
 def _play_lines(moments: Iterator[Moment]) -> None:
