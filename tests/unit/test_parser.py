@@ -256,3 +256,15 @@ def test_a_lost_constant_does_not_hide_that_another_is_missing() -> None:
     text = "let web = 80,, 443\nfilter edge at xdp {\n drop if port $web\n drop if port $wbe\n}"
     found = [(one.code, one.line) for one in check_text(Source("edge.policy", text))]
     assert found == [("PS102", 1), ("PS111", 4)]
+
+
+def test_a_constant_inside_of_a_filter_is_one_fault() -> None:
+    text = "filter edge at xdp {\n drop if tcp\n let web = 80\n drop if port $web\n drop if prt 5\n}"
+    found = [(one.code, one.line) for one in check_text(Source("edge.policy", text))]
+    assert found == [("PS102", 3), ("PS103", 5)]
+
+
+def test_a_constant_behind_a_filter_that_is_not_closed_is_none() -> None:
+    text = 'filter a at xdp {\n drop\nlet web = 80\nfilter b at xdp {\n drop if port $web\n}\ntest "t" {\n}'
+    found = [(one.code, one.line) for one in check_text(Source("edge.policy", text))]
+    assert found == [("PS102", 1)]

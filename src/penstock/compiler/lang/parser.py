@@ -43,6 +43,8 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066
 _TOP_STATEMENT = re.compile(r"(?:let|filter|test)[ \t]+[\"A-Za-z_]")
 _NEXT_ITEM = re.compile(r"^[ \t]*(?=(?:let|filter|test)[ \t]+[\"A-Za-z_])", re.MULTILINE)
 
+_NEXT_BOUND = re.compile(r"^[ \t]*(?P<bound>\}|filter\b|test\b)", re.MULTILINE)
+
 
 def parse_policy(source: Source) -> Policy:
     """The policy that a whole text is.
@@ -264,6 +266,9 @@ class _Reader:
             if closing := cursor.take_mark("}"):
                 return closing.end
             is_item = cursor.starts_line() and _TOP_STATEMENT.match(cursor.text, cursor.at)
+            if is_item and cursor.peek_word() == "let" and self._closes_below():
+                self._misplaced_let(what)
+                continue
             if cursor.at_end() or is_item:
                 self.faults.error("PS102", f"{what} is never closed", opening, hint="a `}` is missing")
                 return cursor.at
@@ -272,6 +277,20 @@ class _Reader:
             except SyntaxFault as fault:
                 self.faults.add(fault.diagnostic)
                 self._skip_statement()
+
+    def _closes_below(self) -> bool:
+        """Whether a brace at the begin of a line comes before the next filter or test."""
+        found = _NEXT_BOUND.search(self.cursor.text, self.cursor.at)
+        return found is not None and found["bound"] == "}"
+
+    def _misplaced_let(self, what: str) -> None:
+        """Tell it, and read the constant all the same: its uses are right."""
+        self.faults.error("PS102", f"`let` stands inside of {what}", self.cursor.here(), hint=_LET_HINT)
+        try:
+            self.items.append(self._let())
+        except SyntaxFault as fault:
+            self.faults.add(fault.diagnostic)
+            self._skip_statement()
 
     def _skip_statement(self) -> None:
         """Leave a faulty statement; a brace that closes its block on the same line is kept."""
@@ -304,3 +323,4 @@ class _Reader:
 
 
 _FILTER_HINT = "rules stand between the braces of `filter NAME at xdp { … }`"
+_LET_HINT = "constants stand above the filter, outside of its braces"
