@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from penstock.compiler.lang.check import check_expression, check_policy
+from penstock.compiler.lang.check import check_expression
 from penstock.compiler.lang.diagnostic import Diagnostic, Severity
-from penstock.compiler.lang.parser import parse_expression, parse_policy
+from penstock.compiler.lang.parser import parse_expression
 from penstock.compiler.lang.render import as_record, escape, render
 from penstock.compiler.lang.source import Source, Span
 from penstock.errors import PolicyError
+from penstock.pipeline.policy import check_text
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "diagnostics.md").read_text(encoding="utf-8")
@@ -110,7 +111,7 @@ def _codes(kind: str, text: str) -> set[str]:
     source = Source("example", text)
     try:
         if kind == "policy":
-            return {found.code for found in check_policy(parse_policy(source))}
+            return {found.code for found in check_text(source)}
         return {found.code for found in check_expression(parse_expression(source), source)}
     except PolicyError as error:
         return {found.code for found in error.diagnostics}

@@ -268,3 +268,20 @@ def test_a_constant_behind_a_filter_that_is_not_closed_is_none() -> None:
     text = 'filter a at xdp {\n drop\nlet web = 80\nfilter b at xdp {\n drop if port $web\n}\ntest "t" {\n}'
     found = [(one.code, one.line) for one in check_text(Source("edge.policy", text))]
     assert found == [("PS102", 1)]
+
+
+def test_a_rule_that_nothing_matches_is_told_once() -> None:
+    lines = [
+        "drop if ttl > 300",
+        "drop if less 70 and greater 100",
+        "drop if ip proto 300",
+        "drop if tcp and udp",
+    ]
+    text = "filter edge at xdp {\n" + "\n".join(lines) + "\n}"
+    found = [(one.code, one.line) for one in check_text(Source("edge.policy", text))]
+    assert [(code, line) for code, line in found if code < "PS210"] == [
+        ("PS207", 2),
+        ("PS207", 3),
+        ("PS205", 4),
+        ("PS204", 5),
+    ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -133,7 +134,7 @@ def check_text(source: Source) -> tuple[Diagnostic, ...]:
     """Every diagnostic of a policy text, in the order of the text: errors, warnings, notes."""
     try:
         policy, found = _checked(source)
-        return _sorted((*found, *_faults_of_filters(policy)))
+        return _sorted((*found, *_findings_of_filters(policy, found)))
     except PolicyError as error:
         return error.diagnostics
 
@@ -256,6 +257,20 @@ def choose_filter(policy: ast.Policy, hook: str, name: str | None = None) -> ast
             hint=f"say which with --filter: {names}",
         )
     return there[0]
+
+
+def _findings_of_filters(policy: ast.Policy, told: tuple[Diagnostic, ...]) -> Iterator[Diagnostic]:
+    """What lowering finds, faults and rules that nothing matches; of those not what was `told` already."""
+    from penstock.compiler.ir.impossible import impossible_rules
+    from penstock.compiler.ir.lower import lower_filter
+
+    yield from _faults_of_filters(policy)
+    warned = [found.span for found in told if found.severity is Severity.WARNING]
+    for one in policy.filters:
+        with suppress(PolicyError):
+            for found in impossible_rules(lower_filter(policy, one)):
+                if not any(found.span.start <= span.start < found.span.end for span in warned):
+                    yield found
 
 
 def _faults_of_filters(policy: ast.Policy) -> list[Diagnostic]:

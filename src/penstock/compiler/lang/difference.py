@@ -34,7 +34,7 @@ from penstock.compiler.lang.walk import leaves, nodes, terms
 
 _TRANSPORT = frozenset({"tcp", "udp", "sctp"})
 _HEADERS = (
-    "here ports and `tcp[…]` are also found behind IPv6 extension headers and VLAN tags, "
+    "here ports are also found behind IPv6 extension headers and VLAN tags, and `tcp[…]` over IPv6 at all, "
     "where tcpdump misses them"
 )
 _TAGS = (
