@@ -16,6 +16,7 @@ from typing import TypeVar
 from bench.usual import Row, measured
 from penstock.compiler.clang import compile_c
 from penstock.compiler.codegen.emit import emit
+from penstock.compiler.driver import object_of
 from penstock.compiler.ir.lower import lower_filter
 from penstock.compiler.ir.ops import RuleSet
 from penstock.compiler.ir.verify import verify
@@ -86,7 +87,7 @@ def _load_once(text: str) -> dict[str, float]:
     times: dict[str, float] = {}
     rules = _timed(times, "parse", lambda: _lowered(text))
     source = _timed(times, "emit", lambda: emit(verify(rules)))
-    elf = _timed(times, "clang", lambda: compile_c(source.text, source.files))
+    elf = _timed(times, "clang", lambda: object_of(source))
     with _timed(times, "load", lambda: load_object(elf, "linear")) as loaded, isolated():
         program = loaded.programs[PROGRAM]
         with _timed(times, "attach", lambda: attach_xdp(program, _LOOPBACK, mode=GENERIC)):

@@ -204,6 +204,19 @@ def test_a_built_policy_needs_no_compiler(wire: Wire, host: Cli, policy: Path, t
     assert counters(bare("status", "--json"))["dns"] == 5
 
 
+def test_a_built_policy_of_many_rules_carries_its_tables(wire: Wire, host: Cli, tmp_path: Path) -> None:
+    policy, built = tmp_path / "many.policy", tmp_path / "many.pso"
+    rules = [f"    drop if src net 10.0.{n}.0/24 and tcp dst port {n + 1}\n" for n in range(200)]
+    policy.write_text(f"filter many at xdp {{\n{''.join(rules)}    dns: drop if udp dst port 53\n}}\n")
+    assert host("build", str(policy), "-o", str(built)).code == 0
+    bare = Cli({**host.environment, "PENSTOCK_CLANG": "/nonexistent/clang"}, host.prefix)
+    done = bare("apply", str(built), "-i", "v1")
+    assert done.code == 0, done.err
+    assert wire.arrived(53) == 0
+    assert wire.arrived(54) == 5
+    assert counters(bare("status", "--json"))["dns"] == 5
+
+
 def test_an_unknown_interface_gets_the_nearest_name(host: Cli, policy: Path) -> None:
     done = host("apply", str(policy), "-i", "v11")
     assert done.code == 3

@@ -34,6 +34,10 @@ struct ps_tuple { __u64 truths, field[%d]; };
 struct ps_tuple ps_tuples[%d] __attribute__((aligned(64)));
 __u32 ps_results[%d];
 __u32 ps_cursor;
+__attribute__((noinline)) int ps_asked(__u64 truths, __u64 number)
+{
+    return !number || (number <= 64 && truths >> (number - 1) & 1);
+}
 %s
 SEC("tc") int ps_classifier(void *skb)
 {
@@ -55,7 +59,7 @@ def access(boxes: Boxes) -> tuple[Access, int]:
         else:
             scalars[axis.ref] = f"t->field[{at}]"
             at += 1
-    return Access("const struct ps_tuple *t", scalars, wides, "(t->truths >> ({number} - 1) & 1)"), at
+    return Access("const struct ps_tuple *t", scalars, wides, "ps_asked(t->truths, {number})"), at
 
 
 def tuples(boxes: Boxes, batch: Packets, truths: Truth, words: int) -> bytes:

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Self
 
-from penstock.compiler.clang import Clang, compile_c
+from penstock.compiler.clang import Clang
 from penstock.compiler.codegen.emit import CSource, emit
+from penstock.compiler.driver import object_of
 from penstock.compiler.ir.evaluate import evaluate
 from penstock.compiler.ir.ops import FIRST_CONDITION_SLOT, Outcome, RuleSet
 from penstock.kernel.bpf_object import load_object
@@ -24,7 +25,7 @@ class DataPlane:
     """A probe build of a rule set, loaded."""
 
     def __init__(self, source: CSource, clang: Clang | None = None) -> None:
-        self._object = load_object(compile_c(source.text, source.files, clang, strict=True), "dataplane")
+        self._object = load_object(object_of(source, clang, strict=True), "dataplane")
         self._program = self._object.programs[PROGRAM]
         self._probe = self._object.maps[PROBE_MAP]
         self._layout = ProbeLayout(len(source.spec.slots))

@@ -95,9 +95,9 @@ def load_object(
 ) -> BpfObject:
     """Load an object; `name` prefixes the kernel's names of its data sections.
 
-    `rodata` sets variables of `.rodata`, `.data` or `.bss` before the load;
-    `reuse` puts existing maps in the place of new ones; `only` loads these
-    programs and no others.
+    `rodata` sets variables of `.rodata`, `.data` or `.bss` before the load, as
+    do the tables that the object carries; `reuse` puts existing maps in the place
+    of new ones; `only` loads these programs and no others.
 
     Raises:
         VerifierError: the verifier refused a program: which line, why, and its whole log.
@@ -129,7 +129,7 @@ def _load_once(
     try:
         with open_object(elf, name) as raw:
             variables = elf_file.variables(elf)
-            _set_up(raw, variables, values, reuse, only)
+            _set_up(raw, variables, {**elf_file.tables_in(elf), **values}, reuse, only)
             raw.reserve_logs(log_size)
             try:
                 raw.load()

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from penstock.model import tables
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -58,6 +60,12 @@ def variables(elf: bytes) -> dict[str, Symbol]:
 def functions(elf: bytes) -> dict[str, Symbol]:
     """Every function, programs and subprograms alike.  Raises ValueError."""
     return _symbols(elf, _STT_FUNC)
+
+
+def tables_in(elf: bytes) -> dict[str, bytes]:
+    """The initial values that the object carries for its large variables.  Raises ValueError."""
+    found = (section.data for section in sections(elf) if section.name == tables.SECTION)
+    return {name: value for data in found for name, value in tables.unpacked(data).items()}
 
 
 def sections(elf: bytes) -> list[Section]:

@@ -6,6 +6,7 @@ rules behind it: a plain chain of 100 rules is refused.  A few rules are printed
 as one inline function all the same, being the fastest; more than that as
 *blocks*: global functions of bounded size, which the verifier checks one by one
 and whose result it takes for unknown.  Verifying is then linear in the rules.
+Long stretches of rules that only decide become tables instead (stages.py).
 (Reading the field from memory for each test verifies in linear time as well, but
 costs a packet half as much again: clang cannot join tests of one field.)
 
@@ -106,8 +107,8 @@ def rule_cost(rule: Rule) -> int:
     return 1 + cost(rule.condition)
 
 
-def blocks_of(rules: Sequence[NumberedRule]) -> list[list[NumberedRule]]:
-    """The rules in order, cut where a block is full.
+def blocks_of(rules: Sequence[NumberedRule], room: int = MAX_BLOCKS) -> list[list[NumberedRule]]:
+    """The rules in order, cut where a block is full; `room` is for how many blocks there is any.
 
     Raises:
         LimitError: naming the rule that does not fit any more.
@@ -119,8 +120,8 @@ def blocks_of(rules: Sequence[NumberedRule]) -> list[list[NumberedRule]]:
         if price > MAX_RULE_COST:
             raise _too_long(item.rule, price)
         if used + price > BLOCK_COST:
-            if len(blocks) == MAX_BLOCKS:
-                raise _too_many(item, len(rules))
+            if len(blocks) >= room:
+                raise too_many(item)
             blocks.append([])
             used = 0
         blocks[-1].append(item)
@@ -136,10 +137,11 @@ def _too_long(rule: Rule, price: int) -> LimitError:
     )
 
 
-def _too_many(item: NumberedRule, total: int) -> LimitError:
+def too_many(item: NumberedRule) -> LimitError:
+    """What is said of the first rule that does not fit."""
     fit = item.slot - FIRST_RULE_SLOT
     return LimitError(
-        f"line {item.rule.line}: rule {item.rule.name} is one too many: of {total} rules the first {fit} fill the "
+        f"line {item.rule.line}: rule {item.rule.name} is one too many: the first {fit} fill the "
         f"{MAX_BLOCKS} functions of about {BLOCK_COST} comparisons that one program can have",
         limit="rules per filter",
         hint="put addresses and ports of rules with the same action into one `let` list",
@@ -187,32 +189,30 @@ def inline_lines(
 
 
 def block_lines(
-    blocks: Sequence[Sequence[NumberedRule]], rule_set: RuleSet, printer: Printer, source: str
+    block: Sequence[NumberedRule], number: int, rule_set: RuleSet, printer: Printer, source: str
 ) -> list[str]:
-    """A global function for each block, and what calls them in order."""
-    found: list[str] = []
-    for number, block in enumerate(blocks):
-        found += [
-            f"__noinline __u32 ps_rules_{number}(struct xdp_md *ctx)",
-            "{",
-            "\tconst struct ps_scratch *scratch = ps_scratch_area();",
-            "\tconst struct ps_view *s;",
-            "",
-            "\tps_keep(ctx);",
-            "\tif (!scratch)",
-            "\t\treturn 0;",
-            "\ts = scratch->s;",
-            "\tps_keep(s);",
-            *(line for item in block for line in rule_lines(item, rule_set, printer, source)),
-            _GENERATED,
-            "\treturn 0;",
-            "}",
-            "",
-        ]
-    return found + _dispatch(len(blocks), rule_set)
+    """The global function of a block."""
+    return [
+        f"__noinline __u32 ps_rules_{number}(struct xdp_md *ctx)",
+        "{",
+        "\tconst struct ps_scratch *scratch = ps_scratch_area();",
+        "\tconst struct ps_view *s;",
+        "",
+        "\tps_keep(ctx);",
+        "\tif (!scratch)",
+        "\t\treturn 0;",
+        "\ts = scratch->s;",
+        "\tps_keep(s);",
+        *(line for item in block for line in rule_lines(item, rule_set, printer, source)),
+        _GENERATED,
+        "\treturn 0;",
+        "}",
+        "",
+    ]
 
 
-def _dispatch(count: int, rule_set: RuleSet) -> list[str]:
+def dispatch_lines(count: int, rule_set: RuleSet) -> list[str]:
+    """What calls `count` functions of rules in order."""
     calls = [
         line
         for number in range(count)

@@ -185,7 +185,11 @@ def _fold_lines(fold: Fold | None, tables: str) -> Iterator[str]:
 
 
 def _opaque_lines(family: Family, longest: int, tables: str, predicate: str) -> Iterator[str]:
-    """Records in order, each asked only if it fits and lies before what is decided already."""
+    """Records in order, each asked only if it lies before what is decided already.
+
+    One that does not fit has an impossible predicate: with a branch of its own the
+    verifier would follow both ways through every later record.
+    """
     assert family.predicates is not None
     yield "    __u64 record = cell;"
     yield from checked("record", family.last_record)
@@ -193,8 +197,9 @@ def _opaque_lines(family: Family, longest: int, tables: str, predicate: str) -> 
     yield from _record_lines(family, tables)
     yield f"        __u64 rule = {_RULE.format(words=family.words)};"
     yield "        if (rule > best) break;"
-    yield f"        __u32 predicate = {tables}.{family.predicates.name}[record];"
-    yield f"        if (fits && (!predicate || {predicate.format(number='predicate')})) {{"
+    yield f"        __u64 number = {tables}.{family.predicates.name}[record] | (fits - 1);"
+    yield "        ps_opaque_value(number);"
+    yield f"        if ({predicate.format(number='number')}) {{"
     yield "            found = rule;"
     yield "            break;"
     yield "        }"

@@ -100,7 +100,9 @@ class Access:
     `parameter` declares the classifier's argument.  `scalars` are unsigned
     expressions, at or above ``1 << bits`` when the packet lacks the field: of a
     32-bit field therefore 64 bits wide.  `wides` are (upper half, lower half, is present) of 128-bit
-    fields.  `predicate` is a format with `{number}` for an opaque predicate.
+    fields.  `predicate` is a format with `{number}`: whether that opaque predicate
+    holds, which of number 0 is true and of a number that no predicate has false.
+    It should have no branches that the verifier follows: a call of a global function.
     """
 
     parameter: str

@@ -194,6 +194,8 @@ def look_up(entry: Column, words: U64, pages: Column, low: Indices, shift: int, 
 
 def from_buckets(words: U64, number: Indices, low: Indices, *, wide: bool) -> Indices:
     """The value at `low` in each bucket."""
+    if not len(number):
+        return np.zeros(0, dtype=np.int64)  # There may be no buckets at all, not even the words of one.
     table = words.reshape(-1, bucket_words(wide))[number]
     starts = np.ascontiguousarray(table[:, :2]).view(np.uint16)
     values = np.ascontiguousarray(table[:, 2:]).view(np.uint32 if wide else np.uint16)

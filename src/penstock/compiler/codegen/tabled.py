@@ -1,0 +1,116 @@
+"""Print a `Tabled` stage: its tables' look-ups, the predicates they ask, and the function that decides.
+
+In: the stage and the number of its function.  Out: C, and the bytes that the
+loader copies into the tables' variable.  Each part that the verifier should
+take on its own is a global function, as the blocks of rules are.
+
+    ps_rules_3(ctx)          what the dispatcher calls: a decision, or 0
+    ps_run_3(…)              the lowest matching rule of the stretch plus one, or 0
+    ps_run_3_asks(ctx, n)    predicate n, for what no table can say
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock.compiler.codegen.fields import Naming
+from penstock.compiler.codegen.predicate import Printer
+from penstock.compiler.codegen.stages import Tabled
+from penstock.compiler.codegen.tables import Access, classifier_source, image
+from penstock.compiler.ir.ops import FieldRef, Predicate, Rule, RuleSet
+from penstock.errors import InternalError
+from penstock.model.hook import TRAITS
+from penstock.model.verdict import Verdict
+
+_PARAMETER = "struct xdp_md *ctx, const struct ps_scratch *scratch, const struct ps_view *s"
+_OPENING = [
+    "{",
+    "\tconst struct ps_scratch *scratch = ps_scratch_area();",
+    "\tconst struct ps_view *s;",
+]
+_VIEWS = ["", "\tps_keep(ctx);", "\tif (!scratch)", "\t\treturn 0;", "\ts = scratch->s;", "\tps_keep(s);"]
+
+
+def tabled_lines(stage: Tabled, number: int, rule_set: RuleSet, printer: Printer) -> list[str]:
+    """The stage's functions, `ps_rules_{number}` last."""
+    name = f"ps_run_{number}"
+    asks = f"{name}_asks(ctx, {{number}})" if stage.opaque else "0"
+    access = _access(stage, printer.naming, asks)
+    codes = [_code(item.rule, rule_set) for item in stage.rules]
+    return [
+        *(_asking(name, stage.opaque, printer) if stage.opaque else ()),
+        *classifier_source(stage.classifier, name, access).splitlines(),
+        *(_verdicts(name, codes) if len(set(codes)) > 1 else ()),
+        "",
+        f"__noinline __u32 ps_rules_{number}(struct xdp_md *ctx)",
+        *_OPENING,
+        "\t__u64 found;",
+        *_VIEWS,
+        f"\tfound = {name}(ctx, scratch, s);",
+        "\tps_opaque_value(found);",
+        f"\tif (!found || found > {len(codes)})",
+        "\t\treturn 0;",
+        f"\treturn PS_DECISION({stage.rules[0].slot - 1} + found, {_verdict(name, codes)});",
+        "}",
+        "",
+    ]
+
+
+def tables_of(stage: Tabled, number: int) -> tuple[str, bytes]:
+    """The variable that holds the stage's tables, and its value."""
+    return f"ps_run_{number}_tables", bytes(image(stage.classifier))
+
+
+def functions_of(stage: Tabled) -> int:
+    """The most functions that a stage is printed as: its own, the predicates, a search for each family."""
+    return 1 + bool(stage.opaque) + len(list(stage.classifier.families))
+
+
+def _access(stage: Tabled, naming: Naming, asks: str) -> Access:
+    scalars: dict[FieldRef, str] = {}
+    wides: dict[FieldRef, tuple[str, str, str]] = {}
+    for ref in stage.refs:
+        place = naming.field(ref)
+        if ref.field.bits == 128:
+            wides[ref] = f"{place}.hi", f"{place}.lo", f"{place}.present"
+        else:
+            scalars[ref] = place
+    return Access(_PARAMETER, scalars, wides, asks)
+
+
+def _asking(name: str, opaque: Sequence[Predicate], printer: Printer) -> list[str]:
+    cases = [
+        line
+        for number, predicate in enumerate(opaque, 1)
+        for line in (f"\tcase {number}:", f"\t\treturn !!({printer.predicate(predicate)});")
+    ]
+    return [
+        f"__noinline __u32 {name}_asks(struct xdp_md *ctx, __u32 number)",
+        *_OPENING,
+        *_VIEWS,
+        "\tswitch (number) {",
+        "\tcase 0:",
+        "\t\treturn 1;",
+        *cases,
+        "\t}",
+        "\treturn 0;",
+        "}",
+        "",
+    ]
+
+
+def _code(rule: Rule, rule_set: RuleSet) -> int:
+    if not isinstance(rule.action, Verdict):
+        raise InternalError(f"rule {rule.name} decides nothing, yet it is in a table")
+    return TRAITS[rule_set.hook].codes[rule.action]
+
+
+def _verdicts(name: str, codes: Sequence[int]) -> list[str]:
+    """What each rule of the stage comes to; 0 stands for no rule."""
+    cells = [f"{code}," for code in (0, *codes)]
+    rows = ["\t" + " ".join(cells[at : at + 32]) for at in range(0, len(cells), 32)]
+    return ["", f"static const __u8 {name}_verdicts[{len(cells)}] = {{", *rows, "};"]
+
+
+def _verdict(name: str, codes: Sequence[int]) -> str:
+    return f"{name}_verdicts[found]" if len(set(codes)) > 1 else str(codes[0])
