@@ -27,6 +27,7 @@ from penstock.kernel.lineinfo import place_of
 from penstock.kernel.maps import Map
 from penstock.kernel.program import Program
 from penstock.kernel.verifier import read_log
+from penstock.model import tables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -152,6 +153,8 @@ def _set_up(
     maps = {found.name: found for found in raw.maps}
     for wanted in raw.programs:
         wanted.want(only is None or wanted.name in only)
+    if tables.missing(variables, values):
+        raise ValueError("its tables are missing: it is not whole")
     for variable, value in values.items():
         if variable not in variables:
             raise InternalError(f"the object has no variable {variable!r}")

@@ -10,6 +10,7 @@ them as text.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterable
@@ -18,6 +19,17 @@ SECTION = ".penstock.tables"
 #: More than this is no section of penstock's: its tables have some megabytes.
 MAX_BYTES = 1 << 30
 _HEAD = struct.Struct("<HI")
+_VARIABLE = re.compile(r"ps_run_\d+_tables")
+
+
+def variable_of(run: int) -> str:
+    """The variable that holds the tables of a program's stretch of rules."""
+    return f"ps_run_{run}_tables"
+
+
+def missing(variables: Iterable[str], given: Iterable[str]) -> list[str]:
+    """Which of an object's variables are tables that nobody gives a value: without it no rule of theirs matches."""
+    return sorted(set(filter(_VARIABLE.fullmatch, variables)) - set(given))
 
 
 def packed(tables: Iterable[tuple[str, bytes]]) -> bytes:

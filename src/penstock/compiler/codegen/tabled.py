@@ -20,6 +20,7 @@ from penstock.compiler.codegen.tables import Access, classifier_source, image
 from penstock.compiler.ir.ops import FieldRef, Predicate, Rule, RuleSet
 from penstock.errors import InternalError
 from penstock.model.hook import TRAITS
+from penstock.model.tables import variable_of
 from penstock.model.verdict import Verdict
 
 _PARAMETER = "struct xdp_md *ctx, const struct ps_scratch *scratch, const struct ps_view *s"
@@ -58,7 +59,7 @@ def tabled_lines(stage: Tabled, number: int, rule_set: RuleSet, printer: Printer
 
 def tables_of(stage: Tabled, number: int) -> tuple[str, bytes]:
     """The variable that holds the stage's tables, and its value."""
-    return f"ps_run_{number}_tables", bytes(image(stage.classifier))
+    return variable_of(number), bytes(image(stage.classifier))
 
 
 def functions_of(stage: Tabled) -> int:
