@@ -4,10 +4,9 @@ A rule set is cut into blocks.  A `Run` is a stretch of rules that decide and
 remember nothing, as boxes; a `Single` is any other rule (it counts, audits or
 expires), to be asked on its own.  The order of the text is kept.
 
-A condition becomes a disjunction of boxes.  Tests that no axis can express
-(arithmetic on packet bytes, headers walked, tests behind a tunnel) become
-*opaque predicates* of their boxes.  A condition that would fall into more than
-MAX_BOXES boxes is left whole, as one opaque predicate: exact, only slower.
+A condition becomes a disjunction of boxes (disjunction.py).  One that would fall
+into more than MAX_BOXES boxes is left whole, as one opaque predicate: exact, only
+slower.
 
     drop if tcp dst port 80 or 443        proto 6, dport 80 | proto 6, dport 443
     drop if ip[8] < 5                     one box, everything; opaque predicate 1
@@ -15,46 +14,20 @@ MAX_BOXES boxes is left whole, as one opaque predicate: exact, only slower.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import assert_never
 
 import numpy as np
 
 from penstock.compiler.diagram.axis import Keys, keys_of
 from penstock.compiler.diagram.boxes import Boxes, from_ranges
-from penstock.compiler.diagram.terms import compared
-from penstock.compiler.ir.ops import (
-    All,
-    Always,
-    Any,
-    Compare,
-    FieldRef,
-    HeaderWalked,
-    Negation,
-    Predicate,
-    Rule,
-    RuleSet,
-    Within,
-)
-from penstock.model.net import Interval, IntervalSet
+from penstock.compiler.diagram.disjunction import Term, TooManyTermsError, terms
+from penstock.compiler.ir.ops import All, FieldRef, Predicate, Rule, RuleSet
+from penstock.model.net import Interval
 
-MAX_BOXES = 256
 MAX_OPAQUE = 32
 """More rules with opaque predicates than this end a run: a packet may have to ask them all."""
-
-#: Fields that are another field in packets of one kind (headers.py): the same said with fewer axes.
-_SPECIAL = {
-    "tcp.sport": ("proto", 6, "sport"),
-    "tcp.dport": ("proto", 6, "dport"),
-    "udp.sport": ("proto", 17, "sport"),
-    "udp.dport": ("proto", 17, "dport"),
-    "ip.src": ("eth.type", 0x0800, "addr.src"),
-    "ip.dst": ("eth.type", 0x0800, "addr.dst"),
-    "ip.proto": ("eth.type", 0x0800, "proto"),
-    "ip6.proto": ("eth.type", 0x86DD, "proto"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +54,6 @@ class Single:
 
 
 Block = Run | Single
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """A conjunction: the values of some fields (``2**bits`` is absent), and predicates that hold as well."""
-
-    fields: Mapping[FieldRef, IntervalSet]
-    opaque: tuple[Predicate, ...] = ()
-
-
-_TRUE = Term({})
-
-
-class _TooManyError(Exception):
-    """A condition falls into more terms than are worth having."""
 
 
 def blocks(rule_set: RuleSet) -> tuple[Block, ...]:
@@ -141,7 +99,7 @@ def _divided(condition: Predicate) -> tuple[tuple[Term, ...], bool]:
     """The condition's terms, and whether it had to be left whole."""
     try:
         return terms(condition), False
-    except _TooManyError:
+    except TooManyTermsError:
         return (Term({}, (condition,)),), True
 
 
@@ -189,108 +147,3 @@ def _boxes(rows: list[tuple[int, int, dict[FieldRef, Interval]]]) -> Boxes:
     return from_ranges(
         ranges, np.array([rule for rule, _, _ in rows]), np.array([number for _, number, _ in rows])
     )
-
-
-# ── disjunctive normal form ──────────────────────────────────────────────────
-
-
-def terms(condition: Predicate) -> tuple[Term, ...]:
-    """The condition as a disjunction; () is false.
-
-    Raises:
-        _TooManyError: more than MAX_BOXES boxes.
-    """
-    found = _terms(condition, True)
-    if sum(_size(term) for term in found) > MAX_BOXES:
-        raise _TooManyError
-    return found
-
-
-def _size(term: Term) -> int:
-    size = 1
-    for values in term.fields.values():
-        size *= len(values.intervals)
-    return size
-
-
-def _terms(condition: Predicate, wanted: bool) -> tuple[Term, ...]:
-    """Terms that hold exactly when the condition is `wanted`."""
-    match condition:
-        case Always(value):
-            return (_TRUE,) if value == wanted else ()
-        case Within(ref, values):
-            return _within(ref, values, wanted)
-        case Compare():
-            found = compared(condition)
-            return _within(*found, wanted) if found else _opaque(condition, wanted)
-        case HeaderWalked():
-            return _opaque(condition, wanted)
-        case Negation(operand):
-            return _terms(operand, not wanted)
-        case All(operands) | Any(operands):
-            parts = [_terms(operand, wanted) for operand in operands]
-            return _both(parts) if isinstance(condition, All) == wanted else _either(parts)
-        case _:
-            assert_never(condition)
-
-
-def _within(ref: FieldRef, values: IntervalSet, wanted: bool) -> tuple[Term, ...]:
-    if ref.scope:
-        return _opaque(Within(ref, values), wanted)
-    if ref.name in _SPECIAL:
-        kind, value, general = _SPECIAL[ref.name]
-        of_kind = _within(FieldRef(kind), IntervalSet.single(value), wanted)
-        tests = [of_kind, _within(FieldRef(general), values, wanted)]
-        return _both(tests) if wanted else _either(tests)
-    absent = 1 << ref.field.bits
-    held = values if wanted else IntervalSet.of(*values.complement(ref.field.bits), (absent, absent))
-    return (Term({ref: held}),) if held else ()
-
-
-def _opaque(condition: Predicate, wanted: bool) -> tuple[Term, ...]:
-    return (Term({}, (condition if wanted else Negation(condition),)),)
-
-
-def _both(parts: list[tuple[Term, ...]]) -> tuple[Term, ...]:
-    found: tuple[Term, ...] = (_TRUE,)
-    for part in parts:
-        pairs = [_intersection(left, right) for left in found for right in part]
-        found = tuple(_unique(term for term in pairs if term is not None))
-        if len(found) > MAX_BOXES:
-            raise _TooManyError
-    return found
-
-
-def _intersection(left: Term, right: Term) -> Term | None:
-    fields = dict(left.fields)
-    for ref, values in right.fields.items():
-        fields[ref] = fields[ref] & values if ref in fields else values
-        if not fields[ref]:
-            return None
-    return Term(fields, (*left.opaque, *(new for new in right.opaque if new not in left.opaque)))
-
-
-def _either(parts: list[tuple[Term, ...]]) -> tuple[Term, ...]:
-    """All alternatives; those that differ in one field's values only become one."""
-    found = [term for part in parts for term in part]
-    if any(not term.fields and not term.opaque for term in found):
-        return (_TRUE,)
-    merged: dict[tuple[object, ...], Term] = {}
-    for term in found:
-        if len(term.fields) == 1 and not term.opaque:
-            ((ref, values),) = term.fields.items()
-            known = merged.get((ref,))
-            merged[(ref,)] = Term({ref: known.fields[ref] | values}) if known else term
-        else:
-            merged[(id(term),)] = term
-    return tuple(merged.values())
-
-
-def _unique(found: Iterator[Term]) -> Iterator[Term]:
-    """Terms without repetitions, in order."""
-    seen = set()
-    for term in found:
-        key = (tuple(term.fields.items()), term.opaque)
-        if key not in seen:
-            seen.add(key)
-            yield term
