@@ -42,6 +42,8 @@ _IMPLIED: dict[str, tuple[tuple[str, tuple[int, ...]], ...]] = {
     **{f"icmp.{part}": (("proto", (1,)), ("eth.type", (0x0800,))) for part in ("type", "code")},
     **{f"icmp6.{part}": (("proto", (58,)), ("eth.type", (0x86DD,))) for part in ("type", "code")},
 }
+#: Behind the IP header: not read in later fragments (``frag`` 2).
+_TRANSPORT = ("sport", "dport", *(name for name in _IMPLIED if name.startswith(("tcp.", "udp.", "icmp"))))
 _NEVER_TOGETHER = [(four, six) for four in ("addr.src", "addr.dst") for six in ("ip6.src", "ip6.dst")]
 
 Ranges = Mapping[FieldRef, tuple[Keys, Keys]]
@@ -50,7 +52,7 @@ Ranges = Mapping[FieldRef, tuple[Keys, Keys]]
 def with_reality(boxes: Boxes) -> Boxes:
     """The boxes behind those of IMPOSSIBLE, over axes cut for both."""
     refs = [axis.ref for axis in boxes.axes]
-    facts = list(_impossible(refs))
+    facts = list(impossible(refs))
     ranges = {}
     for at, axis in enumerate(boxes.axes):
         low, high = key_ranges(boxes, at)
@@ -84,13 +86,17 @@ def before(keys: Keys) -> Keys:
     return keys_of(128, values)
 
 
-def _impossible(refs: list[FieldRef]) -> Iterator[dict[FieldRef, tuple[int, int]]]:
+def impossible(refs: list[FieldRef]) -> Iterator[dict[FieldRef, tuple[int, int]]]:
+    """Combinations of ranges (inclusive) that no packet has, of these fields."""
     plain = {ref.name: ref for ref in refs if not ref.scope}
     for name, implied in _IMPLIED.items():
         for other, values in implied:
             if name in plain and other in plain:
                 for gap in _others(plain[other], values):
                     yield {plain[name]: (0, _top(plain[name])), plain[other]: gap}
+    for name in _TRANSPORT:
+        if name in plain and "frag" in plain:
+            yield {plain[name]: (0, _top(plain[name])), plain["frag"]: (2, 2)}
     for four, six in _NEVER_TOGETHER:
         if four in plain and six in plain:
             yield {plain[four]: (0, _top(plain[four])), plain[six]: (0, _top(plain[six]))}

@@ -1,0 +1,316 @@
+"""A class of packets as an expression that people read and penstock parses.
+
+In goes what a diagram says of a class, for some fields the values that they may
+have (``2**bits`` is absent); out comes text in the policy language that holds of
+exactly these packets.
+
+    proto 6, dport 22 or 8000-8100, addr.src 10.0.0.0/8
+        ->  src net 10.0.0.0/8 and (tcp dst port 22 or 8000-8100)
+    proto 17, dport anything but 53, absent too
+        ->  udp and not dst port 53
+
+What other fields imply is left out: a packet with TCP flags need not be called
+`tcp` as well.  Values are told as they are or by what they are not, whichever
+is shorter.  `ip6.headers`, which no expression tests as a number, is the one
+field that a class is told of in words of its own (``ip6.headers in {…}``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, summarize_address_range
+
+from penstock.compiler.diagram.reality import impossible
+from penstock.compiler.ir.dump import dump_interval
+from penstock.compiler.ir.ops import FieldRef
+from penstock.model.field import EXTENSION_HEADERS, VLAN_TPIDS
+from penstock.model.net import Interval, IntervalSet
+
+Fields = Mapping[FieldRef, IntervalSet]
+
+_TYPES = {0x0800: "ip", 0x86DD: "ip6", 0x0806: "arp", 0x8035: "rarp"}
+_PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
+_FAMILIES = {0x0800: {1: "icmp", 2: "igmp"}, 0x86DD: {58: "icmp6"}}
+#: In the order in which people say it; what is not listed follows, tags last.
+_ORDER = (
+    "eth.src",
+    "eth.dst",
+    "eth.type",
+    "proto",
+    "addr.src",
+    "ip6.src",
+    "addr.dst",
+    "ip6.dst",
+    "sport",
+    "dport",
+)
+_MAC_AT = {"eth.dst": 0, "eth.src": 6}
+
+
+def expression(fields: Fields) -> str:
+    """The class in the policy language; "" is every packet."""
+    told = simplified(fields)
+    parts = list(_parts(told))
+    return " and ".join(part.joined if len(parts) > 1 else part.text for part in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """An expression, and as it stands beside `and` and behind `not`."""
+
+    text: str
+
+    @property
+    def joined(self) -> str:
+        depth = 0
+        for word in self.text.split():
+            if depth == 0 and word in ("and", "or"):
+                return f"({self.text})"
+            depth += word.count("(") - word.count(")")
+        return self.text
+
+
+def _any(parts: list[str]) -> _Text:
+    return _Text(" or ".join(parts))
+
+
+def _all(parts: list[str]) -> _Text:
+    return _Text(" and ".join(parts))
+
+
+# ── what need not be said ────────────────────────────────────────────────────
+
+
+def simplified(fields: Fields) -> dict[FieldRef, IntervalSet]:
+    """The class without what packets cannot be anyway; fields that then say nothing are left out."""
+    kept = dict(fields)
+    for ref in sorted(fields, key=_informative):
+        free = _impossible_values(ref, kept)
+        whole = IntervalSet.of((0, 1 << ref.field.bits))
+        if (kept[ref] | free) == whole:
+            del kept[ref]
+    return kept
+
+
+def _informative(ref: FieldRef) -> int:
+    """Fields that others often imply come first."""
+    names = ("eth.type", "ip6.src", "ip6.dst", "addr.src", "addr.dst", "proto")
+    return names.index(ref.name) if ref.name in names else len(names)
+
+
+def _impossible_values(ref: FieldRef, fields: Fields) -> IntervalSet:
+    """Values that the field cannot have, given the others."""
+    found = IntervalSet()
+    for fact in impossible([*fields]):
+        others = [other for other in fact if other != ref]
+        if ref in fact and all(fields[other].issubset(IntervalSet.of(fact[other])) for other in others):
+            found |= IntervalSet.of(fact[ref])
+    return found
+
+
+# ── conjunction ──────────────────────────────────────────────────────────────
+
+
+def _parts(fields: Fields) -> Iterator[_Text]:
+    """A text for each field; a protocol with few ports, or with its family, in one."""
+    rest = dict(fields)
+    kind, proto = FieldRef("eth.type"), FieldRef("proto")
+    protocol = _only(rest.get(proto))
+    word = _PROTOCOLS.get(protocol or -1, "")
+    family = _FAMILIES.get(_only(rest.get(kind)) or -1, {})
+    if protocol in family:
+        del rest[kind], rest[proto]
+        yield _Text(family[protocol])
+    ports = [
+        ref for ref in (FieldRef("sport"), FieldRef("dport")) if ref in rest and not _may_lack(ref, rest)
+    ]
+    if word and ports:
+        del rest[proto]
+    else:
+        word = ""
+    for ref in sorted(rest, key=_place):
+        yield _test(ref, rest[ref], word if ref in ports else "")
+
+
+def _only(held: IntervalSet | None) -> int | None:
+    return held.intervals[0][0] if held is not None and held.size() == 1 else None
+
+
+def _may_lack(ref: FieldRef, fields: Fields) -> bool:
+    return 1 << ref.field.bits in fields[ref]
+
+
+def _place(ref: FieldRef) -> tuple[bool, int, str, int]:
+    order = _ORDER.index(ref.name) if ref.name in _ORDER else len(_ORDER)
+    return ref.name.startswith("vlan."), order, ref.name, ref.index
+
+
+def _test(ref: FieldRef, held: IntervalSet, word: str) -> _Text:
+    """The field has one of the values, or is absent if they say so."""
+    bits = ref.field.bits
+    tell = _teller(ref, word)
+    values, others = held & IntervalSet.full(bits), held.complement(bits)
+    if 1 << bits in held:
+        return _Text(f"not {tell(others).joined}")
+    if _length(ref, values) <= _length(ref, others) + 2:
+        return tell(values)
+    return _all([tell(IntervalSet.full(bits)).joined, f"not {tell(others).joined}"])
+
+
+def _length(ref: FieldRef, values: IntervalSet) -> int:
+    return len(list(_networks(ref, values))) if ref.name in _SIDES else len(values.intervals)
+
+
+# ── one field ────────────────────────────────────────────────────────────────
+
+_SIDES = {
+    f"{family}.{side}": side for family in ("addr", "ip", "ip6") for side in ("src", "dst")
+}  # fmt: skip
+_PORTS = {"sport": "src", "dport": "dst"}
+
+
+def _teller(ref: FieldRef, word: str) -> Callable[[IntervalSet], _Text]:
+    """What renders "the field is there with one of these values"."""
+    if ref.name in _SIDES:
+        return lambda values: _addresses(ref, values)
+    if ref.name in _PORTS:
+        return lambda values: _ports(f"{word} {_PORTS[ref.name]}".lstrip(), values)
+    if ref.name in _MAC_AT:
+        return lambda values: _macs(ref, values)
+    if ref.name.startswith("vlan.") and (ref.index or ref.name == "vlan.tpid"):
+        return lambda values: _tag(ref, values)
+    plain = {"eth.type": _types, "proto": _protocols, "frag": _fragments, "chain.proto": _chain}
+    if ref.name in plain:
+        return plain[ref.name]
+    if not ref.field.word:
+        return lambda values: _Text(
+            f"{ref.name} in {{{', '.join(dump_interval(ref, one) for one in values)}}}"
+        )
+    return lambda values: _any(
+        [_range(ref.name, one, ref.field.bits, len(values.intervals) > 1) for one in values]
+    )
+
+
+def _addresses(ref: FieldRef, values: IntervalSet) -> _Text:
+    side = _SIDES[ref.name]
+    prefix = "ip " if ref.name.startswith("ip.") else ""
+    networks = list(_networks(ref, values))
+    single = len(networks) == 1 and networks[0].prefixlen == networks[0].max_prefixlen
+    shown = [str(one.network_address) if single else str(one) for one in networks]
+    return _any([f"{prefix}{side} {'host' if single else 'net'} {shown[0]}", *shown[1:]])
+
+
+def _networks(ref: FieldRef, values: IntervalSet) -> Iterator[IPv4Network | IPv6Network]:
+    for low, high in values:
+        if ref.field.bits == 32:
+            yield from summarize_address_range(IPv4Address(low), IPv4Address(high))
+        else:
+            yield from summarize_address_range(IPv6Address(low), IPv6Address(high))
+
+
+def _ports(side: str, values: IntervalSet) -> _Text:
+    kind = "port" if all(low == high for low, high in values) else "portrange"
+    shown = [str(low) if low == high else f"{low}-{high}" for low, high in values]
+    return _any([f"{side} {kind} {shown[0]}", *shown[1:]])
+
+
+def _types(values: IntervalSet) -> _Text:
+    return _named(values, _TYPES, lambda one, several: _range("eth.type", one, 16, several))
+
+
+def _protocols(values: IntervalSet) -> _Text:
+    def either(one: Interval, _several: bool) -> str:
+        if one[0] == one[1] and one[0] not in EXTENSION_HEADERS:
+            return f"proto {one[0]}"
+        both = " or ".join(_range(name, one, 8, True) for name in ("ip.proto", "ip6.proto"))
+        return f"({both})"
+
+    return _named(values, _PROTOCOLS, either)
+
+
+def _named(values: IntervalSet, names: Mapping[int, str], other: Callable[[Interval, bool], str]) -> _Text:
+    """Values that have names by these, ranges as `other` says."""
+    several = len(values.intervals) > 1
+    return _any(
+        [names[one[0]] if one[0] == one[1] and one[0] in names else other(one, several) for one in values]
+    )
+
+
+def _fragments(values: IntervalSet) -> _Text:
+    words = {
+        (0,): "frag.offset >= 0 and not frag",
+        (0, 1): "frag.offset >= 0 and not frag.later",
+        (0, 2): "frag.offset >= 0 and not frag.first",
+        (1,): "frag.first",
+        (2,): "frag.later",
+        (1, 2): "frag",
+        (): "less 0 and greater 1",
+    }
+    text = words.get(tuple(value for value in range(3) if value in values), "frag.offset >= 0")
+    return _Text(text)
+
+
+def _chain(values: IntervalSet) -> _Text:
+    return _any([f"ip protochain {value}" for low, high in values for value in range(low, high + 1)])
+
+
+# ── by comparison ────────────────────────────────────────────────────────────
+
+
+def _range(term: str, interval: Interval, bits: int, several: bool) -> str:
+    """``term`` within the interval; in parentheses if it is `several` comparisons beside others."""
+    low, high = interval
+    top = (1 << bits) - 1
+    shown = [hex(value) if "flags" in term or "eth" in term else str(value) for value in interval]
+    if low == high:
+        return f"{term} == {shown[0]}"
+    if high == top:
+        return f"{term} >= {shown[0]}"
+    if low == 0:
+        return f"{term} <= {shown[1]}"
+    both = f"{term} >= {shown[0]} and {term} <= {shown[1]}"
+    return f"({both})" if several else both
+
+
+def _tag(ref: FieldRef, values: IntervalSet) -> _Text:
+    """Tags further in have no name: their bytes are looked at, behind the tags before them."""
+    before = ref.index if ref.name == "vlan.tpid" else ref.index + 1
+    tags = [_tpid(index, IntervalSet.single(*VLAN_TPIDS)) for index in range(before)]
+    if ref.name == "vlan.tpid":
+        return _all([*tags, _tpid(ref.index, values)])
+    control = f"ether[{14 + 4 * ref.index}:2]"
+    term = {
+        "vlan.id": f"{control} & 0xfff",
+        "vlan.pcp": f"{control} >> 13",
+        "vlan.dei": f"{control} >> 12 & 1",
+    }
+    shown = _any([_range(term[ref.name], one, ref.field.bits, True) for one in values])
+    return _all([*tags, shown.joined])
+
+
+def _tpid(index: int, values: IntervalSet) -> str:
+    return _any([_range(f"ether[{12 + 4 * index}:2]", one, 16, True) for one in values]).joined
+
+
+def _macs(ref: FieldRef, values: IntervalSet) -> _Text:
+    return _any([_mac(ref, one) for one in values])
+
+
+def _mac(ref: FieldRef, interval: Interval) -> str:
+    """A range of addresses is compared in two parts, as no accessor takes six bytes."""
+    low, high = interval
+    if low == high:
+        return f"ether {ref.name[4:]} host {low.to_bytes(6, 'big').hex(':')}"
+    at = _MAC_AT[ref.name]
+    first, last = f"ether[{at}:4]", f"ether[{at + 4}:2]"
+    parts = [f"{last} >= 0"]
+    if low:
+        parts.append(
+            f"({first} > {low >> 16:#x} or ({first} == {low >> 16:#x} and {last} >= {low & 0xFFFF:#x}))"
+        )
+    if high < (1 << 48) - 1:
+        parts.append(
+            f"({first} < {high >> 16:#x} or ({first} == {high >> 16:#x} and {last} <= {high & 0xFFFF:#x}))"
+        )
+    return f"({' and '.join(parts)})"
