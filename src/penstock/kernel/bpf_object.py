@@ -55,6 +55,8 @@ class BpfObject:
         self.programs = programs
         self.maps = maps
         self.variables = variables
+        self.logs: dict[str, str] = {}
+        """What the verifier said of each program, where `load_object` was asked for `statistics`."""
 
     def variable(self, name: str) -> memoryview:
         """The bytes of a global variable, shared with the programs; constants (`.rodata`) are read-only.
@@ -93,12 +95,15 @@ def load_object(
     rodata: Mapping[str, bytes | int] | None = None,
     reuse: Mapping[str, Map] | None = None,
     only: Collection[str] | None = None,
+    kinds: Mapping[str, tuple[int, int]] | None = None,
+    statistics: bool = False,
 ) -> BpfObject:
     """Load an object; `name` prefixes the kernel's names of its data sections.
 
     `rodata` sets variables of `.rodata`, `.data` or `.bss` before the load, as
     do the tables that the object carries; `reuse` puts existing maps in the place
-    of new ones; `only` loads these programs and no others.
+    of new ones; `only` loads these programs and no others; `kinds` gives program and
+    attach types where libbpf does not know a program's section.
 
     Raises:
         VerifierError: the verifier refused a program: which line, why, and its whole log.
@@ -109,7 +114,13 @@ def load_object(
     """
     size = _FIRST_LOG
     while True:
-        loaded = _load_once(elf, name, size, rodata or {}, reuse or {}, only)
+        try:
+            loaded = _load_once(elf, name, size, rodata or {}, reuse or {}, only, kinds or {}, statistics)
+        except VerifierError:
+            if not statistics:
+                raise
+            # The log of the figures has no instructions, and so no place to blame.
+            return load_object(elf, name, rodata=rodata, reuse=reuse, only=only, kinds=kinds)
         if loaded is not None:
             return loaded
         # The kernel answers ENOSPC when the log did not fit, and by then the
@@ -125,20 +136,25 @@ def _load_once(
     values: Mapping[str, bytes | int],
     reuse: Mapping[str, Map],
     only: Collection[str] | None,
+    kinds: Mapping[str, tuple[int, int]],
+    statistics: bool,
 ) -> BpfObject | None:
     """The loaded object, or None when the verifier's log needs more than `log_size`."""
     try:
         with open_object(elf, name) as raw:
             variables = elf_file.variables(elf)
             _set_up(raw, variables, {**elf_file.tables_in(elf), **values}, reuse, only)
-            raw.reserve_logs(log_size)
+            for program in raw.programs:
+                if program.name in kinds:
+                    program.set_kind(*kinds[program.name])
+            raw.reserve_logs(log_size, statistics=statistics)
             try:
                 raw.load()
             except OSError as error:
                 if _needs_more_room(raw, error, log_size):
                     return None
                 _refuse(raw, elf, name, error)
-            return _take_over(raw, name, variables)
+            return _take_over(raw, name, variables, raw.logs() if statistics else {})
     except (OSError, ValueError) as error:
         raise _open_error(name, error) from error
 
@@ -182,12 +198,14 @@ def _reuse(declared: RawMap, existing: Map) -> None:
     declared.reuse(existing.fd)
 
 
-def _take_over(raw: RawObject, name: str, variables: dict[str, Symbol]) -> BpfObject:
+def _take_over(raw: RawObject, name: str, variables: dict[str, Symbol], logs: dict[str, str]) -> BpfObject:
     programs = {
         program.name: Program(os.dup(program.fd), program.name) for program in raw.programs if program.fd >= 0
     }
     maps = {found.name: Map(os.dup(found.fd), found.name) for found in raw.maps if found.fd >= 0}
-    return BpfObject(name, programs, maps, variables)
+    loaded = BpfObject(name, programs, maps, variables)
+    loaded.logs = logs
+    return loaded
 
 
 def _needs_more_room(raw: RawObject, error: OSError, log_size: int) -> bool:

@@ -29,6 +29,7 @@ _SONAME = "libbpf.so.1"
 _PLACES = ("usr/lib/*-linux-gnu", "usr/lib64", "usr/lib", "lib64", "usr/local/lib64", "usr/local/lib")
 _LEAST_IMPORTANT = 1  # LIBBPF_INFO; 2 would be its debugging chatter
 _MESSAGE_SIZE = 1 << 16
+_LOG_STATISTICS = 4  # BPF_LOG_STATS of <linux/bpf_verifier.h>: the figures and no more
 _INSTALL = (
     "install it: `apt install libbpf1` (Debian, Ubuntu), `dnf install libbpf` (Fedora, RHEL), "
     "`pacman -S libbpf` (Arch), `apk add libbpf` (Alpine); or name the file in PENSTOCK_LIBBPF"
@@ -67,6 +68,9 @@ _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "bpf_program__set_flags": (_INT, (_POINTER, _UINT)),
     "bpf_program__set_autoload": (_INT, (_POINTER, ctypes.c_bool)),
     "bpf_program__autoload": (ctypes.c_bool, (_POINTER,)),
+    "bpf_program__set_type": (_INT, (_POINTER, _INT)),
+    "bpf_program__set_expected_attach_type": (_INT, (_POINTER, _INT)),
+    "bpf_program__set_log_level": (_INT, (_POINTER, _UINT)),
     "bpf_program__set_log_buf": (_INT, (_POINTER, _POINTER, _SIZE)),
     "bpf_map__name": (_TEXT, (_POINTER,)),
     "bpf_map__fd": (_INT, (_POINTER,)),
@@ -158,6 +162,11 @@ class RawProgram:
         """Choose whether `load` loads it."""
         _check(library().bpf_program__set_autoload(self.pointer, wanted))
 
+    def set_kind(self, kind: int, attach_type: int) -> None:
+        """Say what the program is (bpf_prog_type, bpf_attach_type) where libbpf does not know its section."""
+        _check(library().bpf_program__set_type(self.pointer, kind))
+        _check(library().bpf_program__set_expected_attach_type(self.pointer, attach_type))
+
     def add_flags(self, flags: int) -> None:
         """Set bits of the load flags (BPF_F_*) beside those that its section asks for."""
         present = library().bpf_program__flags(self.pointer)
@@ -221,15 +230,17 @@ class RawObject:
             internal = library().bpf_map__is_internal(at)
             yield RawMap(at, name[name.index(".") :] if internal else name)
 
-    def reserve_logs(self, size: int) -> None:
-        """Give each program that will be loaded `size` bytes for the verifier's log."""
+    def reserve_logs(self, size: int, *, statistics: bool = False) -> None:
+        """Give each wanted program `size` bytes for the verifier's log; `statistics` asks for its figures."""
         for program in self.programs:
             if program.is_wanted:
                 log = self._logs[program.name] = ctypes.create_string_buffer(size)
                 _check(library().bpf_program__set_log_buf(program.pointer, log, size))
+                if statistics:
+                    _check(library().bpf_program__set_log_level(program.pointer, _LOG_STATISTICS))
 
     def logs(self) -> dict[str, str]:
-        """What the verifier wrote, for the programs it wrote about: those that it refused."""
+        """What the verifier wrote, for the programs it wrote about: those that it refused, or all with `statistics`."""
         texts = {name: log.value.decode("utf-8", "replace") for name, log in self._logs.items()}
         return {name: text for name, text in texts.items() if text}
 

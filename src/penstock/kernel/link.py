@@ -41,6 +41,8 @@ OCCUPIED = {errno.EBUSY, errno.EEXIST}
 _REFUSED_BY_DRIVER = {errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE}
 
 _CREATE = struct.Struct("=IIII48x")
+_BPF_NETFILTER = 45  # enum bpf_attach_type
+_CREATE_NETFILTER = struct.Struct("=IIIIIIiI32x")
 _UPDATE = struct.Struct("=IIII")
 _INFO = struct.Struct("=IIIxxxxI4x")
 
@@ -134,6 +136,17 @@ def attach_xdp(program: Program, ifindex: int, *, mode: str) -> Link:
         return Link(bpf(Command.LINK_CREATE, attr))
     except OSError as error:
         raise _attach_error(program, ifindex, mode, error.errno or 0) from error
+
+
+def attach_netfilter(program: Program, family: int, hook: int, priority: int) -> Link:
+    """Attach a netfilter program to a hook (NF_INET_*) of this network namespace; `family` is NFPROTO_*.
+
+    Raises:
+        KernelError: Linux is older than 6.4, or that priority is taken.
+    """
+    attr = bytearray(_CREATE_NETFILTER.pack(program.fd, 0, _BPF_NETFILTER, 0, family, hook, priority, 0))
+    with kernel_errors("attach to netfilter", program.name):
+        return Link(bpf(Command.LINK_CREATE, attr))
 
 
 def attached(ifindex: int) -> tuple[AttachedProgram, ...]:

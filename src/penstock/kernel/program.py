@@ -40,6 +40,8 @@ _BTF_ID_AT, _RUN_TIME_AT, _VERIFIED_AT = 128, 192, 216
 _TEST = struct.Struct("=IIIIQQIIIIQQIIIxxxx")
 _RETVAL_AT, _SIZE_IN_AT, _SIZE_OUT_AT, _DURATION_AT = 4, 8, 12, 36
 _WORD, _TWO_WORDS = struct.Struct("=I"), struct.Struct("=II")
+_XDP_MD = struct.Struct("=IIIIII")
+_LIVE_FRAMES, _LIVE_BATCH = 1 << 1, 64  # BPF_F_TEST_XDP_LIVE_FRAMES, Linux 5.18
 _ROOM_TO_GROW = 512  # a program may move the head or the tail of the frame outwards
 
 
@@ -157,6 +159,40 @@ class Program(Descriptor):
             return int(_WORD.unpack_from(attr, _RETVAL_AT)[0])
 
         return answer
+
+    def send(self, frame: bytes, ifindex: int, count: int) -> None:
+        """Let an XDP program that answers XDP_TX send `count` frames out of a device of this network namespace.
+
+        The program meets `frame` as it left it the last time.  What is sent goes
+        the way of real traffic; the call returns when the last is on the wire,
+        and whatever the kernel could do with them at once is done.  The device
+        has to have an XDP program.
+
+        Raises:
+            KernelError: the device is missing or without XDP, or Linux is older than 5.18.
+        """
+        data = bytearray(frame)
+        context = bytearray(_XDP_MD.pack(0, len(data), 0, ifindex, 0, 0))
+        attr = bytearray(
+            _TEST.pack(
+                self.fd,
+                0,
+                len(data),
+                0,
+                address_of(data),
+                0,
+                count,
+                0,
+                len(context),
+                0,
+                address_of(context),
+                0,
+                _LIVE_FRAMES,
+                0,
+                _LIVE_BATCH,
+            )
+        )
+        self._run(attr, len(data))
 
     def _run(self, attr: bytearray, size: int) -> None:
         try:

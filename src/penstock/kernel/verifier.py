@@ -85,6 +85,34 @@ def read_log(log: str) -> Refusal:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What verifying a program took: instructions followed, states kept in all and at most at once, bytes of stack.
+
+    The stack is the sum over the program and its functions, which is more than
+    any chain of calls among them can need.
+    """
+
+    instructions: int
+    total_states: int
+    peak_states: int
+    stack_bytes: int
+
+
+_PROCESSED = re.compile(r"^processed (\d+) insns .* total_states (\d+) peak_states (\d+)", re.MULTILINE)
+_STACK = re.compile(r"^stack depth ([\d+]+)", re.MULTILINE)
+
+
+def read_statistics(log: str) -> Effort | None:
+    """The figures at the end of a log of level 4; None where the kernel printed none."""
+    processed, stack = _PROCESSED.search(log), _STACK.search(log)
+    if processed is None:
+        return None
+    depths = stack[1].split("+") if stack else []
+    instructions, total, peak = map(int, processed.groups())
+    return Effort(instructions, total, peak, sum(int(depth) for depth in depths if depth))
+
+
 def _place(lines: list[str]) -> str | None:
     found = (match["place"] for line in reversed(lines) if (match := _PLACE.match(line)))
     return next(found, None)

@@ -61,14 +61,14 @@ class TooManyTermsError(Exception):
     """A condition falls into more terms than are worth having."""
 
 
-def terms(condition: Predicate) -> tuple[Term, ...]:
+def terms(condition: Predicate, most: int = MAX_BOXES) -> tuple[Term, ...]:
     """The condition as a disjunction; () is false.
 
     Raises:
-        TooManyTermsError: more than MAX_BOXES boxes.
+        TooManyTermsError: more than `most` boxes, or more than MAX_BOXES terms.
     """
     found = _terms(condition, True)
-    if sum(_size(term) for term in found) > MAX_BOXES:
+    if sum(_size(term) for term in found) > most:
         raise TooManyTermsError
     return found
 
