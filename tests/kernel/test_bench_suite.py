@@ -1,0 +1,76 @@
+"""The benchmark suite in small: programs meet many packets, and wrong answers are told from right ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from bench.answers import WrongAnswerError, check
+from bench.feed import FRAMES, Feed
+from bench.scale import Effort, scale_row
+from bench.workload import Traffic, Workload, generated, mixed
+
+from penstock.kernel.bpf_object import load_object
+from penstock.model.spec import COUNTERS_MAP, PROGRAM
+from penstock.pipeline.policy import load_policy
+
+pytestmark = pytest.mark.privileged
+
+
+def test_a_rule_set_through_the_whole_path() -> None:
+    with Feed() as feed:
+        row = scale_row(generated("fw", 20, 1), Effort(rounds=2), feed)
+    assert row["checked"] == 2 * FRAMES
+    assert row["refused"] == {}
+    assert isinstance(row["traffic"], dict)
+    for samples in row["traffic"].values():
+        assert set(samples) == {"empty", "penstock", "linear", "chain"}
+        assert all(len(rounds) == 2 and min(rounds) > 0 for rounds in samples.values())
+
+
+def test_both_families_at_once() -> None:
+    with Feed() as feed:
+        assert scale_row(mixed("ipc", 20, 1), Effort(rounds=1), feed)["checked"] == 2 * FRAMES
+
+
+@pytest.mark.parametrize("fault", ["verdict", "rule"])
+def test_a_wrong_answer_is_noticed(fault: str) -> None:
+    """The program is right and the expectation wrong, in one packet: by its verdict, or by its rule alone."""
+    workload = _small()
+    loaded_policy = load_policy(workload.text)
+    with load_object(loaded_policy.elf, "small") as loaded:
+        answers = loaded.programs[PROGRAM], loaded.maps[COUNTERS_MAP]
+        assert check("small", *answers, workload, most=256) == 256
+        with pytest.raises(WrongAnswerError, match="1 of 256 verdicts" if fault == "verdict" else "0 of 256"):
+            check("small", *answers, _spoiled(workload, fault), most=256)
+
+
+def _small() -> Workload:
+    whole = generated("acl", 12, 1)
+    return replace(whole, traffic={"uniform": whole.traffic["uniform"]})
+
+
+def _spoiled(workload: Workload, fault: str) -> Workload:
+    traffic = workload.traffic["uniform"]
+    expected = traffic.expected.copy()
+    right = workload.drops[expected[:256]] & (expected[:256] >= 0)
+    at = int(np.flatnonzero(right)[0])
+    others = workload.drops if fault == "rule" else ~workload.drops
+    expected[at] = next(number for number in np.flatnonzero(others) if number != expected[at])
+    return replace(workload, traffic={"uniform": Traffic(traffic.frames, expected)})
+
+
+def test_a_fed_program_meets_every_frame_once_a_round() -> None:
+    workload = _small()
+    policy = load_policy(workload.text)
+    with Feed() as feed, load_object(policy.elf, "small") as loaded:
+        feed.fill(workload.traffic["uniform"].frames)
+        with feed.fed(loaded.programs[PROGRAM]) as fed:
+            fed.run(FRAMES)
+        _, counted = loaded.maps[COUNTERS_MAP].read_all()
+    expected = workload.traffic["uniform"].expected
+    packets = counted[:, :, 0].sum(axis=1)
+    assert packets.sum() == FRAMES
+    assert packets[0] == (expected < 0).sum()
+    assert packets[-12:].tolist() == np.bincount(expected[expected >= 0], minlength=12).tolist()
