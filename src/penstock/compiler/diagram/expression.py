@@ -102,7 +102,7 @@ def _informative(ref: FieldRef) -> int:
 def _impossible_values(ref: FieldRef, fields: Fields) -> IntervalSet:
     """Values that the field cannot have, given the others."""
     found = IntervalSet()
-    for fact in impossible([*fields]):
+    for fact in impossible(tuple(fields)):
         others = [other for other in fact if other != ref]
         if ref in fact and all(fields[other].issubset(IntervalSet.of(fact[other])) for other in others):
             found |= IntervalSet.of(fact[ref])

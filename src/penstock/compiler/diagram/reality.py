@@ -2,71 +2,73 @@
 
 Axes are independent numbers, headers are not: a packet with a TCP flag is TCP, a
 port needs a protocol that has ports, an IPv6 source an IPv6 packet.  Boxes of the
-pseudo-rule IMPOSSIBLE, put before all others, take such combinations out.
+pseudo-rule IMPOSSIBLE, put before all others, take such combinations out
+(`facts.py` lists them).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from itertools import pairwise, product
 
 import numpy as np
 
-from penstock.compiler.diagram.axis import Keys, keys_of
+from penstock.compiler.diagram.axis import Keys, integers, keys_of
 from penstock.compiler.diagram.boxes import Boxes, from_ranges
+from penstock.compiler.diagram.facts import EVERY_FRAME, Never, Parts, World, facts, fields_beneath
 from penstock.compiler.ir.ops import FieldRef
-from penstock.model.net import IntervalSet
+from penstock.model.net import Interval
 
 IMPOSSIBLE = -2
-
-_PORTS, _IP, _ARP = (6, 17, 132), (0x0800, 0x86DD), (0x0806, 0x8035)
-
-#: field that is there -> (field, values one of which it then has).
-_IMPLIED: dict[str, tuple[tuple[str, tuple[int, ...]], ...]] = {
-    "sport": (("proto", _PORTS),),
-    "dport": (("proto", _PORTS),),
-    "proto": (("eth.type", _IP),),
-    "ttl": (("eth.type", _IP),),
-    "dscp": (("eth.type", _IP),),
-    "ecn": (("eth.type", _IP),),
-    "addr.src": (("eth.type", (0x0800, *_ARP)),),
-    "addr.dst": (("eth.type", (0x0800, *_ARP)),),
-    "ip6.src": (("eth.type", (0x86DD,)),),
-    "ip6.dst": (("eth.type", (0x86DD,)),),
-    "ip.id": (("eth.type", (0x0800,)),),
-    "ip.len": (("eth.type", (0x0800,)),),
-    "ip.df": (("eth.type", (0x0800,)),),
-    "ip6.flow": (("eth.type", (0x86DD,)),),
-    "ip6.headers": (("eth.type", (0x86DD,)),),
-    **{f"tcp.{part}": (("proto", (6,)), ("eth.type", _IP)) for part in ("seq", "ack", "flags", "window")},
-    "udp.len": (("proto", (17,)), ("eth.type", _IP)),
-    **{f"icmp.{part}": (("proto", (1,)), ("eth.type", (0x0800,))) for part in ("type", "code")},
-    **{f"icmp6.{part}": (("proto", (58,)), ("eth.type", (0x86DD,))) for part in ("type", "code")},
-}
-#: Behind the IP header: not read in later fragments (``frag`` 2).
-_TRANSPORT = ("sport", "dport", *(name for name in _IMPLIED if name.startswith(("tcp.", "udp.", "icmp"))))
-_NEVER_TOGETHER = [(four, six) for four in ("addr.src", "addr.dst") for six in ("ip6.src", "ip6.dst")]
 
 Ranges = Mapping[FieldRef, tuple[Keys, Keys]]
 
 
-def with_reality(boxes: Boxes) -> Boxes:
-    """The boxes behind those of IMPOSSIBLE, over axes cut for both."""
-    refs = [axis.ref for axis in boxes.axes]
-    facts = list(impossible(refs))
+def with_reality(boxes: Boxes, world: World = EVERY_FRAME) -> Boxes:
+    """The boxes behind those of IMPOSSIBLE, over axes cut for both.
+
+    Only what their own axes can say is said: see `widened`.
+    """
+    never = [box for combination in facts(_parts(boxes), world) for box in _boxes_of(combination)]
     ranges = {}
     for at, axis in enumerate(boxes.axes):
         low, high = key_ranges(boxes, at)
         everything = (0, 1 << axis.bits)
-        ends = [fact.get(axis.ref, everything) for fact in facts]
+        ends = [box.get(axis.ref, everything) for box in never]
         first, last = (
             keys_of(axis.bits, [end[0] for end in ends]),
             keys_of(axis.bits, [end[1] for end in ends]),
         )
         ranges[axis.ref] = np.concatenate([first, low]), np.concatenate([last, high])
-    nothing = np.zeros(len(facts), dtype=np.int32)
+    nothing = np.zeros(len(never), dtype=np.int32)
     return from_ranges(
         ranges, np.concatenate([nothing + IMPOSSIBLE, boxes.rule]), np.concatenate([nothing, boxes.opaque])
     )
+
+
+@lru_cache(maxsize=64)
+def impossible(refs: tuple[FieldRef, ...], world: World = EVERY_FRAME) -> tuple[dict[FieldRef, Interval], ...]:
+    """Combinations of ranges (inclusive) that no packet has, of these fields."""
+    nothing: Parts = dict.fromkeys(refs, ())
+    return tuple(box for never in facts(nothing, world) for box in _boxes_of(never))
+
+
+def widened(boxes: Boxes) -> Boxes:
+    """The boxes with axes for the fields on which their own depend, so that what is impossible can be said of them.
+
+    A source port and an ICMP type exclude each other only by way of the protocol.
+    """
+    have = [axis.ref for axis in boxes.axes]
+    ranges = {axis.ref: key_ranges(boxes, at) for at, axis in enumerate(boxes.axes)}
+    for ref in fields_beneath(have):
+        if ref not in ranges:
+            bits = ref.field.bits
+            ranges[ref] = (
+                keys_of(bits, [0]).repeat(len(boxes)),
+                keys_of(bits, [1 << bits]).repeat(len(boxes)),
+            )
+    return from_ranges(ranges, boxes.rule, boxes.opaque)
 
 
 def key_ranges(boxes: Boxes, at: int) -> tuple[Keys, Keys]:
@@ -86,28 +88,15 @@ def before(keys: Keys) -> Keys:
     return keys_of(128, values)
 
 
-def impossible(refs: list[FieldRef]) -> Iterator[dict[FieldRef, tuple[int, int]]]:
-    """Combinations of ranges (inclusive) that no packet has, of these fields."""
-    plain = {ref.name: ref for ref in refs if not ref.scope}
-    for name, implied in _IMPLIED.items():
-        for other, values in implied:
-            if name in plain and other in plain:
-                for gap in _others(plain[other], values):
-                    yield {plain[name]: (0, _top(plain[name])), plain[other]: gap}
-    for name in _TRANSPORT:
-        if name in plain and "frag" in plain:
-            yield {plain[name]: (0, _top(plain[name])), plain["frag"]: (2, 2)}
-    for four, six in _NEVER_TOGETHER:
-        if four in plain and six in plain:
-            yield {plain[four]: (0, _top(plain[four])), plain[six]: (0, _top(plain[six]))}
+def _parts(boxes: Boxes) -> Parts:
+    """The ranges into which each axis is cut."""
+    cuts = {axis.ref: integers(axis.cuts) for axis in boxes.axes if axis.bits <= 16}
+    parts: dict[FieldRef, tuple[Interval, ...]] = {axis.ref: () for axis in boxes.axes}
+    return parts | {
+        ref: tuple((first, after - 1) for first, after in pairwise(ends)) for ref, ends in cuts.items()
+    }
 
 
-def _top(ref: FieldRef) -> int:
-    return (1 << ref.field.bits) - 1
-
-
-def _others(ref: FieldRef, values: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """Every value but these, absent included."""
-    absent = 1 << ref.field.bits
-    gaps = IntervalSet.single(*values).complement(ref.field.bits)
-    return IntervalSet.of(*gaps, (absent, absent)).intervals
+def _boxes_of(never: Never) -> Iterator[dict[FieldRef, Interval]]:
+    for ends in product(*(values.intervals for values in never.values())):
+        yield dict(zip(never, ends, strict=True))
