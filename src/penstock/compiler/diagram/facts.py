@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 
 from penstock.compiler.ir.ops import FieldRef, RuleSet
 from penstock.model.field import EXTENSION_HEADERS, VLAN_TPIDS, Layer
@@ -130,6 +131,10 @@ def facts(parts: Parts, world: World = EVERY_FRAME) -> Iterator[Never]:
 
 
 def _always(parts: Parts) -> Iterator[Never]:
+    if TYPE not in parts:
+        yield from _apart({name: frozenset(families) for name, families in _FAMILIES.items()})
+    if PROTO not in parts:
+        yield from _apart({name: frozenset(place.protocols) for name, place in _TRANSPORT.items()})
     yield from _link()
     yield from _tags(parts)
     yield from _network(parts)
@@ -169,6 +174,13 @@ def _but(ref: FieldRef, values: IntervalSet) -> IntervalSet:
 
 def _of(*families: int) -> IntervalSet:
     return IntervalSet.single(*families)
+
+
+def _apart(kinds: Mapping[str, frozenset[int]]) -> Iterator[Never]:
+    """Fields of which no packet has both, because they are of different kinds of packets."""
+    for (name, own), (other, others) in combinations(kinds.items(), 2):
+        if not own & others:
+            yield {FieldRef(name): _there(FieldRef(name)), FieldRef(other): _there(FieldRef(other))}
 
 
 # ── link layer ───────────────────────────────────────────────────────────────

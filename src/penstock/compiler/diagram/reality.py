@@ -48,7 +48,9 @@ def with_reality(boxes: Boxes, world: World = EVERY_FRAME) -> Boxes:
 
 
 @lru_cache(maxsize=64)
-def impossible(refs: tuple[FieldRef, ...], world: World = EVERY_FRAME) -> tuple[dict[FieldRef, Interval], ...]:
+def impossible(
+    refs: tuple[FieldRef, ...], world: World = EVERY_FRAME
+) -> tuple[dict[FieldRef, Interval], ...]:
     """Combinations of ranges (inclusive) that no packet has, of these fields."""
     nothing: Parts = dict.fromkeys(refs, ())
     return tuple(box for never in facts(nothing, world) for box in _boxes_of(never))
