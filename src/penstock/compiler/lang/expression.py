@@ -133,7 +133,7 @@ class _Reader:
 
     def _operator(self) -> str | None:
         token = self.stream.next
-        if token.is_word("and", "or") or token.is_name("xor"):
+        if token.text in OPERATOR_WORDS and token.kind in {"word", "name"}:
             return OPERATOR_WORDS[token.text]
         return None
 
@@ -175,7 +175,7 @@ class _Reader:
     def _first(self, inherit: Qualifiers | None, values_only: bool) -> _Operand:
         stream = self.stream
         token = stream.next
-        if token.is_mark("("):
+        if token.kind == "mark" and token.text == "(":
             return self._parenthesised(inherit, values_only)
         if token.kind == "number" and not (values_only and stream.following.is_mark("/")):
             return _Number(number_term(stream.take()))
@@ -185,7 +185,7 @@ class _Reader:
             return self._value(inherit)
         if token.is_mark("-") or self._is_arithmetic(token):
             return _Sum(read_arithmetic(stream))
-        if token.is_name(*FLAG_FIELDS):
+        if token.kind == "name" and token.text in FLAG_FIELDS:
             return _Read(FieldFlag(token.text, stream.take().span), None)
         if starts_term(token):
             return self._term()
@@ -194,6 +194,8 @@ class _Reader:
 
     def _is_arithmetic(self, token: Token) -> bool:
         """Whether arithmetic begins here; a field's name only does where a comparison can follow."""
+        if token.kind not in {"word", "name"}:
+            return False
         follows = self.stream.following
         if token.kind == "word" and follows.is_mark("["):
             return token.text in PROTOCOLS

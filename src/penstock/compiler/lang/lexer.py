@@ -17,7 +17,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from msgspec import Struct
 
 from penstock.compiler.lang.ast import Comment
 from penstock.compiler.lang.source import Span
@@ -28,9 +31,10 @@ TokenKind = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """`value` is the number of a number; `text` is the text as written, for a constant without its `$`.
+class Token(Struct, frozen=True, gc=False):
+    """A Struct, because there are many, and it is made in a fifth of a dataclass's time.
+
+    `value` is the number of a number; `text` is the text as written, for a constant without its `$`.
 
     A `bad` token carries the sentence that says what is wrong with it in `fault`.
     """
@@ -102,7 +106,7 @@ _bogus_mac = _longest(f"{_B}:+(?:{_B}:+)+")
 _like_mac = re.compile("[0-9A-Fa-f]{1,4}[-.:]|[0-9A-Fa-f]{12}")
 _has_colon = re.compile("[0-9A-Fa-f]{0,4}:")
 _MARK = re.compile(r"&&|\|\||>=|<=|!=|==|<<|>>|[-+*/%:\[\]!<>()&|^=]")
-_BLANK = re.compile(r"[ \t\r]+")
+_BLANK = re.compile(r"[ \t\r]*")
 _COMMENT = re.compile(r"#[^\n]*")
 _SPACE = re.compile(r"[ \t\r\n]*(?:#[^\n]*[ \t\r\n]*)*")
 
@@ -112,6 +116,10 @@ _STATEMENT = re.compile(
     r"|(?:default|on|let|filter|test)[ \t]+[\"A-Za-z_]|\}"
 )
 _OPERATOR_TOKENS = frozenset({"and", "or", "not", "xor"})
+
+#: All that can belong to a token which begins like a word, where it is not too long to be worth remembering.
+_SHORT_WORD = re.compile(r"[ \t\r]*([A-Za-z0-9:][-A-Za-z0-9_.:]{0,47})(?![-A-Za-z0-9_.:])")
+_MOST_REMEMBERED = 1 << 14
 
 _NUMERIC_LIMIT = 0xFFFFFFFF
 
@@ -137,24 +145,46 @@ class _Lexer:
         self.comments: list[Comment] = []
 
     def run(self) -> Lexed:
-        while self._skip_blanks() and self.at < self.stop:
-            token = self._token()
-            self.tokens.append(token)
-            self.at = token.span.end
-            if token.kind == "mark":
-                self.depth += (token.text in "([") - (token.text in ")]")
+        while self._word() or self._other():
+            pass
         end = self.tokens[-1].span.end if self.tokens else self.at
         self.tokens.append(Token("end", "", Span(end, end)))
         return Lexed(tuple(self.tokens), end, tuple(self.comments))
 
+    def _word(self) -> bool:
+        """Take a short token that begins like a word, as nearly all do; False where none is next."""
+        found = _SHORT_WORD.match(self.text, self.at)
+        if found is None or found.end() > self.stop:
+            return False
+        word = _remembered(found[1])
+        if word is None:
+            return False
+        kind, text, length, value, fault = word
+        start = found.start(1)
+        self.at = start + length
+        self.tokens.append(Token(kind, text, Span(start, self.at), value, fault))
+        return True
+
+    def _other(self) -> bool:
+        """Take a token of any kind; False where the expression ends."""
+        if not self._skip_blanks():
+            return False
+        token = self._token()
+        self.tokens.append(token)
+        self.at = token.span.end
+        if token.kind == "mark":
+            self.depth += (token.text in "([") - (token.text in ")]")
+        return True
+
     def _skip_blanks(self) -> bool:
         """Move to the next token; False where the expression ends."""
-        while self.at < self.stop:
+        while True:
+            blank = _BLANK.match(self.text, self.at, self.stop)
+            self.at = blank.end() if blank else self.stop
+            if self.at >= self.stop:
+                return False
             char = self.text[self.at]
-            if char in " \t\r":
-                blank = _BLANK.match(self.text, self.at, self.stop)
-                self.at = blank.end() if blank else self.stop
-            elif char == "\n" and not self.in_policy:
+            if char == "\n" and not self.in_policy:
                 self.at += 1
             elif char in "\n#" and self.in_policy:
                 following = self._next_line()
@@ -163,7 +193,6 @@ class _Lexer:
                 self._skip_comments(following)
             else:
                 return not (self.in_policy and char in "{}")
-        return True
 
     def _skip_comments(self, end: int) -> None:
         """Move to `end`, over nothing but blanks and comments."""
@@ -187,15 +216,15 @@ class _Lexer:
     def _token(self) -> Token:
         text, at = self.text, self.at
         char = text[at]
+        if char.isalnum() or char == ":":
+            word = _word(text, at, self.stop)
+            if word is not None:
+                return Token(word.kind, word.text, Span(at, at + word.length), word.value, word.fault)
         if char == "$":
             return self._constant()
         if char == "\\":
             found = _ESCAPED.match(text, at, self.stop)
             return self._made("escaped", found.end()) if found else self._bad("a name must follow `\\`")
-        if char.isalnum() or char == ":":
-            token = self._wordlike()
-            if token is not None:
-                return token
         mark = _MARK.match(text, at, self.stop)
         if mark:
             return self._mark(mark.end())
@@ -216,54 +245,67 @@ class _Lexer:
             return Token("word", words[text], Span(self.at, end))
         return Token("mark", "==" if text == "=" else text, Span(self.at, end))
 
-    def _wordlike(self) -> Token | None:
-        """The longest of the kinds that begin with a letter, a digit or a colon."""
-        text, at = self.text, self.at
-        first = text[at]
-        # In the order of libpcap's rules: of two that are equally long, the first is meant.
-        ends: list[tuple[TokenKind, int]] = []
-        if _like_mac.match(text, at):
-            ends.append(("mac", _mac(text, at)))
-        if first.isdecimal():
-            number = _NUMBER.match(text, at, self.stop)
-            ends += [("number", number.end() if number else -1), ("ipv4", _ipv4(text, at))]
-        if _has_colon.match(text, at):
-            ends += [("ipv6", _ipv6(text, at)), ("bad", _bogus_mac(text, at))]
-        name = _NAME.match(text, at, self.stop)
-        ends.append(("name", name.end() if name else -1))
-        kind, end = max(ends, key=lambda item: item[1])
-        if end < 0:
-            return None
-        if end > self.stop:
-            return self._bad("this value is cut off")
-        if kind == "bad":
-            return self._bad("this is neither an Ethernet nor an IPv6 address", end)
-        if kind == "number":
-            return self._number(end)
-        return self._word(end) if kind == "name" else self._made(kind, end)
-
-    def _word(self, end: int) -> Token:
-        text = self.text[self.at : end]
-        if text in KEYWORDS:
-            return self._made("word", end)
-        if text in NAMED_NUMBERS:
-            return Token("number", text, Span(self.at, end), NAMED_NUMBERS[text])
-        return self._made("name", end)
-
-    def _number(self, end: int) -> Token:
-        text = self.text[self.at : end]
-        try:
-            value = number_value(text)
-        except ValueError as fault:
-            return self._bad(str(fault), end)
-        return Token("number", text, Span(self.at, end), value)
-
     def _made(self, kind: TokenKind, end: int) -> Token:
         return Token(kind, self.text[self.at : end], Span(self.at, end))
 
-    def _bad(self, fault: str, end: int | None = None) -> Token:
-        stop = self.at + 1 if end is None else end
-        return Token("bad", self.text[self.at : stop], Span(self.at, stop), fault=fault)
+    def _bad(self, fault: str) -> Token:
+        return Token("bad", self.text[self.at], Span(self.at, self.at + 1), fault=fault)
+
+
+# ── what begins with a letter, a digit or a colon ────────────────────────────
+
+
+class _Word(NamedTuple):
+    """A token without its place; `length` is that of what was written."""
+
+    kind: TokenKind
+    text: str
+    length: int
+    value: int = 0
+    fault: str = ""
+
+
+@lru_cache(_MOST_REMEMBERED)
+def _remembered(text: str) -> _Word | None:
+    """The first token of a short text; the same words, addresses and ports come again and again."""
+    return _word(text, 0, len(text))
+
+
+def _word(text: str, at: int, stop: int) -> _Word | None:
+    """The longest of the kinds that begin with a letter, a digit or a colon."""
+    # In the order of libpcap's rules: of two that are equally long, the first is meant.
+    ends: list[tuple[TokenKind, int]] = []
+    if _like_mac.match(text, at):
+        ends.append(("mac", _mac(text, at)))
+    if text[at].isdecimal():
+        number = _NUMBER.match(text, at, stop)
+        ends += [("number", number.end() if number else -1), ("ipv4", _ipv4(text, at))]
+    if _has_colon.match(text, at):
+        ends += [("ipv6", _ipv6(text, at)), ("bad", _bogus_mac(text, at))]
+    name = _NAME.match(text, at, stop)
+    ends.append(("name", name.end() if name else -1))
+    kind, end = max(ends, key=lambda item: item[1])
+    if end < 0:
+        return None
+    if end > stop:
+        return _Word("bad", text[at], 1, fault="this value is cut off")
+    return _told(kind, text[at:end])
+
+
+def _told(kind: TokenKind, text: str) -> _Word:
+    """The token of a kind: of a name, whether it is a word or stands for a number."""
+    if kind == "bad":
+        return _Word("bad", text, len(text), fault="this is neither an Ethernet nor an IPv6 address")
+    if kind == "number":
+        try:
+            return _Word("number", text, len(text), number_value(text))
+        except ValueError as fault:
+            return _Word("bad", text, len(text), fault=str(fault))
+    if kind == "name" and text in KEYWORDS:
+        return _Word("word", text, len(text))
+    if kind == "name" and text in NAMED_NUMBERS:
+        return _Word("number", text, len(text), NAMED_NUMBERS[text])
+    return _Word(kind, text, len(text))
 
 
 def comments_between(text: str, start: int, end: int) -> list[Comment]:

@@ -8,6 +8,7 @@ ip multicast              Cast("ip", "multicast")
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import cast
 
 from penstock.compiler.lang.arithmetic import close
@@ -49,6 +50,7 @@ class Head:
     start: Span
 
 
+_QUALIFYING = frozenset({*DIRECTIONS, *KINDS})
 _STARTS = frozenset(
     [
         *(*PROTOCOLS, *DIRECTIONS, *KINDS, *ENCAPSULATIONS, *REFUSED),
@@ -96,7 +98,7 @@ def _behind_protocol(stream: TokenStream, protocol: Token) -> Head | Expr:
     if name == "radio":
         message = "`radio` is refused: only captures with a radio header have that"
         raise stream.faults.fail("PS106", message, protocol.span)
-    if token.is_word(*DIRECTIONS, *KINDS):
+    if token.kind == "word" and token.text in _QUALIFYING:
         return _head(stream, name, protocol.span)
     if token.is_word("broadcast", "multicast"):
         return _cast(stream, name, protocol.span)
@@ -115,7 +117,8 @@ def _behind_protocol(stream: TokenStream, protocol: Token) -> Head | Expr:
 def _head(stream: TokenStream, protocol: str | None, start: Span) -> Head:
     direction = _direction(stream)
     token = stream.next
-    kind = cast("Kind", stream.take().text) if token.is_word(*KINDS) else None
+    is_kind = token.kind == "word" and token.text in KINDS
+    kind = cast("Kind", stream.take().text) if is_kind else None
     if direction is not None and kind in {"proto", "protochain", "gateway"}:
         message = f"`{kind}` has no direction"
         raise stream.faults.fail("PS105", message, token.span, hint=f"leave `{direction}` out")
@@ -123,13 +126,19 @@ def _head(stream: TokenStream, protocol: str | None, start: Span) -> Head:
         message = "`gateway` is refused: it needs the capturing host's table of Ethernet addresses"
         hint = "write `ether host MAC and not host ADDRESS`"
         raise stream.faults.fail("PS106", message, token.span, hint=hint)
-    return Head(Qualifiers(protocol, direction, kind), start)
+    return Head(_qualifiers(protocol, direction, kind), start)
+
+
+@cache
+def _qualifiers(protocol: str | None, direction: Direction | None, kind: Kind | None) -> Qualifiers:
+    return Qualifiers(protocol, direction, kind)
 
 
 def _direction(stream: TokenStream) -> Direction | None:
-    first = stream.take_word(*DIRECTIONS)
-    if first is None:
+    first = stream.next
+    if first.kind != "word" or first.text not in DIRECTIONS:
         return None
+    stream.take()
     joint = stream.take_word("and", "or")
     if joint is None:
         return "src" if first.text == "src" else "dst"

@@ -7,10 +7,11 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Half-open range of character offsets in a source: text[start:end]."""
+
+class Span(Struct, frozen=True, gc=False):
+    """Half-open range of character offsets in a source: text[start:end]; a Struct, because there are many."""
 
     start: int
     end: int

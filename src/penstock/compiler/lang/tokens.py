@@ -15,13 +15,10 @@ class TokenStream:
     def __init__(self, tokens: tuple[Token, ...], faults: Faults) -> None:
         self._tokens = tokens
         self._at = 0
+        #: The token that comes next; `end` again and again at the end.
+        self.next = tokens[0]
         self.faults = faults
         self.depth = 0
-
-    @property
-    def next(self) -> Token:
-        """The token that comes next; `end` again and again at the end."""
-        return self._tokens[self._at]
 
     @property
     def following(self) -> Token:
@@ -37,9 +34,10 @@ class TokenStream:
         return self.next.kind == "end"
 
     def take(self) -> Token:
-        token = self._tokens[self._at]
+        token = self.next
         if token.kind != "end":
             self._at += 1
+            self.next = self._tokens[self._at]
         return token
 
     def take_mark(self, *marks: str) -> Token | None:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from penstock.compiler.lang.ast import (
@@ -27,6 +28,8 @@ from penstock.compiler.lang.words import later
 
 MAX_PORT = 0xFFFF
 MAX_NAME = 255
+#: Rules name the same addresses again and again.
+_MOST_REMEMBERED = 1 << 14
 
 
 class BadValue(ValueError):  # noqa: N818 - the sentence is what counts
@@ -142,23 +145,36 @@ def dotted_value(token: Token) -> Address | PartialAddress:
     Raises:
         BadValue: a part is above 255 (of a DECnet address, 65535) or not decimal.
     """
-    parts = token.text.split(".")
+    found = _dotted(token.text)
+    if isinstance(found, IPv4Address):
+        return Address(found, token.span)
+    return PartialAddress(found, token.span)
+
+
+@lru_cache(_MOST_REMEMBERED)
+def _dotted(text: str) -> IPv4Address | tuple[int, ...]:
+    parts = text.split(".")
     if not all(part.isdecimal() and len(part) <= 5 and int(part) <= 0xFFFF for part in parts):
-        raise BadValue(f"`{token.text[:64]}` is not an IPv4 address")
+        raise BadValue(f"`{text[:64]}` is not an IPv4 address")
     octets = tuple(int(part) for part in parts)
     if len(octets) < 4:
-        return PartialAddress(octets, token.span)
+        return octets
     if max(octets) > 255:
-        raise BadValue(f"`{token.text}` is not an IPv4 address: its parts go up to 255")
-    return Address(IPv4Address(bytes(octets)), token.span)
+        raise BadValue(f"`{text}` is not an IPv4 address: its parts go up to 255")
+    return IPv4Address(bytes(octets))
 
 
 def ipv6_value(token: Token) -> Address:
     """Raises: BadValue: the text only looks like an IPv6 address."""
     try:
-        return Address(IPv6Address(token.text), token.span)
+        return Address(_ipv6(token.text), token.span)
     except AddressValueError:
         raise BadValue(f"`{token.text[:64]}` is not an IPv6 address") from None
+
+
+@lru_cache(_MOST_REMEMBERED)
+def _ipv6(text: str) -> IPv6Address:
+    return IPv6Address(text)
 
 
 def mac_value(token: Token) -> Mac:
