@@ -220,3 +220,17 @@ def test_pictures_name_fields_and_rules() -> None:
     picture = "\n".join(graphviz(diagram))
     assert picture.startswith("digraph")
     assert '[shape=box, label="rule 0"]' in picture
+
+
+def test_linear_search_finds_the_first_box_that_holds_a_packet() -> None:
+    rng = np.random.default_rng(3)
+    low = rng.integers(0, 12, (40, 2)).astype(np.uint64)
+    high = low + rng.integers(0, 4, (40, 2)).astype(np.uint64)
+    refs = (DPORT, PROTO)
+    boxes = from_ranges({ref: (low[:, at], high[:, at]) for at, ref in enumerate(refs)}, np.arange(40))
+    packet = rng.integers(0, 16, (500, 2)).astype(np.uint64)
+    inside = (low <= packet[:, None]) & (packet[:, None] <= high)
+    expected = [next((box for box in range(40) if row[box].all()), -1) for row in inside]
+    found = first_rule(boxes, {ref: packet[:, at] for at, ref in enumerate(refs)})
+    assert found.tolist() == expected
+    assert len(set(expected)) > 20

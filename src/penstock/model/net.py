@@ -47,6 +47,8 @@ class IntervalSet:
     @classmethod
     def single(cls, *values: int) -> IntervalSet:
         """The set of exactly these values."""
+        if len(values) == 1:
+            return cls(((values[0], values[0]),))
         return cls(merge_intervals((value, value) for value in values))
 
     @classmethod

@@ -13,7 +13,7 @@ No numpy here: a command that looks at one rule should not wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -106,8 +106,10 @@ def _within(ref: FieldRef, values: IntervalSet, wanted: bool) -> tuple[Term, ...
         return _opaque(Within(ref, values), wanted)
     if ref.name in _SPECIAL:
         kind, value, general = _SPECIAL[ref.name]
-        of_kind = _within(FieldRef(kind), IntervalSet.single(value), wanted)
-        tests = [of_kind, _within(FieldRef(general), values, wanted)]
+        of_kind, of_general = FieldRef(kind), FieldRef(general)
+        if wanted and values:
+            return (Term({of_kind: IntervalSet.single(value), of_general: values}),)
+        tests = [_within(of_kind, IntervalSet.single(value), wanted), _within(of_general, values, wanted)]
         return _both(tests) if wanted else _either(tests)
     absent = 1 << ref.field.bits
     held = values if wanted else IntervalSet.of(*values.complement(ref.field.bits), (absent, absent))
@@ -122,18 +124,22 @@ def _both(parts: list[tuple[Term, ...]]) -> tuple[Term, ...]:
     found: tuple[Term, ...] = (_TRUE,)
     for part in parts:
         pairs = [_intersection(left, right) for left in found for right in part]
-        found = tuple(_unique(term for term in pairs if term is not None))
+        found = tuple(term for term in pairs if term is not None)
+        if len(found) > 1:
+            found = tuple(_unique(found))
         if len(found) > MAX_BOXES:
             raise TooManyTermsError
     return found
 
 
 def _intersection(left: Term, right: Term) -> Term | None:
-    fields = dict(left.fields)
-    for ref, values in right.fields.items():
-        fields[ref] = fields[ref] & values if ref in fields else values
+    fields = {**left.fields, **right.fields}
+    for ref in left.fields.keys() & right.fields.keys():
+        fields[ref] = left.fields[ref] & right.fields[ref]
         if not fields[ref]:
             return None
+    if not right.opaque:
+        return Term(fields, left.opaque)
     return Term(fields, (*left.opaque, *(new for new in right.opaque if new not in left.opaque)))
 
 
@@ -153,7 +159,7 @@ def _either(parts: list[tuple[Term, ...]]) -> tuple[Term, ...]:
     return tuple(merged.values())
 
 
-def _unique(found: Iterator[Term]) -> Iterator[Term]:
+def _unique(found: Iterable[Term]) -> Iterator[Term]:
     """Terms without repetitions, in order."""
     seen = set()
     for term in found:

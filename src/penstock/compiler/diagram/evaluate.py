@@ -15,26 +15,40 @@ from penstock.compiler.diagram.boxes import NO_RULE, Boxes, Indices, Packets, ba
 from penstock.compiler.diagram.node import Diagram, Terminal
 from penstock.compiler.ir.ops import FieldRef
 
-_CHUNK = 1 << 22
 Asked = Callable[[int], bool]
 """Whether the opaque predicate of this number holds."""
 
 
 def first_box(boxes: Boxes, ranks: Ranks) -> Indices:
-    """The lowest box that holds each packet (rows of ranks), `NO_RULE` if none; opaque predicates are ignored."""
-    found = np.full(len(ranks), NO_RULE, dtype=np.int64)
-    if not len(boxes):
-        return found
-    step = max(1, _CHUNK // len(boxes))
-    for first in range(0, len(ranks), step):
-        part = ranks[first : first + step]
-        inside = np.ones((len(part), len(boxes)), dtype=bool)
-        for at in range(len(boxes.axes)):
-            column = part[:, at, None]
-            inside &= (boxes.low[:, at] <= column) & (column < boxes.high[:, at])
-        best = inside.argmax(axis=1)
-        found[first : first + step] = np.where(inside[np.arange(len(part)), best], best, NO_RULE)
+    """The lowest box that holds each packet (rows of ranks), `NO_RULE` if none; opaque predicates are ignored.
+
+    From the last box to the first, each paints its number over the packets it
+    holds.  Packets are sorted by one axis, so a box looks at those alone that
+    lie in its range there.
+    """
+    if not boxes.axes or not len(boxes):
+        return np.full(len(ranks), 0 if len(boxes) else NO_RULE, dtype=np.int64)
+    painted = np.full(len(ranks), NO_RULE, dtype=np.int64)
+    sorted_by = _narrowest(boxes)
+    order = np.argsort(ranks[:, sorted_by], kind="stable")
+    columns = np.ascontiguousarray(ranks[order].T)
+    begins = np.searchsorted(columns[sorted_by], boxes.low[:, sorted_by]).tolist()
+    ends = np.searchsorted(columns[sorted_by], boxes.high[:, sorted_by]).tolist()
+    for box in range(len(boxes) - 1, -1, -1):
+        begin, end = begins[box], ends[box]
+        if begin < end:
+            near = columns[:, begin:end]
+            inside = (boxes.low[box, :, None] <= near) & (near < boxes.high[box, :, None])
+            painted[begin:end][inside.all(axis=0)] = box
+    found = np.empty_like(painted)
+    found[order] = painted
     return found
+
+
+def _narrowest(boxes: Boxes) -> int:
+    """The axis on which the boxes cover least."""
+    widths = np.array([axis.width for axis in boxes.axes])
+    return int(((boxes.high - boxes.low).mean(axis=0) / widths).argmin())
 
 
 def first_rule(boxes: Boxes, packets: Packets) -> Indices:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
+from msgspec import Struct
+
 from penstock.compiler.lang.source import Source, Span
 from penstock.model.field import FIELDS, Field, Layer
 from penstock.model.hook import Hook
@@ -26,9 +28,11 @@ Step = Literal["mpls", "pppoes", "geneve"]
 Scope = tuple[Step, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FieldRef:
-    """A field of one scope's headers; `index` is the tag's depth for the `vlan.*` fields, else 0."""
+class FieldRef(Struct, frozen=True):
+    """A field of one scope's headers; `index` is the tag's depth for the `vlan.*` fields, else 0.
+
+    A Struct, because it is the key of nearly every mapping, and hashed without a line of Python.
+    """
 
     name: str
     scope: Scope = ()
