@@ -25,9 +25,24 @@ if TYPE_CHECKING:
         PolicyError,
         ToolchainError,
     )
-    from penstock.pipeline import Attached, Counter, LoadedPolicy, apply, attach, detach, load_policy, status
+    from penstock.pipeline.apply import apply, detach
+    from penstock.pipeline.attach import Attached, attach
+    from penstock.pipeline.counters import Counter
+    from penstock.pipeline.policy import LoadedPolicy, load_policy
+    from penstock.pipeline.status import status
 
 __version__ = version.VERSION
+
+_PIPELINE = {
+    "load_policy": "policy",
+    "LoadedPolicy": "policy",
+    "attach": "attach",
+    "Attached": "attach",
+    "Counter": "counters",
+    "apply": "apply",
+    "status": "status",
+    "detach": "apply",
+}
 
 __all__ = [
     "load_policy",
@@ -51,7 +66,7 @@ def __getattr__(name: str) -> object:
     """The public names are imported when they are first used: `import penstock` alone loads nothing."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "penstock.errors" if name.endswith("Error") else "penstock.pipeline"
+    module = f"penstock.pipeline.{_PIPELINE[name]}" if name in _PIPELINE else "penstock.errors"
     return getattr(import_module(module), name)
 
 

@@ -28,7 +28,8 @@ def killed(*arguments, **named):
     os.kill(os.getpid(), signal.SIGKILL)
 
 setattr(place, name, killed)
-from penstock.pipeline import apply, load_policy
+from penstock.pipeline.apply import apply
+from penstock.pipeline.policy import load_policy
 apply(interface, load_policy(open(path).read(), name=path))
 """
 
@@ -89,8 +90,8 @@ def test_a_first_apply(wire: Wire, host: Cli, policy: Path, root: Path, name: st
 
 def test_a_detach(wire: Wire, host: Cli, policy: Path, root: Path) -> None:
     host("apply", str(policy), "-i", "v1")
-    script = _KILLED.rpartition("from penstock.pipeline import")[0]
-    script += "from penstock.pipeline import detach\ndetach(interface)\n"
+    script = _KILLED.partition("from penstock.pipeline.apply import")[0]
+    script += "from penstock.pipeline.apply import detach\ndetach(interface)\n"
     argv = [
         *host.prefix,
         sys.executable,

@@ -15,7 +15,9 @@ import pytest
 from tests.e2e.conftest import CLIENT, PATIENCE_S, SERVER, Wire
 
 from penstock.kernel.netlink import GENERIC, NATIVE
-from penstock.pipeline import apply, detach, load_policy, status
+from penstock.pipeline.apply import apply, detach
+from penstock.pipeline.policy import load_policy
+from penstock.pipeline.status import status
 
 pytestmark = [pytest.mark.privileged, pytest.mark.check(12), pytest.mark.check(13), pytest.mark.check(19)]
 

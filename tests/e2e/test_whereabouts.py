@@ -13,7 +13,7 @@ from penstock.kernel import netlink
 from penstock.kernel.link import attached
 from penstock.kernel.netlink import GENERIC, NATIVE, interface
 from penstock.model.spec import PROGRAM
-from penstock.pipeline import attach as temporary
+from penstock.pipeline.attach import attach as temporary
 
 pytestmark = [pytest.mark.privileged, pytest.mark.check(18)]
 
@@ -182,7 +182,7 @@ def test_a_foreign_program_is_back_when_the_pins_fail(
     """The identity does not fit its map: a fault after the attachment."""
     from penstock.errors import KernelError
     from penstock.kernel import blob
-    from penstock.pipeline import apply
+    from penstock.pipeline.apply import apply
 
     monkeypatch.setenv("PENSTOCK_BPFFS", str(root))
     monkeypatch.setattr(blob, "LARGEST", 100)

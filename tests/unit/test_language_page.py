@@ -13,7 +13,7 @@ from penstock.compiler.lang.source import Source
 from penstock.compiler.lang.words import ACTIONS
 from penstock.model.field import FIELDS
 from penstock.model.verdict import CONDITION_WORDS
-from penstock.pipeline import check_text
+from penstock.pipeline.policy import check_text
 
 PAGE = (Path(__file__).parents[2] / "docs/language.md").read_text()
 

@@ -11,7 +11,8 @@ from penstock.cli.options import interface_option, json_option, mode_option, net
 from penstock.cli.policy_load import load_file
 
 if TYPE_CHECKING:
-    from penstock.pipeline import Applied, LoadedPolicy
+    from penstock.pipeline.apply import Applied
+    from penstock.pipeline.policy import LoadedPolicy
 
 
 @click.command("apply")
@@ -35,7 +36,7 @@ def command(
     if dry_run:
         _dry_run(policy, interface, as_json)
         return
-    from penstock.pipeline import apply
+    from penstock.pipeline.apply import apply
 
     done = apply(interface, policy, mode, replace=replace)
     for notice in done.notices:

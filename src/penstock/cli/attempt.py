@@ -19,7 +19,8 @@ from penstock.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from penstock.pipeline import Counter, Status
+    from penstock.pipeline.counters import Counter
+    from penstock.pipeline.status import Status
 
 _STEP_S = 1.0
 
@@ -70,7 +71,7 @@ def _follow(interface: str, name: str, seconds: float) -> Counter | None:
 
 
 def _read(interface: str, name: str) -> Counter | None:
-    from penstock.pipeline import status
+    from penstock.pipeline.status import status
 
     found: Status | None = next(iter(status(interface)), None)
     return found.counters.get(name) if found else None

@@ -28,7 +28,7 @@ def command(files: tuple[str, ...], strict: bool, as_json: bool) -> int:
 
 def _check(path: str, strict: bool, as_json: bool) -> bool:
     """Whether the file is at fault; an unreadable file is, and the others are still checked."""
-    from penstock.pipeline import check_text
+    from penstock.pipeline.policy import check_text
 
     try:
         source = read_policy(path)

@@ -14,7 +14,7 @@ from penstock.cli.options import interface_option, json_option, netns_option
 @json_option
 def command(interface: str, as_json: bool) -> None:
     """Take the policy off an interface.  Programs of others are left alone."""
-    from penstock.pipeline import detach
+    from penstock.pipeline.apply import detach
 
     done = detach(interface)
     if as_json:

@@ -9,7 +9,7 @@ from penstock.cli.diagnostics import show_diagnostics
 from penstock.cli.policy_file import STDIN, read_policy
 
 if TYPE_CHECKING:
-    from penstock.pipeline import LoadedPolicy
+    from penstock.pipeline.policy import LoadedPolicy
 
 
 def load_file(path: str, filter_name: str | None = None, *, trusted: bool = False) -> LoadedPolicy:

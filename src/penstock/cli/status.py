@@ -13,7 +13,8 @@ from penstock.cli import output
 from penstock.cli.options import DURATION, duration_text, interface_option, json_option, netns_option
 
 if TYPE_CHECKING:
-    from penstock.pipeline import Counter, Status
+    from penstock.pipeline.counters import Counter
+    from penstock.pipeline.status import Status
 
 _TITLES = ("RULE", "ACTION", "PACKETS", "BYTES", "IF")
 _TITLES_WITH_RATES = (*_TITLES[:4], "PPS", "BIT/S", "IF")
@@ -34,7 +35,7 @@ def command(interface: str | None, interval: float | None, watch: bool, show_all
 
     Exits with 3 if something is wrong with one of them.
     """
-    from penstock.pipeline import status
+    from penstock.pipeline.status import status
 
     if watch:
         return _watch(interface, interval or 1.0, show_all, as_json)
@@ -49,7 +50,7 @@ def command(interface: str | None, interval: float | None, watch: bool, show_all
 
 
 def _watch(interface: str | None, interval: float, show_all: bool, as_json: bool) -> int:
-    from penstock.pipeline import status
+    from penstock.pipeline.status import status
 
     before: tuple[Status, ...] = ()
     for _ in count():

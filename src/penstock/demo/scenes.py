@@ -17,7 +17,9 @@ from importlib.resources import files
 from penstock.demo.traffic import Flow, Traffic
 from penstock.demo.world import World, world
 from penstock.kernel import netns
-from penstock.pipeline import Attached, Counter, LoadedPolicy, attach, load_policy
+from penstock.pipeline.attach import Attached, attach
+from penstock.pipeline.counters import Counter
+from penstock.pipeline.policy import LoadedPolicy, load_policy
 
 POLICY_NAME = "dns.policy"
 _MOMENT_S = 0.5

@@ -8,25 +8,8 @@ emergency  rules for a time, before a running policy
 slot         the pins behind `apply`, and how a change survives a kill
 whereabouts  which pins belong to which interface, whatever becomes of its name
 identity, counters, built     what a filter says of itself, what it has counted, a policy as a file
+
+Nothing is imported here: who asks for a policy's diagnostics should not wait for
+the kernel's side, and `apply`, `attach` and `status` are modules as well as functions.
+The public names are those of `penstock` itself.
 """
-
-from penstock.pipeline.apply import Applied, Detached, apply, detach
-from penstock.pipeline.attach import Attached, attach
-from penstock.pipeline.counters import Counter
-from penstock.pipeline.policy import LoadedPolicy, check_text, load_policy
-from penstock.pipeline.status import Status, status
-
-__all__ = [
-    "Applied",
-    "Attached",
-    "Counter",
-    "Detached",
-    "LoadedPolicy",
-    "Status",
-    "apply",
-    "attach",
-    "check_text",
-    "detach",
-    "load_policy",
-    "status",
-]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
@@ -65,11 +65,14 @@ class Lexed:
 
 
 def _longest(*patterns: str) -> Callable[[str, int], int]:
-    """A function that gives the end of the longest match of any pattern, or -1."""
-    compiled = [re.compile(pattern) for pattern in patterns]
+    """A function that gives the end of the longest match of any pattern, or -1; compiled when first called."""
+
+    @cache
+    def compiled() -> list[re.Pattern[str]]:
+        return [re.compile(pattern) for pattern in patterns]
 
     def match(text: str, at: int) -> int:
-        return max((found.end() for regex in compiled if (found := regex.match(text, at))), default=-1)
+        return max((found.end() for regex in compiled() if (found := regex.match(text, at))), default=-1)
 
     return match
 
