@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,3 +139,28 @@ def test_a_wire_leaves_nothing_behind() -> None:
 def test_what_is_pinned_in_a_file_system_of_its_own_is_seen_by_nobody() -> None:
     with own_bpffs([["mkdir", "/sys/fs/bpf/penstock-peer-test"]]):
         assert not Path("/sys/fs/bpf/penstock-peer-test").exists()
+
+
+_HOLDING = """
+import sys
+from pathlib import Path
+from penstock.price.peers.tools import own_bpffs
+with own_bpffs([["mkdir", "/sys/fs/bpf/held"]]):
+    print(Path(f"/proc/self/task/{__import__('os').getpid()}/children").read_text(), flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_holds_a_file_system_ends_with_a_process_that_is_killed() -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLDING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    children = [int(number) for number in holder.stdout.readline().split()]
+    assert children
+    with holder:
+        holder.kill()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{child}/exe").exists() for child in children):
+        assert time.monotonic() < deadline, "the shell outlives its process"
+        time.sleep(0.01)

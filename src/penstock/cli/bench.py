@@ -2,66 +2,179 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import click
 
 from penstock.cli import output
 from penstock.cli.options import json_option
-from penstock.errors import PenstockError
+from penstock.errors import LimitError, PenstockError, PrivilegeError, ToolchainError
 
 if TYPE_CHECKING:
+    from penstock.compiler.ir.ops import RuleSet
+    from penstock.pipeline import LoadedPolicy
     from penstock.price import Price
+    from penstock.price.budget import Crossing, Limit
+    from penstock.price.peers import Comparison
+    from penstock.price.rules import RulePrices
+    from penstock.price.traffic import TrafficClass
 
-_TITLES = ("TRAFFIC", "NS", "EMPTY", "ABOVE EMPTY", "BY HAND", "RATIO")
 _BY_HAND = ".hand.bpf.c"
+_COMPILER = ("driver", "ir.lower", "lang.check", "lang.parser")
+_DRAWN = 1 << 16
+RANDOM, WHOLE_CAPTURE = "random over the rules", "the capture in turn"
+_ROUNDS, _SAMPLES_A_ROUND, _MOST_PEER_ROUNDS = 31, 3, 7
+#: Looking for a rule compiles the policy ten times and more; longer than this and it is not done.
+_PATIENCE_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All that a call of the command has found out; None is what was not asked for or cannot be said."""
+
+    price: Price
+    compile_s: float | None
+    rules: RulePrices | None
+    peers: Comparison | None
+    budget: tuple[Limit, ...] | None
+    crossings: Sequence[Crossing]
 
 
 @click.command("bench")
 @click.argument("file", type=click.Path())
-@click.option(
-    "--pcap", type=click.Path(), metavar="FILE", help="Measure with the first packets of a capture."
-)
+@click.option("--pcap", type=click.Path(), metavar="FILE", help="Measure with the traffic of a capture.")
 @click.option(
     "--hand",
     type=click.Path(),
     metavar="FILE",
     help=f"C of the same filter by hand; by default FILE's {_BY_HAND}.",
 )
+@click.option("--peers", is_flag=True, help="The same rules in nft, iptables, xdp-filter and C, on a wire.")
+@click.option("--rules", is_flag=True, help="What each rule adds.")
 @click.option(
-    "--rounds", type=click.IntRange(1, 999), default=31, show_default=True, help="Rounds; medians count."
+    "--budget",
+    metavar="LIMITS",
+    help="Exit code 1 beyond ns=40,insns=2000; also verified, states, stack, memory, table, load, compile.",
+)
+@click.option(
+    "--rounds", type=click.IntRange(1, 999), default=_ROUNDS, show_default=True, help="Rounds; medians count."
 )
 @json_option
-def command(file: str, pcap: str | None, hand: str | None, rounds: int, as_json: bool) -> int:
+def command(
+    file: str,
+    pcap: str | None,
+    hand: str | None,
+    peers: bool,
+    rules: bool,
+    budget: str | None,
+    rounds: int,
+    as_json: bool,
+) -> int:
     """Measure what a policy costs a packet, in nanoseconds.
 
     Beside it, in the same run, an empty program and, where there is one, the
     same filter written by hand in C.  Compare what stands in one table and
     nothing else.  No interface of this machine is touched.
     """
+    from penstock.cli import bench_report
+    from penstock.price.budget import parse_budget
+
+    limits = parse_budget(budget) if budget is not None else None
+    policy, compile_s = _compiled(file)
+    try:
+        found = _found(policy, compile_s, limits, file, pcap, hand, rounds, peers=peers, rules=rules)
+    except PrivilegeError:
+        bench_report.show_object(policy, compile_s, as_json=as_json)
+        raise
+    finally:
+        output.progress()
+    bench_report.show(found, as_json=as_json)
+    return 1 if found.crossings else 0
+
+
+def _compiled(file: str) -> tuple[LoadedPolicy, float | None]:
+    """The policy and how long its compilation took, None for a built file."""
     from penstock.cli.policy_load import load_file
-    from penstock.price import price
 
+    for module in _COMPILER:  # Importing them is no part of compiling.
+        import_module(f"penstock.compiler.{module}")
+    start = perf_counter()
     policy = load_file(file)
-    found = price(policy, _frames(pcap), hand_written=_hand_written(file, hand), rounds=rounds)
-    if as_json:
-        output.record("penstock.bench/1", _as_json(found))
-    else:
-        _show(found)
-    return 0
+    took = perf_counter() - start
+    return policy, None if policy.rule_set is None else took
 
 
-def _frames(pcap: str | None) -> dict[str, bytes]:
+def _found(
+    policy: LoadedPolicy,
+    compile_s: float | None,
+    limits: tuple[Limit, ...] | None,
+    file: str,
+    pcap: str | None,
+    hand: str | None,
+    rounds: int,
+    *,
+    peers: bool,
+    rules: bool,
+) -> Found:
+    from penstock.price import price
+    from penstock.price.budget import crossed, unknown
+
+    rule_set = _rules_of(policy)
+    classes, streams = _traffic(rule_set, pcap)
+    hand_written = _hand_written(file, hand)
+    found = price(
+        policy,
+        classes,
+        streams,
+        hand_written=hand_written,
+        rounds=rounds,
+        samples=_SAMPLES_A_ROUND * rounds,
+        told=output.progress,
+    )
+    crossings = crossed(limits or (), found, compile_s)
+    for key in unknown(limits or (), found, compile_s):
+        output.progress()
+        output.warn(f"nothing can be said of {key} here: its limit is not looked at")
+    return Found(
+        found,
+        compile_s,
+        _rule_prices(rule_set, found, rounds) if rules else None,
+        _compared(policy, rule_set, classes, streams, hand_written, rounds) if peers else None,
+        limits,
+        [_blamed(one, rule_set, found, compile_s) for one in crossings],
+    )
+
+
+def _rules_of(policy: LoadedPolicy) -> RuleSet:
+    """The rules, of a built file those of the text that it carries."""
+    from penstock.pipeline.policy import rule_set_of
+
+    identity = policy.identity
+    return policy.rule_set or rule_set_of(identity.text, name=identity.path, filter=identity.name)
+
+
+def _traffic(rules: RuleSet, pcap: str | None) -> tuple[list[TrafficClass], dict[str, Sequence[bytes]]]:
+    """Classes, and streams of different packets; a stream of one packet would be warm."""
     from penstock.observe.capture import ethernet_frames
-    from penstock.price.traffic import capture_frames, odd_frames, usual_frames
+    from penstock.price.draw import drawn_frames
+    from penstock.price.traffic import capture_classes, usual_classes
 
+    streams: dict[str, Sequence[bytes]] = {}
+    output.progress("reading traffic")
     if pcap is None:
-        return {**usual_frames(), **odd_frames()}
-    frames = capture_frames(bytes(frame.data) for frame in ethernet_frames(pcap))
-    if not frames:
-        raise PenstockError(f"{pcap} has no packet that could be measured with")
-    return frames
+        classes = usual_classes(rules)
+    else:
+        classes, kept = capture_classes((bytes(frame.data) for frame in ethernet_frames(pcap)), rules)
+        if not classes:
+            raise PenstockError(f"{pcap} has no packet that could be measured with")
+        streams[WHOLE_CAPTURE] = kept
+    streams[RANDOM] = drawn_frames(rules, _DRAWN)
+    return classes, {name: frames for name, frames in streams.items() if len(frames) > 1}
 
 
 def _hand_written(file: str, hand: str | None) -> str | None:
@@ -74,46 +187,48 @@ def _hand_written(file: str, hand: str | None) -> str | None:
         raise PenstockError(f"{path} cannot be read: {error}") from error
 
 
-def _as_json(found: Price) -> dict[str, object]:
-    traffic = [
-        {
-            "name": one.name,
-            "ns": round(one.ns, 2),
-            "empty_ns": round(one.empty_ns, 2),
-            "hand_written_ns": None if one.hand_written_ns is None else round(one.hand_written_ns, 2),
-        }
-        for one in found.traffic
-    ]
-    return {
-        "policy": found.policy,
-        "traffic": traffic,
-        "instructions": found.instructions,
-        "verified_instructions": found.verified_instructions,
-        "jited_bytes": found.jited_bytes,
-        "map_bytes": found.map_bytes,
-        "load_ms": round(found.load_s * 1000, 1),
-    }
+def _rule_prices(rules: RuleSet, found: Price, rounds: int) -> RulePrices:
+    from penstock.price.rules import rule_prices
+
+    return rule_prices(rules, found.worst.frames, rounds=rounds, told=output.progress)
 
 
-def _show(found: Price) -> None:
-    rows = [
-        (
-            one.name,
-            f"{one.ns:.1f}",
-            f"{one.empty_ns:.1f}",
-            f"{one.above_empty_ns:.1f}",
-            "-" if one.hand_written_ns is None else f"{one.hand_written_ns - one.empty_ns:.1f}",
-            "-" if one.ratio is None else f"{one.ratio:.2f}",
-        )
-        for one in found.traffic
-    ]
-    output.table(_TITLES, rows, right=(1, 2, 3, 4, 5))
-    output.answer()
-    output.answer(
-        f"{found.policy}: {found.instructions} instructions, {found.verified_instructions} verified, "
-        f"{found.jited_bytes} bytes of machine code, {found.map_bytes} bytes of maps, "
-        f"loaded in {found.load_s * 1000:.1f} ms"
+def _compared(
+    policy: LoadedPolicy,
+    rules: RuleSet,
+    classes: Sequence[TrafficClass],
+    streams: dict[str, Sequence[bytes]],
+    hand_written: str | None,
+    rounds: int,
+) -> Comparison:
+    """The peers, on every stream and on the classes in turn."""
+    from penstock.price.peers import compare
+    from penstock.price.peers.compare import ALL, BY_HAND
+
+    traffic = {"the classes in turn": [one.frame for one in classes], **streams}
+    chosen = [peer for peer in ALL if hand_written is not None or peer.name != BY_HAND]
+    return compare(
+        rules,
+        policy.elf,
+        traffic,
+        hand_written=hand_written,
+        peers=chosen,
+        rounds=min(rounds, _MOST_PEER_ROUNDS),
+        told=output.progress,
     )
-    output.note(
-        "ABOVE EMPTY and BY HAND are nanoseconds above the empty program in this run; the packets are warm"
-    )
+
+
+def _blamed(crossing: Crossing, rules: RuleSet, found: Price, compile_s: float | None) -> Crossing:
+    """The crossing with its rule, where one can be found in time."""
+    from penstock.price.budget import Crossing as Told
+    from penstock.price.budget import blamed, can_be_blamed
+
+    if not can_be_blamed(crossing.limit.key) or not rules.rules:
+        return crossing
+    if compile_s is None or compile_s > _PATIENCE_S:
+        why = "which rule crosses it was not looked for: that takes too many compilations"
+        return Told(crossing.limit, crossing.found, None, why)
+    try:
+        return blamed(crossing, rules, found.worst.frames, output.progress)
+    except (LimitError, ToolchainError):
+        return crossing

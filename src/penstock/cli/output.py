@@ -122,6 +122,13 @@ def note(text: str) -> None:
         print(printable(text), file=sys.stderr, flush=True)
 
 
+def progress(text: str = "") -> None:
+    """What is being done, on one line of a terminal that the next call overwrites; nothing elsewhere."""
+    if not _settings.quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        columns = shutil.get_terminal_size().columns - 1
+        print(f"\r\x1b[K{printable(text)[:columns]}", end="", file=sys.stderr, flush=True)
+
+
 def warn(text: str) -> None:
     """Something that may not be what the user wants, on standard error."""
     print(_painted("warning:", "yellow", sys.stderr), printable(text), file=sys.stderr, flush=True)

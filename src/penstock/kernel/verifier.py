@@ -87,10 +87,9 @@ def read_log(log: str) -> Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """What verifying a program took: instructions followed, states kept in all and at most at once, bytes of stack.
+    """What verifying a program took: instructions followed, states kept in all and at most at once.
 
-    The stack is the sum over the program and its functions, which is more than
-    any chain of calls among them can need.
+    `stack_bytes` is the program's own stack and that of the deepest function it calls.
     """
 
     instructions: int
@@ -108,9 +107,9 @@ def read_statistics(log: str) -> Effort | None:
     processed, stack = _PROCESSED.search(log), _STACK.search(log)
     if processed is None:
         return None
-    depths = stack[1].split("+") if stack else []
+    own, *called = [int(depth) for depth in stack[1].split("+") if depth] if stack else [0]
     instructions, total, peak = map(int, processed.groups())
-    return Effort(instructions, total, peak, sum(int(depth) for depth in depths if depth))
+    return Effort(instructions, total, peak, own + max(called, default=0))
 
 
 def _place(lines: list[str]) -> str | None:
