@@ -17,7 +17,7 @@ from penstock.errors import LimitError, PenstockError, PrivilegeError, Toolchain
 
 if TYPE_CHECKING:
     from penstock.compiler.ir.ops import RuleSet
-    from penstock.pipeline import LoadedPolicy
+    from penstock.pipeline.policy import LoadedPolicy
     from penstock.price import Price
     from penstock.price.budget import Crossing, Limit
     from penstock.price.peers import Comparison

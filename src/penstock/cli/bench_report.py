@@ -8,7 +8,7 @@ from penstock.cli import output
 
 if TYPE_CHECKING:
     from penstock.cli.bench import Found
-    from penstock.pipeline import LoadedPolicy
+    from penstock.pipeline.policy import LoadedPolicy
     from penstock.price import Price, TrafficPrice
     from penstock.price.peers import Comparison
     from penstock.price.rules import RulePrices
