@@ -19,6 +19,8 @@ from tests.property.test_kernel_agrees import FRAMES, oldest_clang
 
 from penstock.compiler.clang import compile_c
 from penstock.compiler.codegen.emit import emit
+from penstock.compiler.codegen.plan import Wish
+from penstock.compiler.codegen.weigh import Form
 from penstock.compiler.diagram.convert import Run, blocks
 from penstock.compiler.driver import compile_rule_set, object_of
 from penstock.compiler.ir.lower import lower_filter
@@ -36,6 +38,9 @@ from penstock.pipeline.attach import load
 from penstock.pipeline.policy import load_built, load_policy
 
 pytestmark = pytest.mark.privileged
+
+#: Whatever the plan would choose.
+TABLES = Wish(Form.TABLES, inline=False)
 
 #: What no table can say, what counts, what has a name, what reads behind a tunnel: woven in between.
 OTHERS = (
@@ -105,16 +110,16 @@ def odd_frames() -> list[bytes]:
 def test_both_families_and_everything_else(flavour: Flavour, count: int, count_every: int) -> None:
     four, six = (generate(flavour, count // 2, 5, ipv6=ipv6) for ipv6 in (False, True))
     rules = rule_set(woven(four, six, count_every=count_every))
-    assert emit(rules).tables
+    assert emit(rules, wish=TABLES).tables
     tried = [*built(four, 600, 1), *built(six, 600, 2), *odd_frames()]
-    with DataPlane.of(rules) as plane:
+    with DataPlane.of(rules, wish=TABLES) as plane:
         assert disagreements(rules, plane, tried) == []
 
 
 def test_five_thousand_rules() -> None:
     generated = generate("acl", 5000, 9)
     rules = rule_set(policy_text(generated))
-    with DataPlane.of(rules) as plane:
+    with DataPlane.of(rules, wish=TABLES) as plane:
         assert disagreements(rules, plane, [*built(generated, 1000, 3), *odd_frames()]) == []
 
 
@@ -159,15 +164,15 @@ def drawn_rules(seed: int, count: int, fields: set[str]) -> RuleSet:
 @pytest.mark.parametrize("seed", [1000, 1001, 1002, 1004, 1007, 1008])
 def test_random_rule_sets(seed: int) -> None:
     rules = drawn_rules(seed, 1600, FIELDS)
-    assert emit(rules).tables
-    with DataPlane.of(rules) as plane:
+    assert emit(rules, wish=TABLES).tables
+    with DataPlane.of(rules, wish=TABLES) as plane:
         assert disagreements(rules, plane, FRAMES) == []
 
 
 def test_too_many_fields_for_the_verifier_stay_linear() -> None:
     rules = drawn_rules(1000, 400, set(FIELD_NAMES))
-    assert not emit(rules).tables
-    with DataPlane.of(rules) as plane:
+    assert not emit(rules, wish=TABLES).tables
+    with DataPlane.of(rules, wish=TABLES) as plane:
         assert disagreements(rules, plane, FRAMES) == []
 
 
@@ -176,8 +181,8 @@ def test_predicates_that_no_table_can_say(asked: int) -> None:
     whole = [f"drop if ip[{at % 20}] & 7 == {at % 8}" for at in range(asked)]
     lines = [*whole, *(line for line in rule_lines(generate("acl", 200, 3)) if " if " in line)]
     rules = rule_set("filter edge at xdp {\n" + "\n".join(lines) + "\n}\n")
-    assert "_asks" in emit(rules).text
-    with DataPlane.of(rules) as plane:
+    assert "_asks" in emit(rules, wish=TABLES).text
+    with DataPlane.of(rules, wish=TABLES) as plane:
         assert disagreements(rules, plane, FRAMES) == []
 
 
@@ -188,14 +193,14 @@ def ports(count: int) -> str:
 
 def test_the_oldest_clang() -> None:
     rules = rule_set(ports(300))
-    with DataPlane.of(rules, oldest_clang()) as plane:
+    with DataPlane.of(rules, oldest_clang(), TABLES) as plane:
         last = bytes(Ether() / IPv4(src="10.1.43.9") / TCP(dport=300))
         assert disagreements(rules, plane, [*odd_frames(), last]) == []
         assert plane.outcome(last).slot == FIRST_RULE_SLOT + 299
 
 
 def test_a_built_file_carries_its_tables() -> None:
-    policy = load_policy(ports(200))
+    policy = load_policy(ports(900))
     again = load_built(policy.to_bytes(), "edge.pso")
     assert tables_in(again.elf) == tables_in(policy.elf) != {}
     dns = bytes(Ether() / IPv4() / UDP(dport=53))
@@ -205,7 +210,7 @@ def test_a_built_file_carries_its_tables() -> None:
 
 
 def test_a_built_file_with_other_tables_is_refused() -> None:
-    data = load_policy(ports(200)).to_bytes()
+    data = load_policy(ports(900)).to_bytes()
     at = data.index(section(data, SECTION) or b"-") + 100
     with pytest.raises(PenstockError, match="checksum"):
         load_built(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], "edge.pso")
@@ -221,7 +226,7 @@ def test_tables_that_are_cut_are_no_tables(cut: int) -> None:
 
 def test_without_its_tables_an_object_is_refused() -> None:
     """It would load and run, and no packet would match a rule."""
-    source = emit(rule_set(ports(200)), probe=True)
+    source = emit(rule_set(ports(900)), probe=True)
     with pytest.raises(KernelError, match="its tables are missing"):
         load_object(compile_c(source.text, source.files), "edge")
     with load_object(object_of(source), "edge") as loaded:
@@ -235,7 +240,7 @@ def test_the_same_bytes_each_time() -> None:
 
 
 def test_the_last_rule_of_a_long_list_of_verdicts() -> None:
-    with DataPlane.of(rule_set(ports(500))) as plane:
+    with DataPlane.of(rule_set(ports(500)), wish=TABLES) as plane:
         found = plane.outcome(bytes(Ether() / IPv4() / UDP(dport=53)))
         assert (found.verdict, found.slot) == (Verdict.BOUNCE, FIRST_RULE_SLOT + 500)
 
@@ -244,7 +249,7 @@ SMALL = """
 import sys
 from penstock.compiler.driver import compile_rule_set
 from penstock.pipeline.policy import rule_set_of
-rules = "".join(f"drop if tcp dst port {n} and src port 1\\n" for n in range(60))
+rules = "".join(f"drop if tcp dst port {n} and src port 1\\n" for n in range(9))
 compile_rule_set(rule_set_of("filter edge at xdp {\\n" + rules + "}\\n"))
 assert "numpy" not in sys.modules
 """
@@ -258,7 +263,7 @@ def test_the_drawn_frames_exercise_the_rules() -> None:
     """The frames that these tests build are what the rules were drawn for: most of them match one."""
     generated = generate("acl", 100, 5)
     rules = rule_set(policy_text(generated))
-    with DataPlane.of(rules) as plane:
+    with DataPlane.of(rules, wish=TABLES) as plane:
         decided = np.array(
             [plane.outcome(frame).slot >= FIRST_RULE_SLOT for frame in built(generated, 200, 1)]
         )

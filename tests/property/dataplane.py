@@ -10,6 +10,7 @@ from typing import Self
 
 from penstock.compiler.clang import Clang
 from penstock.compiler.codegen.emit import CSource, emit
+from penstock.compiler.codegen.plan import Wish
 from penstock.compiler.driver import object_of
 from penstock.compiler.ir.evaluate import evaluate
 from penstock.compiler.ir.ops import FIRST_CONDITION_SLOT, Outcome, RuleSet
@@ -32,8 +33,8 @@ class DataPlane:
         self.verified_insns = self._program.info.verified_insns
 
     @classmethod
-    def of(cls, rule_set: RuleSet, clang: Clang | None = None) -> Self:
-        return cls(emit(rule_set, probe=True), clang)
+    def of(cls, rule_set: RuleSet, clang: Clang | None = None, wish: Wish | None = None) -> Self:
+        return cls(emit(rule_set, probe=True, wish=wish), clang)
 
     def outcome(self, frame: bytes, wire_length: int = 0) -> Outcome:
         layout = self._layout

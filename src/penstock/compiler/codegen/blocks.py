@@ -19,7 +19,7 @@ A statement per rule, behind a #line that names the policy's line:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from penstock.compiler.codegen.predicate import CHAIN, TREE, Printer
@@ -46,10 +46,8 @@ from penstock.errors import LimitError
 from penstock.model.hook import TRAITS
 from penstock.model.verdict import Verdict
 
-#: Rule sets of up to this cost are inlined, if they read few enough fields to stay in registers and a
-#: stack of 512 bytes; a block holds rules up to the second one.
-INLINE_COST, BLOCK_COST = 128, 128
-INLINE_WORDS = 24
+#: A block holds rules of so many comparisons.
+BLOCK_COST = 128
 #: The kernel takes 256 functions in a program; the parser's and the searches' are among them.
 MAX_BLOCKS = 240
 #: One rule's cost beyond which its function has more jumps than the verifier follows (8192), or a jump is too far.
@@ -166,15 +164,12 @@ def rule_lines(item: NumberedRule, rule_set: RuleSet, printer: Printer, source: 
         yield f"\t\tps_hit({item.slot}, {printer.naming.length});"
 
 
-def inline_lines(
-    rules: Sequence[NumberedRule], rule_set: RuleSet, printer: Printer, source: str
-) -> list[str]:
-    """The rules as one function over views wherever they are, and the two ways into it."""
-    body = [line for item in rules for line in rule_lines(item, rule_set, printer, source)]
+def inline_lines(statements: Iterable[str], rule_set: RuleSet) -> list[str]:
+    """Statements of rules as one function over views wherever they are, and the two ways into it."""
     return [
         "static __always_inline __u32 ps_decide(struct xdp_md *ctx, const struct ps_view *s, __u32 len)",
         "{",
-        *body,
+        *statements,
         _GENERATED,
         f"\treturn {_default(rule_set)};",
         "}",
@@ -188,10 +183,8 @@ def inline_lines(
     ]
 
 
-def block_lines(
-    block: Sequence[NumberedRule], number: int, rule_set: RuleSet, printer: Printer, source: str
-) -> list[str]:
-    """The global function of a block."""
+def block_lines(statements: Iterable[str], number: int) -> list[str]:
+    """The global function of a block of statements."""
     return [
         f"__noinline __u32 ps_rules_{number}(struct xdp_md *ctx)",
         "{",
@@ -203,7 +196,7 @@ def block_lines(
         "\t\treturn 0;",
         "\ts = scratch->s;",
         "\tps_keep(s);",
-        *(line for item in block for line in rule_lines(item, rule_set, printer, source)),
+        *statements,
         _GENERATED,
         "\treturn 0;",
         "}",

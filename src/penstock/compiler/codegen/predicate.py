@@ -103,7 +103,7 @@ class Printer:
             return self._within128(ref, values)
         place = self.naming.field(ref)
         if len(values.intervals) == 1:
-            return _interval(place, values.intervals[0], ref)
+            return interval(place, values.intervals[0], ref)
         if len(values.intervals) > TREE:
             return self._searched(place, ref, values)
         kind = "__u64" if is_wide(ref) else "__u32"
@@ -122,7 +122,7 @@ class Printer:
             first, count = self.lists.add(values, 128)
             inside = f"ps_within128({place}.hi, {place}.lo, {first}, {count})"
         else:
-            inside = _either([_interval128(place, interval) for interval in values], " || ")
+            inside = _either([interval128(place, one) for one in values], " || ")
         return f"({place}.present && {inside})"
 
     # ── terms ──
@@ -168,9 +168,9 @@ def _either(parts: list[str], operator: str) -> str:
 # ── intervals ────────────────────────────────────────────────────────────────
 
 
-def _interval(place: str, interval: Interval, ref: FieldRef) -> str:
+def interval(place: str, ends: Interval, ref: FieldRef) -> str:
     """One interval of a number, without asking for presence apart."""
-    (low, high), suffix = interval, "ULL" if is_wide(ref) else "U"
+    (low, high), suffix = ends, "ULL" if is_wide(ref) else "U"
     span = high - low
     if span == 0:
         return f"({place} == {low:#x}{suffix})"
@@ -184,16 +184,16 @@ def _interval(place: str, interval: Interval, ref: FieldRef) -> str:
 def _search(intervals: Sequence[Interval], ref: FieldRef) -> str:
     """Whether ps_x is in one of the intervals: compares in a row, or halving."""
     if len(intervals) <= CHAIN:
-        return _either([_interval("ps_x", interval, ref) for interval in intervals], " || ")
+        return _either([interval("ps_x", one, ref) for one in intervals], " || ")
     middle = len(intervals) // 2
     suffix = "ULL" if is_wide(ref) else "U"
     left, right = _search(intervals[:middle], ref), _search(intervals[middle:], ref)
     return f"(ps_x < {intervals[middle][0]:#x}{suffix} ? {left} : {right})"
 
 
-def _interval128(place: str, interval: Interval) -> str:
+def interval128(place: str, ends: Interval) -> str:
     """One interval of an IPv6 address in two halves; whole prefixes need few compares."""
-    (low, high) = interval
+    low, high = ends
     low_high, low_low, high_high, high_low = low >> 64, low & _HALF, high >> 64, high & _HALF
     if low_low == 0 and high_low == _HALF:
         return _half(f"{place}.hi", low_high, high_high)

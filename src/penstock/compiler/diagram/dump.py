@@ -67,27 +67,17 @@ def text(diagram: Diagram, label: Label = rule_label) -> Iterator[str]:
 
 
 def _target(diagram: Diagram, depth: int, node: int, label: Label) -> str:
-    depth, node = _stepped_over(diagram, depth, node)
+    depth, node = diagram.asking(depth, node)
     if depth == len(diagram.levels):
         return label(diagram.terminals[node])
     return f"{field_label(diagram.levels[depth].axis.ref)}.{node}"
-
-
-def _stepped_over(diagram: Diagram, depth: int, node: int) -> tuple[int, int]:
-    while depth < len(diagram.levels):
-        level = diagram.levels[depth]
-        first = int(level.ptr[node])
-        if int(level.ptr[node + 1]) - first != 1:
-            break
-        depth, node = depth + 1, int(level.child[first])
-    return depth, node
 
 
 def graphviz(diagram: Diagram, label: Label = rule_label) -> Iterator[str]:
     """The diagram in Graphviz's language (``dot -Tsvg``)."""
     yield "digraph diagram {"
     yield "    rankdir=LR; node [fontname=monospace]; edge [fontname=monospace, fontsize=10];"
-    todo, seen = [_stepped_over(diagram, 0, 0)], set()
+    todo, seen = [diagram.asking(0, 0)], set()
     while todo:
         depth, node = todo.pop()
         if (depth, node) in seen:
@@ -99,7 +89,7 @@ def graphviz(diagram: Diagram, label: Label = rule_label) -> Iterator[str]:
         level = diagram.levels[depth]
         yield f'    n{depth}_{node} [label="{field_label(level.axis.ref)}"];'
         for child, held in children_of(level, node).items():
-            target = _stepped_over(diagram, depth + 1, child)
+            target = diagram.asking(depth + 1, child)
             todo.append(target)
             yield f'    n{depth}_{node} -> n{target[0]}_{target[1]} [label="{values_label(level.axis.ref, held)}"];'
     yield "}"

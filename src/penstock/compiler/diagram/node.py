@@ -56,6 +56,16 @@ class Diagram:
     def axes(self) -> tuple[Axis, ...]:
         return tuple(level.axis for level in self.levels)
 
+    def asking(self, depth: int, node: int) -> tuple[int, int]:
+        """The first node from here on that asks something, its level first; behind the last level, a terminal."""
+        while depth < len(self.levels):
+            level = self.levels[depth]
+            first = int(level.ptr[node])
+            if int(level.ptr[node + 1]) - first != 1:
+                break
+            depth, node = depth + 1, int(level.child[first])
+        return depth, node
+
     @property
     def nodes(self) -> int:
         return sum(level.nodes for level in self.levels)

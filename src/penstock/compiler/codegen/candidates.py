@@ -1,0 +1,218 @@
+"""The forms that a run of rules could take, built; or the reason why one could not.
+
+In: a run (diagram/convert.py) and its rules.  Out: stages for emit.py, or a
+sentence for `--emit plan`.  What is handed out is right: tables were compared
+with the rules themselves, a diagram's invariants were checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from penstock.compiler.codegen.blocks import MAX_RULE_COST, NumberedRule, cost
+from penstock.compiler.codegen.flow import flow_of
+from penstock.compiler.codegen.stages import Nested, Tabled
+from penstock.compiler.diagram.boxes import Boxes, Packets
+from penstock.compiler.diagram.build import Budget, OverBudgetError, build
+from penstock.compiler.diagram.convert import Run
+from penstock.compiler.diagram.evaluate import decide, first_rule, walk
+from penstock.compiler.diagram.layout import layout
+from penstock.compiler.diagram.node import Diagram
+from penstock.compiler.diagram.order import IPV4_ADDRESSES, IPV6_ADDRESSES, axis_order
+from penstock.compiler.diagram.reduce import reduce
+from penstock.compiler.diagram.tables import BitGroup, Classifier, Family, ListLeaf
+from penstock.compiler.diagram.verify import absent, check, disagreements, probes
+from penstock.errors import InternalError
+
+#: List entries while a small diagram and while tables are built.  There is no limit of time: what is built must not
+#: depend on the machine.
+MAX_SMALL_MEMBERS, MAX_MEMBERS = 60_000, 8_000_000
+#: More boxes than this are not tried as one small diagram.
+MAX_SMALL_BOXES = 512
+#: How many orders of the axes are tried beyond the first ones.
+MAX_SWAPS = 8
+#: A diagram of fewer comparisons is not worth looking for a better order; one of more is not printed.
+SMALL_ENOUGH, MAX_COMPARISONS = 128, 1024
+#: What the verifier (Linux 6.18) was seen to follow with a wide margin: each field beyond the two that lead may
+#: double its work (9 of them: 76,000 instructions, 13: over a million), loops multiply it.
+MAX_LANES, MAX_ASKED, MAX_WORDS = 8, 40, 64
+#: Packets that a small diagram is compared with its rules on.
+TRIED = 1024
+
+
+# ── comparisons ──────────────────────────────────────────────────────────────
+
+
+def nested(run: Run, rules: tuple[NumberedRule, ...]) -> Nested | str:
+    """The run as a small diagram."""
+    if not len(run.boxes):
+        return "its rules match nothing"
+    if len(run.boxes) > MAX_SMALL_BOXES:
+        return f"{len(run.boxes)} boxes; up to {MAX_SMALL_BOXES} are tried as one small diagram"
+    diagram = _smallest(of_one_family(run.boxes))
+    if diagram is None:
+        return f"more than {MAX_SMALL_MEMBERS:,} list entries while one diagram is built"
+    if diagram.comparisons > MAX_COMPARISONS:
+        return f"{diagram.comparisons:,} comparisons as one diagram"
+    check(diagram)
+    _compare_diagram(diagram, run)
+    return Nested(rules, flow_of(diagram), tuple(axis.ref for axis in run.boxes.axes), run.opaque)
+
+
+def size_of(stage: Nested) -> int:
+    """About how many comparisons are printed, those of opaque predicates included."""
+    asked = [opaque for terminal in stage.flow.diagram.terminals for _, opaque in terminal if opaque]
+    return stage.flow.comparisons + sum(cost(stage.opaque[opaque - 1]) for opaque in asked)
+
+
+#: A packet with one of these has none of those, and has the third; of an address the headers' order tells.
+_FAMILIES = {
+    "addr.src": (IPV6_ADDRESSES, ()),
+    "addr.dst": (IPV6_ADDRESSES, ("addr.src",)),
+    "ip6.src": (IPV4_ADDRESSES, ()),
+    "ip6.dst": (IPV4_ADDRESSES, ("ip6.src",)),
+}
+
+
+def of_one_family(boxes: Boxes) -> Boxes:
+    """The boxes without packets that cannot be: addresses of both families, a target without a source.
+
+    A diagram of rules for both families would else ask each family's rules in
+    every combination with the other's.
+    """
+    at = {axis.ref.name: number for number, axis in enumerate(boxes.axes)}
+    if not (at.keys() & IPV4_ADDRESSES and at.keys() & IPV6_ADDRESSES):
+        return boxes
+    low, high = boxes.low.copy(), boxes.high.copy()
+    for name in at.keys() & _FAMILIES.keys():
+        others, implied = _FAMILIES[name]
+        has = boxes.high[:, at[name]] < boxes.axes[at[name]].width
+        for other in at.keys() & others:
+            low[has, at[other]] = np.maximum(low[has, at[other]], boxes.axes[at[other]].width - 1)
+        for other in at.keys() & set(implied):
+            high[has, at[other]] = np.minimum(high[has, at[other]], boxes.axes[at[other]].width - 1)
+    possible = np.flatnonzero((low < high).all(axis=1))
+    return replace(boxes, low=low, high=high).take(possible)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    diagram: Diagram
+    order: tuple[int, ...]
+
+    @property
+    def comparisons(self) -> int:
+        return self.diagram.comparisons
+
+
+def _smallest(boxes: Boxes) -> Diagram | None:
+    """The diagram of the best order that is found; neighbours are swapped as long as that helps."""
+    found = [one for order in _orders(boxes) if (one := _built(boxes, order))]
+    if not found:
+        return None
+    best = min(found, key=lambda one: one.comparisons)
+    tries = MAX_SWAPS
+    while tries > 0 and SMALL_ENOUGH < best.comparisons < 2 * MAX_COMPARISONS:
+        swapped = [_built(boxes, order) for order in _swapped(best.order)]
+        tries -= len(swapped)
+        better = min([best, *filter(None, swapped)], key=lambda one: one.comparisons)
+        if better is best:
+            break
+        best = better
+    return best.diagram
+
+
+def _built(boxes: Boxes, order: tuple[int, ...]) -> _Found | None:
+    try:
+        grown = build(boxes, order, Budget(members=MAX_SMALL_MEMBERS, seconds=float("inf")))
+    except OverBudgetError:
+        return None
+    return _Found(reduce(grown), order)
+
+
+def _swapped(order: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    for at in range(len(order) - 1):
+        yield (*order[:at], order[at + 1], order[at], *order[at + 2 :])
+
+
+def _orders(boxes: Boxes) -> Iterator[tuple[int, ...]]:
+    """Orders worth trying: addresses last, fewest ranges first, addresses first, IPv6 addresses first."""
+    usual = axis_order(boxes)
+    wide = [at for at in usual.all if boxes.axes[at].bits == 128]
+    count = {at: len(boxes.projections([at])[0]) for at in range(len(boxes.axes))}
+    orders = (
+        usual.rest + usual.leading,
+        tuple(sorted(count, key=lambda at: (count[at], at))),
+        usual.all,
+        (*wide, *(at for at in usual.all if at not in wide)),
+    )
+    yield from dict.fromkeys(orders)
+
+
+# ── tables ───────────────────────────────────────────────────────────────────
+
+
+def tabled(run: Run, rules: tuple[NumberedRule, ...]) -> Tabled | str:
+    """The run as tables.
+
+    Raises:
+        InternalError: tables do not say what their rules say.
+    """
+    if not len(run.boxes):
+        return "its rules match nothing"
+    asked = sum(map(cost, run.opaque))
+    if asked > MAX_RULE_COST:
+        return f"{asked} comparisons that no table can hold; one function takes {MAX_RULE_COST}"
+    try:
+        classifier = layout(run.boxes, Budget(members=MAX_MEMBERS, seconds=float("inf")))
+    except OverBudgetError as error:
+        return error.what
+    for family in classifier.families:
+        if refused := _unverifiable(family):
+            return refused
+    _compare(classifier, run)
+    return Tabled(rules, classifier, tuple(axis.ref for axis in run.boxes.axes), run.opaque)
+
+
+def _unverifiable(family: Family) -> str:
+    """Why the verifier might give up on a family's look-ups; empty if it will not."""
+    words = sum(group.words for group in family.groups if isinstance(group, BitGroup))
+    others = [group for group in family.groups if not isinstance(group, BitGroup)]
+    asked = [group.leaf.longest for group in others if group.opaque and isinstance(group.leaf, ListLeaf)]
+    if len(family.lanes) > MAX_LANES:
+        return f"{len(family.lanes)} fields beyond the first two; the verifier follows {MAX_LANES}"
+    if words > MAX_WORDS:
+        return f"{words} words of bit vectors; the verifier follows {MAX_WORDS}"
+    if sum(asked) > MAX_ASKED:
+        return f"lists of {sum(asked)} rules with predicates to ask; the verifier follows {MAX_ASKED}"
+    return ""
+
+
+def _compare(classifier: Classifier, run: Run) -> None:
+    wrong = disagreements(classifier, run.boxes).wrong
+    if len(wrong):
+        raise InternalError(f"the tables of rules {run.first} to {run.last} err about {len(wrong)} packets")
+
+
+def _compare_diagram(diagram: Diagram, run: Run) -> None:
+    certain = run.boxes.take(np.flatnonzero(run.boxes.opaque == 0))
+    packets = _real(probes(run.boxes, TRIED, seed=1))
+    decided = [decide(terminal, lambda _: False) for terminal in diagram.terminals]
+    wrong = np.array(decided)[walk(diagram, packets)] != first_rule(certain, packets)
+    if wrong.any():
+        raise InternalError(
+            f"the diagram of rules {run.first} to {run.last} errs about {wrong.sum()} packets"
+        )
+
+
+def _real(packets: Packets) -> Packets:
+    """The packets without those that have a target address and no source; of families `probes` draws one."""
+    has = {ref.name: keys != absent(ref) for ref, keys in packets.items()}
+    kept = np.ones(len(next(iter(has.values()))), dtype=bool)
+    for target, source in (("addr.dst", "addr.src"), ("ip6.dst", "ip6.src")):
+        if target in has and source in has:
+            kept &= has[source] | ~has[target]
+    return {ref: keys[kept] for ref, keys in packets.items()}

@@ -1,0 +1,261 @@
+"""Which form each stretch of a policy's rules takes in C, and why: the cost model.
+
+In: a rule set's rules.  Out: a `Plan`: stages in the rules' order, each with the
+estimates that it was chosen by; plan_text.py prints it.
+
+    20 rules                  ->  inline, one nested diagram
+    1000 rules, one counts    ->  tables, the rule that counts, tables
+
+The forms, and what they cost in nanoseconds a packet above one that decides
+nothing: packets in random order | one packet again and again.  ClassBench-like
+rules and five-tuples, `python -m bench.forms` on Linux 6.18 (AMD EPYC), medians:
+
+    rules   linear, inline   linear, functions   nested, inline   nested, function   tables
+    10       9-13 |  1        16-32 |  7-12        9-12 |  0-3     18-22 |  8-13     18-51 | 15-34
+    30      12-17 |  1        19-26 |  7-15       14-18 |  1-4     18-27 |  6-14     21-50 | 15-25
+    64      18-38 | 2-10      40-52 |  6-25       16-26 |  1-6     23-34 |  7-14     25-58 | 15-27
+    100     refused           48-83 | 14-21       15-18 |   1      24-36 |  9-14     32-65 | 16-24
+
+What a packet pays is, within the noise, 0.3 ns a comparison it meets and 5 ns
+each time a branch goes another way than the processor expected (estimate.py
+counts both on packets drawn from the rules), and 7 ns more where views are in
+memory and rules in functions.  So:
+
+* Up to PLAIN_SIZE comparisons nothing is gained, and numpy is not even imported.
+* A diagram is the cheapest form wherever it is small: NESTED_SIZE is where its
+  verification (4 instructions a comparison) reaches 2,000.  Up to there it is
+  inlined too, if it is all that the policy has.
+* Rules one after the other are inlined up to INLINE_SIZE: 186 comparisons took
+  the verifier 318,000 instructions, 380 over a million.
+* Several stretches are inlined up to INLINE_SIZE together: what one has taught
+  the verifier it still knows in the next.
+* Tables cost 20 to 65 ns however many rules there are, so only what costs more
+  as functions gets them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from penstock.compiler.codegen.blocks import BLOCK_COST, NumberedRule, rule_cost
+from penstock.compiler.codegen.fields import reads_of
+from penstock.compiler.codegen.stages import Linear, Stage, conditions
+from penstock.compiler.codegen.weigh import (
+    STAGED_NS,
+    Estimate,
+    Form,
+    Option,
+    Stretch,
+    form_of,
+    linear,
+    nested,
+    tables,
+    total_ns,
+)
+from penstock.compiler.ir.ops import RuleSet
+from penstock.errors import InternalError
+
+#: Rules of so few comparisons together are inlined as they are: nothing could be saved.
+PLAIN_SIZE = 48
+#: What is inlined, in comparisons: rules one after the other, and several stretches together.
+INLINE_SIZE = 128
+#: Over so few 64-bit words that views fit in registers and a stack of 512 bytes.
+INLINE_WORDS = 24
+#: The largest diagram that is printed, in comparisons: about 2,000 instructions to verify.
+NESTED_SIZE = 480
+#: What tables cost at least; a stretch that is decided in less gets none.
+LEAST_TABLES_NS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A form to be taken wherever it can be had, whatever it costs; for measuring and for tests."""
+
+    form: Form
+    inline: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """Rules in a row, how they are decided and why, and what each form would have cost."""
+
+    stage: Stage
+    why: str
+    estimates: tuple[Estimate, ...] = ()
+
+    @property
+    def form(self) -> Form:
+        return form_of(self.stage)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """All of a program's rules; `inline` if they are part of the program's one function."""
+
+    inline: bool
+    why: str
+    choices: tuple[Choice, ...]
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages in order."""
+        return tuple(choice.stage for choice in self.choices)
+
+
+def plan_of(rule_set: RuleSet, rules: Sequence[NumberedRule], wish: Wish | None = None) -> Plan:
+    """The plan for rules of a rule set; `rules` are the first of the rule set's, maybe all.
+
+    Raises:
+        InternalError: a form does not say what its rules say.
+    """
+    if not rules:
+        return Plan(True, "there are no rules", ())
+    size = sum(rule_cost(item.rule) for item in rules)
+    everything = Linear(tuple(rules))
+    if wish is None and size <= PLAIN_SIZE and _fits([everything], rule_set):
+        why = f"{size} comparisons in all; up to {PLAIN_SIZE} there is nothing to save"
+        return Plan(True, why, (Choice(everything, why),))
+    stretches = list(_stretches(rule_set, rules))
+    if wish is not None:
+        return _wished(stretches, wish)
+    weighed = [(stretch, _weighed(stretch)) for stretch in stretches]
+    return _inline(weighed, rule_set) or _staged(weighed)
+
+
+def _stretches(rule_set: RuleSet, rules: Sequence[NumberedRule]) -> Iterator[Stretch]:
+    from penstock.compiler.diagram.convert import Run, blocks
+
+    for block in blocks(replace(rule_set, rules=tuple(item.rule for item in rules))):
+        if isinstance(block, Run):
+            yield Stretch(tuple(rules[block.first : block.last + 1]), block)
+        else:
+            yield Stretch((rules[block.rule],), None)
+
+
+def _fits(stages: Sequence[Stage], rule_set: RuleSet) -> bool:
+    return reads_of(conditions(stages), rule_set.depth).words() <= INLINE_WORDS
+
+
+# ── inline ───────────────────────────────────────────────────────────────────
+
+Weighed = Sequence[tuple[Stretch, list[Option]]]
+"""Each stretch with its forms; the linear one first."""
+
+
+def _weighed(stretch: Stretch) -> list[Option]:
+    return [linear(stretch), nested(stretch)] if stretch.can_nest else [linear(stretch)]
+
+
+def _inline(weighed: Weighed, rule_set: RuleSet) -> Plan | None:
+    """Everything in the program's one function, if it is small enough."""
+    limit = INLINE_SIZE if len(weighed) > 1 else NESTED_SIZE
+    chosen = [_cheapest_inline(options) for _, options in weighed]
+    size = sum(option.estimate.size for option in chosen)
+    stages = [option.stage for option in chosen if option.stage]
+    if size > limit or len(stages) < len(chosen) or not _fits(stages, rule_set):
+        return None
+    why = f"{size} comparisons, few enough to be part of the program's one function"
+    return Plan(True, why, _choices(weighed, chosen))
+
+
+def _cheapest_inline(options: Sequence[Option]) -> Option:
+    """The least time; rules in a row only up to a size, beyond which the verifier follows them too far."""
+    limits = {Form.LINEAR: INLINE_SIZE, Form.NESTED: NESTED_SIZE}
+    able = [one for one in options if one.stage and one.estimate.size <= limits[one.estimate.form]]
+    return min(able, key=lambda option: option.estimate.ns) if able else Option(None, options[0].estimate)
+
+
+# ── functions ────────────────────────────────────────────────────────────────
+
+
+def _staged(weighed: Weighed) -> Plan:
+    """Each stretch as functions of its own."""
+    weighed = [(stretch, _all(stretch, options)) for stretch, options in weighed]
+    chosen = [min((one for one in options if one.stage), key=_staged_ns) for _, options in weighed]
+    functions = sum(option.estimate.functions for option in chosen)
+    why = f"too much for one function: {functions} functions over views in memory, {STAGED_NS:g} ns more"
+    return Plan(False, why, _choices(weighed, chosen))
+
+
+def _staged_ns(option: Option) -> float:
+    return total_ns([option], inline=False)
+
+
+def _all(stretch: Stretch, options: Sequence[Option]) -> list[Option]:
+    """Every form that could be worth it; a diagram that is too large is refused."""
+    found = [_refused_if_large(option) for option in options]
+    if not stretch.can_nest:
+        return found
+    least = min(_staged_ns(one) for one in found if one.stage)
+    if least <= LEAST_TABLES_NS:
+        refused = f"would cost {LEAST_TABLES_NS:g} ns or more"
+        return [*found, Option(None, Estimate(Form.TABLES, refused=refused))]
+    return [*found, tables(stretch)]
+
+
+def _refused_if_large(option: Option) -> Option:
+    size = option.estimate.size
+    if option.estimate.form != Form.NESTED or option.stage is None or size <= NESTED_SIZE:
+        return option
+    refused = f"{size:,} comparisons, more than {NESTED_SIZE}, which the verifier follows quickly"
+    return Option(None, replace(option.estimate, refused=refused))
+
+
+# ── choices ──────────────────────────────────────────────────────────────────
+
+
+def _wished(stretches: Sequence[Stretch], wish: Wish) -> Plan:
+    weighed = [(one, _wished_forms(one, wish)) for one in stretches]
+    chosen = []
+    for _, options in weighed:
+        able = [one for one in options if one.stage and one.estimate.form == wish.form]
+        chosen.append((able or options)[0])
+    return Plan(wish.inline, "wished for", _choices(weighed, chosen))
+
+
+def _wished_forms(stretch: Stretch, wish: Wish) -> list[Option]:
+    if stretch.run is None or wish.form == Form.LINEAR:
+        return [linear(stretch)]
+    return [linear(stretch), nested(stretch) if wish.form == Form.NESTED else tables(stretch)]
+
+
+def _choices(weighed: Weighed, chosen: Sequence[Option]) -> tuple[Choice, ...]:
+    """The choices; neighbours that can only be linear are one."""
+    found: list[Choice] = []
+    for (stretch, options), option in zip(weighed, chosen, strict=True):
+        if option.stage is None:
+            raise InternalError(f"no form for the rules from line {stretch.rules[0].rule.line} on")
+        before = found[-1] if found else None
+        if before and len(options) == len(before.estimates) == 1 and isinstance(before.stage, Linear):
+            found[-1] = _joined(before, stretch, options[0].estimate)
+        else:
+            estimates = tuple(one.estimate for one in options)
+            found.append(Choice(option.stage, _why(stretch, option, options), estimates))
+    return tuple(found)
+
+
+def _joined(before: Choice, stretch: Stretch, more: Estimate) -> Choice:
+    (estimate,) = before.estimates
+    assert isinstance(before.stage, Linear)
+    size = estimate.size + more.size
+    both = replace(
+        estimate,
+        ns=estimate.ns + more.ns,
+        warm_ns=estimate.warm_ns + more.warm_ns,
+        size=size,
+        functions=-(-size // BLOCK_COST),
+        verified=estimate.verified + more.verified,
+    )
+    return replace(before, stage=Linear(before.stage.rules + stretch.rules), estimates=(both,))
+
+
+def _why(stretch: Stretch, option: Option, options: Sequence[Option]) -> str:
+    if stretch.run is None:
+        return "rules that count or lapse are asked one after the other"
+    if len(options) == 1:
+        return "a rule alone"
+    others = [one.estimate for one in options if one is not option]
+    refused = [f"{one.form}: {one.refused}" for one in others if one.refused]
+    dearer = [f"{one.form} costs about {one.ns:.0f} ns" for one in others if not one.refused]
+    return "; ".join([f"about {option.estimate.ns:.0f} ns", *dearer, *refused])
