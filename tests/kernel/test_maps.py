@@ -241,7 +241,7 @@ def test_a_pinned_map_opens_as_a_map_only(bpffs: Path, table: Map, passing: BpfO
         Map.open(bpffs / "nothing")
 
 
-@pytest.mark.parametrize("size", [0, 1, 7, 4096, LARGEST])
+@pytest.mark.parametrize("size", [0, 1, 7, 4096, (1 << 20) - 4, (1 << 20) - 3, LARGEST])
 def test_a_blob_comes_back_as_it_was(bpffs: Path, size: int) -> None:
     content = bytes(range(256)) * (size // 256) + bytes(range(size % 256))
     path = bpffs / f"blob-{size}"

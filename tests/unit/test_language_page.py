@@ -8,6 +8,7 @@ import pytest
 
 from penstock.compiler.ir.lower import MAX_NESTING, MAX_XOR
 from penstock.compiler.ir.lowering import MAX_SCOPE
+from penstock.compiler.lang.cursor import MAX_PIECES
 from penstock.compiler.lang.parser import MAX_POLICY_BYTES
 from penstock.compiler.lang.source import Source
 from penstock.compiler.lang.words import ACTIONS
@@ -36,6 +37,7 @@ def test_the_limits_are_those_of_the_compiler() -> None:
         ("`xor` in one expression", MAX_XOR),
         ("encapsulations in one `and` chain", MAX_SCOPE),
         ("a policy's text", f"{MAX_POLICY_BYTES >> 20} MiB"),
+        ("statements, words, marks and comments of a policy", f"{MAX_PIECES:,}"),
     ):
         assert f"| {name} | {limit} |" in PAGE
 

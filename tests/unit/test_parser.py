@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from penstock.compiler.lang import cursor
 from penstock.compiler.lang.ast import And, Cast, Encapsulation, Expr, Or, Primitive, Qualifiers, Relation
 from penstock.compiler.lang.check import check_expression
 from penstock.compiler.lang.dump import dump_expression
 from penstock.compiler.lang.format import format_expression, format_policy
+from penstock.compiler.lang.lexer import lex
 from penstock.compiler.lang.parser import MAX_POLICY_BYTES, parse_expression, parse_policy
 from penstock.compiler.lang.source import Source
 from penstock.compiler.lang.tokens import MAX_NESTING
-from penstock.compiler.lang.walk import nodes
 from penstock.errors import PolicyError
 from penstock.pipeline.policy import check_text
 
 
 def _expression(text: str) -> Expr | None:
     return parse_expression(Source("<expression>", text))
+
+
+def _nodes(tree: object) -> Iterator[Expr]:
+    if isinstance(tree, Expr):
+        yield tree
+    for part in ("left", "right", "operand"):
+        yield from _nodes(getattr(tree, part)) if hasattr(tree, part) else ()
 
 
 def _codes(text: str) -> list[str]:
@@ -96,7 +106,7 @@ def test_spans_cover_what_was_written() -> None:
     text = "tcp dst port 80 and not  ip[0] & 0xf  > 5 or vlan (7) or ip  multicast"
     found = _expression(text)
     assert found is not None
-    spans = {type(node): text[node.span.start : node.span.end] for node in nodes(found)}
+    spans = {type(node): text[node.span.start : node.span.end] for node in _nodes(found)}
     assert spans[Primitive] == "tcp dst port 80"
     assert spans[Relation] == "ip[0] & 0xf  > 5"
     assert spans[Encapsulation] == "vlan (7)"
@@ -172,11 +182,37 @@ def test_chains_may_be_long(text: str) -> None:
 
 
 def test_check_04_a_policy_beyond_the_limit_is_refused_by_that_limit() -> None:
-    text = "# " + "x" * (10 << 20)
+    text = "# " + "x" * (20 << 20)
     with pytest.raises(PolicyError) as caught:
         parse_policy(Source("edge.policy", text))
-    assert "1 MiB" in str(caught.value)
+    assert "16 MiB" in str(caught.value)
     assert _codes("é" * (MAX_POLICY_BYTES // 2 + 1)) == ["PS108"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "filter a at xdp { drop if " + "udp or " * 60 + "tcp }",
+        "filter a at xdp {\n" + "drop if udp\n" * 40 + "}",
+        "filter a at xdp {\n" + "count\n" * 101 + "}",
+        "#\n" * 101,
+        "filter a at xdp {\n  drop if udp or\n" + "#\n" * 101 + "tcp }",
+        "let a = " + "1, " * 60 + "1",
+        "let a = 1\n" * 40,
+    ],
+    ids=lambda text: repr(text[:30]),
+)
+def test_a_policy_has_a_bounded_number_of_pieces(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse_policy(Source("edge.policy", text)).source.text == text
+    monkeypatch.setattr(cursor, "MAX_PIECES", 100)
+    assert _codes(text) == ["PS108"]
+
+
+def test_no_more_is_cut_than_the_limit_allows() -> None:
+    found = lex("udp or " * 1000, in_policy=True, most=50)
+    assert len(found.tokens) + len(found.comments) <= 60
+    found = lex("udp or\n" + "#\n" * 1000 + "tcp", in_policy=True, most=50)
+    assert len(found.tokens) + len(found.comments) <= 60
 
 
 def test_names_have_a_limit() -> None:

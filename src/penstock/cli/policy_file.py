@@ -17,7 +17,7 @@ from pathlib import Path
 from penstock.compiler.lang.source import Source
 from penstock.errors import LimitError, PenstockError
 
-MAX_BYTES = 4 << 20
+MAX_BYTES = 32 << 20
 STDIN = "-"
 _BUILT = "an object file goes to `penstock apply`; this needs the policy that it was built from"
 _START = "a policy has a filter:  filter edge at xdp { drop if udp dst port 53 }"

@@ -1,6 +1,6 @@
-"""A piece of text kept in the kernel, in a map of one entry, beside the pins it describes.
+"""A piece of text kept in the kernel, in a map of its own, beside the pins it describes.
 
-In: bytes, usually JSON, up to 4 MiB.  Out: a frozen map; pinned with the link
+In: bytes, usually JSON, up to 64 MiB.  Out: a frozen map; pinned with the link
 and the counters it lives as long as they do, and goes when they go, which no
 file in /var could promise.
 
@@ -8,7 +8,8 @@ file in /var could promise.
         pin(blob.fd, path)
     read_blob(path)                   ->  b'{"policy": "edge"}'
 
-The value is a 32-bit length in native order, then the bytes.
+The values, one after the other, are a 32-bit length in native order, then the
+bytes; text of up to 1 MiB has one entry.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import struct
 from penstock.errors import KernelError
 from penstock.kernel.maps import Map, MapType
 
-LARGEST = (4 << 20) - 64  # A map's value is one allocation of the kernel's, and those end at 4 MiB.
+LARGEST = 64 << 20
+_PART = 1 << 20  # A map's value is one allocation of the kernel's, and those end at 4 MiB.
 _LENGTH = struct.Struct("=I")
-_ONLY_KEY = struct.pack("=I", 0)
+_KEY = struct.Struct("=I")
 
 
 def write_blob(content: bytes, name: str) -> Map:
@@ -33,10 +35,13 @@ def write_blob(content: bytes, name: str) -> Map:
     """
     if len(content) > LARGEST:
         raise KernelError("store", name, errno.E2BIG, meaning=f"{len(content)} bytes, the most is {LARGEST}")
-    value = _LENGTH.pack(len(content)) + content
-    created = Map.create(MapType.ARRAY, name, key_size=4, value_size=len(value), max_entries=1)
+    whole = _LENGTH.pack(len(content)) + content
+    size = min(len(whole), _PART)
+    parts = [whole[at : at + size].ljust(size, b"\0") for at in range(0, len(whole), size)]
+    created = Map.create(MapType.ARRAY, name, key_size=_KEY.size, value_size=size, max_entries=len(parts))
     try:
-        created.update(_ONLY_KEY, value)
+        for number, part in enumerate(parts):
+            created.update(_KEY.pack(number), part)
         created.freeze()
     except KernelError:
         created.close()
@@ -51,13 +56,16 @@ def read_blob(path: str | os.PathLike[str]) -> bytes:
         KernelError: there is no such pin, or it is a map of another kind.
     """
     with Map.open(path) as found:
-        value = (
-            found.lookup(_ONLY_KEY) if found.info.type == MapType.ARRAY and found.info.key_size == 4 else None
-        )
-    if (
-        value is None
-        or len(value) < _LENGTH.size
-        or _LENGTH.unpack_from(value)[0] > len(value) - _LENGTH.size
-    ):
+        whole = _joined(found)
+    if len(whole) < _LENGTH.size or _LENGTH.unpack_from(whole)[0] > len(whole) - _LENGTH.size:
         raise KernelError("read", os.fspath(path), errno.EINVAL, meaning="this map holds something else")
-    return value[_LENGTH.size : _LENGTH.size + _LENGTH.unpack_from(value)[0]]
+    return whole[_LENGTH.size : _LENGTH.size + _LENGTH.unpack_from(whole)[0]]
+
+
+def _joined(found: Map) -> bytes:
+    """The values of an array, one after the other; nothing where it is another kind of map, or larger than any blob."""
+    info = found.info
+    is_blob = info.type == MapType.ARRAY and info.key_size == _KEY.size
+    if not is_blob or info.value_size * info.max_entries > LARGEST + _PART + _LENGTH.size:
+        return b""
+    return b"".join(found.lookup(_KEY.pack(number)) or b"" for number in range(info.max_entries))

@@ -20,6 +20,7 @@ from penstock.compiler.lang.source import Source
 from penstock.errors import PenstockError, PolicyError
 from penstock.model.verdict import Condition, Verdict
 from penstock.pipeline.built import join, split
+from penstock.pipeline.collector import paused
 from penstock.pipeline.identity import CounterKey, Emergency, Identity, counter_keys
 from penstock.version import VERSION
 
@@ -62,6 +63,7 @@ class LoadedPolicy:
         return join(self.elf, self.identity)
 
 
+@paused()
 def load_policy(
     text: str,
     hook: str = "xdp",
@@ -130,6 +132,7 @@ def live(rules: tuple[Emergency, ...]) -> tuple[Emergency, ...]:
     return tuple(rule for rule in rules if rule.until_ns > now)
 
 
+@paused()
 def check_text(source: Source) -> tuple[Diagnostic, ...]:
     """Every diagnostic of a policy text, in the order of the text: errors, warnings, notes."""
     try:
@@ -139,6 +142,7 @@ def check_text(source: Source) -> tuple[Diagnostic, ...]:
         return error.diagnostics
 
 
+@paused()
 def rule_set_of(text: str, *, name: str = "<policy>", filter: str | None = None) -> RuleSet:
     """What a filter means, for the reference engine; compiles nothing.
 

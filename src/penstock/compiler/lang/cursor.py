@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 
 from penstock.compiler.lang.ast import Comment
-from penstock.compiler.lang.faults import Faults, SyntaxFault
+from penstock.compiler.lang.faults import Faults, SyntaxFault, TooManyFaults
 from penstock.compiler.lang.lexer import Lexed, comments_between, lex
 from penstock.compiler.lang.source import Source, Span
 from penstock.compiler.lang.words import suggestion
 
 MAX_IDENTIFIER = 64
+#: Statements, words, marks and comments of a policy: each is worth 60 to 250 bytes of memory.
+MAX_PIECES = 2_000_000
+
+SPLIT_HINT = "split it, or move address lists out of it"
 
 _BLANK = re.compile(r"[ \t\r]*")
 _SPACE = re.compile(r"[ \t\r\n]*(?:#[^\n]*[ \t\r\n]*)*")
@@ -32,6 +36,19 @@ class Cursor:
         self.faults = faults
         self.at = 0
         self.comments: list[Comment] = []
+        self._room = MAX_PIECES
+
+    def spend(self, pieces: int) -> None:
+        """Count what was read against the limit of a policy.
+
+        Raises:
+            TooManyFaults: it is reached, which is told as a fault.
+        """
+        self._room -= pieces
+        if self._room < 0:
+            message = f"a policy has at most {MAX_PIECES:,} statements, words, marks and comments"
+            self.faults.error("PS108", message, Span(self.at, self.at), hint=SPLIT_HINT)
+            raise TooManyFaults
 
     # ── blanks, comments, lines ──────────────────────────────────────────────
 
@@ -44,7 +61,7 @@ class Cursor:
         """Move over blanks, line ends and comments."""
         found = _SPACE.match(self.text, self.at)
         end = found.end() if found else self.at
-        self._keep_comments(end)
+        self._keep_comments(self.at, end)
         self.at = end
 
     def skip_line(self) -> None:
@@ -58,16 +75,18 @@ class Cursor:
             following = space.end() if space else self.at
             if following == self.at or not _CONTINUATION.match(self.text, following):
                 return
-            self._keep_comments(following)
+            self._keep_comments(self.at, following)
             self.at = following
 
     def _keep_trailing_comment(self, start: int) -> None:
         found = self.text.find("#", start, self.at)
         if found >= 0 and '"' not in self.text[start:found]:
-            self.comments += comments_between(self.text, found, self.at)
+            self._keep_comments(found, self.at)
 
-    def _keep_comments(self, end: int) -> None:
-        self.comments += comments_between(self.text, self.at, end)
+    def _keep_comments(self, start: int, end: int) -> None:
+        for comment in comments_between(self.text, start, end):
+            self.spend(1)
+            self.comments.append(comment)
 
     def at_end(self) -> bool:
         return self.at >= len(self.text)
@@ -158,9 +177,10 @@ class Cursor:
 
     def lexed(self) -> Lexed:
         """The tokens of the expression that begins here; the cursor moves behind it."""
-        found = lex(self.text, self.at, in_policy=True)
+        found = lex(self.text, self.at, in_policy=True, most=self._room)
         self.comments += found.comments
         self.at = found.end
+        self.spend(len(found.tokens) + len(found.comments))
         return found
 
     # ── faults ───────────────────────────────────────────────────────────────

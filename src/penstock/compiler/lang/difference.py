@@ -30,7 +30,7 @@ from penstock.compiler.lang.ast import (
     Xor,
 )
 from penstock.compiler.lang.findings import Findings
-from penstock.compiler.lang.walk import leaves, nodes, terms
+from penstock.compiler.lang.walk import leaves, terms
 
 _TRANSPORT = frozenset({"tcp", "udp", "sctp"})
 _HEADERS = (
@@ -176,12 +176,17 @@ def _shifts_beyond_or(expr: Expr) -> Iterator[Encapsulation]:
 
 
 def _negated_reads(expr: Expr) -> Iterator[Not]:
-    """Negations of tests that a truncated packet cannot answer."""
-    for node in nodes(expr):
-        if isinstance(node, Not) and any(
-            reads_transport(leaf) or _reads_bytes(leaf) for leaf in leaves(node)
-        ):
-            yield node
+    """Negations of tests that a truncated packet cannot answer; what a negation holds is looked at once."""
+    pending = [expr]
+    while pending:
+        node = pending.pop()
+        match node:
+            case And(left=left, right=right) | Or(left=left, right=right) | Xor(left=left, right=right):
+                pending += [right, left]
+            case Not() if any(reads_transport(leaf) or _reads_bytes(leaf) for leaf in leaves(node)):
+                yield node
+            case _:
+                pass
 
 
 def _reads_bytes(leaf: Leaf) -> bool:

@@ -15,9 +15,10 @@ rule never swallows the next.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import islice
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
@@ -124,31 +125,36 @@ _OPERATOR_TOKENS = frozenset({"and", "or", "not", "xor"})
 _SHORT_WORD = re.compile(r"[ \t\r]*([A-Za-z0-9:][-A-Za-z0-9_.:]{0,47})(?![-A-Za-z0-9_.:])")
 _MOST_REMEMBERED = 1 << 14
 
+_EVERYTHING = 1 << 62
 _NUMERIC_LIMIT = 0xFFFFFFFF
 
 
-def lex(text: str, start: int = 0, stop: int | None = None, *, in_policy: bool = False) -> Lexed:
+def lex(
+    text: str, start: int = 0, stop: int | None = None, *, in_policy: bool = False, most: int = _EVERYTHING
+) -> Lexed:
     """The tokens of the expression that begins at `start`.
 
     By itself an expression is the whole text up to `stop`, line ends and all.
     In a policy it ends as the module says, at a comment or at a brace; a comma
-    is then a token, and a line that ends with one goes on.
+    is then a token, and a line that ends with one goes on.  After `most` tokens and
+    comments it ends wherever it is, one behind the limit.
     """
-    return _Lexer(text, start, len(text) if stop is None else stop, in_policy).run()
+    return _Lexer(text, start, len(text) if stop is None else stop, in_policy, most).run()
 
 
 class _Lexer:
-    def __init__(self, text: str, start: int, stop: int, in_policy: bool) -> None:
+    def __init__(self, text: str, start: int, stop: int, in_policy: bool, most: int) -> None:
         self.text = text
         self.at = start
         self.stop = stop
         self.in_policy = in_policy
+        self.most = most
         self.depth = 0
         self.tokens: list[Token] = []
         self.comments: list[Comment] = []
 
     def run(self) -> Lexed:
-        while self._word() or self._other():
+        while len(self.tokens) + len(self.comments) <= self.most and (self._word() or self._other()):
             pass
         end = self.tokens[-1].span.end if self.tokens else self.at
         self.tokens.append(Token("end", "", Span(end, end)))
@@ -199,7 +205,8 @@ class _Lexer:
 
     def _skip_comments(self, end: int) -> None:
         """Move to `end`, over nothing but blanks and comments."""
-        self.comments += comments_between(self.text, self.at, end)
+        room = self.most - len(self.comments) + 1
+        self.comments += islice(comments_between(self.text, self.at, end), room)
         self.at = end
 
     def _next_line(self) -> int | None:
@@ -311,14 +318,12 @@ def _told(kind: TokenKind, text: str) -> _Word:
     return _Word(kind, text, len(text))
 
 
-def comments_between(text: str, start: int, end: int) -> list[Comment]:
+def comments_between(text: str, start: int, end: int) -> Iterator[Comment]:
     """The comments of a stretch that holds nothing but blanks and comments."""
-    found = []
     for comment in _COMMENT.finditer(text, start, end):
         begin = text.rfind("\n", 0, comment.start()) + 1
         own_line = not text[begin : comment.start()].strip()
-        found.append(Comment(comment.group().rstrip(), own_line, Span(*comment.span())))
-    return found
+        yield Comment(comment.group().rstrip(), own_line, Span(*comment.span()))
 
 
 def number_value(text: str) -> int:

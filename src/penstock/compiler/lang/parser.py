@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable
 
 from penstock.compiler.lang.ast import Expr, Filter, Item, Let, OnCondition, Policy, Rule, Test
-from penstock.compiler.lang.cursor import Cursor
+from penstock.compiler.lang.cursor import SPLIT_HINT, Cursor
 from penstock.compiler.lang.diagnostic import Diagnostic
 from penstock.compiler.lang.expression import read_expression
 from penstock.compiler.lang.faults import Faults, SyntaxFault, TooManyFaults
@@ -36,7 +36,8 @@ from penstock.errors import PolicyError
 from penstock.model.hook import Hook
 from penstock.model.verdict import Verdict
 
-MAX_POLICY_BYTES = 1 << 20
+MAX_POLICY_BYTES = 16 << 20
+MAX_EXPRESSION_BYTES = 1 << 20
 
 #: C0 and C1 controls but tab and line ends, lone surrogates, and what turns the direction of text around.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -64,7 +65,7 @@ def read_policy(source: Source) -> tuple[Policy, tuple[Diagnostic, ...]]:
     reader = _Reader(source, faults)
 
     def read() -> None:
-        _check_text(source, faults)
+        _check_text(source, faults, MAX_POLICY_BYTES, "a policy")
         reader.policy()
 
     _collect(faults, read)
@@ -81,7 +82,7 @@ def parse_expression(source: Source) -> Expr | None:
     found: list[Expr | None] = []
 
     def read() -> None:
-        _check_text(source, faults)
+        _check_text(source, faults, MAX_EXPRESSION_BYTES, "an expression")
         found.append(read_expression(TokenStream(lex(source.text).tokens, faults)))
 
     _collect(faults, read)
@@ -99,16 +100,16 @@ def _collect(faults: Faults, read: Callable[[], None]) -> None:
         pass
 
 
-def _check_text(source: Source, faults: Faults) -> None:
+def _check_text(source: Source, faults: Faults, most: int, what: str) -> None:
     """Refuse what no reader should have to look at.
 
     Raises:
         SyntaxFault: the text is too big or has characters that cannot be seen.
     """
     text = source.text
-    if len(text) > MAX_POLICY_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_POLICY_BYTES:
-        message = f"a policy has at most {MAX_POLICY_BYTES >> 20} MiB"
-        raise faults.fail("PS108", message, Span(0, 0), hint="split it, or move address lists out of it")
+    if len(text) > most or len(text.encode("utf-8", "surrogatepass")) > most:
+        message = f"{what} has at most {most >> 20} MiB"
+        raise faults.fail("PS108", message, Span(0, 0), hint=SPLIT_HINT)
     found = _FORBIDDEN.search(text)
     if found:
         message = f"the character U+{ord(found.group()):04X} cannot be seen and is not allowed"
@@ -128,6 +129,7 @@ class _Reader:
         cursor.skip_space()
         while not cursor.at_end():
             start = cursor.at
+            cursor.spend(1)
             try:
                 self._item()
             except SyntaxFault as fault:
@@ -272,6 +274,7 @@ class _Reader:
             if cursor.at_end() or is_item:
                 self.faults.error("PS102", f"{what} is never closed", opening, hint="a `}` is missing")
                 return cursor.at
+            cursor.spend(1)
             try:
                 statement()
             except SyntaxFault as fault:

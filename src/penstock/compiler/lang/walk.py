@@ -35,21 +35,6 @@ def leaves(expr: Expr | None) -> Iterator[Leaf]:
                 yield node
 
 
-def nodes(expr: Expr | None) -> Iterator[Expr]:
-    """Every node of an expression, each before its operands."""
-    pending = [] if expr is None else [expr]
-    while pending:
-        node = pending.pop()
-        yield node
-        match node:
-            case And(left=left, right=right) | Or(left=left, right=right) | Xor(left=left, right=right):
-                pending += [right, left]
-            case Not(operand=operand):
-                pending.append(operand)
-            case _:
-                pass
-
-
 def terms(leaf: Leaf) -> Iterator[Arithmetic]:
     """Every node of the arithmetic of a relation; nothing for other leaves."""
     pending: list[Arithmetic] = [leaf.right, leaf.left] if isinstance(leaf, Relation) else []
