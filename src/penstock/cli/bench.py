@@ -143,7 +143,7 @@ def _found(
     return Found(
         found,
         compile_s,
-        _rule_prices(rule_set, found, rounds) if rules else None,
+        _rule_prices(rule_set, found, compile_s, rounds) if rules else None,
         _compared(policy, rule_set, classes, streams, hand_written, rounds) if peers else None,
         limits,
         [_blamed(one, rule_set, found, compile_s) for one in crossings],
@@ -187,10 +187,11 @@ def _hand_written(file: str, hand: str | None) -> str | None:
         raise PenstockError(f"{path} cannot be read: {error}") from error
 
 
-def _rule_prices(rules: RuleSet, found: Price, rounds: int) -> RulePrices:
-    from penstock.price.rules import rule_prices
+def _rule_prices(rules: RuleSet, found: Price, compile_s: float | None, rounds: int) -> RulePrices:
+    from penstock.price.rules import MOST_RULES, affordable_rules, rule_prices
 
-    return rule_prices(rules, found.worst.frames, rounds=rounds, told=output.progress)
+    most = MOST_RULES if compile_s is None else affordable_rules(compile_s)
+    return rule_prices(rules, found.worst.frames, most=most, rounds=rounds, told=output.progress)
 
 
 def _compared(

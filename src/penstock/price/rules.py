@@ -7,7 +7,7 @@ verifier's work and of nanoseconds in one class of traffic.
 
 Differences may be negative: without a rule clang may choose another shape.
 Every difference takes a compilation, so of a large policy only the MOST_RULES
-dearest by the compiler's own plan are looked at.
+dearest by the compiler's own plan are looked at, fewer where one takes long.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from penstock.price.figures import Figures, loaded_figures, only_program
 from penstock.price.stopwatch import ROUNDS
 
 MOST_RULES = 48
+#: All compilations together are to take no longer than this, if that leaves FEWEST_RULES.
+PATIENCE_S, FEWEST_RULES = 120.0, 4
 _WHOLE = "policy"
 
 
@@ -95,9 +97,23 @@ def rule_prices(
 
 
 def dearest(rules: RuleSet, most: int) -> list[int]:
-    """Indices of the `most` rules that the compiler expects to make most comparisons; ascending."""
-    by_cost = sorted(range(len(rules.rules)), key=lambda number: -rule_cost(rules.rules[number]))
-    return sorted(by_cost[:most])
+    """Indices of the `most` rules that the compiler expects to make most comparisons; ascending.
+
+    Of rules that are expected to cost the same, as in tables, some from all over the policy.
+    """
+    costs = [rule_cost(rule) for rule in rules.rules]
+    if len(costs) <= most:
+        return list(range(len(costs)))
+    border = sorted(costs, reverse=True)[most - 1]
+    above = [number for number, cost in enumerate(costs) if cost > border]
+    alike = [number for number, cost in enumerate(costs) if cost == border]
+    wanted = most - len(above)
+    return sorted([*above, *(alike[at * len(alike) // wanted] for at in range(wanted))])
+
+
+def affordable_rules(compile_s: float) -> int:
+    """How many rules can be looked at where one compilation takes so long."""
+    return max(FEWEST_RULES, min(MOST_RULES, int(PATIENCE_S / compile_s)))
 
 
 def without(rules: RuleSet, number: int) -> RuleSet:

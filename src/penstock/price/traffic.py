@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from penstock.compiler.ir.evaluate import Packet, evaluate
+from penstock.compiler.ir.evaluate import Packet
 from penstock.compiler.ir.ops import RuleSet, counter_names
 from penstock.model.field import VLAN_TPIDS
 from penstock.model.packet import read_packet
@@ -39,6 +40,9 @@ _LEAST_FRAME = 14
 #: Of a capture that many packets are looked at, and that many classes measured.
 MOST_PACKETS, MOST_CLASSES = 65_536, 16
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6", 132: "sctp"}
+
+Decided = tuple[str | None, str | None]
+"""Verdict and what decides, as words; None where the rules are not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,11 @@ def odd_frames() -> dict[str, bytes]:
 def usual_classes(rules: RuleSet | None) -> list[TrafficClass]:
     """A class for each usual and each odd frame, with what the policy does to it if its rules are known."""
     frames = {**usual_frames(), **odd_frames()}
-    return [TrafficClass(name, frame, 1, None, *_decided(rules, frame)) for name, frame in frames.items()]
+    decided = _decided(rules, list(frames.values()))
+    return [
+        TrafficClass(name, frame, 1, None, *said)
+        for (name, frame), said in zip(frames.items(), decided, strict=True)
+    ]
 
 
 def capture_classes(frames: Iterable[bytes], rules: RuleSet | None) -> tuple[list[TrafficClass], list[bytes]]:
@@ -79,36 +87,34 @@ def capture_classes(frames: Iterable[bytes], rules: RuleSet | None) -> tuple[lis
     The smallest classes beyond MOST_CLASSES are left out: the shares then do not
     add up to 1.
     """
-    kept, groups = list[bytes](), dict[str, list[int]]()
-    told: dict[str, tuple[str | None, str | None]] = {}
-    for frame in frames:
-        if len(kept) == MOST_PACKETS:
-            break
-        if len(frame) < _LEAST_FRAME:
-            continue
-        decided = _decided(rules, frame)
+    from penstock.price.decide import affordable  # imports numpy
+
+    whole = list(islice((frame for frame in frames if len(frame) >= _LEAST_FRAME), MOST_PACKETS))
+    kept = whole if rules is None else list(affordable(rules, whole))
+    groups: dict[str, list[int]] = {}
+    told: dict[str, Decided] = {}
+    for at, (frame, decided) in enumerate(zip(kept, _decided(rules, kept), strict=True)):
         name = kind_of(frame) if decided[0] is None else f"{kind_of(frame)}, {decided[0]} by {decided[1]}"
-        groups.setdefault(name, []).append(len(kept))
+        groups.setdefault(name, []).append(at)
         told[name] = decided
-        kept.append(frame)
     largest = sorted(groups, key=lambda name: -len(groups[name]))[:MOST_CLASSES]
     return [_class(name, groups[name], kept, told[name]) for name in largest], kept
 
 
-def _class(
-    name: str, members: Sequence[int], frames: Sequence[bytes], decided: tuple[str | None, str | None]
-) -> TrafficClass:
+def _class(name: str, members: Sequence[int], frames: Sequence[bytes], decided: Decided) -> TrafficClass:
     """The class with its median packet by length: neither the shortest nor a giant."""
     ordered = sorted(members, key=lambda at: len(frames[at]))
     typical = frames[ordered[len(ordered) // 2]]
     return TrafficClass(name, typical, len(members), len(members) / len(frames), *decided)
 
 
-def _decided(rules: RuleSet | None, frame: bytes) -> tuple[str | None, str | None]:
+def _decided(rules: RuleSet | None, frames: Sequence[bytes]) -> list[Decided]:
     if rules is None:
-        return None, None
-    outcome = evaluate(rules, frame)
-    return outcome.verdict.value, counter_names(rules)[outcome.slot]
+        return [(None, None)] * len(frames)
+    from penstock.price.decide import decisions_on
+
+    names = counter_names(rules)
+    return [(verdict.value, names[slot]) for verdict, slot in decisions_on(rules, frames)]
 
 
 def kind_of(frame: bytes) -> str:

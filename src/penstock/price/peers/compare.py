@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from statistics import median
 
 from penstock.compiler.clang import compile_c
-from penstock.compiler.ir.evaluate import evaluate
 from penstock.compiler.ir.ops import RuleSet
 from penstock.errors import KernelError, PenstockError, PrivilegeError
 from penstock.kernel.bpf_object import load_object
 from penstock.kernel.program import XDP
 from penstock.model.verdict import Verdict
+from penstock.price.decide import affordable, decisions_on
 from penstock.price.peers import iptables, naive_c, nft, xdp_filter
 from penstock.price.peers.clauses import CannotSayError, PlainRule, is_common, plain_rules
 from penstock.price.peers.tools import missing, own_bpffs, run
@@ -33,7 +33,7 @@ from penstock.price.peers.wire import MOST_FRAMES, Wire, on_one_processor, prepa
 #: Fewer packets a call do not show what one costs: making the call takes as long as thousands of them.
 PACKETS = 16_384
 ROUNDS = 7
-#: A filter that needs longer than this for a round is measured in one round.
+#: A filter that needs longer than this for a round is measured by the round that compares what it delivers.
 SLOW_ROUND_NS = 1_500_000_000
 
 Traffic = Mapping[str, Sequence[bytes]]
@@ -119,7 +119,7 @@ def compare(
         KernelError: a wire cannot be made; PrivilegeError without CAP_NET_ADMIN and CAP_SYS_ADMIN.
         PenstockError: none of the traffic can be sent.
     """
-    first = {name: frames[:MOST_FRAMES] for name, frames in traffic.items()}
+    first = {name: affordable(rule_set, frames[:MOST_FRAMES]) for name, frames in traffic.items()}
     common = {name: [frame for frame in frames if is_common(frame)] for name, frames in first.items()}
     sendable = _prepared({name: frames for name, frames in common.items() if frames})
     policy = Policy(rule_set, elf, hand_written)
@@ -154,7 +154,7 @@ def _prepared(traffic: Mapping[str, Sequence[bytes]]) -> dict[str, list[bytes]]:
 
 def _passed(rule_set: RuleSet, frames: Sequence[bytes], packets: int) -> int:
     """How many of `packets` packets that go round the frames the policy passes."""
-    passes = [evaluate(rule_set, frame).verdict is Verdict.PASS for frame in frames]
+    passes = [verdict is Verdict.PASS for verdict, _ in decisions_on(rule_set, frames)]
     whole, rest = divmod(packets, len(passes))
     return whole * sum(passes) + sum(passes[:rest])
 
@@ -203,11 +203,11 @@ def _measured(
     samples = {peer: {name: list[float]() for name in traffic} for peer in wires}
     delivered = {peer: dict[str, int]() for peer in wires}
     wrong = list[LeftOut]()
-    slow = set[str]()
+    slow = set[tuple[str, str]]()
     for number in range(rounds + 1):
         told(f"round {number} of {rounds}" if number else "comparing what the filters deliver")
         for name, frames in traffic.items():
-            for peer in [peer for peer in samples if not (number > 1 and peer in slow)]:
+            for peer in [peer for peer in samples if (peer, name) not in slow]:
                 wires[peer].load(frames)
                 sent = wires[peer].send(packets)
                 if number:
@@ -215,7 +215,8 @@ def _measured(
                     continue
                 delivered[peer][name] = sent.delivered
                 if sent.ns * packets > SLOW_ROUND_NS:
-                    slow.add(peer)
+                    slow.add((peer, name))
+                    samples[peer][name].append(sent.ns)
                 reason = _disagreement(peer, sent.delivered, expected[name], packets, name)
                 if reason:
                     wrong.append(LeftOut(peer, reason))

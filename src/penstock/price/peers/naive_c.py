@@ -23,8 +23,10 @@ from penstock.price.peers.clauses import (
     UnsayableError,
 )
 
-#: More comparisons than this are read from memory each time: the verifier remembers what a register was compared with.
+#: More comparisons than this are made with memory: the verifier remembers what a register was compared with.
 IN_REGISTERS = 48
+#: More rules than this take clang minutes, and the verifier refuses the result.
+MOST_RULES = 2_000
 
 _CODES = TRAITS[Hook.XDP].codes
 _NAMES = {
@@ -88,10 +90,11 @@ static __always_inline int parse(struct xdp_md *ctx, struct key *k)
 	return 1;
 }
 
+static struct key ps_key;
+
 SEC("xdp.frags") int naive(struct xdp_md *ctx)
 {
-	struct key key = {}, *parsed = &key;
-	%(access)sstruct key *k = parsed;
+	%(key)s
 
 	if (!parse(ctx, parsed))
 		return %(default)d;
@@ -102,6 +105,10 @@ SEC("xdp.frags") int naive(struct xdp_md *ctx)
 char _license[] SEC("license") = "Dual BSD/GPL";
 """
 
+_IN_REGISTERS = "struct key parsed_key = {}, *parsed = &parsed_key; const struct key *k = parsed;"
+#: One for all processors, which is enough to be measured with; what is read from it the verifier takes for unknown.
+_IN_MEMORY = "struct key *parsed = &ps_key; const volatile struct key *k = parsed; *parsed = (struct key){};"
+
 
 def source(rules: Sequence[PlainRule], default: Verdict) -> str:
     """The whole program.
@@ -109,7 +116,12 @@ def source(rules: Sequence[PlainRule], default: Verdict) -> str:
     Raises:
         CannotSayError: naming the rules that ask for more than addresses, protocol, ports, TTL and TCP flags.
     """
-    lines, refused = [], []
+    lines, refused = list[str](), []
+    if len(rules) > MOST_RULES:
+        one = rules[MOST_RULES]
+        raise CannotSayError(
+            [Refusal(one.name, one.line, f"is beyond the {MOST_RULES} that one `if` each can have")]
+        )
     for rule in rules:
         try:
             lines += list(_lines(rule))
@@ -119,7 +131,7 @@ def source(rules: Sequence[PlainRule], default: Verdict) -> str:
         raise CannotSayError(refused)
     compares = sum(line.count("&&") + line.count("||") + 1 for line in lines)
     return _FRAME % {
-        "access": "" if compares <= IN_REGISTERS else "const volatile ",
+        "key": _IN_REGISTERS if compares <= IN_REGISTERS else _IN_MEMORY,
         "default": _CODES[default],
         "rules": "\n".join(lines),
     }
