@@ -137,7 +137,8 @@ def test_masks_hold_exactly_the_values() -> None:
         IntervalSet.single(*(n for n in range(256) if n & 18 == 2)),
         IntervalSet.of((0, 4), (9, 77)),
     ):
-        held = {n for n in range(256) if any(n & mask == value for mask, value in masks(values))}
+        found = masks(values)
+        held = {n for n in range(256) if any(n & mask == value for mask, value in found)}
         assert held == {n for n in range(256) if n in values}
 
 
