@@ -2,7 +2,8 @@
 
 Out: for each n what a packet costs that the first rule, the last rule or none
 matches, in nanoseconds above an empty program; and how long it takes from the
-policy's text to a program on an interface, step by step.
+policy's text to a program on an interface, step by step, and for an access list
+of as many rules (rulesets.py) all in all.
 
     drop if src host 10.0.3.1 and dst host 192.0.2.3 and tcp src port 1003 and dst port 4
 """
@@ -13,13 +14,14 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TypeVar
 
+from bench import rulesets
 from bench.usual import Row, measured
 from penstock.compiler.clang import compile_c
 from penstock.compiler.codegen.emit import emit
 from penstock.compiler.driver import object_of
 from penstock.compiler.ir.lower import lower_filter
-from penstock.compiler.ir.ops import RuleSet
 from penstock.compiler.ir.verify import verify
+from penstock.compiler.lang.check import check_policy
 from penstock.compiler.lang.parser import parse_policy
 from penstock.compiler.lang.source import Source
 from penstock.kernel.bpf_object import load_object
@@ -28,11 +30,15 @@ from penstock.kernel.netlink import GENERIC
 from penstock.kernel.netns import isolated
 from penstock.model.packet import read_packet
 from penstock.model.spec import PROGRAM
+from penstock.pipeline.collector import paused
 from penstock.pipeline.policy import load_policy
 from penstock.price.report import EMPTY
 
 SIZES = (1, 20, 100, 1000)
-STEPS = ("parse", "emit", "clang", "load", "attach")
+LOADING_SIZES = (*SIZES, 10_000)
+STEPS = ("parse", "check", "lower", "emit", "clang", "load", "attach")
+#: From this many rules on a run takes seconds, and is repeated no more often than this.
+_LARGE, _FEW = 5_000, 3
 _LOOPBACK = 1
 T = TypeVar("T")
 
@@ -73,30 +79,39 @@ def _linear_row(size: int, rounds: int) -> Row:
 
 def loading_rows(runs: int) -> list[Row]:
     """A row a size: milliseconds from text to attached, of the quickest run; other work only adds to a run."""
-    return [_loading_row(size, runs) for size in SIZES]
+    return [_loading_row(size, runs) for size in LOADING_SIZES]
 
 
 def _loading_row(size: int, runs: int) -> Row:
-    times = [_load_once(policy_text(size)) for _ in range(runs)]
-    quickest = min(times, key=lambda one: sum(one.values()))
+    quickest = _quickest(policy_text(size), size, runs)
     steps = {step: round(quickest[step] * 1000, 1) for step in STEPS}
-    return {"rules": size, **steps, "total": round(sum(quickest.values()) * 1000, 1)}
+    acl = _quickest(rulesets.policy_text(rulesets.generate("acl", size)), size, runs)
+    totals = {"total": quickest, "acl": acl}
+    return {
+        "rules": size,
+        **steps,
+        **{name: round(sum(times.values()) * 1000, 1) for name, times in totals.items()},
+    }
 
 
+def _quickest(text: str, size: int, runs: int) -> dict[str, float]:
+    times = [_load_once(text) for _ in range(runs if size < _LARGE else min(runs, _FEW))]
+    return min(times, key=lambda one: sum(one.values()))
+
+
+@paused()
 def _load_once(text: str) -> dict[str, float]:
+    """Seconds of each step, as `load_policy` and `attach` take them."""
     times: dict[str, float] = {}
-    rules = _timed(times, "parse", lambda: _lowered(text))
+    policy = _timed(times, "parse", lambda: parse_policy(Source("linear.policy", text)))
+    _timed(times, "check", lambda: check_policy(policy))
+    rules = _timed(times, "lower", lambda: lower_filter(policy, policy.filters[0]))
     source = _timed(times, "emit", lambda: emit(verify(rules)))
     elf = _timed(times, "clang", lambda: object_of(source))
     with _timed(times, "load", lambda: load_object(elf, "linear")) as loaded, isolated():
         program = loaded.programs[PROGRAM]
         with _timed(times, "attach", lambda: attach_xdp(program, _LOOPBACK, mode=GENERIC)):
             return times
-
-
-def _lowered(text: str) -> RuleSet:
-    policy = parse_policy(Source("linear.policy", text))
-    return lower_filter(policy, policy.filters[0])
 
 
 def _timed(times: dict[str, float], step: str, work: Callable[[], T]) -> T:

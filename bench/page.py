@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
+from bench.linear import STEPS
 from bench.usual import LOADS, NAMES, Row
 
 Results = Mapping[str, object]
@@ -33,11 +34,8 @@ def page(machine: Mapping[str, str], results: Mapping[str, Sequence[Row]]) -> st
         "## From the text to the interface\n",
         _LOADING,
         _table(
-            ("rules", "parse and lower", "print C", "clang", "load and verify", "attach", "together"),
-            (
-                tuple(r[k] for k in ("rules", "parse", "emit", "clang", "load", "attach", "total"))
-                for r in loading
-            ),
+            ("rules", *STEPS, "together", "an access list"),
+            (tuple(r[k] for k in ("rules", *STEPS, "total", "acl")) for r in loading),
         ),
     ]
     return "\n".join(parts)
@@ -103,6 +101,6 @@ Five-tuple rules (`drop if src host A and dst host B and tcp src port P and dst 
 of the text.
 """
 _LOADING = """\
-Milliseconds by the clock, of the quickest of several runs; the same policies. Starting Python is not in it.
-Nearly all of a small policy's time is clang's.
+Milliseconds by the clock, of the quickest of several runs; the same policies, and all in all an access list
+of as many rules. Starting Python is not in it. Nearly all of a small policy's time is clang's.
 """
