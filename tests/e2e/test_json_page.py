@@ -58,11 +58,15 @@ def assert_documented(*commands: tuple[Cli, tuple[str, ...]]) -> None:
 def test_what_needs_no_privilege(cli: Cli, tmp_path: Path) -> None:
     capture = tmp_path / "a.pcap"
     write_pcap(capture, frames_of([build_packet(parse_packet("IPv4/UDP(dport=53)"))]))
+    edited = str(tmp_path / "edited.policy")
+    Path(edited).write_text("filter dns at xdp {\n    default drop\n    pass if tcp\n}\n")
     calls = [
         ("check", DNS),
         ("explain", DNS, "IPv4/UDP(dport=123)"),
         ("test", DNS),
         ("test", DNS, "--pcap", str(capture)),
+        ("diff", DNS, edited),
+        ("diff", DNS, edited, "--pcap", str(capture), "--fail-on", "tcp"),
         ("match", "udp port 53", str(capture)),
         ("match", "udp prot 53", str(capture)),
         ("version",),

@@ -7,7 +7,7 @@ import pytest
 from bench.classifier import batch_of, boxes_of
 from bench.rulesets import Flavour, generate, packets
 
-from penstock.compiler.diagram.axis import Axis, halves, integers, keys_of, successors, wide_keys
+from penstock.compiler.diagram.axis import Axis, Keys, halves, integers, keys_of, successors, wide_keys
 from penstock.compiler.diagram.boxes import Boxes, from_ranges
 from penstock.compiler.diagram.build import Budget, OverBudgetError, build
 from penstock.compiler.diagram.dump import graphviz, text
@@ -17,6 +17,7 @@ from penstock.compiler.diagram.interpret import classify
 from penstock.compiler.diagram.layout import layout
 from penstock.compiler.diagram.node import Diagram, Level
 from penstock.compiler.diagram.order import axis_order
+from penstock.compiler.diagram.reality import key_ranges
 from penstock.compiler.diagram.reduce import reduce
 from penstock.compiler.diagram.tables import BitGroup
 from penstock.compiler.diagram.verify import check, disagreements
@@ -69,10 +70,28 @@ def test_both_families() -> None:
     assert not len(disagreements(classifier, boxes).wrong)
 
 
+def aligned(old: Boxes, new: Boxes) -> tuple[Boxes, Boxes]:
+    """Both over all axes of either, cut wherever one of them is."""
+    refs = list(dict.fromkeys(axis.ref for boxes in (old, new) for axis in boxes.axes))
+    both: dict[FieldRef, tuple[Keys, Keys]] = {}
+    for ref in refs:
+        ends = [_ranges(boxes, ref) for boxes in (old, new)]
+        both[ref] = np.concatenate([low for low, _ in ends]), np.concatenate([high for _, high in ends])
+    # from_ranges asks for nothing but one row a box; the halves are cut apart again.
+    joined = from_ranges(both, np.concatenate([old.rule, new.rule]), np.concatenate([old.opaque, new.opaque]))
+    return joined.take(np.arange(len(old))), joined.take(np.arange(len(old), len(joined)))
+
+
+def _ranges(boxes: Boxes, ref: FieldRef) -> tuple[Keys, Keys]:
+    for at, axis in enumerate(boxes.axes):
+        if axis.ref == ref:
+            return key_ranges(boxes, at)
+    bits = ref.field.bits
+    return keys_of(bits, [0]).repeat(len(boxes)), keys_of(bits, [1 << bits]).repeat(len(boxes))
+
+
 def stacked(first: Boxes, second: Boxes) -> Boxes:
     """The rules of one behind those of the other."""
-    from penstock.compiler.diagram.compare import aligned
-
     left, right = aligned(first, second)
     rule = np.concatenate([left.rule, right.rule + left.rule.max() + 1])
     return Boxes(

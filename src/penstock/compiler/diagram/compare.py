@@ -1,8 +1,8 @@
-"""What differs between two rule sets, and packets that show it.
+"""What differs between two diagrams, and how a diagram is read out.
 
-Both become diagrams over common axes, the two are walked together, and where
-they lead to different answers there is a class of packets: for every field the
-values, the old and the new answer, and one packet as a witness.
+Two diagrams over common axes are walked together, and where they lead to
+different answers there is a class of packets: for every field the values, the
+old and the new answer, and one packet as a witness.
 
     tcp dst port 22 from 10.0.0.0/8:  drop -> pass   e.g. 10.0.0.0 … port 22
 """
@@ -14,12 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from penstock.compiler.diagram.axis import Keys, keys_of
-from penstock.compiler.diagram.boxes import Boxes, Indices, from_ranges
-from penstock.compiler.diagram.build import Budget, build, offsets, spans
+from penstock.compiler.diagram.boxes import Indices, Truth
+from penstock.compiler.diagram.build import offsets, spans
 from penstock.compiler.diagram.node import Diagram, Level, Terminal
-from penstock.compiler.diagram.order import axis_order
-from penstock.compiler.diagram.reality import key_ranges, with_reality
 from penstock.compiler.diagram.reduce import merge_nodes, reduce
 from penstock.compiler.ir.ops import FieldRef
 from penstock.model.net import IntervalSet
@@ -40,58 +37,21 @@ class Difference:
     witness: Witness
 
 
-def differences(
-    old: Boxes, new: Boxes, old_meaning: Meaning, new_meaning: Meaning, budget: Budget | None = None
-) -> Iterator[Difference]:
-    """Every class of packets on which the two disagree; none if they are equivalent.
-
-    Each side's `meaning` makes terminals comparable, for example by putting
-    verdicts in the place of rules.
-
-    Raises:
-        OverBudgetError: a rule set is too big for one diagram.
-    """
-    left, right = (with_reality(boxes) for boxes in aligned(old, new))
-    left, right = aligned(left, right)
-    order = axis_order(left if len(left) >= len(right) else right).all
-    bounds = budget or Budget()
-    first = reduce(build(left, order, bounds), old_meaning)
-    second = reduce(build(right, order, bounds), new_meaning)
-    return paths(*product(first, second))
-
-
-def aligned(old: Boxes, new: Boxes) -> tuple[Boxes, Boxes]:
-    """Both over all axes of either, cut wherever one of them is."""
-    refs = list(dict.fromkeys(axis.ref for boxes in (old, new) for axis in boxes.axes))
-    both: dict[FieldRef, tuple[Keys, Keys]] = {}
-    for ref in refs:
-        ends = [_ranges(boxes, ref) for boxes in (old, new)]
-        both[ref] = np.concatenate([low for low, _ in ends]), np.concatenate([high for _, high in ends])
-    # from_ranges asks for nothing but one row a box; the halves are cut apart again.
-    joined = from_ranges(both, np.concatenate([old.rule, new.rule]), np.concatenate([old.opaque, new.opaque]))
-    return joined.take(np.arange(len(old))), joined.take(np.arange(len(old), len(joined)))
-
-
-def _ranges(boxes: Boxes, ref: FieldRef) -> tuple[Keys, Keys]:
-    for at, axis in enumerate(boxes.axes):
-        if axis.ref == ref:
-            return key_ranges(boxes, at)
-    bits = ref.field.bits
-    return keys_of(bits, [0]).repeat(len(boxes)), keys_of(bits, [1 << bits]).repeat(len(boxes))
-
-
 # ── the product ──────────────────────────────────────────────────────────────
 
 Answers = tuple[tuple[Terminal, Terminal], ...]
 
 
-def product(left: Diagram, right: Diagram) -> tuple[Diagram, Answers]:
+def product(
+    left: Diagram, right: Diagram, meanings: tuple[Meaning, Meaning] | None = None
+) -> tuple[Diagram, Answers]:
     """A diagram whose terminals index pairs of (old, new) answers; where both agree it leads to pair 0, ((), ()).
 
-    Both are reduced, over the same axes in the same order.
+    Both are reduced, over the same axes in the same order.  `meanings` say when
+    different answers agree all the same.
     """
     pairs = np.array([[0, 0]], dtype=np.int64)
-    alike = _equal_nodes(left, right)
+    alike = _equal_nodes(left, right, meanings)
     levels = []
     for depth, (a, b) in enumerate(zip(left.levels, right.levels, strict=True)):
         level, pairs = _product_level(a, b, pairs, alike[depth + 1])
@@ -106,12 +66,15 @@ def product(left: Diagram, right: Diagram) -> tuple[Diagram, Answers]:
     return reduce(numbered), answers
 
 
-def _equal_nodes(left: Diagram, right: Diagram) -> list[tuple[Indices, Indices]]:
+def _equal_nodes(
+    left: Diagram, right: Diagram, meanings: tuple[Meaning, Meaning] | None
+) -> list[tuple[Indices, Indices]]:
     """For every level, and the terminals behind the last, numbers that equal nodes of the two diagrams share."""
-    known = {terminal: at for at, terminal in enumerate(dict.fromkeys((*left.terminals, *right.terminals)))}
-    numbers = [
-        np.array([known[terminal] for terminal in side.terminals], dtype=np.int64) for side in (left, right)
-    ]
+    ends = [left.terminals, right.terminals]
+    if meanings is not None:
+        ends = [tuple(map(tell, side)) for tell, side in zip(meanings, ends, strict=True)]
+    known = {terminal: at for at, terminal in enumerate(dict.fromkeys((*ends[0], *ends[1])))}
+    numbers = [np.array([known[terminal] for terminal in side], dtype=np.int64) for side in ends]
     found = [(numbers[0], numbers[1])]
     for a, b in zip(reversed(left.levels), reversed(right.levels), strict=True):
         child = np.concatenate([numbers[0][a.child], numbers[1][b.child]])
@@ -173,10 +136,7 @@ def ways(
     diagram: Diagram, wanted: Callable[[Terminal], bool]
 ) -> Iterator[tuple[dict[FieldRef, IntervalSet], Terminal]]:
     """Every way to a wanted terminal: the values of each field, all fields named."""
-    reaching = [np.array([wanted(terminal) for terminal in diagram.terminals], dtype=bool)]
-    for level in reversed(diagram.levels):
-        reaching.append(np.logical_or.reduceat(reaching[-1][level.child], level.ptr[:-1]))
-    reaching.reverse()
+    reaching = _reaching(diagram, wanted)
 
     def walk(
         depth: int, node: int, fields: dict[FieldRef, IntervalSet]
@@ -191,6 +151,44 @@ def ways(
 
     if reaching[0][0]:
         yield from walk(0, 0, {})
+
+
+def _reaching(diagram: Diagram, wanted: Callable[[Terminal], bool]) -> list[Truth]:
+    """For the nodes of each level, and the terminals, whether a wanted terminal can be reached."""
+    found: list[Truth] = [np.array([wanted(terminal) for terminal in diagram.terminals], dtype=bool)]
+    for level in reversed(diagram.levels):
+        found.append(np.logical_or.reduceat(found[-1][level.child], level.ptr[:-1]))
+    return found[::-1]
+
+
+def count_ways(diagram: Diagram, wanted: Callable[[Terminal], bool]) -> int:
+    """How many ways `ways` would find; above 2**53 about so many."""
+    counts = np.array([wanted(terminal) for terminal in diagram.terminals], dtype=float)
+    for level in reversed(diagram.levels):
+        owner = np.repeat(np.arange(level.nodes), np.diff(level.ptr))
+        edges = np.unique(owner * len(counts) + level.child)
+        counts = np.bincount(edges // len(counts), counts[edges % len(counts)], level.nodes)
+    return int(counts[0])
+
+
+def hull(diagram: Diagram, wanted: Callable[[Terminal], bool]) -> dict[FieldRef, IntervalSet]:
+    """For each field every value that some way to a wanted terminal has; fields with all values are left out."""
+    reaching = _reaching(diagram, wanted)
+    live = np.ones(1, dtype=bool)
+    found: dict[FieldRef, IntervalSet] = {}
+    for level, ends in zip(diagram.levels, reaching[1:], strict=True):
+        owner = np.repeat(np.arange(level.nodes), np.diff(level.ptr))
+        taken = live[owner] & ends[level.child]
+        last = np.append(level.start[1:], 0)
+        last[level.ptr[1:] - 1] = level.axis.width
+        change = np.zeros(level.axis.width + 1, dtype=np.int64)
+        np.add.at(change, level.start[taken], 1)
+        np.add.at(change, last[taken], -1)
+        held = np.flatnonzero(np.cumsum(change)[:-1] > 0).tolist()
+        found[level.axis.ref] = IntervalSet.of(*(level.axis.ends(rank) for rank in held))
+        live = np.zeros(len(ends), dtype=bool)
+        live[level.child[taken]] = True
+    return _restricting(diagram, found)
 
 
 def children_of(level: Level, node: int) -> dict[int, IntervalSet]:

@@ -14,7 +14,7 @@ slower.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -85,9 +85,15 @@ def decisions(rule_set: RuleSet) -> Decisions:
     Rules that expire are taken as if they did not.
     """
     chosen = [number for number, rule in enumerate(rule_set.rules) if rule.decides]
-    divided = [(at, *_divided(rule_set.rules[number].condition)) for at, number in enumerate(chosen)]
+    boxes, opaque = listed(rule_set.rules[number].condition for number in chosen)
+    return Decisions(boxes, tuple(chosen), opaque)
+
+
+def listed(conditions: Iterable[Predicate]) -> tuple[Boxes, tuple[Predicate, ...]]:
+    """Conditions as boxes, the n-th as rule n; and the opaque predicates, number m being the (m - 1)-th of these."""
+    divided = [(at, *_divided(condition)) for at, condition in enumerate(conditions)]
     run = _run(divided) if divided else Run(0, 0, _boxes([]), (), ())
-    return Decisions(run.boxes, tuple(chosen), run.opaque)
+    return run.boxes, run.opaque
 
 
 def is_stateless(rule: Rule) -> bool:

@@ -17,7 +17,7 @@ field that a class is told of in words of its own (``ip6.headers in {…}``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, summarize_address_range
 
@@ -52,31 +52,44 @@ def expression(fields: Fields) -> str:
     """The class in the policy language; "" is every packet."""
     told = simplified(fields)
     parts = list(_parts(told))
-    return " and ".join(part.joined if len(parts) > 1 else part.text for part in parts)
+    return (
+        " and ".join(part.chained for part in parts)
+        if len(parts) > 1
+        else "".join(part.text for part in parts)
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
+class Text:
     """An expression, and as it stands beside `and` and behind `not`."""
 
     text: str
 
     @property
     def joined(self) -> str:
-        depth = 0
+        return f"({self.text})" if not {"and", "or"}.isdisjoint(self._words()) else self.text
+
+    @property
+    def chained(self) -> str:
+        """As it stands in a chain of `and`."""
+        return f"({self.text})" if "or" in self._words() else self.text
+
+    def _words(self) -> set[str]:
+        """The words outside of parentheses."""
+        found, depth = set(), 0
         for word in self.text.split():
-            if depth == 0 and word in ("and", "or"):
-                return f"({self.text})"
+            if depth == 0:
+                found.add(word)
             depth += word.count("(") - word.count(")")
-        return self.text
+        return found
 
 
-def _any(parts: list[str]) -> _Text:
-    return _Text(" or ".join(parts))
+def _any(parts: list[str]) -> Text:
+    return Text(" or ".join(parts))
 
 
-def _all(parts: list[str]) -> _Text:
-    return _Text(" and ".join(parts))
+def _all(parts: list[str]) -> Text:
+    return Text(" and ".join(parts))
 
 
 # ── what need not be said ────────────────────────────────────────────────────
@@ -112,7 +125,7 @@ def _impossible_values(ref: FieldRef, fields: Fields) -> IntervalSet:
 # ── conjunction ──────────────────────────────────────────────────────────────
 
 
-def _parts(fields: Fields) -> Iterator[_Text]:
+def _parts(fields: Fields) -> Iterator[Text]:
     """A text for each field; a protocol with few ports, or with its family, in one."""
     rest = dict(fields)
     kind, proto = FieldRef("eth.type"), FieldRef("proto")
@@ -121,7 +134,7 @@ def _parts(fields: Fields) -> Iterator[_Text]:
     family = _FAMILIES.get(_only(rest.get(kind)) or -1, {})
     if protocol in family:
         del rest[kind], rest[proto]
-        yield _Text(family[protocol])
+        yield Text(family[protocol])
     ports = [
         ref for ref in (FieldRef("sport"), FieldRef("dport")) if ref in rest and not _may_lack(ref, rest)
     ]
@@ -146,20 +159,18 @@ def _place(ref: FieldRef) -> tuple[bool, int, str, int]:
     return ref.name.startswith("vlan."), order, ref.name, ref.index
 
 
-def _test(ref: FieldRef, held: IntervalSet, word: str) -> _Text:
+def _test(ref: FieldRef, held: IntervalSet, word: str) -> Text:
     """The field has one of the values, or is absent if they say so."""
     bits = ref.field.bits
     tell = _teller(ref, word)
     values, others = held & IntervalSet.full(bits), held.complement(bits)
     if 1 << bits in held:
-        return _Text(f"not {tell(others).joined}")
-    if _length(ref, values) <= _length(ref, others) + 2:
+        return Text(f"not {tell(others).joined}")
+    if ref.name in _SIDES:
+        return _addresses(ref, values)
+    if len(values.intervals) <= len(others.intervals) + 2:
         return tell(values)
     return _all([tell(IntervalSet.full(bits)).joined, f"not {tell(others).joined}"])
-
-
-def _length(ref: FieldRef, values: IntervalSet) -> int:
-    return len(list(_networks(ref, values))) if ref.name in _SIDES else len(values.intervals)
 
 
 # ── one field ────────────────────────────────────────────────────────────────
@@ -170,7 +181,7 @@ _SIDES = {
 _PORTS = {"sport": "src", "dport": "dst"}
 
 
-def _teller(ref: FieldRef, word: str) -> Callable[[IntervalSet], _Text]:
+def _teller(ref: FieldRef, word: str) -> Callable[[IntervalSet], Text]:
     """What renders "the field is there with one of these values"."""
     if ref.name in _SIDES:
         return lambda values: _addresses(ref, values)
@@ -184,7 +195,7 @@ def _teller(ref: FieldRef, word: str) -> Callable[[IntervalSet], _Text]:
     if ref.name in plain:
         return plain[ref.name]
     if not ref.field.word:
-        return lambda values: _Text(
+        return lambda values: Text(
             f"{ref.name} in {{{', '.join(dump_interval(ref, one) for one in values)}}}"
         )
     return lambda values: _any(
@@ -192,34 +203,48 @@ def _teller(ref: FieldRef, word: str) -> Callable[[IntervalSet], _Text]:
     )
 
 
-def _addresses(ref: FieldRef, values: IntervalSet) -> _Text:
-    side = _SIDES[ref.name]
+def _addresses(ref: FieldRef, values: IntervalSet) -> Text:
+    """Networks, or the smallest network that holds them all without some."""
+    inside = _networks(ref, values)
+    around = _around(ref, values)
+    without = _networks(ref, IntervalSet.prefix(around) - values)
+    if len(without) + 1 < len(inside):
+        return _all([_nets(ref, [around]), f"not {Text(_nets(ref, without)).joined}"])
+    return Text(_nets(ref, inside))
+
+
+def _nets(ref: FieldRef, networks: Sequence[IPv4Network | IPv6Network]) -> str:
     prefix = "ip " if ref.name.startswith("ip.") else ""
-    networks = list(_networks(ref, values))
     single = len(networks) == 1 and networks[0].prefixlen == networks[0].max_prefixlen
     shown = [str(one.network_address) if single else str(one) for one in networks]
-    return _any([f"{prefix}{side} {'host' if single else 'net'} {shown[0]}", *shown[1:]])
+    return " or ".join([f"{prefix}{_SIDES[ref.name]} {'host' if single else 'net'} {shown[0]}", *shown[1:]])
 
 
-def _networks(ref: FieldRef, values: IntervalSet) -> Iterator[IPv4Network | IPv6Network]:
-    for low, high in values:
-        if ref.field.bits == 32:
-            yield from summarize_address_range(IPv4Address(low), IPv4Address(high))
-        else:
-            yield from summarize_address_range(IPv6Address(low), IPv6Address(high))
+def _around(ref: FieldRef, values: IntervalSet) -> IPv4Network | IPv6Network:
+    bits = ref.field.bits
+    low, high = values.intervals[0][0], values.intervals[-1][1]
+    length = bits - (low ^ high).bit_length()
+    base = low >> (bits - length) << (bits - length)
+    return IPv4Network((base, length)) if bits == 32 else IPv6Network((base, length))
 
 
-def _ports(side: str, values: IntervalSet) -> _Text:
+def _networks(ref: FieldRef, values: IntervalSet) -> Sequence[IPv4Network | IPv6Network]:
+    if ref.field.bits == 32:
+        return [one for ends in values for one in summarize_address_range(*map(IPv4Address, ends))]
+    return [one for ends in values for one in summarize_address_range(*map(IPv6Address, ends))]
+
+
+def _ports(side: str, values: IntervalSet) -> Text:
     kind = "port" if all(low == high for low, high in values) else "portrange"
     shown = [str(low) if low == high else f"{low}-{high}" for low, high in values]
     return _any([f"{side} {kind} {shown[0]}", *shown[1:]])
 
 
-def _types(values: IntervalSet) -> _Text:
+def _types(values: IntervalSet) -> Text:
     return _named(values, _TYPES, lambda one, several: _range("eth.type", one, 16, several))
 
 
-def _protocols(values: IntervalSet) -> _Text:
+def _protocols(values: IntervalSet) -> Text:
     def either(one: Interval, _several: bool) -> str:
         if one[0] == one[1] and one[0] not in EXTENSION_HEADERS:
             return f"proto {one[0]}"
@@ -229,7 +254,7 @@ def _protocols(values: IntervalSet) -> _Text:
     return _named(values, _PROTOCOLS, either)
 
 
-def _named(values: IntervalSet, names: Mapping[int, str], other: Callable[[Interval, bool], str]) -> _Text:
+def _named(values: IntervalSet, names: Mapping[int, str], other: Callable[[Interval, bool], str]) -> Text:
     """Values that have names by these, ranges as `other` says."""
     several = len(values.intervals) > 1
     return _any(
@@ -237,7 +262,7 @@ def _named(values: IntervalSet, names: Mapping[int, str], other: Callable[[Inter
     )
 
 
-def _fragments(values: IntervalSet) -> _Text:
+def _fragments(values: IntervalSet) -> Text:
     words = {
         (0,): "frag.offset >= 0 and not frag",
         (0, 1): "frag.offset >= 0 and not frag.later",
@@ -248,10 +273,10 @@ def _fragments(values: IntervalSet) -> _Text:
         (): "less 0 and greater 1",
     }
     text = words.get(tuple(value for value in range(3) if value in values), "frag.offset >= 0")
-    return _Text(text)
+    return Text(text)
 
 
-def _chain(values: IntervalSet) -> _Text:
+def _chain(values: IntervalSet) -> Text:
     return _any([f"ip protochain {value}" for low, high in values for value in range(low, high + 1)])
 
 
@@ -273,7 +298,7 @@ def _range(term: str, interval: Interval, bits: int, several: bool) -> str:
     return f"({both})" if several else both
 
 
-def _tag(ref: FieldRef, values: IntervalSet) -> _Text:
+def _tag(ref: FieldRef, values: IntervalSet) -> Text:
     """Tags further in have no name: their bytes are looked at, behind the tags before them."""
     before = ref.index if ref.name == "vlan.tpid" else ref.index + 1
     tags = [_tpid(index, IntervalSet.single(*VLAN_TPIDS)) for index in range(before)]
@@ -293,7 +318,7 @@ def _tpid(index: int, values: IntervalSet) -> str:
     return _any([_range(f"ether[{12 + 4 * index}:2]", one, 16, True) for one in values]).joined
 
 
-def _macs(ref: FieldRef, values: IntervalSet) -> _Text:
+def _macs(ref: FieldRef, values: IntervalSet) -> Text:
     return _any([_mac(ref, one) for one in values])
 
 

@@ -91,6 +91,24 @@ def shapes(wish: Wish) -> Iterator[Layers]:
             yield _tagged(wish, count, body)
 
 
+def malformed(wish: Wish) -> Iterator[Layers]:
+    """Stacks whose headers contradict themselves, and IPv4 with options."""
+    for layers in shapes(wish):
+        name, at = layers[-1].name, len(layers) - 1
+        wrong = {"TCP": ("dataofs", 4), "UDP": ("len", 7)}.get(name)
+        if wrong is not None:
+            yield [*layers[:at], _also(layers[at], wrong)]
+        for place, layer in enumerate(layers):
+            for more in {"IPv4": (("ihl", 3), ("options", 4), ("len", 19)), "IPv6": (("plen", 9999),)}.get(
+                layer.name, ()
+            ):
+                yield [*layers[:place], _also(layer, more), *layers[place + 1 :]]
+
+
+def _also(layer: LayerSpec, argument: tuple[str, int]) -> LayerSpec:
+    return LayerSpec(layer.name, (*layer.arguments, argument))
+
+
 # ── link ─────────────────────────────────────────────────────────────────────
 
 

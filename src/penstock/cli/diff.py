@@ -1,0 +1,259 @@
+"""`penstock diff OLD NEW`: for which packets do two policies decide differently?
+
+Exit codes are diff(1)'s: 0 every packet has the same verdict, 1 some do not (with
+`--fail-on`, some that the expression matches), 2 something is wrong with the call,
+a policy or a capture.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from penstock.cli import output
+from penstock.cli.options import json_option
+from penstock.cli.policy_file import read_policy
+from penstock.errors import PenstockError
+
+if TYPE_CHECKING:
+    from penstock.compiler.ir.ops import Predicate, RuleSet
+    from penstock.engine.comparison import Comparison, Decider, Found
+
+SAME, DIFFERENT, TROUBLE = 0, 1, 2
+LIMIT, JSON_LIMIT = 20, 1000
+#: Characters of a condition; JSON has all.
+LONGEST = 400
+
+
+class _TroubleError(PenstockError):
+    """A fault, with the code that tells it from a difference."""
+
+    exit_code = TROUBLE
+
+
+class _Command(click.Command):
+    """A command whose faults, those of its call too, exit with TROUBLE."""
+
+    def make_context(self, *args: object, **kwargs: object) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)  # type: ignore[arg-type]
+        except click.UsageError as error:
+            hint = "`penstock diff --help` shows how it is called"
+            raise _TroubleError(error.format_message().rstrip("."), hint=hint) from error
+
+    def invoke(self, ctx: click.Context) -> object:
+        from penstock.cli.main import show
+
+        try:
+            return super().invoke(ctx)
+        except _TroubleError:
+            raise
+        except PenstockError as error:
+            show(error)
+            return TROUBLE
+
+
+@click.command("diff", cls=_Command)
+@click.argument("old", type=click.Path())
+@click.argument("new", type=click.Path())
+@click.option("--filter", "filter_name", metavar="NAME", help="Which filter, when a policy has several.")
+@click.option(
+    "--pcap",
+    "captures",
+    type=click.Path(),
+    metavar="FILE",
+    multiple=True,
+    help="Weigh by this traffic; repeatable.",
+)
+@click.option(
+    "--fail-on",
+    "fail_on",
+    metavar="EXPR",
+    help="Exit with 1 only if packets that EXPR matches are concerned.",
+)
+@click.option("--limit", type=click.IntRange(0), metavar="N", help="Show this many classes (20; JSON 1000).")
+@json_option
+def command(
+    old: str,
+    new: str,
+    filter_name: str | None,
+    captures: tuple[str, ...],
+    fail_on: str | None,
+    limit: int | None,
+    as_json: bool,
+) -> int:
+    """Say for which packets the policies OLD and NEW decide differently, exactly, with a packet for each class.
+
+    Exits with 0 if every packet has the same verdict, 1 if not, 2 if something is wrong.
+    """
+    from penstock.engine.comparison import compare, shown, weigh
+    from penstock.pipeline.policy import check_expression
+
+    wanted = check_expression(fail_on) if fail_on is not None else None
+    before, after = _rules(old, filter_name), _rules(new, filter_name)
+    found = compare(before, after)
+    if captures:
+        found = weigh(found, before, after, captures)
+    for warning in found.warnings:
+        output.warn(warning)
+    most = limit if limit is not None else JSON_LIMIT if as_json else LIMIT
+    classes = [shown(one, before, after) for one in found.classes[:most]]
+    failing = None if wanted is None else _failing(before, after, wanted)
+    if as_json:
+        output.record("penstock.diff/1", _record(before, after, found, classes, fail_on, failing))
+    else:
+        _report(before, after, found, classes, fail_on, failing)
+    different = bool(failing) if failing is not None else not found.same_verdicts
+    return DIFFERENT if different else SAME
+
+
+def _rules(path: str, filter_name: str | None) -> RuleSet:
+    from penstock.pipeline.policy import rule_set_of
+
+    source = read_policy(path)
+    return rule_set_of(source.text, name=source.name, filter=filter_name)
+
+
+def _failing(old: RuleSet, new: RuleSet, wanted: Predicate) -> int:
+    """How many classes there are among the packets that the expression matches; undecided ones count."""
+    from penstock.engine.comparison import touching
+
+    found = touching(old, new, wanted)
+    return len(found.classes) + len(found.undecided)
+
+
+# ── text ─────────────────────────────────────────────────────────────────────
+
+
+def _report(
+    old: RuleSet,
+    new: RuleSet,
+    found: Comparison,
+    classes: list[Found],
+    fail_on: str | None,
+    failing: int | None,
+) -> None:
+    for setting in found.settings:
+        output.answer(f"{setting.name}: {setting.old} -> {setting.new}")
+    for one in classes:
+        _report_class(one, old, new, found)
+    if len(found.classes) > len(classes):
+        more = len(found.classes) - len(classes)
+        output.answer(f"… and {more} more class{'es' * (more != 1)} (--limit)")
+    for condition in found.undecided:
+        output.answer(f"not decided: {condition or 'every packet'}")
+    _report_counters(found)
+    _report_traffic(found)
+    output.answer(_summary(found))
+    if failing is not None:
+        told = f"{failing} of them may concern it" if failing else "none of them concerns it"
+        output.answer(f"--fail-on {fail_on}: {told}")
+
+
+def _summary(found: Comparison) -> str:
+    count = len(found.classes)
+    if found.same_verdicts:
+        rest = "counters differ" if found.counters else "settings differ" if found.settings else ""
+        return "same verdict for every packet" + (f"; {rest}" if rest else "")
+    told = f"{count} class{'es' * (count != 1)} of packets change{'s' * (count == 1)} verdict"
+    return told + ("; not everything could be decided" if found.undecided else "")
+
+
+def _report_class(one: Found, old: RuleSet, new: RuleSet, found: Comparison) -> None:
+    change = one.change
+    verdicts = f"{output.verdict_word(change.old.value)} -> {output.verdict_word(change.new.value)}"
+    condition = one.condition or "every packet"
+    shown = condition if len(condition) <= LONGEST else f"{condition[:LONGEST]}…"
+    output.answer(f"{verdicts}  {shown}" + (f"  ({change.parts} parts of it)" if change.parts > 1 else ""))
+    output.answer(f"    {_places(old, one.old)}  ->  {_places(new, one.new)}")
+    if one.example is not None:
+        output.answer(f"    e.g. {one.example.text}")
+    else:
+        output.answer("    no packet found: there may be none")
+    if one.traffic is not None and found.total is not None:
+        share = 100 * one.traffic.packets / found.total.packets if found.total.packets else 0.0
+        output.answer(f"    {one.traffic.packets} packets ({share:.3g}%), {one.traffic.size} bytes")
+
+
+def _places(rules: RuleSet, deciders: tuple[Decider, ...]) -> str:
+    named = [
+        one.name if one.line is None else f"{rules.source.name}:{one.line} {one.name}" for one in deciders[:3]
+    ]
+    more = len(deciders) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
+
+
+def _report_counters(found: Comparison) -> None:
+    kinds = (("only in the old", found.counters.gone), ("only in the new", found.counters.come))
+    for title, names in (*kinds, ("different", found.counters.changed)):
+        if names:
+            rest = f" and {len(names) - 10} more" if len(names) > 10 else ""
+            output.answer(f"counters {title}: {', '.join(names[:10])}{rest}")
+
+
+def _report_traffic(found: Comparison) -> None:
+    if found.total is None or found.unaffected is None:
+        return
+    share = 100 * found.unaffected.packets / found.total.packets if found.total.packets else 100.0
+    output.answer(
+        f"unaffected: {found.unaffected.packets} of {found.total.packets} packets ({share:.4g}%), "
+        f"{found.unaffected.size} of {found.total.size} bytes"
+    )
+
+
+# ── JSON ─────────────────────────────────────────────────────────────────────
+
+
+def _record(
+    old: RuleSet,
+    new: RuleSet,
+    found: Comparison,
+    classes: list[Found],
+    fail_on: str | None,
+    failing: int | None,
+) -> dict[str, object]:
+    record: dict[str, object] = {
+        "old": {"file": old.source.name, "filter": old.name},
+        "new": {"file": new.source.name, "filter": new.name},
+        "same_verdicts": found.same_verdicts,
+        "settings": [{"name": one.name, "old": one.old, "new": one.new} for one in found.settings],
+        "counters": {
+            "old_only": list(found.counters.gone),
+            "new_only": list(found.counters.come),
+            "changed": list(found.counters.changed),
+        },
+        "classes": [_class_record(one) for one in classes],
+        "more_classes": len(found.classes) - len(classes),
+        "undecided": list(found.undecided),
+    }
+    if found.total is not None and found.unaffected is not None:
+        total, rest = found.total, found.unaffected
+        record["traffic"] = {
+            "packets": total.packets,
+            "bytes": total.size,
+            "unaffected_packets": rest.packets,
+            "unaffected_bytes": rest.size,
+        }
+    if fail_on is not None:
+        record["fail_on"] = {"expression": fail_on, "classes": failing}
+    return record
+
+
+def _class_record(one: Found) -> dict[str, object]:
+    record: dict[str, object] = {
+        "condition": one.condition,
+        "is_expression": one.exact,
+        "parts": one.change.parts,
+        "old": _side_record(one.change.old.value, one.old),
+        "new": _side_record(one.change.new.value, one.new),
+        "example": one.example.text if one.example else None,
+        "frame": one.example.frame.hex() if one.example else None,
+    }
+    if one.traffic is not None:
+        record["packets"], record["bytes"] = one.traffic.packets, one.traffic.size
+    return record
+
+
+def _side_record(verdict: str, deciders: tuple[Decider, ...]) -> dict[str, object]:
+    return {"verdict": verdict, "by": [{"name": one.name, "line": one.line} for one in deciders]}

@@ -1,0 +1,181 @@
+"""`penstock diff`: what it prints, and its exit codes, which are diff(1)'s."""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+from tests.e2e.conftest import Cli, Done
+
+from penstock.cli.main import main
+from penstock.compiler.diagram import change
+from penstock.model.packet import build_packet, parse_packet
+from penstock.observe.pcap import frames_of, write_pcap
+
+OLD = """filter edge at xdp {
+    pass if src net 10.0.0.0/8 and tcp dst port 22
+    ssh: drop if tcp dst port 22
+    dns: drop if udp dst port 53
+}
+"""
+NEW = """filter edge at xdp {
+    pass if src net 10.1.0.0/16 and tcp dst port 22
+    ssh: drop if tcp dst port 22 or 23
+    dns: drop if udp dst port 53
+    web: count if tcp dst port 80
+}
+"""
+
+
+class Here(Cli):
+    """The command in this process: its start is most of what it takes."""
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> Done:
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert isinstance(ended.value.code, int)
+        return Done(ended.value.code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def cli() -> Cli:
+    return Here()
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> tuple[str, str]:
+    old, new = tmp_path / "old.policy", tmp_path / "new.policy"
+    old.write_text(OLD)
+    new.write_text(NEW)
+    return str(old), str(new)
+
+
+def test_the_report(cli: Cli, policies: tuple[str, str]) -> None:
+    old, new = policies
+    done = cli("diff", old, new)
+    assert done.code == 1
+    assert done.out == (
+        "pass -> drop  tcp dst port 23\n"
+        f"    default  ->  {new}:3 ssh\n"
+        "    e.g. IPv4/TCP(dport=23)\n"
+        "pass -> drop  src net 10.0.0.0/8 and not src net 10.1.0.0/16 and tcp dst port 22\n"
+        f"    {old}:2 edge:2  ->  {new}:3 ssh\n"
+        '    e.g. IPv4(src="10.0.0.1")/TCP(dport=22)\n'
+        "counters only in the new: web\n"
+        "counters different: edge:2, ssh\n"
+        "2 classes of packets change verdict\n"
+    )
+
+
+def test_every_example_is_explained_as_it_says(cli: Cli, policies: tuple[str, str]) -> None:
+    for found in cli("diff", *policies, "--json").record["classes"]:
+        for path, side in zip(policies, ("old", "new"), strict=True):
+            told = cli("explain", path, found["example"], "--json").record
+            assert told["verdict"] == found[side]["verdict"]
+            assert told["decided_by"] in [one["name"] for one in found[side]["by"]]
+            assert told["frame"] == found["frame"]
+
+
+def test_exit_codes(cli: Cli, policies: tuple[str, str], tmp_path: Path) -> None:
+    old, new = policies
+    assert cli("diff", old, old).code == 0
+    assert cli("diff", old, new).code == 1
+    broken = tmp_path / "broken.policy"
+    broken.write_text("filter x at xdp { drop if tcp prot 22 }\n")
+    for arguments in (
+        (old, str(broken)),
+        (old, str(tmp_path / "missing.policy")),
+        (old,),
+        (old, new, "--limit", "x"),
+        (old, new, "--fail-on", "tcp prot 22"),
+        (old, new, "--pcap", str(tmp_path / "missing.pcap")),
+        (old, new, "--filter", "other"),
+    ):
+        done = cli("diff", *arguments)
+        assert (done.code, bool(done.err)) == (2, True), arguments
+
+
+def test_fail_on(cli: Cli, policies: tuple[str, str]) -> None:
+    concerned = ("tcp dst port 22", "tcp", "src host 10.9.9.9", "dst port 23 and ttl < 3", "ether[40] == 1")
+    for expression in concerned:
+        assert cli("diff", *policies, "--fail-on", expression).code == 1, expression
+    for expression in ("udp", "src net 10.1.0.0/16 and tcp dst port 22", "tcp dst port 443", "arp"):
+        assert cli("diff", *policies, "--fail-on", expression).code == 0, expression
+
+
+def test_counters_and_labels_alone_are_no_difference(cli: Cli, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.policy", tmp_path / "new.policy"
+    old.write_text("filter f at xdp {\n    drop if tcp dst port 22 or 23\n}\n")
+    new.write_text(
+        "filter f at xdp {\n    count if udp\n    drop if tcp dst port 23\n    a: drop if tcp dst port 22\n}\n"
+    )
+    done = cli("diff", str(old), str(new))
+    assert done.code == 0
+    assert done.out.splitlines()[-1] == "same verdict for every packet; counters differ"
+
+
+def test_settings_are_told(cli: Cli, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.policy", tmp_path / "new.policy"
+    old.write_text("filter f at xdp {\n    drop if tcp dst port 22\n}\n")
+    new.write_text("filter f at xdp {\n    default drop\n    on fragment drop\n    pass if tcp\n}\n")
+    done = cli("diff", str(old), str(new), "--json").record
+    names = [one["name"] for one in done["settings"]]
+    assert names == ["default", "on malformed", "on fragment"]
+    confirmed = [one for one in done["classes"] if one["example"]]
+    assert len(confirmed) >= 3
+    for found in confirmed[:6]:
+        for path, side in ((old, "old"), (new, "new")):
+            told = cli("explain", str(path), found["example"], "--json").record
+            assert told["verdict"] == found[side]["verdict"]
+
+
+def test_traffic_weighs_the_classes(cli: Cli, policies: tuple[str, str], tmp_path: Path) -> None:
+    capture = tmp_path / "a.pcap"
+    packets = ['IPv4(src="10.0.0.9")/TCP(dport=22)'] * 3 + ["IPv4/TCP(dport=23)", "IPv4/UDP(dport=53)", "ARP"]
+    write_pcap(capture, frames_of([build_packet(parse_packet(text)) for text in packets]))
+    done = cli("diff", *policies, "--pcap", str(capture), "--json").record
+    assert [found["packets"] for found in done["classes"]] == [3, 1]
+    assert done["traffic"] == {"packets": 6, "bytes": 300, "unaffected_packets": 2, "unaffected_bytes": 84}
+    lines = cli("diff", *policies, "--pcap", str(capture)).out.splitlines()
+    assert "    3 packets (50%), 162 bytes" in lines
+    assert "unaffected: 2 of 6 packets (33.33%), 84 of 300 bytes" in lines
+
+
+def test_more_classes_than_are_shown(cli: Cli, policies: tuple[str, str]) -> None:
+    done = cli("diff", *policies, "--limit", "1")
+    assert "… and 1 more class (--limit)" in done.out
+    told = cli("diff", *policies, "--limit", "1", "--json").record
+    assert (len(told["classes"]), told["more_classes"]) == (1, 1)
+
+
+def test_many_classes_are_told_as_one(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(change, "MAX_PATHS", 20)
+    hosts = [f"    pass if src host 10.0.{at}.1 and dst host 10.1.{at}.{at}" for at in range(30)]
+    old, new = tmp_path / "old.policy", tmp_path / "new.policy"
+    old.write_text("filter f at xdp {\n" + "\n".join(hosts) + "\n}\n")
+    new.write_text("filter f at xdp {\n" + "\n".join([*hosts, "    drop if ttl < 9"]) + "\n}\n")
+    (found,) = cli("diff", str(old), str(new), "--json").record["classes"]
+    assert found["parts"] > 20
+    assert found["condition"] == "ttl <= 8"
+    assert found["example"] == "IPv4(ttl=8)/UDP"
+    assert cli("diff", str(old), str(new), "--fail-on", "src host 10.0.7.1 and dst host 10.1.7.7").code == 0
+    assert cli("diff", str(old), str(new), "--fail-on", "src host 10.0.7.1 and dst host 10.1.7.8").code == 1
+    capture = tmp_path / "a.pcap"
+    packets = ['IPv4(src="10.0.7.1", dst="10.1.7.7", ttl=8)/UDP', "IPv4(ttl=8)/UDP", "IPv4(ttl=9)/UDP"]
+    write_pcap(capture, frames_of([build_packet(parse_packet(text)) for text in packets]))
+    (found,) = cli("diff", str(old), str(new), "--pcap", str(capture), "--json").record["classes"]
+    assert found["packets"] == 1
+
+
+def test_the_page_shows_what_is_printed(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    _, shown = page.split("$ penstock diff old.policy new.policy\n")
+    monkeypatch.chdir(tmp_path)
+    lines = ["pass if src net 10.0.0.0/8 and tcp dst port 22", "ssh: drop if tcp dst port 22"]
+    edited = [lines[0].replace("10.0.0.0/8", "10.1.0.0/16"), f"{lines[1]} or 23"]
+    for name, body in (("old.policy", lines), ("new.policy", edited)):
+        Path(name).write_text("filter edge at xdp {\n    " + "\n    ".join(body) + "\n}\n")
+    assert cli("diff", "old.policy", "new.policy").out == shown.partition("```")[0]
