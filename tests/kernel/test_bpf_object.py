@@ -16,7 +16,7 @@ from penstock.kernel.bpf_object import BpfObject, load_object
 from penstock.kernel.elf import variables
 from penstock.kernel.lineinfo import place_of
 from penstock.kernel.maps import Map, MapType
-from penstock.kernel.verifier import read_log
+from penstock.kernel.verifier import read_log, read_statistics
 
 pytestmark = pytest.mark.privileged
 
@@ -125,6 +125,30 @@ def test_a_refusal_names_the_policy_line_and_the_reason(compile_c: CompileC) -> 
     assert "processed" in error.log
     assert "edge.policy:4" in error.message
     assert error.exit_code == 3
+
+
+def test_figures_are_told_when_asked_for(compile_c: CompileC) -> None:
+    with load_object(compile_c(VARIABLES), "edge", statistics=True) as loaded:
+        effort = read_statistics(loaded.logs["ps_count"])
+        assert effort is not None
+        assert effort.instructions == loaded.programs["ps_count"].info.verified_insns
+        assert effort.peak_states <= effort.total_states
+    with load_object(compile_c(VARIABLES), "edge") as loaded:
+        assert loaded.logs == {}
+
+
+def test_a_refusal_names_its_place_even_where_figures_were_asked_for(compile_c: CompileC) -> None:
+    with pytest.raises(VerifierError) as caught:
+        load_object(compile_c(UNGUARDED), "edge", statistics=True)
+    assert caught.value.place == "edge.policy:4"
+
+
+def test_a_program_of_a_kind_that_libbpf_does_not_know(compile_c: CompileC) -> None:
+    """BPF_PROG_TYPE_NETFILTER and BPF_NETFILTER: libbpf has a section for them since 1.2."""
+    netfilter = 32
+    text = """SEC("netfilter") int ps_last(void *ctx) { return 1; }"""
+    with load_object(compile_c(text), "edge", kinds={"ps_last": (netfilter, 45)}) as loaded:
+        assert loaded.programs["ps_last"].info.type == netfilter
 
 
 def test_the_refused_program_is_the_one_that_is_named(compile_c: CompileC) -> None:

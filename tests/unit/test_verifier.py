@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from penstock.kernel.verifier import read_log
+from penstock.kernel.verifier import Effort, read_log, read_statistics
 
 STATISTICS = (
     "processed 9 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0\n"
@@ -164,3 +164,20 @@ def test_a_log_without_a_reason_says_so(log: str) -> None:
 
 def test_a_summary_stays_short() -> None:
     assert len(read_log("x" * 10_000).summary) == 400
+
+
+FIGURES = """\
+verification time 1063 usec
+stack depth 8+0+64
+processed 13594 insns (limit 1000000) max_states_per_insn 8 total_states 576 peak_states 449 mark_read 0
+"""
+
+
+def test_the_figures_of_a_program_that_was_taken() -> None:
+    assert read_statistics(FIGURES) == Effort(13594, 576, 449, 72)
+    assert read_statistics(FIGURES.replace("8+0+64", "40")) == Effort(13594, 576, 449, 40)
+
+
+@pytest.mark.parametrize("log", ["", "verification time 3 usec\n", PACKET])
+def test_a_log_without_figures_has_none(log: str) -> None:
+    assert read_statistics(log) is None

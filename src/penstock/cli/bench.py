@@ -43,6 +43,8 @@ class Found:
     peers: Comparison | None
     budget: tuple[Limit, ...] | None
     crossings: Sequence[Crossing]
+    fault: PenstockError | None = None
+    """Why there are no peers, where they were asked for; the rest is worth showing all the same."""
 
 
 @click.command("bench")
@@ -94,6 +96,8 @@ def command(
     finally:
         output.progress()
     bench_report.show(found, as_json=as_json)
+    if found.fault is not None:
+        raise found.fault
     return 1 if found.crossings else 0
 
 
@@ -140,14 +144,15 @@ def _found(
     for key in unknown(limits or (), found, compile_s):
         output.progress()
         output.warn(f"nothing can be said of {key} here: its limit is not looked at")
-    return Found(
-        found,
-        compile_s,
-        _rule_prices(rule_set, found, compile_s, rounds) if rules else None,
-        _compared(policy, rule_set, classes, streams, hand_written, rounds) if peers else None,
-        limits,
-        [_blamed(one, rule_set, found, compile_s) for one in crossings],
-    )
+    rule_prices = _rule_prices(rule_set, found, compile_s, rounds) if rules else None
+    told = [_blamed(one, rule_set, found, compile_s) for one in crossings]
+    compared, fault = None, None
+    if peers:
+        try:
+            compared = _compared(policy, rule_set, classes, streams, hand_written, rounds)
+        except PenstockError as error:
+            fault = error
+    return Found(found, compile_s, rule_prices, compared, limits, told, fault)
 
 
 def _rules_of(policy: LoadedPolicy) -> RuleSet:

@@ -278,6 +278,10 @@ def _peers(found: Comparison) -> dict[str, object]:
     return {
         "packets": found.packets,
         "rounds": found.rounds,
+        "traffic": [
+            {"name": name, "sent": found.sent.get(name, 0), "aside": aside}
+            for name, aside in found.aside.items()
+        ],
         "prices": prices,
         "left_out": [{"peer": one.peer, "reason": one.reason} for one in found.left_out],
     }

@@ -2,6 +2,7 @@
 
 traffic     classes of packets to measure with
 draw        packets drawn from the policy's own rules
+decide      what the policy does with many packets
 stopwatch   several programs side by side, round by round, warm and cold
 feed        … met by many different packets in turn
 figures     what a program is before it meets a packet

@@ -21,6 +21,7 @@ measured.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -32,7 +33,7 @@ from types import TracebackType
 from typing import Self
 
 from penstock.compiler.clang import compile_c
-from penstock.errors import PenstockError
+from penstock.errors import KernelError, NotSupportedError, PenstockError, PrivilegeError
 from penstock.kernel import netns
 from penstock.kernel.bpf_object import BpfObject, load_object
 from penstock.kernel.link import attach_netfilter, attach_xdp
@@ -196,7 +197,18 @@ class Wire:
 
 def _programs(size: int, head: int) -> BpfObject:
     text = _SOURCE % {"size": size, "head": head, "frames": MOST_FRAMES}
-    return load_object(compile_c(text), "wire", kinds={"ps_sink": _BPF_NETFILTER})
+    try:
+        return load_object(compile_c(text), "wire", kinds={"ps_sink": _BPF_NETFILTER})
+    except PrivilegeError:
+        raise
+    except KernelError as error:
+        # A kernel that does not know the type of a program answers EINVAL.
+        if error.errno != errno.EINVAL:
+            raise
+        wanted = "counting what a filter lets through"
+        raise NotSupportedError(
+            "netfilter programs", wanted_for=wanted, least_kernel="6.4", errno=error.errno
+        ) from error
 
 
 @contextmanager
