@@ -10,7 +10,9 @@ from tests.property.rulesets import RuleSets
 from tests.unit.test_diagram import stacked
 
 from penstock.compiler.clang import compile_c
+from penstock.compiler.codegen.table_groups import STRETCH
 from penstock.compiler.codegen.tables import Access, classifier_source, image
+from penstock.compiler.diagram import grids, groups
 from penstock.compiler.diagram.axis import halves, is_wide, keys_of
 from penstock.compiler.diagram.boxes import Boxes, Indices, Packets, Truth, from_ranges
 from penstock.compiler.diagram.build import Budget
@@ -18,7 +20,7 @@ from penstock.compiler.diagram.convert import Run, blocks
 from penstock.compiler.diagram.evaluate import first_rule
 from penstock.compiler.diagram.interpret import classify
 from penstock.compiler.diagram.layout import layout
-from penstock.compiler.diagram.tables import BitGroup, Classifier
+from penstock.compiler.diagram.tables import BitGroup, Classifier, GridGroup
 from penstock.compiler.diagram.verify import probes
 from penstock.compiler.ir.ops import FieldRef
 from penstock.kernel.bpf_object import load_object
@@ -98,7 +100,7 @@ def untrue(boxes: Boxes) -> Truth:
 
 
 @pytest.mark.parametrize("flavour", ["acl", "fw", "ipc"])
-@pytest.mark.parametrize(("count", "ipv6"), [(40, False), (1200, False), (600, True)])
+@pytest.mark.parametrize(("count", "ipv6"), [(40, False), (1200, False), (4000, False), (600, True)])
 def test_generated_rules(flavour: Flavour, count: int, ipv6: bool) -> None:
     boxes = boxes_of(generate(flavour, count, seed=3, ipv6=ipv6))
     batch = probes(boxes, COUNT, 4)
@@ -124,6 +126,49 @@ def test_bit_vectors() -> None:
     boxes = from_ranges(ranges, np.arange(400))
     classifier = layout(boxes, Budget(members=3000))
     assert any(isinstance(group, BitGroup) for group in classifier.main.groups)
+    batch = probes(boxes, COUNT, 4)
+    found, _ = answers(classifier, boxes, batch, untrue(boxes))
+    assert (found == first_rule(boxes, batch)).all()
+
+
+def paired(count: int, seed: int) -> Boxes:
+    """Ranges of two addresses and a port, some up to absent, some of absent alone."""
+    rng = np.random.default_rng(seed)
+    ranges = {}
+    for name in ("addr.src", "addr.dst", "dport"):
+        ref = FieldRef(name)
+        absent = np.uint64(1 << ref.field.bits)
+        low = rng.integers(0, 1 << ref.field.bits, count, dtype=np.uint64)
+        high = np.minimum(low + rng.integers(0, 1 << 24, count, dtype=np.uint64), absent - np.uint64(1))
+        kind = rng.random(count)
+        low = np.where(kind < 0.02, 0, np.where(kind < 0.03, absent, low)).astype(np.uint64)
+        ranges[ref] = low, np.where(kind < 0.04, absent, high).astype(np.uint64)
+    return from_ranges(ranges, np.arange(count))
+
+
+def test_a_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "LEAST_FOR_GRID", 1)
+    boxes = paired(400, 6)
+    classifier = layout(boxes)
+    assert any(isinstance(group, GridGroup) for group in classifier.main.groups)
+    batch = probes(boxes, COUNT, 4)
+    assert (classify(classifier, batch) == first_rule(boxes, batch)).all()
+    found, verified = answers(classifier, boxes, batch, untrue(boxes))
+    assert (found == first_rule(boxes, batch)).all()
+    assert verified <= 2000
+
+
+def test_lists_longer_than_one_call_compares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pair of addresses with many ports: the list goes on in further calls."""
+    monkeypatch.setattr(groups, "LEAST_FOR_GRID", 1)
+    monkeypatch.setattr(grids, "MOST_COMPARED", 64.0)
+    boxes = paired(200, 7)
+    hosts = {name: np.full(40, 7, dtype=np.uint64) for name in ("addr.src", "addr.dst")}
+    hosts["dport"] = np.arange(40, dtype=np.uint64) * np.uint64(100)
+    one_pair = from_ranges({FieldRef(name): (value, value) for name, value in hosts.items()}, np.arange(40))
+    boxes = stacked(one_pair, boxes)
+    classifier = layout(boxes)
+    assert classifier.main.longest_range > 3 * STRETCH
     batch = probes(boxes, COUNT, 4)
     found, _ = answers(classifier, boxes, batch, untrue(boxes))
     assert (found == first_rule(boxes, batch)).all()

@@ -12,11 +12,12 @@ from penstock.compiler.diagram.boxes import Boxes, from_ranges
 from penstock.compiler.diagram.build import Budget, OverBudgetError, build
 from penstock.compiler.diagram.dump import graphviz, text
 from penstock.compiler.diagram.evaluate import first_rule, terminal_of, walk
+from penstock.compiler.diagram.grids import gridded
 from penstock.compiler.diagram.groups import ungrown
 from penstock.compiler.diagram.interpret import classify
 from penstock.compiler.diagram.layout import layout
 from penstock.compiler.diagram.node import Diagram, Level
-from penstock.compiler.diagram.order import axis_order
+from penstock.compiler.diagram.order import axis_order, divide
 from penstock.compiler.diagram.reality import key_ranges
 from penstock.compiler.diagram.reduce import reduce
 from penstock.compiler.diagram.tables import BitGroup
@@ -253,3 +254,30 @@ def test_linear_search_finds_the_first_box_that_holds_a_packet() -> None:
     found = first_rule(boxes, {ref: packet[:, at] for at, ref in enumerate(refs)})
     assert found.tolist() == expected
     assert len(set(expected)) > 20
+
+
+def test_every_box_is_listed_in_the_cells_it_touches() -> None:
+    rules = generate("acl", 1500)
+    boxes = boxes_of(rules)
+    specific = boxes.take(divide(boxes, (0, 1), 2)[0])
+    grid = gridded(specific, (0, 1))
+    assert grid is not None
+    interval = [grid.interval_of(place, specific.axes[place].width) for place in (0, 1)]
+    assert all((numbers[-1] != numbers[:-1]).all() for numbers in interval)  # Absent is by itself.
+    for box in range(len(specific)):
+        rows, columns = (
+            np.unique(interval[at][specific.low[box, at] : specific.high[box, at]]) for at in (0, 1)
+        )
+        cells = (rows[:, None] * len(grid.cuts[1]) + columns).reshape(-1)
+        for number in np.unique(grid.cell[cells]):
+            assert box in grid.lists.box[grid.lists.ptr[number] : grid.lists.ptr[number + 1]]
+
+
+def test_boxes_that_overlap_everywhere_have_no_grid() -> None:
+    rng = np.random.default_rng(1)
+    ends = {name: np.sort(rng.integers(0, 1 << 32, (2000, 2), dtype=np.uint64), axis=1) for name in "ab"}
+    ranges = {
+        FieldRef(f"addr.{side}"): (pair[:, 0], pair[:, 1])
+        for side, pair in zip(("src", "dst"), ends.values(), strict=True)
+    }
+    assert gridded(from_ranges(ranges, np.arange(2000)), (0, 1)) is None

@@ -23,7 +23,7 @@ from penstock.compiler.diagram.layout import layout
 from penstock.compiler.diagram.node import Diagram
 from penstock.compiler.diagram.order import IPV4_ADDRESSES, IPV6_ADDRESSES, axis_order
 from penstock.compiler.diagram.reduce import reduce
-from penstock.compiler.diagram.tables import BitGroup, Classifier, Family, ListLeaf
+from penstock.compiler.diagram.tables import BitGroup, Classifier, Family, ListLeaf, TableGroup
 from penstock.compiler.diagram.verify import absent, check, disagreements, probes
 from penstock.errors import InternalError
 
@@ -180,7 +180,7 @@ def tabled(run: Run, rules: tuple[NumberedRule, ...]) -> Tabled | str:
 def _unverifiable(family: Family) -> str:
     """Why the verifier might give up on a family's look-ups; empty if it will not."""
     words = sum(group.words for group in family.groups if isinstance(group, BitGroup))
-    others = [group for group in family.groups if not isinstance(group, BitGroup)]
+    others = [group for group in family.groups if isinstance(group, TableGroup)]
     asked = [group.leaf.longest for group in others if group.opaque and isinstance(group.leaf, ListLeaf)]
     if len(family.lanes) > MAX_LANES:
         return f"{len(family.lanes)} fields beyond the first two; the verifier follows {MAX_LANES}"

@@ -10,11 +10,13 @@ it once, knows nothing about its result, and does not walk a loop for each calle
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import assert_never
 
 from penstock.compiler.codegen.table_lookups import block_lines, checked
 from penstock.compiler.diagram.blocks import coding
 from penstock.compiler.diagram.tables import (
+    RANGED,
     SPAN,
     AnyGroup,
     BitGroup,
@@ -23,62 +25,102 @@ from penstock.compiler.diagram.tables import (
     DenseCells,
     Family,
     Fold,
+    GridGroup,
     ListLeaf,
     Local,
     MatrixLeaf,
     RuleLeaf,
+    Table,
     TableGroup,
 )
 
+#: Records that one call compares: the verifier follows every comparison of a function, and a call at no cost.
+STRETCH = 6
+GOES_ON = 1 << 31
 SPAN_BITS = SPAN.bit_length() - 1
-_RULE = "((r[0] >> 32 & 0x7fff0000) | r[{words}] >> 48)"
+_RULE = "((r[{first}] >> 32 & 0x7fff0000) | r[{last}] >> 48)"
 """The rule plus one of record `r`: the lane that no field uses, of both words."""
 
 
 def scan_lines(family: Family, name: str, tables: str) -> Iterator[str]:
-    """The function that finds the record of a list that fits the packet's lanes, 0 for none.
+    """The functions that find the record of a list that fits the packet, 0 for none; GOES_ON + where to go on.
 
-    Nothing for families whose lists have one record.  It gives the record, not
+    Nothing for families whose lists have one record.  They give the record, not
     its rule: the verifier walks every way out, so the ways out are short.
     """
     longest = [g.leaf.longest for g in _table_groups(family) if isinstance(g.leaf, ListLeaf) and not g.opaque]
-    if max(longest, default=0) < 2 or family.records is None:
-        return
-    lanes = ", ".join(f"__u64 packet{word}" for word in range(family.words))
-    yield f"__attribute__((noinline)) __u32 {name}_scan(__u64 record{', ' + lanes})"
+    lanes = "".join(f", __u64 packet{word}" for word in range(family.words))
+    if max(longest, default=0) > 1 and family.records is not None:
+        yield f"__attribute__((noinline)) __u32 {name}_scan(__u64 record{lanes})"
+        yield from _scan_body(family, 0, max(longest), family.last_record, f"{tables}.{family.records.name}")
+    if family.longest_range > 1 and family.ranges is not None:
+        yield f"__attribute__((noinline)) __u32 {name}_search(__u64 record, __u64 pair{lanes})"
+        table = f"{tables}.{family.ranges.name}"
+        yield from _scan_body(family, RANGED, family.longest_range, family.last_range, table)
+
+
+def _scan_body(family: Family, ranged: int, longest: int, last: int, table: str) -> Iterator[str]:
+    size = ranged + 2 * family.words
     yield "{"
-    yield from checked("record", family.last_record)
-    words = family.words
-    yield f"    const __u64 *r = &{tables}.{family.records.name}[record * {2 * words}];"
-    tops = ["PS_FIRST_LANE_TOPS", *["PS_LANE_TOPS"] * (words - 1)]
-    for number in range(max(longest) - 1):
-        first = 2 * words * number
-        fits = [
-            f"ps_fits(packet{at}, r[{first + at}], r[{first + words + at}], {top})"
-            for at, top in enumerate(tops)
-        ]
-        yield f"    if ({' && '.join(fits)}) return record + {number};"
-        yield f"    if (r[{first}] >> 63) return 0;"
-    yield "    return 0;"
+    yield from checked("record", last)
+    yield f"    const __u64 *r = &{table}[record * {size}];"
+    stretch = min(longest - 1, STRETCH)
+    for number in range(stretch):
+        yield f"    if (!({_misses(family, ranged, size * number)})) return record + {number};"
+        yield f"    if (r[{size * number + ranged}] >> 63) return 0;"
+    yield f"    return record + {GOES_ON + stretch}U;"
     yield "}"
+
+
+def _misses(family: Family, ranged: int, at: int = 0) -> str:
+    words, first = family.words, at + ranged
+    tops = ["PS_FIRST_LANE_TOPS", *["PS_LANE_TOPS"] * (words - 1)]
+    outside = ["ps_outside(pair, r[{}])", "ps_outside(pair >> 32, r[{}])"][:ranged]
+    parts = [part.format(at + number) for number, part in enumerate(outside)]
+    parts += [
+        f"ps_misses(packet{word}, r[{first + word}], r[{first + words + word}], {top})"
+        for word, top in enumerate(tops)
+    ]
+    return " | ".join(parts)
 
 
 def _table_groups(family: Family) -> Iterator[TableGroup]:
     return (group for group in family.groups if isinstance(group, TableGroup))
 
 
-def _record_lines(family: Family, tables: str) -> Iterator[str]:
+def _record_lines(family: Family, ranged: int, tables: str) -> Iterator[str]:
     """Lines that declare `r`, the record, and `fits`, 1 or 0, computed without a branch."""
-    assert family.records is not None
-    words = family.words
-    yield f"        const __u64 *r = &{tables}.{family.records.name}[record * {2 * words}];"
-    tops = ["PS_FIRST_LANE_TOPS", *["PS_LANE_TOPS"] * (words - 1)]
-    misses = [
-        f"ps_misses(packet{word}, r[{word}], r[{words + word}], {top})" for word, top in enumerate(tops)
-    ]
-    yield f"        __u64 fits = {' | '.join(misses)};"
+    table = family.ranges if ranged else family.records
+    assert table is not None
+    yield f"        const __u64 *r = &{tables}.{table.name}[record * {ranged + 2 * family.words}];"
+    yield f"        __u64 fits = {_misses(family, ranged)};"
     yield "        ps_opaque_value(fits);"
     yield "        fits = (fits - 1) >> 63;"
+
+
+def cell_lines(family: Family, tables: str) -> Iterator[str]:
+    """Lines that declare ``cell{n}`` of every group n but bit vectors.
+
+    Step by step for all groups together: the loads of one step depend on those
+    of the step before, not on each other, so the CPU waits for all of them at once.
+    """
+    asked = [(n, group) for n, group in enumerate(family.groups) if not isinstance(group, BitGroup)]
+    steps = [list(_cell_steps(family, number, group, tables)) for number, group in asked]
+    for together in zip_longest(*steps, fillvalue=()):
+        for lines in together:
+            yield from lines
+
+
+def _cell_steps(
+    family: Family, number: int, group: TableGroup | GridGroup, tables: str
+) -> Iterator[list[str]]:
+    yield [f"    __u64 row{number} = {_local(family, group.row)};"] + (
+        [f"    __u64 column{number} = {_local(family, group.column)};"] if group.column is not None else []
+    )
+    if isinstance(group, GridGroup):
+        yield list(_dense_lines(number, group.cells, group.stride, True, tables))
+        return
+    yield from _cells_in_steps(number, group.cells, group.column is not None, tables)
 
 
 def group_lines(
@@ -88,11 +130,12 @@ def group_lines(
     yield f"    if (best > {group.first_rule}) {{" if number else "    {"
     match group:
         case TableGroup():
-            yield f"    __u64 row = {_local(family, group.row)};"
-            if group.column is not None:
-                yield f"    __u64 column = {_local(family, group.column)};"
-            yield from _cell_lines(group.cells, group.column is not None, tables)
+            yield f"    __u64 cell = cell{number};"
             yield from _leaf_lines(family, group, name, tables, predicate)
+        case GridGroup():
+            yield f"    __u64 cell = cell{number}, found = 0;"
+            yield from _list_lines(family, f"{name}_search", RANGED, group.longest, tables)
+            yield "    best = ps_lower(best, found);"
         case BitGroup():
             yield from _bit_lines(family, group, tables)
         case _:
@@ -106,35 +149,49 @@ def _local(family: Family, local: Local) -> str:
     return f"(view{local.view}_{local.slot // 4} >> {16 * (local.slot % 4)}) & 0xffff"
 
 
-def _cell_lines(cells: Cells, has_column: bool, tables: str) -> Iterator[str]:
+def _dense_lines(number: int, table: Table, stride: int, has_column: bool, tables: str) -> Iterator[str]:
+    yield f"    __u64 i{number} = row{number} * {stride}" + (f" + column{number};" if has_column else ";")
+    yield from checked(f"i{number}", len(table.data) - 1)
+    yield f"    __u64 cell{number} = {tables}.{table.name}[i{number}];"
+    yield f"    ps_opaque_value(cell{number});"
+
+
+def _cells_in_steps(number: int, cells: Cells, has_column: bool, tables: str) -> Iterator[list[str]]:
     match cells:
         case DenseCells(table, stride):
-            yield f"    __u64 i = row * {stride}" + (" + column;" if has_column else ";")
-            yield from checked("i", len(table.data) - 1)
-            yield f"    __u64 cell = {tables}.{table.name}[i];"
+            yield list(_dense_lines(number, table, stride, has_column, tables))
         case BlockCells():
-            if cells.outer is None:
-                yield f"    __u64 i = row * {cells.stride} + (column >> {cells.shift});"
-            else:
-                yield f"    __u64 i = row * {cells.stride} + (column >> {cells.shift + SPAN_BITS});"
-                yield from checked("i", len(cells.outer.data) - 1)
-                stretch = f"(__u64){tables}.{cells.outer.name}[i] * {SPAN}"
-                yield f"    i = {stretch} + (column >> {cells.shift} & {SPAN - 1});"
-            yield from checked("i", len(cells.index.data) - 1)
-            yield f"    __u64 cell = {tables}.{cells.index.name}[i];"
-            yield f"    __u64 low = column & {(1 << cells.shift) - 1};"
-            yield from block_lines(
-                "cell",
-                "low",
-                cells.shift,
-                coding(cells.index.data),
-                cells.buckets,
-                cells.pages,
-                cells.wide,
-                tables,
-            )
+            yield list(_index_lines(number, cells, tables))
+            code = coding(cells.index.data)
+            yield [
+                f"    __u64 low{number} = column{number} & {(1 << cells.shift) - 1};",
+                *block_lines(
+                    f"cell{number}",
+                    f"low{number}",
+                    cells.shift,
+                    code,
+                    cells.buckets,
+                    cells.pages,
+                    cells.wide,
+                    tables,
+                ),
+            ]
         case _:
             assert_never(cells)
+
+
+def _index_lines(number: int, cells: BlockCells, tables: str) -> Iterator[str]:
+    i, row, column = (f"{name}{number}" for name in ("i", "row", "column"))
+    if cells.outer is None:
+        yield f"    __u64 {i} = {row} * {cells.stride} + ({column} >> {cells.shift});"
+    else:
+        yield f"    __u64 {i} = {row} * {cells.stride} + ({column} >> {cells.shift + SPAN_BITS});"
+        yield from checked(i, len(cells.outer.data) - 1)
+        stretch = f"(__u64){tables}.{cells.outer.name}[{i}] * {SPAN}"
+        yield f"    {i} = {stretch} + ({column} >> {cells.shift} & {SPAN - 1});"
+    yield from checked(i, len(cells.index.data) - 1)
+    yield f"    __u64 cell{number} = {tables}.{cells.index.name}[{i}];"
+    yield f"    ps_opaque_value(cell{number});"
 
 
 def _leaf_lines(family: Family, group: TableGroup, name: str, tables: str, predicate: str) -> Iterator[str]:
@@ -151,27 +208,38 @@ def _leaf_lines(family: Family, group: TableGroup, name: str, tables: str, predi
             if group.opaque:
                 yield from _opaque_lines(family, longest, tables, predicate)
             else:
-                yield from _list_lines(family, name, longest, tables)
+                yield from _list_lines(family, f"{name}_scan", 0, longest, tables)
         case _:
             assert_never(group.leaf)
     yield "    best = ps_lower(best, found);"
 
 
-def _list_lines(family: Family, name: str, longest: int, tables: str) -> Iterator[str]:
+def _list_lines(family: Family, function: str, ranged: int, longest: int, tables: str) -> Iterator[str]:
     """The first record here, where most lists end; the others in the function."""
-    assert family.records is not None
-    lanes = "".join(f", packet{word}" for word in range(family.words))
+    table = family.ranges if ranged else family.records
+    assert table is not None
+    arguments = (", pair" if ranged else "") + "".join(f", packet{word}" for word in range(family.words))
+    rule = _RULE.format(first=ranged, last=ranged + family.words)
     yield "    __u64 record = cell;"
-    yield from checked("record", family.last_record)
-    yield from _record_lines(family, tables)
-    yield f"    found = {_RULE.format(words=family.words)} & (0 - fits);"
+    yield from checked("record", family.last_range if ranged else family.last_record)
+    yield from _record_lines(family, ranged, tables)
+    yield f"    found = {rule} & (0 - fits);"
     if longest > 1:
-        yield "    if (!(fits | r[0] >> 63)) {"
-        yield f"    record = {name}_scan(record + 1{lanes});"
-        yield from checked("record", family.last_record)
-        yield f"    r = &{tables}.{family.records.name}[record * {2 * family.words}];"
-        yield f"    found = {_RULE.format(words=family.words)};"
+        yield f"    if (!(fits | r[{ranged}] >> 63)) {{"
+        yield f"        record = {function}(record + 1{arguments});"
+        yield from _further(function, arguments, -(-(longest - 1) // STRETCH) - 1)
+        yield from checked("record", family.last_range if ranged else family.last_record)
+        yield f"        r = &{tables}.{table.name}[record * {ranged + 2 * family.words}];"
+        yield f"        found = {rule};"
         yield "    }"
+
+
+def _further(function: str, arguments: str, calls: int) -> Iterator[str]:
+    """The function again, as often as the longest list may ask for it; then a list has ended."""
+    for _ in range(calls):
+        yield f"        if (record >= {GOES_ON}U) {{"
+        yield f"            record = {function}(record - {GOES_ON}U{arguments});"
+    yield "        }" * calls
 
 
 def _fold_lines(fold: Fold | None, tables: str) -> Iterator[str]:
@@ -194,8 +262,8 @@ def _opaque_lines(family: Family, longest: int, tables: str, predicate: str) -> 
     yield "    __u64 record = cell;"
     yield from checked("record", family.last_record)
     yield f"    for (int i = 0; cell && i < {longest}; i++, record++) {{"
-    yield from _record_lines(family, tables)
-    yield f"        __u64 rule = {_RULE.format(words=family.words)};"
+    yield from _record_lines(family, 0, tables)
+    yield f"        __u64 rule = {_RULE.format(first=0, last=family.words)};"
     yield "        if (rule > best) break;"
     yield f"        __u64 number = {tables}.{family.predicates.name}[record] | (fits - 1);"
     yield "        ps_opaque_value(number);"

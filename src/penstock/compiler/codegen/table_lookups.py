@@ -41,12 +41,17 @@ def lookup_lines(
     scalars: Mapping[FieldRef, str],
     wides: Mapping[FieldRef, tuple[str, str, str]],
 ) -> Iterator[str]:
-    """Lines that declare `name`, the class or rank of the packet's field."""
+    """Lines that declare `name`, the class or rank of the packet's field.
+
+    A direct look-up is loaded at once: as long as clang puts it off, the verifier
+    follows both ways out of `clamped`, once more for each such field.
+    """
     match lookup:
         case DirectLookup(ref, table):
             yield f"    __u64 {name} = {scalars[ref]};"
             yield from clamped(name, len(table.data) - 1)
             yield f"    {name} = {tables}.{table.name}[{name}];"
+            yield f"    ps_opaque_value({name});"
         case StrideLookup(ref, first, second, third):
             yield f"    __u64 {name}_v = {scalars[ref]}, {name} = {name}_v >> 16;"
             yield from clamped(name, len(first.data) - 1)

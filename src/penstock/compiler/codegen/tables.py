@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from penstock.compiler.codegen.table_groups import group_lines, scan_lines
+from penstock.compiler.codegen.table_groups import cell_lines, group_lines, scan_lines
 from penstock.compiler.codegen.table_lookups import lookup_lines
 from penstock.compiler.diagram.tables import Classifier, Family, Table, WideLookup, place
 from penstock.compiler.ir.ops import FieldRef
@@ -61,6 +61,22 @@ static __always_inline __u64 ps_bucket_run(__u64 first, __u64 second, __u64 low)
 static __always_inline __u64 ps_misses(__u64 packet, __u64 low, __u64 high, __u64 tops)
 {
     return ((((packet | PS_LANE_TOPS) - low) & (high - packet) & tops) ^ tops) >> 15;
+}
+
+/* 0 if the low half of `value` is in the range: its first value, and above it the last minus the first; else 1. */
+static __always_inline __u64 ps_outside(__u64 value, __u64 range)
+{
+    __u64 d = (range >> 32) - ((value - range) & 0xffffffff);
+    ps_opaque_value(d);
+    return d >> 63;
+}
+
+/* The low half is a field of 32 bits; all ones if there is none, which anything in the upper half says. */
+static __always_inline __u64 ps_all_ones_if_absent(__u64 value)
+{
+    __u64 absent = 0 - (value >> 32);
+    ps_opaque_value(absent);
+    return value | (0 - (absent >> 63));
 }
 
 /* The lower of `best` and the rule before `found`, which is 0 for no rule; both below 2^32. */
@@ -167,6 +183,13 @@ def _classes(family: Family, tables: str, access: Access) -> Iterator[str]:
         yield from part[together:]
 
 
+def _pair_lines(family: Family, access: Access) -> Iterator[str]:
+    """Both leading fields in one word; absent is the greatest value."""
+    for number, view in enumerate(family.views):
+        yield f"    __u64 value{number} = ps_all_ones_if_absent({access.scalars[view.lookup.ref]});"
+    yield "    __u64 pair = (value0 & 0xffffffff) | value1 << 32;"
+
+
 def _family_lines(family: Family, name: str, tables: str, access: Access) -> Iterator[str]:
     yield "    {"
     yield from _classes(family, tables, access)
@@ -179,7 +202,7 @@ def _family_lines(family: Family, name: str, tables: str, access: Access) -> Ite
                 yield f"    __u64 view{number}_{word} = {tables}.{view.table.name}[at{number} + {word}];"
     for lane, lookup in enumerate(family.lanes):
         yield from lookup_lines(lookup, f"lane{lane}", tables, access.scalars, access.wides)
-    for word in range(family.words if family.records else 0):
+    for word in range(family.words if family.records or family.ranges else 0):
         parts = [
             f"lane{lane} << {16 * at}"
             for lane in range(len(family.lanes))
@@ -187,6 +210,9 @@ def _family_lines(family: Family, name: str, tables: str, access: Access) -> Ite
             if place(lane)[0] == word
         ]
         yield f"    __u64 packet{word} = " + (" | ".join(parts) or "0") + ";"
+    if family.ranges is not None:
+        yield from _pair_lines(family, access)
+    yield from cell_lines(family, tables)
     for number, group in enumerate(family.groups):
         yield from group_lines(family, number, group, f"{name}_{family.prefix}", tables, access.predicate)
     yield "    }"

@@ -31,6 +31,8 @@ SAMPLE = 3000
 def numbers(group: Group, at: int) -> Indices:
     """For every rank of leading axis `at` its row or column in the group (of bit vectors: its class)."""
     axis = group.boxes.axes[at]
+    if group.grid is not None:
+        return group.grid.interval_of(group.grid.axes.index(at), axis.width)
     if group.rows is None:
         return bit_classes(group.boxes, at)[1]
     if group.rows.axis.ref == axis.ref:

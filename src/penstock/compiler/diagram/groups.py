@@ -18,19 +18,21 @@ gives those bit vectors.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from penstock.compiler.diagram.boxes import Boxes, Indices
 from penstock.compiler.diagram.build import Budget, Frontier, OverBudgetError, grow, prune, root
 from penstock.compiler.diagram.fingerprint import distinct, pair_tokens, segment_sums
+from penstock.compiler.diagram.grids import Grid, gridded
 from penstock.compiler.diagram.node import Level
 from penstock.compiler.diagram.order import ONE_GROUP, THRESHOLDS, AxisOrder, divide, fewest_first
 from penstock.compiler.diagram.reduce import classes, merge_nodes
 
 MAX_LOCAL = 65_535
 SMALL_SET = 1500
+LEAST_FOR_GRID = 1000
 SOFT_WEIGHT = 300_000
 SOFT_WEIGHT_OF_A_BOX = 300
 
@@ -41,8 +43,9 @@ class Group:
 
     `rows` has one node, whose children are the nodes of `columns` (or, without
     columns, the lists).  `lists` holds positions within `boxes`.  `column_class`
-    is the class of every rank of the column axis.  Without `rows` the group was
-    too big for a table; `why` says so.
+    is the class of every rank of the column axis.  With `grid` it has no levels
+    and the grid has the lists.  With neither the group was too big for a table;
+    `why` says so.
     """
 
     boxes: Boxes
@@ -52,6 +55,7 @@ class Group:
     column_class: Indices
     lists: Frontier
     why: str = ""
+    grid: Grid | None = None
 
     @property
     def first_rule(self) -> int:
@@ -76,6 +80,8 @@ class Group:
     @property
     def weight(self) -> int:
         """Roughly the bytes of its tables."""
+        if self.grid:
+            return self.grid.bytes
         if not self.rows:
             return len(self.boxes) ** 2 // 2
         cells = self.row_count * self.column_count * 2
@@ -129,7 +135,7 @@ def _words(threshold: int) -> str:
 
 def _divided(boxes: Boxes, possible: Indices, order: AxisOrder, threshold: int, budget: Budget) -> Grouping:
     parts = divide(boxes.take(possible), order.leading, threshold)
-    groups = [grown(boxes, possible[part], order, budget) for part in parts]
+    groups = [_best_of(boxes, possible[part], order, budget) for part in parts]
     return Grouping(order, threshold, tuple(sorted(groups, key=_by_first_rule)), ())
 
 
@@ -147,6 +153,19 @@ def _with_bit_vectors(boxes: Boxes, possible: Indices, order: AxisOrder, budget:
             notes.append(f"{len(part)} boxes as bit vectors: {error.what}")
             groups.append(ungrown(boxes, possible[part], error.what))
     return Grouping(order, THRESHOLDS[0], tuple(sorted(groups, key=_by_first_rule)), tuple(notes))
+
+
+def _best_of(boxes: Boxes, origin: Indices, order: AxisOrder, budget: Budget) -> Group:
+    """The boxes as a grid where that is possible and worthwhile, else by rows and columns."""
+    grid = _grid_of(boxes.take(origin), order) if len(origin) >= LEAST_FOR_GRID else None
+    return replace(ungrown(boxes, origin, ""), grid=grid) if grid else grown(boxes, origin, order, budget)
+
+
+def _grid_of(boxes: Boxes, order: AxisOrder) -> Grid | None:
+    two = order.leading
+    if len(two) < 2 or boxes.opaque.any() or any(boxes.axes[at].bits != 32 for at in two):
+        return None
+    return gridded(boxes, (two[0], two[1]))
 
 
 def ungrown(boxes: Boxes, origin: Indices, why: str) -> Group:

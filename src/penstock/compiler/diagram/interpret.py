@@ -6,6 +6,7 @@ kernel sees them; what the program in the kernel answers is then compared too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import assert_never
 
 import numpy as np
@@ -14,19 +15,22 @@ import numpy.typing as npt
 from penstock.compiler.diagram import blocks
 from penstock.compiler.diagram.axis import Keys, halves, keys_of
 from penstock.compiler.diagram.blocks import BUCKET, NUMBER
-from penstock.compiler.diagram.boxes import NO_RULE, Indices, Packets, batch_size
+from penstock.compiler.diagram.boxes import NO_RULE, Indices, Packets, Truth, batch_size
+from penstock.compiler.diagram.leaves import MOST_VALUE
 from penstock.compiler.diagram.tables import (
     LANES,
+    RANGED,
     SPAN,
-    AnyGroup,
     BitGroup,
     BlockCells,
     Cells,
     Classifier,
+    Column,
     DenseCells,
     DirectLookup,
     Family,
     Fold,
+    GridGroup,
     ListLeaf,
     Lookup,
     MatrixLeaf,
@@ -66,7 +70,12 @@ def _family(family: Family, packets: Packets, truths: Truths, count: int) -> Ind
     x = _fold(family.fold, lanes, count) if family.fold else np.zeros(count, dtype=np.int64)
     best = np.full(count, NOTHING)
     for group in family.groups:
-        best = np.minimum(best, _group(family, group, locals_, lanes, x, truths))
+        if isinstance(group, GridGroup):
+            found = _grid(family, group, locals_, lanes, packets)
+            found = np.where(found == 0, NOTHING, found - 1)
+        else:
+            found = _group(family, group, locals_, lanes, x, truths)
+        best = np.minimum(best, found)
     return np.where(best == NOTHING, NO_RULE, best)
 
 
@@ -135,7 +144,7 @@ def _fold(fold: Fold, lanes: list[Indices], count: int) -> Indices:
 
 def _group(
     family: Family,
-    group: AnyGroup,
+    group: TableGroup | BitGroup,
     locals_: list[Indices],
     lanes: list[Indices],
     x: Indices,
@@ -179,22 +188,61 @@ def _cells(cells: Cells, row: Indices, column: Indices) -> Indices:
 
 def _scan(family: Family, group: TableGroup, cell: Indices, lanes: list[Indices], truths: Truths) -> Indices:
     assert family.records is not None
-    records = family.records.data.view(np.uint16).reshape(-1, 2, family.words * LANES)
-    low, high = records[:, 0], records[:, 1] & 0x7FFF
+    predicates = family.predicates
+
+    def holds(active: Indices, record: Indices) -> Truth:
+        if not group.opaque or predicates is None:
+            return np.ones(len(record), dtype=bool)
+        number = predicates.data[record].astype(np.int64)
+        found: Truth = (number == 0) | truths[active, number - 1]
+        return found
+
+    return _listed(family.records.data.reshape(-1, 2 * family.words), cell, lanes, holds)
+
+
+def _grid(
+    family: Family, group: GridGroup, locals_: list[Indices], lanes: list[Indices], packets: Packets
+) -> Indices:
+    assert family.ranges is not None
+    row, column = (locals_[local.view][:, local.slot] for local in (group.row, group.column))
+    ranges = family.ranges.data.reshape(-1, family.range_words)
+    values = [
+        np.minimum(packets[view.lookup.ref], np.uint64(MOST_VALUE)).astype(np.int64) for view in family.views
+    ]
+
+    def holds(active: Indices, record: Indices) -> Truth:
+        found = np.ones(len(record), dtype=bool)
+        for column, value in enumerate(values):
+            ends = (
+                np.ascontiguousarray(ranges[record, column]).view(np.uint32).reshape(-1, 2).astype(np.int64)
+            )
+            offset = value[active] - ends[:, 0]
+            found &= (offset >= 0) & (offset <= ends[:, 1])
+        return found
+
+    return _listed(ranges[:, RANGED:], _numbers(group.cells, row * group.stride + column), lanes, holds)
+
+
+def _listed(
+    records: Column, cell: Indices, lanes: list[Indices], holds: Callable[[Indices, Indices], Truth]
+) -> Indices:
+    """The rule plus one of the first record that fits, in the list that begins at `cell`; 0 for none.
+
+    ``holds(packets, records)`` says what else has to be true, packet by packet.
+    """
+    halves_ = np.ascontiguousarray(records).view(np.uint16).reshape(len(records), 2, -1)
+    low, high = halves_[:, 0], halves_[:, 1] & 0x7FFF
     is_last = low[:, LANES - 1] >= 0x8000
-    rule = (low[:, LANES - 1].astype(np.int64) & 0x7FFF) << 16 | records[:, 1, LANES - 1]
+    rule = (low[:, LANES - 1].astype(np.int64) & 0x7FFF) << 16 | halves_[:, 1, LANES - 1]
     found = np.zeros(len(cell), dtype=np.int64)
     active = np.flatnonzero(cell > 0)
     record = cell[active]
     while len(active):
-        fits = np.ones(len(active), dtype=bool)
+        fits = holds(active, record)
         for lane, ranks in enumerate(lanes):
             word, within = place(lane)
             at = word * LANES + within
             fits &= (low[record, at] <= ranks[active]) & (ranks[active] <= high[record, at])
-        if group.opaque and family.predicates is not None:
-            predicate = family.predicates.data[record].astype(np.int64)
-            fits &= (predicate == 0) | truths[active, predicate - 1]
         found[active[fits]] = rule[record[fits]]
         goes_on = ~fits & ~is_last[record]
         active, record = active[goes_on], record[goes_on] + 1

@@ -18,6 +18,7 @@ from penstock.compiler.diagram.boxes import Boxes, Indices
 from penstock.compiler.diagram.build import Budget
 from penstock.compiler.diagram.cells import bit_classes, cells
 from penstock.compiler.diagram.cells import numbers as numbers_of
+from penstock.compiler.diagram.grids import Grid
 from penstock.compiler.diagram.groups import Group, grouped, ungrown
 from penstock.compiler.diagram.leaves import (
     MAX_MATRIX_BYTES,
@@ -39,6 +40,7 @@ from penstock.compiler.diagram.tables import (
     Classifier,
     Column,
     Family,
+    GridGroup,
     Leaf,
     ListLeaf,
     Local,
@@ -104,29 +106,34 @@ class _FamilyWriter:
 
     def family(self, groups: tuple[Group, ...], notes: tuple[str, ...]) -> Family:
         if not groups:
-            return Family(self.prefix, self.boxes, (), (), None, (), None, None, notes)
+            return Family(self.prefix, self.boxes, (), (), None, (), None, None, None, notes)
         fold = self._fold([group for group in groups if self.rest and wants_matrix(group)])
         planned = [self._planned(group, fold) for group in groups]
         groups = tuple(group for group, _ in planned)
         lanes = tuple(self._lane(at) for at in self.rest)
         views = tuple(self._view(at, groups) for at in self.leading)
         records = RecordWriter(self.boxes, self.rest)
+        ranges = RecordWriter(self.boxes, self.rest, self.leading)
         made = tuple(
-            self._group(group, slot, records, answers) for slot, (group, answers) in enumerate(planned)
+            self._grid(group, group.grid, slot, ranges)
+            if group.grid
+            else self._group(group, slot, records, answers)
+            for slot, (group, answers) in enumerate(planned)
         )
+        in_grids = ranges.tables(self.prefix, self.tables.new)[0] if ranges.longest else None
         stored, predicates = records.tables(self.prefix, self.tables.new) if records.longest else (None, None)
         has_matrix = any(
             isinstance(group, TableGroup) and isinstance(group.leaf, MatrixLeaf) for group in made
         )
         used = fold.fold if fold and has_matrix else None
         notes += tuple(group.why for group in groups if group.why)
-        return Family(self.prefix, self.boxes, views, lanes, used, made, stored, predicates, notes)
+        return Family(self.prefix, self.boxes, views, lanes, used, made, stored, predicates, in_grids, notes)
 
     def _planned(self, group: Group, fold: FoldedClasses | None) -> tuple[Group, FoldedClasses | None]:
         """The group, without its levels if its lists are too long to be compared, and the fold if it gets a matrix."""
         if fold and wants_matrix(group) and (group.lists.nodes + 1) * fold.width * 4 <= MAX_MATRIX_BYTES:
             return group, fold
-        if group.longest <= MAX_SCAN or group.is_opaque:
+        if group.grid or group.longest <= MAX_SCAN or group.is_opaque:
             return group, None
         why = f"{len(group.boxes)} boxes as bit vectors: {group.longest} of them differ in ports and protocol only"
         return ungrown(self.boxes, group.origin, why), None
@@ -166,6 +173,13 @@ class _FamilyWriter:
         of = {self.boxes.axes[at].ref: Local(place, slot) for place, at in enumerate(self.leading)}
         column = of[group.columns.axis.ref] if group.columns else None
         return TableGroup(of[group.rows.axis.ref], column, made, leaf, group.first_rule, group.is_opaque)
+
+    def _grid(self, group: Group, grid: Grid, slot: int, ranges: RecordWriter) -> GridGroup:
+        first = ranges.add(grid.lists, group.origin)
+        table = self.tables.new(f"{self.prefix}_g{slot}_grid", narrow(first[grid.cell]))
+        row, column = (Local(self.leading.index(at), slot) for at in grid.axes)
+        longest = int(grid.lists.lengths.max(initial=0))
+        return GridGroup(row, column, table, len(grid.cuts[1]), longest, group.first_rule)
 
     def _leaf(
         self, group: Group, records: RecordWriter, fold: FoldedClasses | None, prefix: str

@@ -31,14 +31,19 @@ from penstock.compiler.diagram.tables import (
 MAX_MATRIX_BYTES = 256 << 10
 MAX_FOLD_CELLS = 1 << 18
 MATRIX_FROM = 5
+MOST_VALUE = (1 << 32) - 1
 
 
 @dataclass(slots=True, eq=False)
 class RecordWriter:
-    """Collects the lists of a family's groups; record 0 is the empty list: whether it fits or not, its rule is none."""
+    """Collects the lists of a family's groups; record 0 is the empty list: whether it fits or not, its rule is none.
+
+    With `ranged`, two axes of 32 bits, every record begins with the values of these.
+    """
 
     boxes: Boxes
     rest: tuple[int, ...]
+    ranged: tuple[int, ...] = ()
     box: list[Indices] = field(default_factory=list)
     last: list[Truth] = field(default_factory=list)
     size: int = 1
@@ -60,19 +65,30 @@ class RecordWriter:
         """The records, and their opaque predicates when there are any."""
         box = np.concatenate(self.box) if self.box else np.zeros(0, dtype=np.int64)
         last = np.concatenate(self.last) if self.last else np.zeros(0, dtype=bool)
-        words = words_of(len(self.rest))
-        low, high = _lane_words(self.boxes, self.rest, box, words)
+        low, high = _lane_words(self.boxes, self.rest, box, words_of(len(self.rest)))
         low[last, 0] |= np.uint64(LAST_RECORD)
-        records = np.zeros((len(box) + 1 + self.longest, 2 * words), dtype=np.uint64)
-        records[0, 0] = LAST_RECORD
-        records[1 : len(box) + 1, :words] = low
-        records[1 : len(box) + 1, words:] = high
+        stored = np.concatenate([_values(self.boxes, self.ranged, box), low, high], axis=1)
+        records = np.zeros((len(box) + 1 + self.longest, stored.shape[1]), dtype=np.uint64)
+        records[0, len(self.ranged)] = LAST_RECORD
+        records[1 : len(box) + 1] = stored
         opaque = np.zeros(len(records), dtype=np.uint16)
         opaque[1 : len(box) + 1] = self.boxes.opaque[box]
+        kind = "ranges" if self.ranged else "records"
         return (
-            new(f"{prefix}_records", records.reshape(-1)),
+            new(f"{prefix}_{kind}", records.reshape(-1)),
             new(f"{prefix}_predicates", opaque) if opaque.any() else None,
         )
+
+
+def _values(boxes: Boxes, ranged: tuple[int, ...], box: Indices) -> U64:
+    found = np.zeros((len(box), len(ranged)), dtype=np.uint64)
+    most = np.uint64(MOST_VALUE)
+    for column, at in enumerate(ranged):
+        cuts = boxes.axes[at].cuts
+        after = np.append(cuts, cuts[-1:] + np.uint64(1))[boxes.high[box, at]]
+        first, last = np.minimum(cuts[boxes.low[box, at]], most), np.minimum(after - np.uint64(1), most)
+        found[:, column] = first | (last - first) << np.uint64(32)
+    return found
 
 
 def _lane_words(boxes: Boxes, rest: tuple[int, ...], box: Indices, words: int) -> tuple[U64, U64]:

@@ -30,6 +30,8 @@ MAX_LANE = 0x7FFF
 #: The longest list that is compared record by record; a group with a longer one becomes bit vectors.
 MAX_SCAN = 64
 LAST_RECORD = 1 << 63
+#: How many fields a grid's records have in front, one word each.
+RANGED = 2
 
 
 def place(lane: int) -> tuple[int, int]:
@@ -234,7 +236,24 @@ class BitGroup:
     first_rule: int
 
 
-AnyGroup = TableGroup | BitGroup
+@dataclass(frozen=True, slots=True, eq=False)
+class GridGroup:
+    """A group asked by intervals of two 32-bit fields: ``cells[row * stride + column]`` begins a list of ranges.
+
+    A range is a record with the two fields' own values in front: for each the
+    first in the low half of a word, and the last minus the first in the high half.
+    An absent field counts as 2**32 - 1: its interval holds nothing else.
+    """
+
+    row: Local
+    column: Local
+    cells: Table
+    stride: int
+    longest: int
+    first_rule: int
+
+
+AnyGroup = TableGroup | GridGroup | BitGroup
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -260,7 +279,8 @@ class Family:
     of which word is whose.  A record is, for every word, the low ranks, then the
     high ranks with every lane's top bit set.  The last lane of the first word is
     no field's: there are LAST_RECORD, the rule plus one (bits 16-30 in the low
-    word, 0-15 in the high word).  `predicates` are the records' opaque ones.
+    word, 0-15 in the high word).  `predicates` are the records' opaque ones;
+    `ranges` are the records of grids.
     """
 
     prefix: str
@@ -271,6 +291,7 @@ class Family:
     groups: tuple[AnyGroup, ...]
     records: Table | None
     predicates: Table | None
+    ranges: Table | None
     notes: tuple[str, ...]
 
     @property
@@ -283,6 +304,22 @@ class Family:
         """The highest number a list may begin at, so that the longest list from there is in the table."""
         assert self.records is not None
         return len(self.records.data) // (2 * self.words) - self.longest
+
+    @property
+    def range_words(self) -> int:
+        """The words of a record of `ranges`."""
+        return RANGED + 2 * self.words
+
+    @property
+    def last_range(self) -> int:
+        """As `last_record`, of `ranges`."""
+        assert self.ranges is not None
+        return len(self.ranges.data) // self.range_words - self.longest_range
+
+    @property
+    def longest_range(self) -> int:
+        """The length of the longest list of a grid."""
+        return max((group.longest for group in self.groups if isinstance(group, GridGroup)), default=0)
 
     @property
     def longest(self) -> int:
