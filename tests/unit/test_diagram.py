@@ -209,6 +209,35 @@ def test_broken_diagrams_are_found() -> None:
             check(Diagram((broken,), *ends))
 
 
+@pytest.mark.parametrize(
+    ("ptr", "start", "child", "complaint"),
+    [
+        ([0, 2, 2], [0, 1], [0, 1], "has no edge"),
+        ([0, 1], [0, 1], [0, 1], "belong to no node"),
+        ([0, 2], [1, 2], [0, 1], "leaves a gap"),
+        ([0, 3], [0, 2, 1], [0, 1, 0], "overlap"),
+        ([0, 2], [0, 4], [0, 1], "outside its axis"),
+        ([0, 2], [0, 1], [0, -1], "leads nowhere"),
+    ],
+)
+def test_each_invariant_of_a_level(
+    ptr: list[int], start: list[int], child: list[int], complaint: str
+) -> None:
+    axis = Axis(PROTO, keys_of(8, [0, 6, 7, 256]))
+    level = Level(axis, np.array(ptr), np.array(start, dtype=np.int32), np.array(child))
+    with pytest.raises(InternalError, match=complaint):
+        check(Diagram((level,), ((), ((0, 0),))))
+
+
+def test_an_axis_is_asked_once_and_a_terminal_ends_where_it_decides() -> None:
+    axis = Axis(PROTO, keys_of(8, [0, 256]))
+    level = Level(axis, np.array([0, 1]), np.array([0], dtype=np.int32), np.array([0]))
+    with pytest.raises(InternalError, match="occurs twice"):
+        check(Diagram((level, level), ((),)))
+    with pytest.raises(InternalError, match="goes on behind"):
+        check(Diagram((level,), (((0, 0), (1, 0)),)))
+
+
 def test_a_wrong_table_is_found() -> None:
     boxes = boxes_of(generate("acl", 100))
     classifier = layout(boxes)

@@ -42,4 +42,4 @@ def test_the_tour_tells_the_truth(command: str, shown: str) -> None:
 
 def test_the_tour_goes_through_all_stages() -> None:
     commands = " ".join(command for command, _ in _commands())
-    assert all(f"--emit {stage}" in commands for stage in ("ast", "ir", "c"))
+    assert all(f"--emit {stage}" in commands for stage in ("ast", "ir", "diagram", "plan", "c"))

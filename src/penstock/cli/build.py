@@ -26,10 +26,11 @@ from penstock.errors import PenstockError
 )
 @click.option(
     "--emit",
-    type=click.Choice(["ast", "ir", "c", "object"]),
+    type=click.Choice(["ast", "ir", "diagram", "plan", "c", "object"]),
     default="object",
     show_default=True,
-    help="Which stage: syntax, meaning, generated C, object file.",
+    help="Which stage: syntax, meaning, decision diagrams (to a .dot or .svg file: a picture), which form "
+    "rules take and why, generated C, object file.",
 )
 @click.option("--filter", "filter_name", metavar="NAME", help="Which filter, when the policy has several.")
 def command(file: str, target: str | None, emit: str, filter_name: str | None) -> None:
@@ -39,13 +40,26 @@ def command(file: str, target: str | None, emit: str, filter_name: str | None) -
     """
     source = read_policy(file)
     if emit != "object":
-        _write_text(_stage(source, emit, filter_name), target)
+        _write_stage(source, emit, filter_name, target)
         return
     from penstock.pipeline.policy import load_policy
 
     policy = load_policy(source.text, name=source.name, filter=filter_name)
     show_diagnostics(policy.warnings)
     _write_object(policy.to_bytes(), target or _default_target(file, policy.name))
+
+
+def _write_stage(source: Source, emit: str, filter_name: str | None, target: str | None) -> None:
+    kind = Path(target or "").suffix if emit == "diagram" else ""
+    if kind not in (".dot", ".svg"):
+        _write_text(_stage(source, emit, filter_name), target)
+        return
+    from penstock.cli.graphviz import svg_of
+    from penstock.compiler.codegen.drawing import diagram_picture
+    from penstock.pipeline.policy import rule_set_of
+
+    picture = diagram_picture(rule_set_of(source.text, name=source.name, filter=filter_name))
+    _write(picture.encode() if kind == ".dot" else svg_of(picture), str(target))
 
 
 def _stage(source: Source, emit: str, filter_name: str | None) -> str:
@@ -63,6 +77,16 @@ def _stage(source: Source, emit: str, filter_name: str | None) -> str:
         from penstock.compiler.ir.dump import dump
 
         return dump(rules)
+    if emit == "diagram":
+        from penstock.compiler.codegen.drawing import diagram_lines
+
+        return "\n".join(diagram_lines(rules))
+    if emit == "plan":
+        from penstock.compiler.codegen.blocks import numbered
+        from penstock.compiler.codegen.plan import plan_of
+        from penstock.compiler.codegen.plan_text import plan_lines
+
+        return "\n".join(plan_lines(plan_of(rules, numbered(rules)), rules))
     from penstock.compiler.codegen.emit import emit as emit_c
 
     return emit_c(rules).text

@@ -48,18 +48,26 @@ TRIED = 1024
 
 def nested(run: Run, rules: tuple[NumberedRule, ...]) -> Nested | str:
     """The run as a small diagram."""
+    diagram = small_diagram(run)
+    if isinstance(diagram, str):
+        return diagram
+    if diagram.comparisons > MAX_COMPARISONS:
+        return f"{diagram.comparisons:,} comparisons as one diagram"
+    return Nested(rules, flow_of(diagram), tuple(axis.ref for axis in run.boxes.axes), run.opaque)
+
+
+def small_diagram(run: Run) -> Diagram | str:
+    """One diagram of all of a run, over the axes in the best order that was found; or why there is none."""
     if not len(run.boxes):
         return "its rules match nothing"
     if len(run.boxes) > MAX_SMALL_BOXES:
-        return f"{len(run.boxes)} boxes; up to {MAX_SMALL_BOXES} are tried as one small diagram"
-    diagram = _smallest(of_one_family(run.boxes))
+        return f"{len(run.boxes):,} boxes; up to {MAX_SMALL_BOXES} are tried as one diagram"
+    diagram = _smallest(run.boxes)
     if diagram is None:
         return f"more than {MAX_SMALL_MEMBERS:,} list entries while one diagram is built"
-    if diagram.comparisons > MAX_COMPARISONS:
-        return f"{diagram.comparisons:,} comparisons as one diagram"
     check(diagram)
     _compare_diagram(diagram, run)
-    return Nested(rules, flow_of(diagram), tuple(axis.ref for axis in run.boxes.axes), run.opaque)
+    return diagram
 
 
 def size_of(stage: Nested) -> int:
@@ -77,11 +85,12 @@ _FAMILIES = {
 }
 
 
-def of_one_family(boxes: Boxes) -> Boxes:
-    """The boxes without packets that cannot be: addresses of both families, a target without a source.
+def of_one_family(boxes: Boxes, *, with_source: bool) -> Boxes:
+    """The boxes without packets that cannot be: addresses of both families, and a target without a source.
 
     A diagram of rules for both families would else ask each family's rules in
-    every combination with the other's.
+    every combination with the other's.  Asking for a source may be worth more
+    than it costs, or less.
     """
     at = {axis.ref.name: number for number, axis in enumerate(boxes.axes)}
     if not (at.keys() & IPV4_ADDRESSES and at.keys() & IPV6_ADDRESSES):
@@ -92,7 +101,7 @@ def of_one_family(boxes: Boxes) -> Boxes:
         has = boxes.high[:, at[name]] < boxes.axes[at[name]].width
         for other in at.keys() & others:
             low[has, at[other]] = np.maximum(low[has, at[other]], boxes.axes[at[other]].width - 1)
-        for other in at.keys() & set(implied):
+        for other in at.keys() & set(implied if with_source else ()):
             high[has, at[other]] = np.minimum(high[has, at[other]], boxes.axes[at[other]].width - 1)
     possible = np.flatnonzero((low < high).all(axis=1))
     return replace(boxes, low=low, high=high).take(possible)
@@ -100,6 +109,7 @@ def of_one_family(boxes: Boxes) -> Boxes:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
+    boxes: Boxes
     diagram: Diagram
     order: tuple[int, ...]
 
@@ -110,13 +120,16 @@ class _Found:
 
 def _smallest(boxes: Boxes) -> Diagram | None:
     """The diagram of the best order that is found; neighbours are swapped as long as that helps."""
-    found = [one for order in _orders(boxes) if (one := _built(boxes, order))]
+    variants = [boxes, *(of_one_family(boxes, with_source=asked) for asked in (False, True))]
+    different = [one for at, one in enumerate(variants) if at == 0 or one is not boxes]
+    built = (_built(one, order) for one in different for order in _orders(one))
+    found = [one for one in built if one]
     if not found:
         return None
     best = min(found, key=lambda one: one.comparisons)
     tries = MAX_SWAPS
     while tries > 0 and SMALL_ENOUGH < best.comparisons < 2 * MAX_COMPARISONS:
-        swapped = [_built(boxes, order) for order in _swapped(best.order)]
+        swapped = [_built(best.boxes, order) for order in _swapped(best.order)]
         tries -= len(swapped)
         better = min([best, *filter(None, swapped)], key=lambda one: one.comparisons)
         if better is best:
@@ -130,7 +143,7 @@ def _built(boxes: Boxes, order: tuple[int, ...]) -> _Found | None:
         grown = build(boxes, order, Budget(members=MAX_SMALL_MEMBERS, seconds=float("inf")))
     except OverBudgetError:
         return None
-    return _Found(reduce(grown), order)
+    return _Found(boxes, reduce(grown), order)
 
 
 def _swapped(order: tuple[int, ...]) -> Iterator[tuple[int, ...]]:

@@ -30,7 +30,7 @@ def plan_lines(plan: Plan, rule_set: RuleSet) -> Iterator[str]:
     for choice in plan.choices:
         yield ""
         yield f"{_where(choice)}: {choice.form}"
-        yield f"    {choice.why}"
+        yield from [f"    {choice.why}"] if choice.why != plan.why else []
         if choice.estimates:
             yield f"    {_row(_TITLES)}"
             for estimate in choice.estimates:

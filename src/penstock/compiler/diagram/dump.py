@@ -8,7 +8,7 @@ Nodes that ask nothing (one edge) are left out, as in emitted code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 from penstock.compiler.diagram.compare import children_of
@@ -75,21 +75,43 @@ def _target(diagram: Diagram, depth: int, node: int, label: Label) -> str:
 
 def graphviz(diagram: Diagram, label: Label = rule_label) -> Iterator[str]:
     """The diagram in Graphviz's language (``dot -Tsvg``)."""
+    yield from digraph([("", diagram, label)])
+
+
+def digraph(parts: Sequence[tuple[str, Diagram, Label]]) -> Iterator[str]:
+    """Several diagrams in one picture, each in a frame with its title (none if that is empty)."""
     yield "digraph diagram {"
     yield "    rankdir=LR; node [fontname=monospace]; edge [fontname=monospace, fontsize=10];"
+    for number, (title, diagram, label) in enumerate(parts):
+        if title:
+            yield f"    subgraph cluster{number} {{ label={quoted(title)};"
+        yield from _statements(diagram, label, f"n{number}_")
+        if title:
+            yield "    }"
+    yield "}"
+
+
+def _statements(diagram: Diagram, label: Label, prefix: str) -> Iterator[str]:
     todo, seen = [diagram.asking(0, 0)], set()
     while todo:
         depth, node = todo.pop()
         if (depth, node) in seen:
             continue
         seen.add((depth, node))
+        name = f"{prefix}{depth}_{node}"
         if depth == len(diagram.levels):
-            yield f'    n{depth}_{node} [shape=box, label="{label(diagram.terminals[node])}"];'
+            yield f"    {name} [shape=box, label={quoted(label(diagram.terminals[node]))}];"
             continue
         level = diagram.levels[depth]
-        yield f'    n{depth}_{node} [label="{field_label(level.axis.ref)}"];'
+        yield f"    {name} [label={quoted(field_label(level.axis.ref))}];"
         for child, held in children_of(level, node).items():
             target = diagram.asking(depth + 1, child)
             todo.append(target)
-            yield f'    n{depth}_{node} -> n{target[0]}_{target[1]} [label="{values_label(level.axis.ref, held)}"];'
-    yield "}"
+            values = quoted(values_label(level.axis.ref, held))
+            yield f"    {name} -> {prefix}{target[0]}_{target[1]} [label={values}];"
+
+
+def quoted(words: str) -> str:
+    """A string of Graphviz's language: no escape sequence, line or quote of the text survives as such."""
+    plain = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in words)
+    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
