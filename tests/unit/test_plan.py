@@ -19,7 +19,15 @@ from penstock.compiler.codegen.branching import Branch, Edge, Place, Tree, branc
 from penstock.compiler.codegen.drawing import MAX_LINES, diagram_lines, diagram_picture
 from penstock.compiler.codegen.emit import emit
 from penstock.compiler.codegen.nested import without_vain
-from penstock.compiler.codegen.plan import INLINE_SIZE, NESTED_SIZE, PLAIN_SIZE, Plan, Wish, plan_of
+from penstock.compiler.codegen.plan import (
+    INLINE_SIZE,
+    MAX_DIAGRAMS,
+    NESTED_SIZE,
+    PLAIN_SIZE,
+    Plan,
+    Wish,
+    plan_of,
+)
 from penstock.compiler.codegen.plan_text import plan_lines
 from penstock.compiler.codegen.weigh import Form
 from penstock.compiler.diagram.dump import quoted
@@ -113,6 +121,23 @@ def test_the_cheapest_that_can_be_had_is_taken(flavour: str, count: int) -> None
         assert choice.form in {one.form for one in able}
         if plan.inline:
             assert choice.form == min(able, key=lambda one: one.ns).form
+
+
+def test_many_short_stretches_are_few_functions() -> None:
+    """A function for each would be more than a program can have."""
+    lines = [
+        f"count if tcp dst port {n}\ndrop if udp src port {n} and udp dst port 53" for n in range(1, 900)
+    ]
+    plan = planned("\n".join(["filter f at xdp {", *lines, "}"]))
+    assert not plan.inline
+    assert len(plan.stages) == 1
+
+
+def test_too_many_stretches_for_diagrams_stay_linear() -> None:
+    one = [line for line in five_tuples(40).splitlines() if "drop" in line]
+    counted = (["count if udp", *one[at % 20 : at % 20 + 12]] for at in range(MAX_DIAGRAMS + 2))
+    plan = planned("\n".join(["filter f at xdp {", *(line for part in counted for line in part), "}"]))
+    assert set(forms(plan)) == {Form.LINEAR}
 
 
 def test_the_same_plan_each_time() -> None:

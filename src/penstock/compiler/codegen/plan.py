@@ -29,6 +29,8 @@ memory and rules in functions.  So:
   the verifier 318,000 instructions, 380 over a million.
 * Several stretches are inlined up to INLINE_SIZE together: what one has taught
   the verifier it still knows in the next.
+* As functions, up to PLAIN_SIZE comparisons stay with their neighbours, and a policy cut into more than MAX_DIAGRAMS
+  stretches by rules that count gets no diagrams.
 * Tables cost 20 to 65 ns however many rules there are, so only what costs more
   as functions gets them.
 """
@@ -37,8 +39,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
-from penstock.compiler.codegen.blocks import BLOCK_COST, NumberedRule, rule_cost
+from penstock.compiler.codegen.blocks import MAX_BLOCKS, NumberedRule, rule_cost
 from penstock.compiler.codegen.fields import reads_of
 from penstock.compiler.codegen.stages import Linear, Stage, conditions
 from penstock.compiler.codegen.weigh import (
@@ -64,6 +67,8 @@ INLINE_SIZE = 128
 INLINE_WORDS = 24
 #: The largest diagram that is printed, in comparisons: about 2,000 instructions to verify.
 NESTED_SIZE = 480
+#: A policy of more stretches gets no diagrams: each takes tens of milliseconds to build, and a function of its own.
+MAX_DIAGRAMS = 40
 #: What tables cost at least; a stretch that is decided in less gets none.
 LEAST_TABLES_NS = 20.0
 
@@ -99,8 +104,12 @@ class Plan:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages in order."""
-        return tuple(choice.stage for choice in self.choices)
+        """The stages in order, neighbouring linear ones as one."""
+        found: list[Stage] = []
+        for alike, choices in groupby(self.choices, lambda choice: choice.form == Form.LINEAR):
+            stages = [choice.stage for choice in choices]
+            found += [Linear(tuple(item for stage in stages for item in stage.rules))] if alike else stages
+        return tuple(found)
 
 
 def plan_of(rule_set: RuleSet, rules: Sequence[NumberedRule], wish: Wish | None = None) -> Plan:
@@ -119,18 +128,25 @@ def plan_of(rule_set: RuleSet, rules: Sequence[NumberedRule], wish: Wish | None 
     stretches = list(_stretches(rule_set, rules))
     if wish is not None:
         return _wished(stretches, wish)
-    weighed = [(stretch, _weighed(stretch)) for stretch in stretches]
+    drawn = sum(stretch.can_nest for stretch in stretches) <= MAX_DIAGRAMS
+    weighed = [(stretch, _weighed(stretch) if drawn else [linear(stretch)]) for stretch in stretches]
     return _inline(weighed, rule_set) or _staged(weighed)
 
 
 def _stretches(rule_set: RuleSet, rules: Sequence[NumberedRule]) -> Iterator[Stretch]:
     from penstock.compiler.diagram.convert import Run, blocks
 
+    alone: list[NumberedRule] = []
     for block in blocks(replace(rule_set, rules=tuple(item.rule for item in rules))):
         if isinstance(block, Run):
+            if alone:
+                yield Stretch(tuple(alone), None)
+                alone = []
             yield Stretch(tuple(rules[block.first : block.last + 1]), block)
         else:
-            yield Stretch((rules[block.rule],), None)
+            alone.append(rules[block.rule])
+    if alone:
+        yield Stretch(tuple(alone), None)
 
 
 def _fits(stages: Sequence[Stage], rule_set: RuleSet) -> bool:
@@ -173,6 +189,11 @@ def _staged(weighed: Weighed) -> Plan:
     """Each stretch as functions of its own."""
     weighed = [(stretch, _all(stretch, options)) for stretch, options in weighed]
     chosen = [min((one for one in options if one.stage), key=_staged_ns) for _, options in weighed]
+    if sum(option.estimate.functions for option in chosen) > MAX_BLOCKS:
+        chosen = [
+            option if option.estimate.form == Form.TABLES else options[0]
+            for option, (_, options) in zip(chosen, weighed, strict=True)
+        ]
     functions = sum(option.estimate.functions for option in chosen)
     why = f"too much for one function: {functions} functions over views in memory, {STAGED_NS:g} ns more"
     return Plan(False, why, _choices(weighed, chosen))
@@ -184,9 +205,9 @@ def _staged_ns(option: Option) -> float:
 
 def _all(stretch: Stretch, options: Sequence[Option]) -> list[Option]:
     """Every form that could be worth it; a diagram that is too large is refused."""
+    if not stretch.can_nest or stretch.size <= PLAIN_SIZE:
+        return list(options[:1])
     found = [_refused_if_large(option) for option in options]
-    if not stretch.can_nest:
-        return found
     least = min(_staged_ns(one) for one in found if one.stage)
     if least <= LEAST_TABLES_NS:
         refused = f"would cost {LEAST_TABLES_NS:g} ns or more"
@@ -221,40 +242,20 @@ def _wished_forms(stretch: Stretch, wish: Wish) -> list[Option]:
 
 
 def _choices(weighed: Weighed, chosen: Sequence[Option]) -> tuple[Choice, ...]:
-    """The choices; neighbours that can only be linear are one."""
     found: list[Choice] = []
     for (stretch, options), option in zip(weighed, chosen, strict=True):
         if option.stage is None:
             raise InternalError(f"no form for the rules from line {stretch.rules[0].rule.line} on")
-        before = found[-1] if found else None
-        if before and len(options) == len(before.estimates) == 1 and isinstance(before.stage, Linear):
-            found[-1] = _joined(before, stretch, options[0].estimate)
-        else:
-            estimates = tuple(one.estimate for one in options)
-            found.append(Choice(option.stage, _why(stretch, option, options), estimates))
+        estimates = tuple(one.estimate for one in options)
+        found.append(Choice(option.stage, _why(stretch, option, options), estimates))
     return tuple(found)
-
-
-def _joined(before: Choice, stretch: Stretch, more: Estimate) -> Choice:
-    (estimate,) = before.estimates
-    assert isinstance(before.stage, Linear)
-    size = estimate.size + more.size
-    both = replace(
-        estimate,
-        ns=estimate.ns + more.ns,
-        warm_ns=estimate.warm_ns + more.warm_ns,
-        size=size,
-        functions=-(-size // BLOCK_COST),
-        verified=estimate.verified + more.verified,
-    )
-    return replace(before, stage=Linear(before.stage.rules + stretch.rules), estimates=(both,))
 
 
 def _why(stretch: Stretch, option: Option, options: Sequence[Option]) -> str:
     if stretch.run is None:
         return "rules that count or lapse are asked one after the other"
     if len(options) == 1:
-        return "a rule alone"
+        return "a rule alone" if len(stretch.rules) == 1 else "too few rules for a function of their own"
     others = [one.estimate for one in options if one is not option]
     refused = [f"{one.form}: {one.refused}" for one in others if one.refused]
     dearer = [f"{one.form} costs about {one.ns:.0f} ns" for one in others if not one.refused]
