@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, assert_never
 
 from penstock.compiler.ir.ops import (
@@ -35,8 +36,10 @@ def depth_of(predicates: Iterable[Predicate]) -> Layer:
     What lies behind MPLS or PPPoE needs the network layer that it is part of,
     what lies behind Geneve the transport layer.
     """
-    depths = (_leaf_depth(leaf) for predicate in predicates for leaf, _ in leaves(predicate))
-    return max(depths, default=Layer.LINK)
+    found = [leaf for predicate in predicates for leaf, _ in leaves(predicate)]
+    fields = {leaf.ref for leaf in found if isinstance(leaf, Within)}
+    others = [_leaf_depth(leaf) for leaf in found if not isinstance(leaf, Within)]
+    return max((*map(_field_depth, fields), *others), default=Layer.LINK)
 
 
 def nesting_of(predicate: Predicate) -> int:
@@ -51,7 +54,7 @@ def leaves(predicate: Predicate) -> Iterator[tuple[Predicate, int]]:
         node, nesting = pending.pop()
         match node:
             case All(operands) | Any(operands):
-                pending.extend((operand, nesting + 1) for operand in reversed(operands))
+                pending += [(operand, nesting + 1) for operand in reversed(operands)]
             case Negation(operand):
                 pending.append((operand, nesting + 1))
             case _:
@@ -60,8 +63,6 @@ def leaves(predicate: Predicate) -> Iterator[tuple[Predicate, int]]:
 
 def _leaf_depth(leaf: Predicate) -> Layer:
     match leaf:
-        case Within(ref, _):
-            return _field_depth(ref)
         case Compare(_, left, right):
             return max(_term_depth(left), _term_depth(right))
         case HeaderWalked(_, scope, _):
@@ -70,6 +71,7 @@ def _leaf_depth(leaf: Predicate) -> Layer:
             return Layer.LINK
 
 
+@cache
 def _field_depth(ref: FieldRef) -> Layer:
     return _behind(ref.scope, ref.field.layer)
 

@@ -268,7 +268,8 @@ class _Expression:
         """Qualifiers with a value; a constant's values are joined by `or`."""
         span = node.value.span if node.value.span != ast.NOWHERE else node.span
         values = self.lowering.values(node.value)
-        return any_of([self._one(node.qualifiers, value, at, span) for value in values])
+        found = [self._one(node.qualifiers, value, at, span) for value in values]
+        return found[0] if len(found) == 1 else any_of(found)
 
     def _one(self, qualifiers: ast.Qualifiers, value: ast.Value, at: Position, span: Span) -> Predicate:
         named, direction, kind = qualifiers.protocol, qualifiers.direction, qualifiers.kind

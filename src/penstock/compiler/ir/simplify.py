@@ -31,10 +31,6 @@ def all_of(operands: Iterable[Predicate]) -> Predicate:
     kept: list[Predicate] = []
     places: dict[FieldRef, int] = {}
     for operand in _one_negation(list(_flat(operands, All))):
-        if operand == FALSE:
-            return FALSE
-        if operand == TRUE:
-            continue
         if isinstance(operand, Within):
             at = places.setdefault(operand.ref, len(kept))
             if at < len(kept):
@@ -42,6 +38,10 @@ def all_of(operands: Iterable[Predicate]) -> Predicate:
                 if kept[at] == FALSE:
                     return FALSE
                 continue
+        elif isinstance(operand, Always):
+            if not operand.value:
+                return FALSE
+            continue
         kept.append(operand)
     return kept[0] if len(kept) == 1 else All(tuple(kept)) if kept else TRUE
 

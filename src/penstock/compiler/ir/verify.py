@@ -53,6 +53,9 @@ def verify(rule_set: RuleSet) -> RuleSet:
     )
     for rule in rule_set.rules:
         verify_predicate(rule.condition, where=rule.name)
+    for rule in (
+        rule_set.rules if depth_of(rule.condition for rule in rule_set.rules) > rule_set.depth else ()
+    ):
         deep_enough = depth_of([rule.condition]) <= rule_set.depth
         _must(deep_enough, "looks deeper than the filter's depth", rule.name)
     return rule_set
@@ -99,10 +102,12 @@ def _verify_operands(node: All | Any, operands: tuple[Predicate, ...], where: st
 def _verify_within(node: Within, where: str) -> None:
     _verify_ref(node.ref, where)
     intervals = node.values.intervals
+    top = (1 << node.ref.field.bits) - 1
+    if len(intervals) == 1 and 0 <= intervals[0][0] <= intervals[0][1] <= top:
+        return  # As nearly all are.
     _must(bool(intervals), f"no value of {node.ref.name} is asked for", where)
     _must(merge_intervals(intervals) == intervals, f"intervals of {node.ref.name} are not merged", where)
     _must(all(low <= high for low, high in intervals), f"an interval of {node.ref.name} is empty", where)
-    top = (1 << node.ref.field.bits) - 1
     _must(
         intervals[0][0] >= 0 and intervals[-1][1] <= top, f"a value of {node.ref.name} beyond its bits", where
     )
@@ -110,7 +115,8 @@ def _verify_within(node: Within, where: str) -> None:
 
 def _verify_ref(ref: FieldRef, where: str) -> None:
     _must(ref.name in FIELDS, f"no field {ref.name}", where)
-    _must(ref.index == 0 or ref.name.startswith("vlan."), f"{ref.name} has an index", where)
+    if ref.index:
+        _must(ref.name.startswith("vlan."), f"{ref.name} has an index", where)
 
 
 def _verify_term(term: Term, where: str) -> None:
