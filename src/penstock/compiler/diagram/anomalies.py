@@ -1,13 +1,16 @@
-"""Rules that never decide, rules that change nothing, rules that contradict each other, and who reaches the default.
+"""Rules that never decide, rules that change nothing, rules whose order matters, and who reaches the default.
 
-Exact answers come from diagrams of the rules that meet the rule in question,
-clipped to its boxes.  Most rules are cleared before that by random packets: one
-that a rule decides, and that would fare otherwise without it, proves the rule
-needed.
+Exact answers come from covering boxes with boxes (cover.py).  Most rules are
+cleared before that by random packets: one that a rule decides, and that would
+fare otherwise without it, proves the rule needed.
 
     drop if src net 10.0.0.0/8
     drop if src net 10.1.0.0/16        shadowed by rule 0: no packet reaches it
     pass if src net 11.0.0.0/8         redundant under `default pass`
+
+Opaque predicates are taken as free: what is said holds whatever they say.  A rule
+that they could save is not accused, and where they decide nothing is claimed.
+Rules without a verdict (they count) decide nothing, but can be shadowed.
 """
 
 from __future__ import annotations
@@ -17,23 +20,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from penstock.compiler.diagram.axis import Ranks
-from penstock.compiler.diagram.boxes import NO_RULE, Boxes, Indices
-from penstock.compiler.diagram.build import Budget, OverBudgetError, build, prune, root
-from penstock.compiler.diagram.compare import Meaning, Witness, product, witness
-from penstock.compiler.diagram.node import Diagram, Terminal
-from penstock.compiler.diagram.order import axis_order
+from penstock.compiler.diagram.boxes import NO_RULE, Boxes, Indices, Truth
+from penstock.compiler.diagram.compare import Meaning
+from penstock.compiler.diagram.cover import (
+    Region,
+    Work,
+    WorkExceededError,
+    everything,
+    is_covered,
+    meeting,
+    open_regions,
+    region_of,
+)
+from penstock.compiler.diagram.facts import EVERY_FRAME, World
+from penstock.compiler.diagram.node import Terminal
 from penstock.compiler.diagram.reality import IMPOSSIBLE, with_reality
-from penstock.compiler.diagram.reduce import reduce
-from penstock.compiler.ir.ops import FieldRef
+from penstock.compiler.diagram.sample import MOST_BYTES, first_of, from_box, index_of, points_in, size_of
 
-ROUNDS = 6
-_CHUNK = 1 << 22
+ROUNDS = 8
+#: Points looked up at once.
+_CHUNK = 4096
+#: So many rules that shadow one together are tried to be left out of the answer.
+_MOST_LEFT_OUT = 16
+_NO_VERDICT, _NEVER = -1, -2
 
 
 @dataclass(frozen=True, slots=True)
 class Shadowed:
-    """No packet is decided by `rule`; `by` are the rules that decide what it would match."""
+    """No packet is decided (or counted) by `rule`; `by` are the rules that decide what it would match.
+
+    Without any the rule matches no packet at all.
+    """
 
     rule: int
     by: tuple[int, ...]
@@ -41,59 +58,325 @@ class Shadowed:
 
 @dataclass(frozen=True, slots=True)
 class Redundant:
-    """Without `rule` every packet would fare the same, but `witness` is one that it decides now."""
+    """Without `rule` every packet would fare the same, those found before gone as well."""
 
     rule: int
-    witness: Witness
 
 
 @dataclass(frozen=True, slots=True)
 class Correlated:
-    """Two rules overlap without one holding the other, and differ in what they do: their order matters."""
+    """Two rules with different verdicts overlap, neither within the other, and `first` decides packets of both."""
 
     first: int
     second: int
+    overlap: Region
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """`undecided` are rules for which the budget did not suffice."""
+    """`undecided` are rules for which the work allowed did not suffice."""
 
     shadowed: tuple[Shadowed, ...]
     redundant: tuple[Redundant, ...]
     undecided: tuple[int, ...]
 
 
+class Anomalies:
+    """The questions that can be asked of one rule set.
+
+    `verdicts` has an entry for each rule, None for one that does not decide;
+    `opaque` says for each number of a predicate which atoms it is the conjunction
+    of (by default each is one by itself).
+    """
+
+    def __init__(
+        self,
+        boxes: Boxes,
+        verdicts: Sequence[Hashable],
+        default: Hashable,
+        world: World = EVERY_FRAME,
+        opaque: Sequence[frozenset[Hashable]] | None = None,
+    ) -> None:
+        self.real = with_reality(boxes, world)
+        self.rules = sorted(set(boxes.rule.tolist()))
+        numbers: dict[Hashable, int] = {default: 0}
+        codes = [
+            _NO_VERDICT if verdict is None else numbers.setdefault(verdict, len(numbers))
+            for verdict in verdicts
+        ]
+        self._codes = np.array([*codes, _NEVER, _NEVER], dtype=np.int64)
+        self._code = self._codes[self.real.rule]
+        self._blocks = self._code != _NO_VERDICT
+        atoms = opaque or [frozenset({at}) for at in range(1, int(self.real.opaque.max(initial=0)) + 1)]
+        self._atoms = [frozenset[Hashable](), *atoms]
+        counts = np.bincount(boxes.rule, minlength=len(verdicts))
+        self._alone = (self.real.rule >= 0) & (counts[self.real.rule] == 1)
+        self._plain = np.flatnonzero(self._blocks & (self.real.opaque == 0))
+
+    # ── which boxes ──────────────────────────────────────────────────────────
+
+    def _own(self, rule: int) -> range:
+        """The boxes of a rule."""
+        first, end = np.searchsorted(self.real.rule, [rule, rule + 1]).tolist()
+        return range(first, end)
+
+    def _given(self, *boxes: int) -> frozenset[Hashable]:
+        """The atoms that are true of what all of these boxes hold."""
+        return frozenset[Hashable]().union(*(self._atoms[self.real.opaque[box]] for box in boxes))
+
+    def _certain(self, given: frozenset[Hashable]) -> Truth:
+        """The boxes that hold all their packets, where the atoms given are true."""
+        if not given:
+            plain: Truth = self.real.opaque == 0
+            return plain
+        true = np.array([atoms <= given for atoms in self._atoms])
+        found: Truth = true[self.real.opaque]
+        return found
+
+    def _before(self, rule: int, given: frozenset[Hashable]) -> Indices:
+        """The boxes that decide all their packets before the rule is asked; the impossible ones first."""
+        end = self._own(rule).start
+        if not given:
+            return self._plain[: np.searchsorted(self._plain, end)]
+        found: Indices = np.flatnonzero((self._blocks & self._certain(given))[:end])
+        return found
+
+    def decides(self, rule: int) -> bool:
+        """Whether the rule has a verdict."""
+        return bool(self._codes[rule] != _NO_VERDICT)
+
+    # ── shadowed ─────────────────────────────────────────────────────────────
+
+    def shadowed(self, rule: int, work: Work) -> Shadowed | None:
+        """Whether the rule never comes to decide, and why.
+
+        Raises:
+            WorkExceededError: the question takes more work than is allowed.
+        """
+        work.question()
+        used: set[int] = set()
+        for own in self._own(rule):
+            region = region_of(self.real, own)
+            before = self._before(rule, self._given(own))
+            if next(open_regions(region, self.real, before, work, used), None) is not None:
+                return None
+        by = sorted(set(self.real.rule[sorted(used)].tolist()) - {IMPOSSIBLE})
+        return Shadowed(rule, self._fewest(rule, by, work))
+
+    def _fewest(self, rule: int, by: list[int], work: Work) -> tuple[int, ...]:
+        """The shadowing rules without those that the others make up for; later ones are left out first."""
+        if len(by) > _MOST_LEFT_OUT:
+            return tuple(by)
+        kept = list(by)
+        for other in reversed(by):
+            fewer = [one for one in kept if one != other]
+            if self._are_shadowing(rule, fewer, work):
+                kept = fewer
+        return tuple(kept)
+
+    def _are_shadowing(self, rule: int, by: list[int], work: Work) -> bool:
+        return all(self._is_covered_by(own, [*by, IMPOSSIBLE], work) for own in self._own(rule))
+
+    def _is_covered_by(self, own: int, rules: list[int], work: Work) -> bool:
+        """Whether every packet of the box is one of these rules', or none."""
+        chosen = np.concatenate([np.array(self._own(rule), dtype=np.int64) for rule in rules])
+        certain = self._certain(self._given(own))[chosen]
+        return is_covered(region_of(self.real, own), self.real, chosen[certain], work)
+
+    def possible(self, rule: int, work: Work) -> Iterator[Region]:
+        """Packets that the rule's condition could hold, wherever they are decided."""
+        work.question()
+        never = np.flatnonzero(self.real.rule == IMPOSSIBLE)
+        for own in self._own(rule):
+            yield from open_regions(region_of(self.real, own), self.real, never, work)
+
+    def decided(self, rule: int, work: Work) -> Iterator[Region]:
+        """Packets that the rule decides, as far as axes can tell."""
+        work.question()
+        for own in self._own(rule):
+            before = self._before(rule, self._given(own))
+            yield from open_regions(region_of(self.real, own), self.real, before, work)
+
+    # ── redundant ────────────────────────────────────────────────────────────
+
+    def is_redundant(self, rule: int, gone: Truth, work: Work) -> bool:
+        """Whether all packets of the rule would fare the same without it; boxes `gone` do not count any more.
+
+        Raises:
+            WorkExceededError: the question takes more work than is allowed.
+        """
+        work.question()
+        return all(self._is_spare(own, gone, work) for own in self._own(rule))
+
+    def _is_spare(self, own: int, gone: Truth, work: Work) -> bool:
+        rule, code = self.real.rule[own], self._code[own]
+        region = region_of(self.real, own)
+        near = meeting(self.real, region)
+        near = near[self._blocks[near] & ~gone[near] & (self.real.rule[near] != rule)]
+        work.spend(len(self.real))
+        later, alike = self.real.rule[near] > rule, self._code[near] == code
+        for other in near[later & ~alike].tolist():
+            between = alike & (near < other)
+            covers = near[(~later | between) & self._certain(self._given(own, other))[near]]
+            if not is_covered(region & region_of(self.real, other), self.real, covers, work):
+                return False
+        if code == 0:
+            return True
+        return is_covered(region, self.real, near[self._certain(self._given(own))[near]], work)
+
+    # ── correlated ───────────────────────────────────────────────────────────
+
+    def correlated(self, work: Work) -> Iterator[Correlated]:
+        """Pairs of rules of which each decides what the other would decide differently; by their second rule.
+
+        Raises:
+            WorkExceededError: a question takes more work than is allowed.
+        """
+        for second in self.rules:
+            if not self.decides(second):
+                continue
+            work.question()
+            work.spend(self._own(second).start)
+            for first in self._overlapping(second):
+                work.question()
+                overlap = self._overlap(first, second, work)
+                if overlap is None or self._is_within(first, second, work):
+                    continue
+                if not self._is_within(second, first, work):
+                    yield Correlated(first, second, overlap)
+
+    def _overlapping(self, second: int) -> list[int]:
+        """Earlier rules with another verdict, of which some box meets one of this rule's, neither plainly within."""
+        own = self._own(second)
+        end = own.start
+        code, rule = self._code[:end], self.real.rule[:end]
+        differs = np.flatnonzero((code >= 0) & (code != self._codes[second]))
+        low, high = self.real.low[differs], self.real.high[differs]
+        alone = self._alone[differs]
+        found: set[int] = set()
+        for box in own:
+            mine = region_of(self.real, box)
+            meets = ((low < mine.high) & (high > mine.low)).all(axis=1)
+            at = np.flatnonzero(meets)
+            within = ((low[at] >= mine.low) & (high[at] <= mine.high)).all(axis=1) & alone[at]
+            holds = ((low[at] <= mine.low) & (high[at] >= mine.high)).all(axis=1)
+            plain = within & (self.real.opaque[box] == 0)
+            plain |= holds & (self.real.opaque[differs[at]] == 0) & (len(own) == 1)
+            found.update(rule[differs[at[~plain]]].tolist())
+        return sorted(found)
+
+    def _overlap(self, first: int, second: int, work: Work) -> Region | None:
+        """Packets that the first rule decides and the second would."""
+        for one in self._own(first):
+            for other in self._own(second):
+                region = region_of(self.real, one) & region_of(self.real, other)
+                if (region.low >= region.high).any():
+                    continue
+                before = self._before(first, self._given(one, other))
+                found = next(open_regions(region, self.real, before, work), None)
+                if found is not None:
+                    return found
+        return None
+
+    def _is_within(self, inner: int, outer: int, work: Work) -> bool:
+        return all(self._is_covered_by(own, [outer, IMPOSSIBLE], work) for own in self._own(inner))
+
+    # ── the default ──────────────────────────────────────────────────────────
+
+    def default(self, work: Work) -> Iterator[Region]:
+        """Packets that no rule decides; if opaque predicates could, only where there are no others.
+
+        Raises:
+            WorkExceededError: the question takes more work than is allowed.
+        """
+        work.question()
+        space = everything(self.real)
+        found = False
+        for region in open_regions(space, self.real, np.flatnonzero(self._blocks), work):
+            found = True
+            yield region
+        if not found and (self.real.opaque != 0).any():
+            certain = np.flatnonzero(self._blocks & self._certain(frozenset()))
+            yield from open_regions(space, self.real, certain, work)
+
+    # ── by random packets ────────────────────────────────────────────────────
+
+    def cleared(self, gone: Truth, *, needed: bool) -> set[int]:
+        """Rules that random packets show to decide; with `needed`, to decide otherwise than what follows them."""
+        kept = np.flatnonzero(self._blocks & ~gone)
+        blocking = self.real.take(kept)
+        if size_of(blocking) > MOST_BYTES or not len(blocking):
+            return set()
+        index = index_of(blocking)
+        ends = np.searchsorted(blocking.rule, blocking.rule, side="right")
+        rng = np.random.default_rng(1)
+        found: set[int] = set()
+        own = np.flatnonzero((self.real.rule != IMPOSSIBLE) & ~gone)
+        for _ in range(ROUNDS):
+            for at in range(0, len(own), _CHUNK):
+                part = own[at : at + _CHUNK]
+                words = index.holding(points_in(self.real, part, rng))
+                first = first_of(words)
+                rule = self.real.rule[part]
+                decider = np.where(first == NO_RULE, len(self._codes), blocking.rule[first])
+                proven = decider >= rule
+                if needed:
+                    proven = decider == rule
+                    second = first_of(from_box(words, np.where(proven, ends[first], 0)))
+                    then = np.where(second == NO_RULE, 0, self._codes[blocking.rule[second]])
+                    proven &= then != self._codes[rule]
+                found.update(rule[proven].tolist())
+            own = own[~np.isin(self.real.rule[own], list(found))]
+        return found
+
+
 def findings(
     boxes: Boxes,
     verdicts: Sequence[Hashable],
     default: Hashable,
-    budget: Budget | None = None,
+    work: Work | None = None,
     *,
     redundancy: bool = True,
 ) -> Findings:
-    """The shadowed and the redundant rules; `verdicts` has one entry for each rule.
+    """The shadowed and the redundant rules of boxes by themselves; `verdicts` has one entry for each rule."""
+    return found_in(Anomalies(boxes, verdicts, default), work or Work(10_000_000, 1_000_000), redundancy)
 
-    Without `redundancy` only shadowed rules are looked for, which is quick.
-    """
-    bounds = budget or Budget(members=4_000_000)
-    real = with_reality(boxes)
-    proof = _proven(real, verdicts, default)
-    cleared = proof.needed if redundancy else set(proof.decided)
+
+def found_in(anomalies: Anomalies, work: Work, redundancy: bool = True) -> Findings:
+    """The shadowed rules, and of the others those that are redundant one after the other."""
+    real = anomalies.real
+    gone = np.zeros(len(real), dtype=bool)
     shadowed: list[Shadowed] = []
     redundant: list[Redundant] = []
-    undecided: list[int] = []
-    for rule in sorted(set(boxes.rule.tolist()) - cleared):
-        try:
-            found = _judged(real, rule, verdicts, default, bounds, proof)
-        except OverBudgetError:
-            undecided.append(rule)
+    undecided: set[int] = set()
+    decide = anomalies.cleared(gone, needed=False)
+    for rule in anomalies.rules:
+        if rule in decide:
             continue
-        if isinstance(found, Shadowed):
+        try:
+            found = anomalies.shadowed(rule, work)
+        except WorkExceededError:
+            undecided.add(rule)
+            continue
+        if found is not None:
             shadowed.append(found)
-        elif found is not None and redundancy:
-            redundant.append(found)
-    return Findings(tuple(shadowed), tuple(redundant), tuple(undecided))
+            gone |= real.rule == rule
+    if redundancy:
+        # A rule that random packets prove needed stays so while rules before it go.
+        cleared = anomalies.cleared(gone, needed=True) | {found.rule for found in shadowed}
+        for rule in anomalies.rules:
+            if rule in cleared or not anomalies.decides(rule):
+                continue
+            try:
+                if anomalies.is_redundant(rule, gone, work):
+                    redundant.append(Redundant(rule))
+                    gone |= real.rule == rule
+            except WorkExceededError:
+                undecided.add(rule)
+    return Findings(tuple(shadowed), tuple(redundant), tuple(sorted(undecided)))
+
+
+# ── for comparisons of rule sets ─────────────────────────────────────────────
 
 
 def meaning(verdicts: Sequence[Hashable], default: Hashable, numbers: dict[Hashable, int]) -> Meaning:
@@ -122,171 +405,3 @@ class _Meaning:
 
     def _number(self, verdict: Hashable) -> int:
         return self.numbers.setdefault(verdict, len(self.numbers))
-
-
-# ── by random packets ────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class _Proof:
-    """Packets (as ranks) that a rule decides; and the rules whose removal would change one of them."""
-
-    decided: dict[int, list[int]]
-    needed: set[int]
-
-
-def _proven(real: Boxes, verdicts: Sequence[Hashable], default: Hashable) -> _Proof:
-    """What random packets say.  Nothing where there are opaque predicates: they may be true or false."""
-    proof = _Proof({}, set())
-    numbers: dict[Hashable, int] = {default: 0}
-    codes = np.array(
-        [*(numbers.setdefault(verdict, len(numbers)) for verdict in verdicts), 0], dtype=np.int64
-    )
-    if (real.opaque != 0).any():
-        return proof
-    rng = np.random.default_rng(1)
-    open_ = np.flatnonzero(real.rule != IMPOSSIBLE)
-    for _ in range(ROUNDS):
-        points = _points(real, open_, rng)
-        first, second = _first_two(real, points)
-        rule = np.where(first == NO_RULE, NO_RULE, real.rule[first])
-        after = np.where(second == NO_RULE, NO_RULE, real.rule[second])
-        decides = np.flatnonzero(rule >= 0)
-        proof.decided.update(zip(rule[decides].tolist(), points[decides].tolist(), strict=True))
-        differs = decides[codes[rule[decides]] != codes[after[decides]]]
-        proof.needed.update(rule[differs].tolist())
-        open_ = open_[~np.isin(real.rule[open_], list(proof.needed))]
-    return proof
-
-
-def _points(boxes: Boxes, chosen: Indices, rng: np.random.Generator) -> Ranks:
-    low, high = boxes.low[chosen], boxes.high[chosen]
-    corner = rng.random(low.shape)
-    inner = low + (rng.random(low.shape) * (high - low)).astype(np.int32)
-    return np.where(corner < 0.2, low, np.where(corner < 0.4, high - 1, inner))
-
-
-def _first_two(boxes: Boxes, ranks: Ranks) -> tuple[Indices, Indices]:
-    """The first box that holds each point, and the first of another rule behind it; `NO_RULE` for none."""
-    first, second = (np.full(len(ranks), NO_RULE, dtype=np.int64) for _ in range(2))
-    step = max(1, _CHUNK // max(1, len(boxes)))
-    for at in range(0, len(ranks), step):
-        part = ranks[at : at + step]
-        inside = np.ones((len(part), len(boxes)), dtype=bool)
-        for axis in range(len(boxes.axes)):
-            column = part[:, axis, None]
-            inside &= (boxes.low[:, axis] <= column) & (column < boxes.high[:, axis])
-        row = np.arange(len(part))
-        best = inside.argmax(axis=1)
-        first[at : at + step] = np.where(inside[row, best], best, NO_RULE)
-        inside &= boxes.rule[None, :] != boxes.rule[best][:, None]
-        then = inside.argmax(axis=1)
-        second[at : at + step] = np.where(inside[row, then], then, NO_RULE)
-    return first, second
-
-
-# ── exactly ──────────────────────────────────────────────────────────────────
-
-
-def _judged(
-    real: Boxes, rule: int, verdicts: Sequence[Hashable], default: Hashable, budget: Budget, proof: _Proof
-) -> Shadowed | Redundant | None:
-    decides = _witness(real, proof.decided[rule]) if rule in proof.decided else None
-    parts = [_clipped(real, own) for own in np.flatnonzero(real.rule == rule).tolist()]
-    if decides and all(_agree(part, rule, verdicts, default) for part in parts):
-        return Redundant(rule, decides)
-    by: set[int] = set()
-    needed = False
-    for clipped in parts:
-        order = axis_order(clipped).all
-        diagram = build(clipped, order, budget)
-        rules = {first for terminal in diagram.terminals for first, _ in terminal}
-        if rule not in rules:
-            by |= rules - {IMPOSSIBLE}
-            continue
-        decides = decides or witness(diagram, lambda terminal: any(first == rule for first, _ in terminal))
-        needed = needed or _changes(clipped, order, rule, diagram, verdicts, default, budget)
-    if decides is None:
-        return Shadowed(rule, tuple(sorted(by)))
-    return None if needed else Redundant(rule, decides)
-
-
-def _witness(boxes: Boxes, ranks: list[int]) -> Witness:
-    """A packet with these ranks."""
-    found: dict[FieldRef, int | None] = {}
-    for axis, rank in zip(boxes.axes, ranks, strict=True):
-        found[axis.ref] = None if rank == axis.width - 1 else axis.ends(rank)[0]
-    return found
-
-
-def _agree(clipped: Boxes, rule: int, verdicts: Sequence[Hashable], default: Hashable) -> bool:
-    """Whether everything behind the rule that meets it does as it does: then nobody misses it."""
-    behind = set(clipped.rule[clipped.rule > rule].tolist())
-    return default == verdicts[rule] and all(verdicts[other] == verdicts[rule] for other in behind)
-
-
-def _clipped(boxes: Boxes, own: int) -> Boxes:
-    """The boxes that meet box `own`, cut down to it, and of these only what can decide with or without its rule."""
-    low, high = boxes.low[own], boxes.high[own]
-    meets = np.flatnonzero(((boxes.low < high) & (boxes.high > low)).all(axis=1))
-    inside = Boxes(
-        boxes.axes,
-        np.maximum(boxes.low[meets], low),
-        np.minimum(boxes.high[meets], high),
-        boxes.rule[meets],
-        boxes.opaque[meets],
-    )
-    mine = inside.rule == boxes.rule[own]
-    whole = ((inside.low == low) & (inside.high == high)).all(axis=1) & (inside.opaque == 0) & ~mine
-    end = int(whole.argmax()) + 1 if whole.any() else len(inside)
-    others = inside.take(np.flatnonzero(~mine[:end]))
-    possible = np.flatnonzero(~mine[:end])[prune(root(others), others, range(len(boxes.axes))).box]
-    return inside.take(np.sort(np.concatenate([possible, np.flatnonzero(mine[:end])])))
-
-
-def _changes(
-    clipped: Boxes,
-    order: Sequence[int],
-    rule: int,
-    diagram: Diagram,
-    verdicts: Sequence[Hashable],
-    default: Hashable,
-    budget: Budget,
-) -> bool:
-    """Whether anything inside the clip fares otherwise without the rule."""
-    alike = _Meaning(verdicts, default, {})
-    without = build(clipped.take(np.flatnonzero(clipped.rule != rule)), order, budget)
-    both, _ = product(reduce(diagram, alike), reduce(without, alike))
-    return any(both.terminals)
-
-
-# ── the default, and contradictions ──────────────────────────────────────────
-
-
-def reaches_default(boxes: Boxes, budget: Budget | None = None) -> Witness | None:
-    """A packet that no rule decides, or that only opaque predicates could; None when there is none.
-
-    Raises:
-        OverBudgetError: the rules are too many for one diagram.
-    """
-    real = with_reality(boxes)
-    diagram = build(real, axis_order(real).all, budget or Budget())
-    return witness(diagram, lambda terminal: not terminal or terminal[-1][1] != 0)
-
-
-def correlated(boxes: Boxes, verdicts: Sequence[Hashable]) -> Iterator[Correlated]:
-    """Pairs of rules with different verdicts whose boxes overlap, neither within the other; each pair once."""
-    numbers: dict[Hashable, int] = {}
-    codes = np.array([numbers.setdefault(verdict, len(numbers)) for verdict in verdicts], dtype=np.int64)
-    seen: set[tuple[int, int]] = set()
-    for own in range(1, len(boxes)):
-        low, high = boxes.low[:own], boxes.high[:own]
-        meets = ((low < boxes.high[own]) & (high > boxes.low[own])).all(axis=1)
-        meets &= codes[boxes.rule[:own]] != codes[boxes.rule[own]]
-        within = ((low <= boxes.low[own]) & (high >= boxes.high[own])).all(axis=1)
-        holds = ((low >= boxes.low[own]) & (high <= boxes.high[own])).all(axis=1)
-        for first in boxes.rule[:own][meets & ~within & ~holds].tolist():
-            pair = (first, int(boxes.rule[own]))
-            if pair not in seen:
-                seen.add(pair)
-                yield Correlated(*pair)
