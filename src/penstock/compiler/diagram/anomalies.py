@@ -27,17 +27,25 @@ from penstock.compiler.diagram.cover import (
     Work,
     WorkExceededError,
     everything,
-    is_covered,
     meeting,
     open_regions,
     region_of,
+    some_open,
 )
 from penstock.compiler.diagram.facts import EVERY_FRAME, World
 from penstock.compiler.diagram.node import Terminal
 from penstock.compiler.diagram.reality import IMPOSSIBLE, with_reality
-from penstock.compiler.diagram.sample import MOST_BYTES, first_of, from_box, index_of, points_in, size_of
+from penstock.compiler.diagram.sample import (
+    MOST_BYTES,
+    first_of,
+    from_box,
+    index_of,
+    kinds_of,
+    points_in,
+    size_of,
+)
 
-ROUNDS = 8
+ROUNDS = 2
 #: Points looked up at once.
 _CHUNK = 4096
 #: So many rules that shadow one together are tried to be left out of the answer.
@@ -111,6 +119,8 @@ class Anomalies:
         self._atoms = [frozenset[Hashable](), *atoms]
         counts = np.bincount(boxes.rule, minlength=len(verdicts))
         self._alone = (self.real.rule >= 0) & (counts[self.real.rule] == 1)
+        kinds = kinds_of(self.real)
+        self._kinds = Region(np.stack([kind.low for kind in kinds]), np.stack([kind.high for kind in kinds]))
         self._plain = np.flatnonzero(self._blocks & (self.real.opaque == 0))
 
     # ── which boxes ──────────────────────────────────────────────────────────
@@ -141,6 +151,11 @@ class Anomalies:
         found: Indices = np.flatnonzero((self._blocks & self._certain(given))[:end])
         return found
 
+    def _open(
+        self, region: Region, chosen: Indices, work: Work, used: set[int] | None = None
+    ) -> Region | None:
+        return some_open(region, self.real, chosen, self._kinds, work, used)
+
     def decides(self, rule: int) -> bool:
         """Whether the rule has a verdict."""
         return bool(self._codes[rule] != _NO_VERDICT)
@@ -158,7 +173,7 @@ class Anomalies:
         for own in self._own(rule):
             region = region_of(self.real, own)
             before = self._before(rule, self._given(own))
-            if next(open_regions(region, self.real, before, work, used), None) is not None:
+            if self._open(region, before, work, used) is not None:
                 return None
         by = sorted(set(self.real.rule[sorted(used)].tolist()) - {IMPOSSIBLE})
         return Shadowed(rule, self._fewest(rule, by, work))
@@ -181,7 +196,7 @@ class Anomalies:
         """Whether every packet of the box is one of these rules', or none."""
         chosen = np.concatenate([np.array(self._own(rule), dtype=np.int64) for rule in rules])
         certain = self._certain(self._given(own))[chosen]
-        return is_covered(region_of(self.real, own), self.real, chosen[certain], work)
+        return self._open(region_of(self.real, own), chosen[certain], work) is None
 
     def possible(self, rule: int, work: Work) -> Iterator[Region]:
         """Packets that the rule's condition could hold, wherever they are decided."""
@@ -218,11 +233,11 @@ class Anomalies:
         for other in near[later & ~alike].tolist():
             between = alike & (near < other)
             covers = near[(~later | between) & self._certain(self._given(own, other))[near]]
-            if not is_covered(region & region_of(self.real, other), self.real, covers, work):
+            if self._open(region & region_of(self.real, other), covers, work) is not None:
                 return False
         if code == 0:
             return True
-        return is_covered(region, self.real, near[self._certain(self._given(own))[near]], work)
+        return self._open(region, near[self._certain(self._given(own))[near]], work) is None
 
     # ── correlated ───────────────────────────────────────────────────────────
 
@@ -273,7 +288,7 @@ class Anomalies:
                 if (region.low >= region.high).any():
                     continue
                 before = self._before(first, self._given(one, other))
-                found = next(open_regions(region, self.real, before, work), None)
+                found = self._open(region, before, work)
                 if found is not None:
                     return found
         return None
@@ -291,11 +306,11 @@ class Anomalies:
         """
         work.question()
         space = everything(self.real)
-        found = False
-        for region in open_regions(space, self.real, np.flatnonzero(self._blocks), work):
-            found = True
-            yield region
-        if not found and (self.real.opaque != 0).any():
+        first = self._open(space, np.flatnonzero(self._blocks), work)
+        if first is not None:
+            yield first
+            yield from open_regions(space, self.real, np.flatnonzero(self._blocks), work)
+        elif (self.real.opaque != 0).any():
             certain = np.flatnonzero(self._blocks & self._certain(frozenset()))
             yield from open_regions(space, self.real, certain, work)
 
@@ -312,10 +327,10 @@ class Anomalies:
         rng = np.random.default_rng(1)
         found: set[int] = set()
         own = np.flatnonzero((self.real.rule != IMPOSSIBLE) & ~gone)
-        for _ in range(ROUNDS):
+        for kind in kinds_of(self.real) * ROUNDS:
             for at in range(0, len(own), _CHUNK):
                 part = own[at : at + _CHUNK]
-                words = index.holding(points_in(self.real, part, rng))
+                words = index.holding(points_in(self.real, part, kind, rng))
                 first = first_of(words)
                 rule = self.real.rule[part]
                 decider = np.where(first == NO_RULE, len(self._codes), blocking.rule[first])

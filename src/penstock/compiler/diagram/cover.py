@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from penstock.compiler.diagram.axis import Ranks
-from penstock.compiler.diagram.boxes import Boxes, Indices
+from penstock.compiler.diagram.boxes import Boxes, Indices, Truth
 
 #: What splitting a region costs, in boxes looked at: some calls of numpy, however few these are.
 _SPLIT = 1000
@@ -124,6 +124,32 @@ def _outside(part: Region, low: Ranks, high: Ranks) -> Iterator[Region]:
             last[axis] = high[axis]
 
 
-def is_covered(region: Region, boxes: Boxes, chosen: Indices, work: Work) -> bool:
-    """Whether no part is open.  Raises WorkExceededError, as `open_regions`."""
-    return next(open_regions(region, boxes, chosen, work), None) is None
+def some_open(
+    region: Region, boxes: Boxes, chosen: Indices, probes: Region, work: Work, used: set[int] | None = None
+) -> Region | None:
+    """A part of the region that is open, None if there is none.
+
+    Points of the probes (rows of ranges) are tried before the region is split.
+
+    Raises:
+        WorkExceededError: it takes more work than the question was given.
+    """
+    work.spend(_SPLIT + len(chosen))
+    low, high = boxes.low[chosen], boxes.high[chosen]
+    meets = ((low < region.high) & (high > region.low)).all(axis=1)
+    near, low, high = chosen[meets], low[meets], high[meets]
+    work.spend(len(probes.low) * len(near))
+    points = _points(region, probes)[:, None, :]
+    inside: Truth = ((low <= points) & (points < high)).all(axis=2)
+    free = np.flatnonzero(~inside.any(axis=1))
+    if len(free):
+        point = points[free[0], 0]
+        return Region(point, point + 1)
+    return next(open_regions(region, boxes, near, work, used), None)
+
+
+def _points(region: Region, probes: Region) -> Ranks:
+    """A lowest and a highest point of the region for each probe, within it where there is such a point."""
+    low, high = np.maximum(region.low, probes.low), np.minimum(region.high, probes.high)
+    fits = low < high
+    return np.concatenate([np.where(fits, low, region.low), np.where(fits, high, region.high) - 1])

@@ -130,6 +130,19 @@ def facts(parts: Parts, world: World = EVERY_FRAME) -> Iterator[Never]:
             yield known
 
 
+def usual_values(ref: FieldRef, family: int, number: int | None) -> Interval | None:
+    """What a field holds in an untagged, whole packet of this Ethernet type and protocol; None if it is absent."""
+    name = ref.name
+    fixed = {TYPE: family, PROTO: number, FieldRef("chain.proto"): number, FRAG: 0, OFFSET: 0}
+    families = _FAMILIES.get(name, _TRANSPORT[name].families if name in _TRANSPORT else (family,))
+    if family not in families or (name in _TRANSPORT and number not in _TRANSPORT[name].protocols):
+        return None
+    if name.startswith("vlan."):
+        return (family, family) if ref == FieldRef("vlan.tpid") else None
+    value = fixed.get(ref)
+    return (0, (1 << ref.field.bits) - 1) if value is None else (value, value)
+
+
 def _always(parts: Parts) -> Iterator[Never]:
     if TYPE not in parts:
         yield from _apart({name: frozenset(families) for name, families in _FAMILIES.items()})

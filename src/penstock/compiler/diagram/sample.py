@@ -11,12 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from penstock.compiler.diagram.axis import Ranks
+from penstock.compiler.diagram.axis import Ranks, keys_of
 from penstock.compiler.diagram.boxes import NO_RULE, Boxes, Indices
+from penstock.compiler.diagram.cover import Region
+from penstock.compiler.diagram.facts import ARPS, ICMP, ICMP6, IPV4, IPV6, TCP, UDP, usual_values
 
 _WORD = 64
 #: More bytes than these are not worth the answer.
 MOST_BYTES = 1 << 29
+#: A protocol without a transport header that rules could ask for (GRE).
+OTHER = 47
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,9 +78,37 @@ def from_box(
     return kept
 
 
-def points_in(boxes: Boxes, chosen: Indices, rng: np.random.Generator) -> Ranks:
-    """A random point of each of the chosen boxes; corners more often than their share."""
+def points_in(boxes: Boxes, chosen: Indices, kind: Region, rng: np.random.Generator) -> Ranks:
+    """A random point of each of the chosen boxes, of this kind of packet as far as the box allows it.
+
+    Corners come more often than their share.
+    """
     low, high = boxes.low[chosen], boxes.high[chosen]
+    own_low, own_high = np.maximum(low, kind.low), np.minimum(high, kind.high)
+    fits = own_low < own_high
+    low, high = np.where(fits, own_low, low), np.where(fits, own_high, high)
     corner = rng.random(low.shape)
     inner = low + (rng.random(low.shape) * (high - low)).astype(np.int32)
     return np.where(corner < 0.2, low, np.where(corner < 0.4, high - 1, inner))
+
+
+# ── kinds of packets ─────────────────────────────────────────────────────────
+
+
+def kinds_of(boxes: Boxes) -> list[Region]:
+    """TCP, UDP, ICMP and something else over either IP, and ARP: random values alone are seldom a packet.
+
+    Each has the ranks, for each axis, of an everyday packet of its kind.
+    """
+    pairs = [(family, number) for family in (IPV4, IPV6) for number in (TCP, UDP, ICMP, ICMP6, OTHER)]
+    return [_kind(boxes, *pair) for pair in (*pairs, (ARPS[0], None))]
+
+
+def _kind(boxes: Boxes, family: int, number: int | None) -> Region:
+    low, high = np.zeros((2, len(boxes.axes)), dtype=np.int32)
+    for at, axis in enumerate(boxes.axes):
+        values = usual_values(axis.ref, family, number)
+        ends = [1 << axis.bits] * 2 if values is None else values
+        low[at], high[at] = axis.ranks(keys_of(axis.bits, list(ends)))
+    high += 1
+    return Region(low, high)
