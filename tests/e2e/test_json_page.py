@@ -16,6 +16,14 @@ TOP = Path(__file__).parents[2]
 DNS = str(TOP / "examples/dns.policy")
 #: xdp-filter cannot say it, so that something is left out wherever this runs.
 DENY = str(TOP / "examples/deny.policy")
+#: A policy of which `check` has everything to say.
+EDGE = """filter edge at xdp {
+    pass if src net 10.0.0.0/8
+    drop if tcp dst port 23
+    drop if tcp dst portrange 20-25 and dst portrange 23-23
+    pass if udp
+}
+"""
 #: Where these are objects, they have a key for each verdict or rule.
 OPEN = ("verdicts", "rules", "counters")
 
@@ -60,8 +68,11 @@ def test_what_needs_no_privilege(cli: Cli, tmp_path: Path) -> None:
     write_pcap(capture, frames_of([build_packet(parse_packet("IPv4/UDP(dport=53)"))]))
     edited = str(tmp_path / "edited.policy")
     Path(edited).write_text("filter dns at xdp {\n    default drop\n    pass if tcp\n}\n")
+    edge = tmp_path / "edge.policy"
+    edge.write_text(EDGE)
     calls = [
         ("check", DNS),
+        ("check", str(edge)),
         ("explain", DNS, "IPv4/UDP(dport=123)"),
         ("test", DNS),
         ("test", DNS, "--pcap", str(capture)),

@@ -18,6 +18,8 @@ from penstock.pipeline.policy import check_text
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "diagnostics.md").read_text(encoding="utf-8")
 SECTION = re.compile(r"^### (PS\d{3}): [^\n]+\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
+#: Codes for which a text that gets them would be too long for the page (test_analysis.py has some).
+WITHOUT_EXAMPLE = {"PS235"}
 EXAMPLE = re.compile(r"```(policy|expression)\n(.*?)\n```", re.DOTALL)
 
 
@@ -122,6 +124,9 @@ def test_the_example_gets_its_code(section: re.Match[str]) -> None:
     example = EXAMPLE.search(section[2])
     if section[1].startswith("PS3"):
         assert "```rule" in section[2]
+        return
+    if section[1] in WITHOUT_EXAMPLE:
+        assert example is None
         return
     assert example is not None
     assert section[1] in _codes(example[1], example[2])

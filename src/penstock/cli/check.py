@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from penstock.cli import output
@@ -11,6 +13,9 @@ from penstock.cli.policy_file import read_policy
 from penstock.compiler.lang.diagnostic import Diagnostic, Severity
 from penstock.compiler.lang.source import Source
 from penstock.errors import PenstockError
+
+if TYPE_CHECKING:
+    from penstock.pipeline.policy import Checked
 
 
 @click.command("check")
@@ -28,16 +33,17 @@ def command(files: tuple[str, ...], strict: bool, as_json: bool) -> int:
 
 def _check(path: str, strict: bool, as_json: bool) -> bool:
     """Whether the file is at fault; an unreadable file is, and the others are still checked."""
-    from penstock.pipeline.policy import check_text
+    from penstock.pipeline.policy import checked_text
 
     try:
         source = read_policy(path)
     except PenstockError as error:
         _report_unreadable(path, error, as_json)
         return True
-    diagnostics = check_text(source)
+    checked = checked_text(source)
+    diagnostics = checked.diagnostics
     if as_json:
-        _report_json(source, diagnostics)
+        _report_json(source, checked)
     else:
         _report(source, diagnostics)
     errors, warnings = (count(diagnostics, severity) for severity in (Severity.ERROR, Severity.WARNING))
@@ -52,15 +58,17 @@ def _report(source: Source, diagnostics: tuple[Diagnostic, ...]) -> None:
     output.answer(f"{source.name}: {', '.join(counted) or 'fine'}")
 
 
-def _report_json(source: Source, diagnostics: tuple[Diagnostic, ...]) -> None:
+def _report_json(source: Source, checked: Checked) -> None:
     from penstock.compiler.lang.render import as_record
 
+    diagnostics = checked.diagnostics
     content = {
         "file": source.name,
         "errors": count(diagnostics, Severity.ERROR),
         "warnings": count(diagnostics, Severity.WARNING),
         "notes": count(diagnostics, Severity.NOTE),
         "diagnostics": [as_record(diagnostic) for diagnostic in diagnostics],
+        "filters": [analysis.record() for analysis in checked.analyses],
     }
     output.record("penstock.check/1", content)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -27,6 +26,7 @@ from penstock.version import VERSION
 if TYPE_CHECKING:
     from penstock.compiler.ir.ops import Predicate, Rule, RuleSet
     from penstock.compiler.lang import ast
+    from penstock.pipeline.analysis import Analysis
 
 EXPRESSION_NAME = "<expression>"
 
@@ -132,14 +132,32 @@ def live(rules: tuple[Emergency, ...]) -> tuple[Emergency, ...]:
     return tuple(rule for rule in rules if rule.until_ns > now)
 
 
-@paused()
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Every diagnostic of a text in the order of the text, and what each filter's rules mean together."""
+
+    diagnostics: tuple[Diagnostic, ...]
+    analyses: tuple[Analysis, ...] = ()
+
+
 def check_text(source: Source) -> tuple[Diagnostic, ...]:
     """Every diagnostic of a policy text, in the order of the text: errors, warnings, notes."""
+    return checked_text(source).diagnostics
+
+
+@paused()
+def checked_text(source: Source) -> Checked:
+    """The diagnostics of a policy text, and the analyses of its filters that are without fault."""
+    from penstock.pipeline.analysis import analyse
+
     try:
         policy, found = _checked(source)
-        return _sorted((*found, *_findings_of_filters(policy, found)))
     except PolicyError as error:
-        return error.diagnostics
+        return Checked(error.diagnostics)
+    rule_sets, faults = _lowered_filters(policy)
+    analyses = tuple(map(analyse, rule_sets))
+    meant = [diagnostic for analysis in analyses for diagnostic in analysis.diagnostics(found)]
+    return Checked(_sorted((*found, *faults, *meant)), analyses)
 
 
 @paused()
@@ -203,7 +221,7 @@ def _checked(source: Source) -> tuple[ast.Policy, tuple[Diagnostic, ...]]:
         return policy, found
     told = {diagnostic.span for diagnostic in (*faults, *found)}
     undefined = any(diagnostic.code == "PS111" for diagnostic in found)
-    lowered = (fault for fault in _faults_of_filters(policy) if fault.span not in told)
+    lowered = (fault for fault in _lowered_filters(policy)[1] if fault.span not in told)
     found = (*found, *(fault for fault in lowered if not (undefined and fault.code == "PS301")))
     if faults:
         found = tuple(_own_faults(found, faults))
@@ -263,31 +281,18 @@ def choose_filter(policy: ast.Policy, hook: str, name: str | None = None) -> ast
     return there[0]
 
 
-def _findings_of_filters(policy: ast.Policy, told: tuple[Diagnostic, ...]) -> Iterator[Diagnostic]:
-    """What lowering finds, faults and rules that nothing matches; of those not what was `told` already."""
-    from penstock.compiler.ir.impossible import impossible_rules
+def _lowered_filters(policy: ast.Policy) -> tuple[list[RuleSet], list[Diagnostic]]:
+    """The filters that can be lowered, and what lowering finds in the others."""
     from penstock.compiler.ir.lower import lower_filter
 
-    yield from _faults_of_filters(policy)
-    warned = [found.span for found in told if found.severity is Severity.WARNING]
-    for one in policy.filters:
-        with suppress(PolicyError):
-            for found in impossible_rules(lower_filter(policy, one)):
-                if not any(found.span.start <= span.start < found.span.end for span in warned):
-                    yield found
-
-
-def _faults_of_filters(policy: ast.Policy) -> list[Diagnostic]:
-    """What lowering finds in each filter."""
-    from penstock.compiler.ir.lower import lower_filter
-
-    found: list[Diagnostic] = []
+    sound: list[RuleSet] = []
+    faults: list[Diagnostic] = []
     for one in policy.filters:
         try:
-            lower_filter(policy, one)
+            sound.append(lower_filter(policy, one))
         except PolicyError as error:
-            found.extend(diagnostic for diagnostic in error.diagnostics if diagnostic not in found)
-    return found
+            faults.extend(diagnostic for diagnostic in error.diagnostics if diagnostic not in faults)
+    return sound, faults
 
 
 __all__ = [
@@ -295,6 +300,7 @@ __all__ = [
     "add_emergencies",
     "check_expression",
     "check_text",
+    "checked_text",
     "choose_filter",
     "live",
     "load_built",

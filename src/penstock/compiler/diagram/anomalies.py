@@ -44,6 +44,8 @@ from penstock.compiler.diagram.sample import (
     points_in,
     size_of,
 )
+from penstock.compiler.ir.ops import FieldRef
+from penstock.model.net import IntervalSet
 
 ROUNDS = 2
 #: Points looked up at once.
@@ -117,7 +119,7 @@ class Anomalies:
         self._blocks = self._code != _NO_VERDICT
         atoms = opaque or [frozenset({at}) for at in range(1, int(self.real.opaque.max(initial=0)) + 1)]
         self._atoms = [frozenset[Hashable](), *atoms]
-        counts = np.bincount(boxes.rule, minlength=len(verdicts))
+        counts = np.bincount(boxes.rule, minlength=len(verdicts) + 2)
         self._alone = (self.real.rule >= 0) & (counts[self.real.rule] == 1)
         kinds = kinds_of(self.real)
         self._kinds = Region(np.stack([kind.low for kind in kinds]), np.stack([kind.high for kind in kinds]))
@@ -155,6 +157,13 @@ class Anomalies:
         self, region: Region, chosen: Indices, work: Work, used: set[int] | None = None
     ) -> Region | None:
         return some_open(region, self.real, chosen, self._kinds, work, used)
+
+    def _parts(self, region: Region, chosen: Indices, work: Work) -> Iterator[Region]:
+        """What is open of the region, something everyday first, if there is such a thing."""
+        first = self._open(region, chosen, work)
+        if first is not None:
+            yield first
+            yield from open_regions(region, self.real, chosen, work)
 
     def decides(self, rule: int) -> bool:
         """Whether the rule has a verdict."""
@@ -198,19 +207,28 @@ class Anomalies:
         certain = self._certain(self._given(own))[chosen]
         return self._open(region_of(self.real, own), chosen[certain], work) is None
 
+    def whole(self, rule: int) -> Iterator[Region]:
+        """The boxes of a rule, whatever comes before it and whether or not there are such packets."""
+        return (region_of(self.real, own) for own in self._own(rule))
+
     def possible(self, rule: int, work: Work) -> Iterator[Region]:
-        """Packets that the rule's condition could hold, wherever they are decided."""
+        """Packets that the rule's condition could hold, wherever they are decided; its whole boxes come first."""
         work.question()
         never = np.flatnonzero(self.real.rule == IMPOSSIBLE)
+        yield from self.whole(rule)
         for own in self._own(rule):
-            yield from open_regions(region_of(self.real, own), self.real, never, work)
+            yield from self._parts(region_of(self.real, own), never, work)
 
-    def decided(self, rule: int, work: Work) -> Iterator[Region]:
-        """Packets that the rule decides, as far as axes can tell."""
+    def decided(self, rule: int, gone: Truth, work: Work) -> Iterator[Region]:
+        """Packets that the rule decides once boxes are `gone`, as far as axes can tell.
+
+        Its whole boxes come first, though not all of them is decided by it.
+        """
         work.question()
+        yield from self.whole(rule)
         for own in self._own(rule):
             before = self._before(rule, self._given(own))
-            yield from open_regions(region_of(self.real, own), self.real, before, work)
+            yield from self._parts(region_of(self.real, own), before[~gone[before]], work)
 
     # ── redundant ────────────────────────────────────────────────────────────
 
@@ -260,6 +278,14 @@ class Anomalies:
                 if not self._is_within(second, first, work):
                     yield Correlated(first, second, overlap)
 
+    def fields(self, region: Region) -> dict[FieldRef, IntervalSet]:
+        """What a region asks of fields (``2**bits`` is absent); those that it leaves open are left out."""
+        found = {}
+        for axis, low, high in zip(self.real.axes, region.low.tolist(), region.high.tolist(), strict=True):
+            if high - low < axis.width:
+                found[axis.ref] = IntervalSet.of((axis.ends(low)[0], axis.ends(high - 1)[1]))
+        return found
+
     def _overlapping(self, second: int) -> list[int]:
         """Earlier rules with another verdict, of which some box meets one of this rule's, neither plainly within."""
         own = self._own(second)
@@ -306,13 +332,12 @@ class Anomalies:
         """
         work.question()
         space = everything(self.real)
-        first = self._open(space, np.flatnonzero(self._blocks), work)
-        if first is not None:
-            yield first
-            yield from open_regions(space, self.real, np.flatnonzero(self._blocks), work)
-        elif (self.real.opaque != 0).any():
-            certain = np.flatnonzero(self._blocks & self._certain(frozenset()))
-            yield from open_regions(space, self.real, certain, work)
+        found = False
+        for region in self._parts(space, np.flatnonzero(self._blocks), work):
+            found = True
+            yield region
+        if not found and (self.real.opaque != 0).any():
+            yield from self._parts(space, np.flatnonzero(self._blocks & self._certain(frozenset())), work)
 
     # ── by random packets ────────────────────────────────────────────────────
 

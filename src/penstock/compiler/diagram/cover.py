@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from penstock.compiler.diagram.axis import Ranks
-from penstock.compiler.diagram.boxes import Boxes, Indices, Truth
+from penstock.compiler.diagram.boxes import Boxes, Indices
 
 #: What splitting a region costs, in boxes looked at: some calls of numpy, however few these are.
 _SPLIT = 1000
@@ -140,8 +140,8 @@ def some_open(
     near, low, high = chosen[meets], low[meets], high[meets]
     work.spend(len(probes.low) * len(near))
     points = _points(region, probes)[:, None, :]
-    inside: Truth = ((low <= points) & (points < high)).all(axis=2)
-    free = np.flatnonzero(~inside.any(axis=1))
+    inside = np.logical_and.reduce((low <= points) & (points < high), axis=2)
+    free = np.flatnonzero(~np.logical_or.reduce(inside, axis=1))
     if len(free):
         point = points[free[0], 0]
         return Region(point, point + 1)

@@ -130,6 +130,10 @@ def facts(parts: Parts, world: World = EVERY_FRAME) -> Iterator[Never]:
             yield known
 
 
+#: Values of everyday packets, for fields that are never 0 in them.
+_USUAL = {"len": (100, 1500), "ip.len": (80, 1400), "udp.len": (20, 1300), "ttl": (32, 128)}
+
+
 def usual_values(ref: FieldRef, family: int, number: int | None) -> Interval | None:
     """What a field holds in an untagged, whole packet of this Ethernet type and protocol; None if it is absent."""
     name = ref.name
@@ -140,7 +144,7 @@ def usual_values(ref: FieldRef, family: int, number: int | None) -> Interval | N
     if name.startswith("vlan."):
         return (family, family) if ref == FieldRef("vlan.tpid") else None
     value = fixed.get(ref)
-    return (0, (1 << ref.field.bits) - 1) if value is None else (value, value)
+    return _USUAL.get(name, (0, (1 << ref.field.bits) - 1)) if value is None else (value, value)
 
 
 def _always(parts: Parts) -> Iterator[Never]:
