@@ -33,11 +33,11 @@ from penstock.model.verdict import Verdict
 #: More pairs of correlated rules than these are not looked for.
 MOST_PAIRS = 1000
 #: Boxes that may be looked at for one question, and for all of one kind.
-EACH, ALL = 20_000_000, 80_000_000
+EACH, ALL = 10_000_000, 50_000_000
 #: Regions, and packets of each, that are tried to find an example.
 _REGIONS, _PACKETS = 8, 3
 #: Rules that are asked for all examples of one kind together; what is found behind them has none.
-_ASKED = 100_000
+_ASKED = 30_000
 
 
 @dataclass(frozen=True, slots=True)
