@@ -111,6 +111,17 @@ def test_a_filter_that_errs_is_left_out() -> None:
     assert "delivers 0 of 256" in found.left_out[0].reason
 
 
+def test_what_is_bounced_is_not_delivered_and_comes_to_rest() -> None:
+    policy = load_policy("filter echo at xdp {\n bounce if udp dst port 7\n}")
+    assert policy.rule_set is not None
+    traffic = {"echo": [read_packet("IPv4/UDP(dport=7)"), read_packet("IPv4/UDP(dport=8)")]}
+    found = compare(policy.rule_set, policy.elf, traffic, packets=256, rounds=1)
+    delivered = {price.peer: price.delivered["echo"] for price in found.prices}
+    assert delivered == {DROP_ALL: 0, PASS_ALL: 256, "penstock": 128}
+    reasons = {one.peer: one.reason for one in found.left_out if "installed" not in one.reason}
+    assert all("sends packets back" in reason for peer, reason in reasons.items() if peer.startswith("nft"))
+
+
 def test_a_filter_that_is_not_there_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         __import__("penstock.price.peers.tools", fromlist=["PACKAGES"]).PACKAGES, "no-such-filter", "nosuch"

@@ -153,6 +153,11 @@ def test_masks_hold_exactly_the_values() -> None:
         ("IPv4(flags='MF')/UDP/Raw(len=64)", False),
         ("IPv4(ihl=3)/UDP", False),
         ("ARP(op=1)", False),
+        ("IPv4(chksum=1)/UDP", False),
+        ("IPv6(src='::1')/UDP", False),
+        ("IPv6(src='ff02::1')/UDP", False),
+        ("IPv6(dst='ff01::1')/UDP", False),
+        ("IPv6(dst='ff02::1')/UDP", True),
     ],
 )
 def test_which_packets_all_filters_see_alike(packet: str, common: bool) -> None:

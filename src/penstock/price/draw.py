@@ -29,6 +29,7 @@ Bytes = npt.NDArray[np.uint8]
 _Numbers = npt.NDArray[np.uint64]
 
 _PORTS = (6, 17, 132)
+_USUAL_IPV6 = 0x20010DB8_00000000, 7
 _USUAL = {"proto": 17, "sport": 40_000, "dport": 4_000, "ttl": 64}
 #: Extension headers are no transport; a packet that only claims one would be malformed (RFC 8200).
 _NOT_IN_IPV6 = (0, 43, 44, 51, 60, 135, 139, 140, 253, 254)
@@ -73,17 +74,14 @@ class _Columns:
 
     def wide(self, name: str) -> tuple[_Numbers, _Numbers, npt.NDArray[np.bool_]]:
         """Upper and lower half of 128 bits."""
+        usual = np.full(self.count, _USUAL_IPV6[0], np.uint64), np.full(self.count, _USUAL_IPV6[1], np.uint64)
         if name not in self._found:
-            return (
-                np.zeros(self.count, np.uint64),
-                np.zeros(self.count, np.uint64),
-                np.zeros(self.count, bool),
-            )
+            return *usual, np.zeros(self.count, bool)
         keys = self._found[name]
         high, low = halves(keys)
         # The first of 17 bytes is 1 in the key of an absent field.
         there = np.ascontiguousarray(keys).view(np.uint8).reshape(self.count, WIDE_BYTES)[:, 0] == 0
-        return high, low, there
+        return np.where(there, high, usual[0]), np.where(there, low, usual[1]), there
 
 
 def _frames(columns: _Columns, count: int) -> Bytes:

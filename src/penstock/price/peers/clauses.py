@@ -8,7 +8,8 @@ and whatever bytes lie at its place elsewhere.
     drop if not udp port 53   ->   protocols but 17 | udp, sport but 53, dport but 53
 
 Peers are compared on what every one of them sees: whole, well-formed, untagged
-IPv4 and IPv6 packets without IPv4 options and extension headers (`is_common`).
+IPv4 and IPv6 packets without IPv4 options and extension headers (`is_common`),
+and none that the stack drops on its own account before it asks a filter.
 A rule about anything else is refused, never approximated.
 """
 
@@ -125,8 +126,24 @@ def is_common(frame: bytes) -> bool:
     headers = packet.headers()
     if headers is None or headers.link.network != 14 or conditions_of(packet, Layer.TRANSPORT):
         return False
-    walked = headers.is_ipv6 and bool(headers.network.walked)
-    return (headers.is_ipv4 or headers.is_ipv6) and not walked and headers.network.frag == 0
+    if headers.network.frag != 0:
+        return False
+    if headers.is_ipv4:
+        return _has_right_checksum(frame[14:34])
+    return headers.is_ipv6 and not headers.network.walked and _is_received(frame[22:38], frame[38:54])
+
+
+def _has_right_checksum(header: bytes) -> bool:
+    """The stack drops an IPv4 packet with a wrong one before any of its hooks (ip_rcv_core)."""
+    total = sum(int.from_bytes(header[at : at + 2], "big") for at in range(0, len(header), 2))
+    return (total & 0xFFFF) + (total >> 16) == 0xFFFF
+
+
+def _is_received(source: bytes, target: bytes) -> bool:
+    """The stack drops IPv6 packets of such addresses before any of its hooks (ip6_rcv_core)."""
+    loopback = bytes(15) + b"\1"
+    is_multicast, is_node_local = source[0] == 0xFF, target[0] == 0xFF and target[1] & 0x0F <= 1
+    return not is_multicast and not is_node_local and loopback not in (source, target)
 
 
 def _clauses(rule: Rule) -> tuple[Clause, ...]:

@@ -127,6 +127,10 @@ def source(rules: Sequence[PlainRule], default: Verdict) -> str:
             lines += list(_lines(rule))
         except UnsayableError as error:
             refused.append(Refusal(rule.name, rule.line, str(error)))
+    if default is Verdict.BOUNCE:
+        refused.append(
+            Refusal("default", 1, "sends packets back, for which this C would have to swap addresses")
+        )
     if refused:
         raise CannotSayError(refused)
     compares = sum(line.count("&&") + line.count("||") + 1 for line in lines)
@@ -138,6 +142,8 @@ def source(rules: Sequence[PlainRule], default: Verdict) -> str:
 
 
 def _lines(rule: PlainRule) -> Iterator[str]:
+    if rule.action is Verdict.BOUNCE:
+        raise UnsayableError("sends packets back, for which this C would have to swap their addresses")
     if not isinstance(rule.action, Verdict):
         raise UnsayableError(f"is a {rule.action.value} rule; this C counts nothing")
     for clause in rule.clauses:

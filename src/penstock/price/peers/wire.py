@@ -40,6 +40,7 @@ from penstock.kernel.link import attach_netfilter, attach_xdp
 from penstock.kernel.netlink import NATIVE
 from penstock.kernel.program import Program
 from penstock.price.peers.tools import run
+from penstock.price.stopwatch import kept_busy
 
 SENDER, RECEIVER = "ps-out", "ps-in"
 #: The receiving end's address; frames are sent to it, or the stack would take them for somebody else's.
@@ -133,6 +134,7 @@ class Wire:
                 self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
                 made.callback(os.close, self._home)
                 self._sender = self._build(made)
+            made.enter_context(kept_busy(self._object.programs["ps_send"]))
             self._held = made.pop_all()
 
     def _build(self, made: ExitStack) -> int:
@@ -144,7 +146,8 @@ class Wire:
         for end in (SENDER, RECEIVER):
             run("ip", "link", "set", end, "up")
         sender, self.receiver = socket.if_nametoindex(SENDER), socket.if_nametoindex(RECEIVER)
-        made.enter_context(attach_xdp(self._object.programs["ps_send"], sender, mode=NATIVE))
+        # Not the program that sends: what a filter bounces would go to and fro for ever.
+        made.enter_context(attach_xdp(self._object.programs["ps_drop"], sender, mode=NATIVE))
         for family in _FAMILIES:
             sink = self._object.programs["ps_sink"]
             made.enter_context(attach_netfilter(sink, family, _PRE_ROUTING, _BEHIND_ALL))
