@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from penstock.pipeline.attach import Attached, attach
     from penstock.pipeline.counters import Counter
     from penstock.pipeline.policy import LoadedPolicy, load_policy
+    from penstock.pipeline.rules import add_rule, added_rules, remove_rule
     from penstock.pipeline.status import status
 
 __version__ = version.VERSION
@@ -42,6 +43,9 @@ _PIPELINE = {
     "apply": "apply",
     "status": "status",
     "detach": "apply",
+    "add_rule": "rules",
+    "remove_rule": "rules",
+    "added_rules": "rules",
 }
 
 __all__ = [
@@ -53,6 +57,9 @@ __all__ = [
     "apply",
     "status",
     "detach",
+    "add_rule",
+    "remove_rule",
+    "added_rules",
     "PenstockError",
     "PolicyError",
     "LimitError",

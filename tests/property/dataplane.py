@@ -15,9 +15,11 @@ from penstock.compiler.driver import object_of
 from penstock.compiler.ir.evaluate import evaluate
 from penstock.compiler.ir.ops import FIRST_CONDITION_SLOT, Outcome, RuleSet
 from penstock.kernel.bpf_object import load_object
+from penstock.kernel.maps import Map
 from penstock.model.hook import TRAITS, Hook
+from penstock.model.overlay import RULES
 from penstock.model.spec import COUNTERS_MAP, PROBE_MAP, PROGRAM, ProbeLayout
-from penstock.model.verdict import Condition
+from penstock.model.verdict import Condition, Verdict
 
 VERDICTS = {code: verdict for verdict, code in TRAITS[Hook.XDP].codes.items()}
 
@@ -29,7 +31,7 @@ class DataPlane:
         self._object = load_object(object_of(source, clang, strict=True), "dataplane")
         self._program = self._object.programs[PROGRAM]
         self._probe = self._object.maps[PROBE_MAP]
-        self._layout = ProbeLayout(len(source.spec.slots))
+        self._layout = ProbeLayout(len(source.spec.slots) + (RULES if source.spec.overlay else 0))
         self.verified_insns = self._program.info.verified_insns
 
     @classmethod
@@ -50,6 +52,14 @@ class DataPlane:
             tuple(at for at in range(layout.slots) if hits >> at & 1),
             frozenset(condition for condition in Condition if conditions >> condition & 1),
         )
+
+    @property
+    def maps(self) -> dict[str, Map]:
+        return self._object.maps
+
+    def verdicts(self, frames: Sequence[bytes]) -> list[Verdict]:
+        """What becomes of each frame, without asking why."""
+        return [VERDICTS[self._program.test_run(frame).retval] for frame in frames]
 
     def counters(self) -> dict[int, tuple[int, int]]:
         """Slot -> (packets, bytes), of those that counted anything."""

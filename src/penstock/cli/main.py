@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("build", "Compile a policy to an object file, or show a stage on the way."),
     "apply": ("apply", "Put a policy in place on an interface."),
     "status": ("status", "Show what is in place: rules, counters, rates."),
+    "rule": ("rule", "Add rules to a running policy, take them away, list them."),
     "detach": ("detach", "Take the policy off an interface."),
     "drop": ("drop", "Drop what an expression matches, for a time."),
     "try": ("attempt", "Count what an expression would drop, for a time."),

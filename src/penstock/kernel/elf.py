@@ -57,6 +57,15 @@ def variables(elf: bytes) -> dict[str, Symbol]:
     return {name: symbol for name, symbol in found.items() if symbol.section.startswith(_DATA_SECTIONS)}
 
 
+def initial_value(elf: bytes, name: str) -> bytes | None:
+    """The bytes that a variable has in the object, None if there is no such variable.  Raises ValueError."""
+    symbol = variables(elf).get(name)
+    if symbol is None:
+        return None
+    data = next(section.data for section in sections(elf) if section.name == symbol.section)
+    return data[symbol.offset : symbol.offset + symbol.size]
+
+
 def functions(elf: bytes) -> dict[str, Symbol]:
     """Every function, programs and subprograms alike.  Raises ValueError."""
     return _symbols(elf, _STT_FUNC)

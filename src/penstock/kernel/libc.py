@@ -21,7 +21,7 @@ BPF_FS_MAGIC = 0xCAFE4A11  # <linux/magic.h>
 CLONE_NEWNET = 0x40000000
 
 _TEST_RUN = 10
-_MEMBARRIER_GLOBAL = 1
+_MEMBARRIER_GLOBAL, _MEMBARRIER_GLOBAL_EXPEDITED = 1, 2
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 _STATFS_SIZE = 256
@@ -96,8 +96,21 @@ def synchronize_rcu() -> bool:
     False when the kernel cannot promise that: with nohz_full CPUs membarrier(2)
     refuses MEMBARRIER_CMD_GLOBAL, and a container may forbid the call.
     """
+    return _membarrier(_MEMBARRIER_GLOBAL)
+
+
+def memory_barrier() -> None:
+    """Make what this process has stored seen before what it stores from here on.
+
+    (membarrier(2) begins each of its commands with a full barrier; a kernel that
+    does not know this one, before Linux 4.16, passes barriers on its way.)
+    """
+    _membarrier(_MEMBARRIER_GLOBAL_EXPEDITED)
+
+
+def _membarrier(command: int) -> bool:
     number = ctypes.c_long(_call_number(1))
-    result: int = _syscall(number, ctypes.c_int(_MEMBARRIER_GLOBAL), ctypes.c_uint(0), ctypes.c_int(0))
+    result: int = _syscall(number, ctypes.c_int(command), ctypes.c_uint(0), ctypes.c_int(0))
     return result == 0
 
 

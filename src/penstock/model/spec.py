@@ -29,7 +29,12 @@ class RuleSpec:
 
 @dataclass(frozen=True, slots=True)
 class ObjectSpec:
-    """One filter's object.  `probe` objects have the `ps_probe` map and are for tests only."""
+    """One filter's object.
+
+    `overlay` are the fields that rules added to the running program can test,
+    in the order of the variable that says where they lie; () for a program that
+    takes none.  `probe` objects have the `ps_probe` map and are for tests only.
+    """
 
     policy: str
     hook: str
@@ -41,6 +46,7 @@ class ObjectSpec:
     program: str = PROGRAM
     maps: tuple[str, ...] = (COUNTERS_MAP, SCRATCH_MAP)
     probe: bool = False
+    overlay: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ attach     a filter that lasts as long as a block of Python
 apply      a filter that outlives the command; replace, detach
 status     what is in place
 emergency  rules for a time, before a running policy
+rules      rules added to a running policy
+overlaid, overlay, added    how both are put in force: beside the tables, or compiled in
 slot         the pins behind `apply`, and how a change survives a kill
 whereabouts  which pins belong to which interface, whatever becomes of its name
 identity, counters, built     what a filter says of itself, what it has counted, a policy as a file

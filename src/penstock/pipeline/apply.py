@@ -16,6 +16,7 @@ What a process that died after 3 left undone, the next command finishes (`slot.s
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -31,12 +32,14 @@ from penstock.kernel.attach_point import AttachPoint, attach_point, decode
 from penstock.kernel.blob import write_blob
 from penstock.kernel.link import Link, attached
 from penstock.kernel.lock import lock
+from penstock.model.overlay import BANKS_MAP, SWITCH_MAP
 from penstock.model.spec import COUNTERS_MAP, PROGRAM
 from penstock.pipeline import slot as slots
 from penstock.pipeline import whereabouts
 from penstock.pipeline.attach import AUTO, load, mode_of, put_on
 from penstock.pipeline.counters import Counter
 from penstock.pipeline.identity import Identity, encode, kept_slots
+from penstock.pipeline.overlay import BANKS, SWITCH
 from penstock.pipeline.policy import LoadedPolicy, add_emergencies, live, load_policy
 from penstock.pipeline.slot import CARRIED, COUNTERS, IDENTITY, LINK, Slot, open_slot
 
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 
     from penstock.kernel.bpf_object import BpfObject
     from penstock.kernel.program import Program
+    from penstock.kernel.syscall import Descriptor
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,9 @@ def apply(ifname: str, policy: LoadedPolicy | str, mode: str = AUTO, *, replace:
     pin.prepare_root(root)
     with locked(point, root), ExitStack() as opened:
         present = find_open(root, point, opened)
-        return put(root, point, _with_emergencies(wanted, present), present, mode, replace=replace)
+        done = put(root, point, _with_emergencies(wanted, present), present, mode, replace=replace)
+    lost = _lost(present, wanted)
+    return dataclasses.replace(done, notices=(*done.notices, lost)) if lost else done
 
 
 def put(
@@ -107,8 +113,22 @@ def put(
 
 def _with_emergencies(policy: LoadedPolicy, present: Slot | None) -> LoadedPolicy:
     """The policy, with the emergency rules in force on the interface before its own."""
-    rules = live(present.identity.emergencies) if present else ()
+    rules = live(present.emergencies) if present else ()
     return add_emergencies(policy, rules) if rules else policy
+
+
+def _lost(present: Slot | None, policy: LoadedPolicy) -> str | None:
+    """A sentence about added rules that the policy in their place does not have."""
+    if present is None:
+        return None
+    names = {key.name for key in policy.counters}
+    texts = {
+        key.text.partition(": ")[2] if key.text.startswith(f"{key.name}:") else key.text
+        for key in policy.counters
+    }
+    lost = [rule for rule in present.added if rule.name not in names and rule.text not in texts]
+    listed = "; ".join(f"{rule.name}: {rule.text}" for rule in lost)
+    return f"these added rules are not in {policy.name}, and are gone: {listed}" if lost else None
 
 
 @contextmanager
@@ -171,7 +191,7 @@ def _replace(
     identity = _identity(policy, point, running, program.id)
 
     _pin(root, point, identity, loaded, present.link, present, switch_to=program)
-    kept = len(kept_slots(present.identity.counters, identity.counters))
+    kept = len(kept_slots(present.keys, identity.counters))
     return Applied(point.ifname, policy.name, running, program.id, present.identity.name, kept)
 
 
@@ -202,7 +222,14 @@ def _pin(
         write_blob(encode(identity), "ps_identity") as blob,
         slots.create_carried(len(identity.counters)) as carried,
     ):
-        objects = {IDENTITY: blob, COUNTERS: loaded.maps[COUNTERS_MAP], CARRIED: carried, LINK: link}
+        objects: dict[str, Descriptor] = {
+            IDENTITY: blob,
+            COUNTERS: loaded.maps[COUNTERS_MAP],
+            CARRIED: carried,
+            LINK: link,
+        }
+        if BANKS_MAP in loaded.maps:
+            objects |= {SWITCH: loaded.maps[SWITCH_MAP], BANKS: loaded.maps[BANKS_MAP]}
         with ExitStack() as undo:
             staged = pin.stage(root, point.name, objects)
             undo.callback(pin.discard, staged)

@@ -41,7 +41,17 @@ ZERO = Counter(0, 0)
 
 def read_totals(counters: Map, slots: int) -> Totals:
     """The counter of each slot, summed over CPUs."""
-    return tuple(_summed(counters.lookup(_SLOT.pack(slot)) or b"") for slot in range(slots))
+    return tuple(read_total(counters, slot) for slot in range(slots))
+
+
+def read_total(counters: Map, slot: int) -> Counter:
+    """The counter of one slot, summed over CPUs."""
+    return _summed(counters.lookup(_SLOT.pack(slot)) or b"")
+
+
+def clear(counters: Map, slot: int) -> None:
+    """Let a slot that nobody counts in begin at nothing.  Raises KernelError."""
+    counters.update(_SLOT.pack(slot), bytes(counters.size))
 
 
 def _summed(per_cpu: bytes) -> Counter:

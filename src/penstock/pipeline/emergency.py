@@ -2,8 +2,9 @@
 
     drop("eth0", "udp dst port 53 and len > 512", 7200)      ->  "drop#1", in force for two hours
 
-The policy is compiled again with the rule before its own and takes the place of
-the running one in one step.  The rule carries its end on the boot clock and the
+A large policy takes the rule into its overlay (overlaid.py); another one is
+compiled again with the rule before its own and takes the place of the running
+one in one step.  The rule carries its end on the boot clock and the
 data path reads that clock, so it lapses in time even if every process of
 penstock has died; `expire` then removes what is left of it.  Where there was no
 policy, a filter that passes everything else is put in place and taken off again.
@@ -16,17 +17,19 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from penstock.errors import KernelError
 from penstock.kernel import pin
-from penstock.kernel.attach_point import attach_point
+from penstock.kernel.attach_point import AttachPoint, attach_point
 from penstock.pipeline import whereabouts
 from penstock.pipeline.apply import Applied, find_open, locked, nothing_there, put, take_off
 from penstock.pipeline.attach import AUTO
-from penstock.pipeline.identity import Emergency, Identity
-from penstock.pipeline.policy import LoadedPolicy, check_expression, live, load_policy
-from penstock.pipeline.slot import open_slot
+from penstock.pipeline.identity import Emergency
+from penstock.pipeline.overlaid import Wanted, put_rules
+from penstock.pipeline.policy import check_expression, compiled_again, live, load_policy
+from penstock.pipeline.slot import Slot, open_slot
 
 #: The filter that holds emergency rules where there is no policy.
 EMPTY_POLICY = "filter emergency at xdp {\n    default pass\n}\n"
@@ -131,7 +134,7 @@ def _rules_on(ifname: str) -> tuple[Emergency, ...]:
     if name is None:
         return ()
     with open_slot(root / name) as present:
-        return present.identity.emergencies
+        return present.emergencies
 
 
 def _change(ifname: str, change: Change, mode: str, *, may_be_first: bool = False) -> Applied | None:
@@ -142,19 +145,23 @@ def _change(ifname: str, change: Change, mode: str, *, may_be_first: bool = Fals
         present = find_open(root, point, opened)
         if present is None and not may_be_first:
             raise nothing_there(root, point)
-        rules = change(live(present.identity.emergencies if present else ()))
-        base = present.identity if present else None
-        if present is not None and not rules and not present.identity.has_policy:
-            take_off(root, point, present)
-            return None
-        return put(root, point, _compiled(base, rules), present, mode)
+        rules = change(live(present.emergencies if present else ()))
+        if present is None or not present.identity.has_policy:
+            return _without_policy(root, point, rules, present, mode)
+        if present.is_defunct:
+            return put(root, point, compiled_again(present.identity, rules, present.added), present, mode)
+        return put_rules(root, point, present, Wanted(present.added, rules), mode).applied
 
 
-def _compiled(base: Identity | None, rules: tuple[Emergency, ...]) -> LoadedPolicy:
-    """The policy that is in place, compiled from its own text with these rules before it."""
-    if base is None or not base.has_policy:
-        return load_policy(EMPTY_POLICY, name=_NOBODY, emergencies=rules, has_policy=False)
-    return load_policy(base.text, name=base.path, filter=base.name, emergencies=rules)
+def _without_policy(
+    root: Path, point: AttachPoint, rules: tuple[Emergency, ...], present: Slot | None, mode: str
+) -> Applied | None:
+    """Put rules in place where there is nothing else, or take the filter off that existed for them."""
+    if present is not None and not rules:
+        take_off(root, point, present)
+        return None
+    policy = load_policy(EMPTY_POLICY, name=_NOBODY, emergencies=rules, has_policy=False)
+    return put(root, point, policy, present, mode)
 
 
 def boot_clock_ns() -> int:

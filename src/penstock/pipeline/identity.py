@@ -46,6 +46,30 @@ class Emergency(msgspec.Struct, frozen=True):
     until_ns: int
 
 
+class Added(msgspec.Struct, frozen=True):
+    """A rule that was added to the running policy: `text` as in a policy, without its name.
+
+    It stands before the policy's rule of the name `before`, behind those added
+    there earlier in the list; without one, before the default.
+    """
+
+    name: str
+    text: str
+    before: str | None = None
+    labelled: bool = False
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """What the program lets added rules test while it runs.
+
+    `fields` says where it keeps them, `depth` how deep it judges packets
+    (model/field.py, Layer).
+    """
+
+    fields: dict[str, int]
+    depth: int
+
+
 class Identity(msgspec.Struct, frozen=True):
     """Who is running; `text` is the whole policy.  A built file carries it too."""
 
@@ -55,6 +79,10 @@ class Identity(msgspec.Struct, frozen=True):
     text: str
     counters: tuple[CounterKey, ...]
     emergencies: tuple[Emergency, ...] = ()
+    #: Rules that are no part of the text, and are compiled in.
+    added: tuple[Added, ...] = ()
+    #: None for a program that takes no rules while it runs.
+    offer: Offer | None = None
     #: False when there was no policy and the filter exists for its emergency rules alone.
     has_policy: bool = True
     interface: str = ""
@@ -89,7 +117,9 @@ def decode(blob: bytes, where: str) -> Identity:
     return identity
 
 
-def counter_keys(rule_set: RuleSet, emergencies: tuple[Emergency, ...] = ()) -> tuple[CounterKey, ...]:
+def counter_keys(
+    rule_set: RuleSet, emergencies: tuple[Emergency, ...] = (), added: tuple[Added, ...] = ()
+) -> tuple[CounterKey, ...]:
     """One key for each counter slot of a rule set, in slot order; its first rules are the emergency ones."""
     names = counter_names(rule_set)
     default = CounterKey("default", rule_set.default.value)
@@ -97,15 +127,17 @@ def counter_keys(rule_set: RuleSet, emergencies: tuple[Emergency, ...] = ()) -> 
     words = (verdict.value if verdict else "continue" for verdict in verdicts)
     conditions = (CounterKey(name, word) for name, word in zip(names[1:], words, strict=False))
     texts = [f"{rule.action} if {rule.expression}" for rule in emergencies]
-    texts += [_text(rule, rule_set) for rule in rule_set.rules[len(emergencies) :]]
-    return (default, *conditions, *map(_rule_key, rule_set.rules, texts))
+    own = {rule.name: rule.text for rule in added}
+    texts += [own.get(rule.name) or _text(rule, rule_set) for rule in rule_set.rules[len(emergencies) :]]
+    return (default, *conditions, *map(rule_key, rule_set.rules, texts))
 
 
 def _text(rule: Rule, rule_set: RuleSet) -> str:
     return " ".join(rule_set.source.text[rule.span.start : rule.span.end].split())
 
 
-def _rule_key(rule: Rule, text: str) -> CounterKey:
+def rule_key(rule: Rule, text: str) -> CounterKey:
+    """The key of a rule's counter."""
     meaning = "" if rule.labelled else _digest(repr((rule.action, rule.condition)))
     return CounterKey(rule.name, rule.action.value, text, rule.line, meaning, rule.until_ns)
 

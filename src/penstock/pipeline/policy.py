@@ -17,15 +17,20 @@ from typing import TYPE_CHECKING
 from penstock.compiler.lang.diagnostic import Diagnostic, Severity
 from penstock.compiler.lang.source import Source
 from penstock.errors import PenstockError, PolicyError
+from penstock.kernel.elf import initial_value
+from penstock.model.overlay import OFFSETS_VARIABLE
 from penstock.model.verdict import Condition, Verdict
+from penstock.pipeline.added import with_added
 from penstock.pipeline.built import join, split
 from penstock.pipeline.collector import paused
-from penstock.pipeline.identity import CounterKey, Emergency, Identity, counter_keys
+from penstock.pipeline.identity import Added, CounterKey, Emergency, Identity, Offer, counter_keys
 from penstock.version import VERSION
 
 if TYPE_CHECKING:
+    from penstock.compiler.driver import Compiled
     from penstock.compiler.ir.ops import Predicate, Rule, RuleSet
     from penstock.compiler.lang import ast
+    from penstock.model.field import Layer
     from penstock.pipeline.analysis import Analysis
 
 EXPRESSION_NAME = "<expression>"
@@ -71,12 +76,14 @@ def load_policy(
     name: str = "<policy>",
     filter: str | None = None,
     emergencies: tuple[Emergency, ...] = (),
+    added: tuple[Added, ...] = (),
     has_policy: bool = True,
 ) -> LoadedPolicy:
     """Compile a policy; needs clang, but neither privilege nor a kernel.
 
     `name` is what the text is called in diagnostics, usually its path; `filter`
-    chooses one of several filters of the hook.
+    chooses one of several filters of the hook; `added` are rules that are
+    compiled in although the text does not have them.
 
     Raises:
         PolicyError: with every fault of the text.
@@ -86,21 +93,31 @@ def load_policy(
     from penstock.compiler.driver import compile_rule_set
 
     source = Source(name, text)
-    policy, warnings = _checked(source)
-    rules = with_emergencies(_lowered(policy, hook, filter), emergencies)
+    policy, warnings = checked(source)
+    rules = with_emergencies(with_added(_lowered(policy, hook, filter), added, text), emergencies)
     built = compile_rule_set(rules)
     identity = Identity(
         name=rules.name,
         hook=hook,
         path=name,
         text=text,
-        counters=counter_keys(rules, emergencies),
+        counters=counter_keys(rules, emergencies, added),
         emergencies=emergencies,
+        added=added,
+        offer=_offer(built, rules.depth),
         has_policy=has_policy,
         version=VERSION,
     )
     told = tuple(found for found in warnings if found.severity is Severity.WARNING)
     return LoadedPolicy(identity, built.elf, rules, told)
+
+
+def _offer(built: Compiled, depth: Layer) -> Offer | None:
+    """What the program lets rules test that are added while it runs."""
+    if not built.spec.overlay:
+        return None
+    places = initial_value(built.elf, OFFSETS_VARIABLE) or b""
+    return Offer(dict(zip(built.spec.overlay, memoryview(places).cast("H"), strict=True)), int(depth))
 
 
 def load_built(data: bytes, name: str) -> LoadedPolicy:
@@ -119,11 +136,25 @@ def add_emergencies(policy: LoadedPolicy, rules: tuple[Emergency, ...]) -> Loade
     Raises:
         PenstockError: as `load_policy`.
     """
-    identity = policy.identity
-    again = load_policy(
-        identity.text, identity.hook, name=identity.path, filter=identity.name, emergencies=rules
+    return replace(compiled_again(policy.identity, rules), warnings=policy.warnings)
+
+
+def compiled_again(
+    identity: Identity, emergencies: tuple[Emergency, ...], added: tuple[Added, ...] = ()
+) -> LoadedPolicy:
+    """A policy compiled from its own text, with emergency and added rules.
+
+    Raises:
+        PenstockError: as `load_policy`.
+    """
+    return load_policy(
+        identity.text,
+        identity.hook,
+        name=identity.path,
+        filter=identity.name,
+        emergencies=emergencies,
+        added=added,
     )
-    return replace(again, warnings=policy.warnings)
 
 
 def live(rules: tuple[Emergency, ...]) -> tuple[Emergency, ...]:
@@ -151,7 +182,7 @@ def checked_text(source: Source) -> Checked:
     from penstock.pipeline.analysis import analyse
 
     try:
-        policy, found = _checked(source)
+        policy, found = checked(source)
     except PolicyError as error:
         return Checked(error.diagnostics)
     rule_sets, faults = _lowered_filters(policy)
@@ -167,7 +198,7 @@ def rule_set_of(text: str, *, name: str = "<policy>", filter: str | None = None)
     Raises:
         PolicyError: with every fault of the text.
     """
-    policy, _ = _checked(Source(name, text))
+    policy, _ = checked(Source(name, text))
     return _lowered(policy, "xdp", filter)
 
 
@@ -192,12 +223,13 @@ def with_emergencies(rules: RuleSet, emergencies: tuple[Emergency, ...]) -> Rule
         return rules
     from penstock.compiler.ir.depth import depth_of
 
-    added = tuple(map(_emergency_rule, emergencies))
+    added = tuple(map(emergency_rule, emergencies))
     depth = max(rules.depth, depth_of(rule.condition for rule in added))
     return replace(rules, rules=(*added, *rules.rules), depth=depth)
 
 
-def _emergency_rule(emergency: Emergency) -> Rule:
+def emergency_rule(emergency: Emergency) -> Rule:
+    """What an emergency rule means.  Raises PolicyError: it is no expression."""
     from penstock.compiler.ir.ops import Effect, Rule
     from penstock.compiler.lang.ast import NOWHERE
 
@@ -206,8 +238,8 @@ def _emergency_rule(emergency: Emergency) -> Rule:
     return Rule(emergency.name, action, condition, NOWHERE, 1, until_ns=emergency.until_ns)
 
 
-def _checked(source: Source) -> tuple[ast.Policy, tuple[Diagnostic, ...]]:
-    """The syntax of a policy and its warnings.
+def checked(source: Source) -> tuple[ast.Policy, tuple[Diagnostic, ...]]:
+    """The syntax of a policy and its warnings and notes.
 
     Raises:
         PolicyError: with every fault, those that only lowering finds among them.
@@ -300,8 +332,11 @@ __all__ = [
     "add_emergencies",
     "check_expression",
     "check_text",
+    "checked",
     "checked_text",
     "choose_filter",
+    "compiled_again",
+    "emergency_rule",
     "live",
     "load_built",
     "load_policy",

@@ -5,6 +5,7 @@
         counters    the running program's own counters
         carried     what programs before it had counted for rules that are the same
         identity    who it is: the policy's text, path, rules, program id
+        overlay, added    of a large policy: rules added while it runs (overlay.py)
 
 A change is staged in a directory of its own, the link is updated, and then the
 directories are exchanged.  The link update is what counts; if the process dies
@@ -36,11 +37,13 @@ from penstock.pipeline.counters import (
     carried_over,
     named,
     pack_totals,
+    read_total,
     read_totals,
     unpack_totals,
 )
-from penstock.pipeline.identity import Identity, kept_slots
+from penstock.pipeline.identity import Added, CounterKey, Emergency, Identity, kept_slots
 from penstock.pipeline.identity import decode as decode_identity
+from penstock.pipeline.overlay import Held, Overlay, State
 
 LINK, COUNTERS, CARRIED, IDENTITY = "link", "counters", "carried", "identity"
 _ONLY_KEY = bytes(4)
@@ -56,6 +59,8 @@ class Slot:
     carried: Map
     identity: Identity
     info: LinkInfo
+    overlay: Overlay | None
+    state: State
     _owned: ExitStack = field(repr=False)
 
     @property
@@ -68,13 +73,51 @@ class Slot:
         """Whether the pins describe the program that the link runs."""
         return self.info.program_id == self.identity.program
 
+    @property
+    def held(self) -> tuple[Held, ...]:
+        """The rules in the overlay, in the order in which they are tried."""
+        return self.state.content.held if self.state.content else ()
+
+    @property
+    def added(self) -> tuple[Added, ...]:
+        """The rules that were added to the policy, in their order, wherever they are."""
+        return self.state.content.added if self.state.content else self.identity.added
+
+    @property
+    def emergencies(self) -> tuple[Emergency, ...]:
+        """The emergency rules, compiled in or in the overlay."""
+        held = self.state.content.emergencies if self.state.content else ()
+        return (*self.identity.emergencies, *held)
+
+    @property
+    def keys(self) -> tuple[CounterKey, ...]:
+        """What is counted: the program's own slots, then the rules in the overlay."""
+        return (*self.identity.counters, *(held.key for held in self.held))
+
+    def keys_in_order(self) -> tuple[CounterKey, ...]:
+        """The `keys`, those of rules in the order in which they are tried."""
+        if not self.held:
+            return self.identity.counters
+        waiting, found = list(self.held), []
+        for slot, key in enumerate(self.identity.counters):
+            while waiting and waiting[0].position <= slot:
+                found.append(waiting.pop(0).key)
+            found.append(key)
+        return (*found, *(held.key for held in waiting))
+
+    def is_unchanged(self) -> bool:
+        """Whether the rules in the overlay are still those that were read when this was opened."""
+        return self.overlay is None or self.overlay.generation() == self.state.generation
+
     def totals(self) -> Totals:
-        """The counter of each slot since its rule first came."""
-        return added(read_totals(self.counters, len(self.identity.counters)), read_carried(self.carried))
+        """The counter of each of the `keys` since its rule first came."""
+        count = len(self.identity.counters)
+        own = added(read_totals(self.counters, count), read_carried(self.carried))
+        return (*own, *(read_total(self.counters, count + held.number) for held in self.held))
 
     def counter_values(self) -> dict[str, Counter]:
         """The totals by the names of their slots."""
-        return named(self.identity.counters, self.totals())
+        return named(self.keys, self.totals())
 
     def __enter__(self) -> Self:
         return self
@@ -98,7 +141,13 @@ def open_slot(directory: Path) -> Slot:
         counters = opened.enter_context(Map.open(place / COUNTERS))
         carried = opened.enter_context(Map.open(place / CARRIED))
         identity = decode_identity(read_blob(place / IDENTITY), str(directory / IDENTITY))
-        return Slot(directory, link, counters, carried, identity, link.info(), opened.pop_all())
+        overlay = Overlay.open(place)
+        if overlay is not None:
+            opened.callback(overlay.close)
+        state = overlay.read() if overlay is not None else State(0, 0, is_settled=True)
+        return Slot(
+            directory, link, counters, carried, identity, link.info(), overlay, state, opened.pop_all()
+        )
 
 
 @contextmanager
@@ -132,7 +181,7 @@ def carry(old: Slot, new_identity: Identity, new_carried: Map) -> None:
     The old program must be running no more (`Link.update` waits for that).
     Doing it twice is the same as once.
     """
-    pairs = kept_slots(old.identity.counters, new_identity.counters)
+    pairs = kept_slots(old.keys, new_identity.counters)
     base = carried_over(pairs, old.totals(), len(new_identity.counters))
     new_carried.update(_ONLY_KEY, pack_totals(base))
 

@@ -18,7 +18,7 @@ from penstock.kernel.attach_point import decode
 from penstock.kernel.netlink import Interface, interface
 from penstock.pipeline import whereabouts
 from penstock.pipeline.counters import Counter
-from penstock.pipeline.identity import CounterKey, Emergency, Identity
+from penstock.pipeline.identity import Added, CounterKey, Emergency, Identity
 from penstock.pipeline.slot import Slot, open_slot
 from penstock.pipeline.whereabouts import Places
 
@@ -30,29 +30,33 @@ class Status:
     """One filter of penstock's.
 
     `interface` is the interface's name now, `mode` how the program runs there
-    (empty when it does not), `trouble` a sentence when something is wrong,
-    `read_at_ns` the boot clock at which the counters were read, `is_current`
-    whether they are those of the program that runs.
+    (empty when it does not), `keys` what is counted, `emergency_rules` and
+    `added` the rules that are no part of the policy's text, `trouble` a sentence
+    when something is wrong, `read_at_ns` the boot clock at which the counters
+    were read, `is_current` whether they are those of the program that runs.
     """
 
     interface: str
     identity: Identity
     mode: str
     counters: dict[str, Counter]
+    keys: tuple[CounterKey, ...]
     read_at_ns: int
+    emergency_rules: tuple[Emergency, ...] = ()
+    added: tuple[Added, ...] = ()
     is_current: bool = True
     trouble: str | None = None
 
     @property
     def rows(self) -> tuple[tuple[CounterKey, Counter], ...]:
-        """Each slot with its counter, in slot order."""
-        return tuple(zip(self.identity.counters, self.counters.values(), strict=True))
+        """What is counted, with its counter: the default, the conditions, and the rules as they are tried."""
+        return tuple((key, self.counters[key.name]) for key in self.keys)
 
     @property
     def emergencies(self) -> tuple[tuple[Emergency, float], ...]:
         """The emergency rules that are still in force, with the seconds that they have left."""
         now = self.read_at_ns
-        found = self.identity.emergencies
+        found = self.emergency_rules
         return tuple((rule, (rule.until_ns - now) / 1e9) for rule in found if rule.until_ns > now)
 
 
@@ -109,7 +113,19 @@ def _status(directory: Path) -> Status:
         mode = _mode_in(place, slot.info.program_id) if place else ""
         # Asked once more: what was seen of the interface is about this program, and not about the next.
         is_settled = slot.link.info() == slot.info and (slot.is_current or slot.is_defunct)
-        return Status(name, slot.identity, mode, counters, now, is_settled, _trouble(slot, place))
+        is_settled = is_settled and slot.is_unchanged()
+        return Status(
+            name,
+            slot.identity,
+            mode,
+            counters,
+            slot.keys_in_order(),
+            now,
+            slot.emergencies,
+            slot.added,
+            is_settled,
+            _trouble(slot, place),
+        )
 
 
 def _mode_in(place: Interface, program_id: int) -> str:
@@ -139,4 +155,4 @@ def _damaged(directory: Path, error: KernelError) -> Status:
         f"its pins cannot be read ({error.message}); `penstock detach -i {name}` takes away what is left"
     )
     now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    return Status(name, identity, "", {}, now, is_current=False, trouble=trouble)
+    return Status(name, identity, "", {}, (), now, is_current=False, trouble=trouble)

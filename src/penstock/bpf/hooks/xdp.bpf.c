@@ -64,6 +64,7 @@ static __always_inline int ps_exact(struct xdp_md *ctx)
 	if (!scratch)
 		return PS_DEFAULT;
 	scratch->len = ps_length(ctx, ps_data_end(ctx) - ps_data(ctx));
+	ps_unlimited(scratch);
 	ps_open(ctx, scratch);
 	cur = (struct ps_cursor){ ctx, scratch };
 	ps_clear(&scratch->s[0]);
@@ -102,6 +103,7 @@ int ps_xdp(struct xdp_md *ctx)
 		if (!scratch)
 			return PS_DEFAULT;
 		scratch->len = len;
+		ps_unlimited(scratch);
 		s = scratch->s;
 	}
 	/* Unrolled, or the views have to be an array on the stack. */

@@ -171,14 +171,14 @@ def inline_lines(statements: Iterable[str], rule_set: RuleSet) -> list[str]:
         "{",
         *statements,
         _GENERATED,
-        f"\treturn {_default(rule_set)};",
+        f"\treturn {default_of(rule_set)};",
         "}",
         "",
         "static __always_inline __u32 ps_decide_scratch(struct xdp_md *ctx)",
         "{",
         "\tconst struct ps_scratch *scratch = ps_scratch_area();",
         "",
-        f"\treturn scratch ? ps_decide(ctx, scratch->s, scratch->len) : {_default(rule_set)};",
+        f"\treturn scratch ? ps_decide(ctx, scratch->s, scratch->len) : {default_of(rule_set)};",
         "}",
     ]
 
@@ -204,8 +204,8 @@ def block_lines(statements: Iterable[str], number: int) -> list[str]:
     ]
 
 
-def dispatch_lines(count: int, rule_set: RuleSet) -> list[str]:
-    """What calls `count` functions of rules in order."""
+def dispatch_lines(count: int, rule_set: RuleSet, before: Sequence[str] = ()) -> list[str]:
+    """What calls `count` functions of rules in order, behind some lines."""
     calls = [
         line
         for number in range(count)
@@ -215,9 +215,9 @@ def dispatch_lines(count: int, rule_set: RuleSet) -> list[str]:
         "static __always_inline __u32 ps_decide_scratch(struct xdp_md *ctx)",
         "{",
         "\t__u32 decision;",
-        "",
+        *(before or ("",)),
         *indented(calls),
-        f"\treturn {_default(rule_set)};",
+        f"\treturn {default_of(rule_set)};",
         "}",
         "",
         "static __always_inline __u32 ps_decide(struct xdp_md *ctx, const struct ps_view *s, __u32 len)",
@@ -227,5 +227,6 @@ def dispatch_lines(count: int, rule_set: RuleSet) -> list[str]:
     ]
 
 
-def _default(rule_set: RuleSet) -> str:
+def default_of(rule_set: RuleSet) -> str:
+    """The decision on a packet that no rule decides."""
     return f"PS_DECISION(0, {TRAITS[rule_set.hook].codes[rule_set.default]})"

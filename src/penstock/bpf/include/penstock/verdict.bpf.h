@@ -103,6 +103,14 @@ static __always_inline __u64 ps_length(struct xdp_md *ctx, __u64 linear)
 	return probe && probe->wire_length > length ? probe->wire_length : length;
 }
 
+/* ps_unlimited - no added rule stands before a rule of the program, as far as is known (overlay.bpf.h). */
+static __always_inline void ps_unlimited(struct ps_scratch *scratch)
+{
+#ifdef PS_LIMITED
+	scratch->limit = ~0U;
+#endif
+}
+
 /* ps_hit - a rule that does not decide has matched. */
 static __always_inline void ps_hit(__u32 slot, __u64 bytes)
 {

@@ -53,6 +53,7 @@ struct ps_view {
 	struct ps_ip6 ip6_src, ip6_dst;
 };
 
+#define PS_OVERLAY_SPAN 1024	/* fields that added rules ask for begin below (overlay.bpf.h) */
 #define PS_HEAD 128	/* as many bytes of a packet are copied for the exact parser */
 
 /* How far the walk over IPv6 extension headers has come. */
@@ -68,7 +69,12 @@ struct ps_scratch {
 	struct ps_walk walk;
 	__u32 len;
 	__u32 conditions;
+	/* Of the added rules (overlay.bpf.h): where the one that may decide stands, its record, what was counted last. */
+	__u32 limit, added, counted;
 	struct ps_view s[PS_SCOPES];
+#ifdef PS_OVERLAY
+	__u64 spare[PS_OVERLAY_SPAN / 8];	/* so that a masked offset needs no check: each would double the verifier's states */
+#endif
 };
 
 /*
