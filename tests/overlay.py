@@ -12,6 +12,8 @@ from tests.property.dataplane import DataPlane
 
 from penstock.compiler.codegen.emit import emit
 from penstock.compiler.codegen.overlay import UnsayableError, conjunctions
+from penstock.compiler.codegen.plan import Wish
+from penstock.compiler.codegen.weigh import Form
 from penstock.compiler.driver import object_of
 from penstock.compiler.ir.evaluate import evaluate
 from penstock.compiler.ir.ops import FIRST_CONDITION_SLOT, FIRST_RULE_SLOT, Outcome, Rule, RuleSet
@@ -23,6 +25,9 @@ from penstock.model.verdict import Verdict
 from penstock.pipeline.counters import read_total
 from penstock.pipeline.identity import CounterKey
 from penstock.pipeline.overlay import Content, Held, Overlay
+
+#: Whatever the plan would choose.
+TABLES = Wish(Form.TABLES, inline=False)
 
 #: A rule, and the number of the rule of the set before which it stands; the set's length is behind all.
 Addition = tuple[int, Rule]
@@ -42,7 +47,7 @@ class Overlaid:
 
     @classmethod
     def of(cls, rules: RuleSet) -> Self:
-        source = emit(rules, probe=True)
+        source = emit(rules, probe=True, wish=TABLES)
         offsets = memoryview(initial_value(object_of(source), OFFSETS_VARIABLE) or b"").cast("H")
         plane = DataPlane(source)
         maps = plane.maps

@@ -133,6 +133,7 @@ def added_rules(ifname: str) -> tuple[AddedRule, ...]:
         KernelError: there is no filter, or its pins cannot be read.
     """
     root, point = pin.pin_root(), attach_point(ifname)
+    whereabouts.settle_what_is_free(root)
     name = whereabouts.find(root, point)
     if name is None:
         raise nothing_there(root, point)
