@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.compiler.lang.check import check_policy
-from penstock.compiler.lang.parser import parse_policy
+from penstock.compiler.lang.parser import parse_policy, read_policy
 from penstock.compiler.lang.shadow import Seen
 from penstock.compiler.lang.source import Source
 
@@ -15,8 +15,7 @@ def _compared(conditions: list[str]) -> int:
     seen = Seen()
     text = "".join(f"  drop if {condition}\n" for condition in conditions)
     for rule in parse_policy(Source("edge.policy", f"filter edge at xdp {{\n{text}}}\n")).filters[0].rules:
-        assert seen.shadowing(rule) is None
-        seen.add(rule)
+        assert seen.take(rule) is None
     return seen.compared
 
 
@@ -44,3 +43,10 @@ def test_the_first_of_the_rules_that_shadow_is_named() -> None:
 """
     found = [str(finding.message) for finding in check_policy(parse_policy(Source("edge.policy", text)))]
     assert "this rule can never match: the rule on line 2 asks for less and decides first" in found
+
+
+def test_a_prefix_that_is_none_stops_nobody() -> None:
+    text = "filter edge at xdp {\n  drop if src net 10.0.0.0/40\n  drop if src host 10.0.0.1\n}\n"
+    policy, faults = read_policy(Source("edge.policy", text))
+    assert [fault.code for fault in faults] == ["PS105"]
+    assert [found.code for found in check_policy(policy)] == ["PS224"]

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 MAX_NESTING = 100
 MAX_XOR = 8
 
+_JOINED = (ast.And, ast.Or, ast.Xor)
 _ACTIONS: dict[ast.ActionWord, Verdict | Effect] = {
     "pass": Verdict.PASS,
     "drop": Verdict.DROP,
@@ -295,7 +296,7 @@ class _Expression:
 def _unchained(node: ast.Expr) -> tuple[ast.Expr, list[tuple[type[ast.Expr], ast.Expr]]]:
     """The leftmost operand of a chain, and the connectives with their right operands, in order."""
     links: list[tuple[type[ast.Expr], ast.Expr]] = []
-    while isinstance(node, ast.And | ast.Or | ast.Xor):
+    while isinstance(node, _JOINED):
         links.append((type(node), node.right))
         node = node.left
     links.reverse()

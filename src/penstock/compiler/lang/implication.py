@@ -11,7 +11,7 @@ the networks around an address are found without spelling each:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 from penstock.compiler.lang.ast import (
@@ -30,11 +30,14 @@ from penstock.compiler.lang.ast import (
 from penstock.compiler.lang.spelling import format_expression, spell_value
 from penstock.compiler.lang.walk import terms
 
-Key = str | tuple[str | int | None, ...]
+Part = str | int | None
+Key = str | tuple[Part, ...]
 Qualified = tuple[str | None, Direction | None, Kind | None]
 
 _IMPLIED_PROTOCOLS = frozenset({"tcp", "udp", "sctp", "ip", "ip6", "arp", "rarp"})
-_CARRIED_BY = {"icmp": "ip", "igmp": "ip", "icmp6": "ip6"}
+_HOST = -1
+_WIDTHS = {4: 32, 6: 128}
+_ADDRESS_KINDS = frozenset({None, "host", "net"})
 
 
 def key_of(term: Expr) -> Key:
@@ -46,77 +49,75 @@ def key_of(term: Expr) -> Key:
 
 
 def _value_key(value: Value) -> tuple[str | int, ...]:
-    """A host is a network of length -1: `net 10.0.0.1/32` is another text."""
-    match value:
-        case Address(address=address):
-            return address.version, -1, int(address)
-        case Prefix(network=Address(address=address), length=int(length), mask=None):
-            return address.version, length, int(address)
-        case _:
-            return (spell_value(value),)
+    """A host is a network of a length of its own: `net 10.0.0.1/32` is another text."""
+    if isinstance(value, Prefix):
+        network = value.network
+        if isinstance(network, Address) and value.length is not None and value.mask is None:
+            return network.address.version, value.length, int(network.address)
+    elif isinstance(value, Address):
+        return value.address.version, _HOST, int(value.address)
+    return (spell_value(value),)
 
 
 class Implications:
     """What a term implies, as far as somebody asked for it: of wider networks only those that were learnt."""
 
     def __init__(self) -> None:
-        self._networks: dict[tuple[str | None, Direction | None, int], dict[int, set[int]]] = {}
+        #: (protocol, direction, version) -> length -> (bits behind it, networks without these bits)
+        self._networks: dict[tuple[Part, Part, int], dict[int, tuple[int, set[int]]]] = {}
 
-    def learn(self, term: Expr) -> Key:
-        """The term's key; networks that it names will be found around addresses."""
-        match term:
-            case Primitive(
-                qualifiers=Qualifiers(kind="net") as qualifiers,
-                value=Prefix(network=Address(address=address), length=int(length), mask=None),
-            ):
-                kind = (qualifiers.protocol, qualifiers.direction, address.version)
-                self._networks.setdefault(kind, {}).setdefault(length, set()).add(int(address))
+    def learn(self, key: Key) -> None:
+        """Find the network that a term names around addresses, from now on."""
+        match key:
+            case (protocol, direction, "net", int(version), int(length), int(network)) if length != _HOST:
+                shift = max(
+                    _WIDTHS[version] - length, 0
+                )  # A length beyond the width is a fault told elsewhere.
+                of_kind = self._networks.setdefault((protocol, direction, version), {})
+                of_kind.setdefault(length, (shift, set()))[1].add(network >> shift)
             case _:
                 pass
-        return key_of(term)
 
-    def of(self, term: Expr) -> Iterator[Key]:
+    def of(self, term: Expr, key: Key) -> Iterator[Key]:
         """The keys of terms that hold wherever this one does, its own among them."""
+        yield key
         match term:
             case Primitive():
-                yield from self._of_primitive(term)
+                yield from self._of_primitive(term.qualifiers, key[3:])
             case Relation():
-                yield key_of(term)
                 for part in terms(term):
                     # An accessor is only there in packets of its protocol; comparisons of what is absent are false.
                     if isinstance(part, Accessor) and part.protocol != "ether":
                         yield part.protocol
-            case Protocol(name=name):
-                yield name
-                if name in _CARRIED_BY:
-                    yield _CARRIED_BY[name]
+            case Protocol(name="icmp" | "igmp"):
+                yield "ip"
+            case Protocol(name="icmp6"):
+                yield "ip6"
             case _:
-                yield key_of(term)
+                pass
 
-    def _of_primitive(self, primitive: Primitive) -> Iterator[Key]:
-        qualifiers = primitive.qualifiers
-        if qualifiers.protocol in _IMPLIED_PROTOCOLS:
-            yield qualifiers.protocol
-        value = _value_key(primitive.value)
-        qualified = (qualifiers.protocol, qualifiers.direction, qualifiers.kind)
+    def _of_primitive(self, qualifiers: Qualifiers, value: Sequence[Part]) -> Iterator[Key]:
+        protocol, kind = qualifiers.protocol, qualifiers.kind
+        if protocol in _IMPLIED_PROTOCOLS:
+            yield protocol
+        qualified = (protocol, qualifiers.direction, kind)
         for wider in _wider_qualifiers(qualified):
             yield (*wider, *value)
-        if qualifiers.kind in {None, "host", "net"} and qualifiers.protocol != "ether":
+        if kind in _ADDRESS_KINDS and protocol != "ether":
             yield from self._wider_networks(qualified, value)
 
-    def _wider_networks(self, qualified: Qualified, value: tuple[str | int, ...]) -> Iterator[Key]:
+    def _wider_networks(self, qualified: Qualified, value: Sequence[Part]) -> Iterator[Key]:
         """The networks around a host or network."""
         match value:
             case (int(version), int(length), int(address)):
-                width = 32 if version == 4 else 128
+                longest = _WIDTHS[version] if length == _HOST else length
             case _:
                 return
         for protocol, direction in _protocols_and_directions(qualified):
             networks = self._networks.get((protocol, direction, version))
-            for shorter, known in networks.items() if networks else ():
-                kept = address >> (width - shorter) << (width - shorter)
-                if kept in known and (shorter <= length or length < 0):
-                    yield protocol, direction, "net", version, shorter, kept
+            for shorter, (shift, known) in networks.items() if networks else ():
+                if address >> shift in known and shorter <= longest:
+                    yield protocol, direction, "net", version, shorter, address >> shift << shift
 
 
 @cache

@@ -36,13 +36,11 @@ def check_shadows(item: Filter, findings: Findings) -> None:
             message = f"this rule can never match: {_name(before, findings)} decides every packet"
             findings.warning("PS201", message, rule.span)
             continue
-        found = seen.shadowing(rule)
+        found = seen.take(rule)
         if found is not None:
             code, shadowing, reason = found
             message = f"this rule can never match: {_name(shadowing, findings)} {reason}"
             findings.warning(code, message, rule.span)
-        elif rule.action in _DECIDING:
-            seen.add(rule)
 
 
 def _name(rule: Rule, findings: Findings) -> str:
@@ -60,60 +58,75 @@ class Seen:
         self._by_term: dict[Key, list[tuple[frozenset[Key], Rule]]] = {}
         self._implications = Implications()
 
-    def add(self, rule: Rule) -> None:
+    def take(self, rule: Rule) -> tuple[str, Rule, str] | None:
+        """Code, the earlier rule that decides all packets of this one, and why; without one it is seen from now on."""
         if rule.condition is None:
-            self.everything = rule
-            return
-        self._by_condition.setdefault(_condition_key(rule.condition), rule)
-        for alternative in _alternatives(rule.condition):
-            asked = frozenset(map(self._implications.learn, conjuncts(alternative)))
-            filed = min((self._by_term.setdefault(key, []) for key in asked), key=len)
-            if len(filed) < MOST_FILED:
-                filed.append((asked, rule))
-
-    def shadowing(self, rule: Rule) -> tuple[str, Rule, str] | None:
-        """The code, the earlier rule that decides all packets of this one, and why it does."""
-        if rule.condition is None:
+            if rule.action in _DECIDING:
+                self.everything = rule
             return None
-        same = self._by_condition.get(_condition_key(rule.condition))
+        condition, alternatives = _read(rule.condition)
+        found = self._shadowing(condition, alternatives)
+        if found is None and rule.action in _DECIDING:
+            self._by_condition.setdefault(condition, rule)
+            for alternative in alternatives:
+                self._file(alternative, rule)
+        return found
+
+    def _file(self, alternative: _Chain, rule: Rule) -> None:
+        asked = frozenset(key for _, key in alternative)
+        for key in asked:
+            self._implications.learn(key)
+        filed = min((self._by_term.setdefault(key, []) for key in asked), key=len)
+        if len(filed) < MOST_FILED:
+            filed.append((asked, rule))
+
+    def _shadowing(self, condition: Hashable, alternatives: list[_Chain]) -> tuple[str, Rule, str] | None:
+        same = self._by_condition.get(condition)
         if same is not None:
             return "PS202", same, "has the same condition"
         first: Rule | None = None
-        for alternative in _alternatives(rule.condition):
+        for alternative in alternatives:
             found = self._wider(alternative)
             if found is None:
                 return None
             first = first or found
         return ("PS203", first, "asks for less and decides first") if first else None
 
-    def _wider(self, alternative: Expr) -> Rule | None:
+    def _wider(self, alternative: _Chain) -> Rule | None:
         """The first of the rules that match wherever this does."""
-        implied = {key for term in conjuncts(alternative) for key in self._implications.of(term)}
+        implied = {key for term in alternative for key in self._implications.of(*term)}
         filed = [entry for key in implied for entry in self._by_term.get(key, ())]
         self.compared += len(filed)
         wider = (rule for asked, rule in filed if asked <= implied)
         return min(wider, key=lambda rule: rule.span.start, default=None)
 
 
-def _alternatives(expr: Expr) -> list[Expr]:
-    """The operands of the `or` chain; none where terms are not independent of their neighbours."""
-    if any(isinstance(leaf, Encapsulation) for leaf in leaves(expr)):
-        return []
-    found = alternatives(expr)
-    return found if len(found) <= _MOST_ALTERNATIVES else []
+_Chain = list[tuple[Expr, Key]]
+"""The terms of an `and` chain with their keys."""
 
 
-def _condition_key(expr: Expr) -> Hashable:
-    """Equal for conditions of the same canonical text, which is only spelled for those that are no plain chain."""
+def _read(expr: Expr) -> tuple[Hashable, list[_Chain]]:
+    """A key, equal for conditions of the same canonical text, and the alternatives of the condition.
+
+    The text is only spelled for what is no plain chain.  There are no
+    alternatives where terms are not independent of their neighbours, or too many.
+    """
     first, joints = spine(expr)
     operands = [first, *(joint.right for joint in joints)]
-    is_plain = all(isinstance(joint, And) for joint in joints)
-    if not is_plain or any(
-        isinstance(operand, And | Or | Xor | Not) or _is_inherited(operand) for operand in operands
-    ):
-        return format_expression(expr)
-    return tuple(map(key_of, operands))
+    if all(isinstance(joint, And) for joint in joints) and not any(map(_is_special, operands)):
+        chain = [(operand, key_of(operand)) for operand in operands]
+        return tuple(key for _, key in chain), [chain]
+    chains = alternatives(expr)
+    if len(chains) > _MOST_ALTERNATIVES or any(isinstance(leaf, Encapsulation) for leaf in leaves(expr)):
+        chains = []
+    return format_expression(expr), [[(term, key_of(term)) for term in conjuncts(chain)] for chain in chains]
 
 
-def _is_inherited(operand: Expr) -> bool:
-    return isinstance(operand, Primitive) and operand.inherited
+def _is_special(operand: Expr) -> bool:
+    """Whether an operand is more than a term that is spelled alike wherever it stands."""
+    if isinstance(operand, Primitive):
+        return operand.inherited
+    return isinstance(operand, _COMPOUND)
+
+
+_COMPOUND = (And, Or, Xor, Not, Encapsulation)

@@ -66,6 +66,7 @@ _PLAIN_FROM = 20
 _MOST_CHANGES = 3
 
 Joined = And | Or | Xor
+_JOINED = (And, Or, Xor)
 
 
 # ── values ───────────────────────────────────────────────────────────────────
@@ -209,7 +210,7 @@ def expression_parts(expr: Expr) -> list[str]:
 def spine(expr: Expr) -> tuple[Expr, list[Joined]]:
     """The leftmost operand of a chain, and the joints above it from the innermost to the outermost."""
     joints: list[Joined] = []
-    while isinstance(expr, And | Or | Xor):
+    while isinstance(expr, _JOINED):
         joints.append(expr)
         expr = expr.left
     joints.reverse()

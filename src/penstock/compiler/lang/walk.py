@@ -20,19 +20,20 @@ from penstock.compiler.lang.ast import (
     Xor,
 )
 
+_JOINED = (And, Or, Xor)
+
 
 def leaves(expr: Expr | None) -> Iterator[Leaf]:
     """Every primitive, relation and flag of an expression, from left to right."""
     pending = [] if expr is None else [expr]
     while pending:
         node = pending.pop()
-        match node:
-            case And(left=left, right=right) | Or(left=left, right=right) | Xor(left=left, right=right):
-                pending += [right, left]
-            case Not(operand=operand):
-                pending.append(operand)
-            case _:
-                yield node
+        if isinstance(node, _JOINED):
+            pending += (node.right, node.left)
+        elif isinstance(node, Not):
+            pending.append(node.operand)
+        else:
+            yield node
 
 
 def terms(leaf: Leaf) -> Iterator[Arithmetic]:
@@ -65,8 +66,8 @@ def _operands(expr: Expr, joint: type[And | Or]) -> list[Expr]:
     pending = [expr]
     while pending:
         node = pending.pop()
-        if isinstance(node, And | Or) and isinstance(node, joint):
-            pending += [node.right, node.left]
+        if isinstance(node, joint):
+            pending += (node.right, node.left)
         else:
             found.append(node)
     return found
