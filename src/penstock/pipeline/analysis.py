@@ -93,12 +93,11 @@ class Analysis:
         shown = [one for one in self.review.correlated if one.example][:MOST_NOTES]
         yield from map(self._correlated, shown)
         rest = len(self.review.correlated) - len(shown)
-        if rest > 0 or not self.review.is_complete:
+        if rest > 0:
             number = f"{rest} more" if self.review.is_complete else f"at least {rest} more"
             message = f"{number} pairs of rules overlap and differ, so that their order matters"
-            rules = self.review.correlated[len(shown) :] or self.review.correlated
-            place = rules[0].second if rules else 0
-            yield self._on(place, "PS233", Severity.NOTE, message, (), _ALL_OF_THEM)
+            told = next(one for one in self.review.correlated if one not in shown)
+            yield self._on(told.second, "PS233", Severity.NOTE, message, (), _ALL_OF_THEM)
 
     def _correlated(self, one: Correlation) -> Diagnostic:
         first, second = self.rule_set.rules[one.first].action, self.rule_set.rules[one.second].action
@@ -117,7 +116,7 @@ class Analysis:
         return self._on(len(self.rule_set.rules) - 1, "PS234", Severity.NOTE, message, notes)
 
     def _undecided(self, rules: tuple[int, ...]) -> Diagnostic:
-        message = f"{len(rules)} rules are too entangled with others to be told whether they are of any use"
+        message = f"{len(rules)} rules were not judged: there are too many that overlap, from this one on"
         return self._on(rules[0], "PS235", Severity.NOTE, message, (), _ALL_OF_THEM)
 
     def _on(
