@@ -46,11 +46,12 @@ def usual_rows(rounds: int) -> list[Row]:
 def measured(objects: dict[str, bytes], frames: dict[str, bytes], rounds: int) -> Costs:
     """Nanoseconds a packet by program and frame; the programs are loaded for the time being."""
     with ExitStack() as held:
-        programs = {name: _program(elf, name, held) for name, elf in objects.items()}
+        programs = {name: xdp_program(elf, name, held) for name, elf in objects.items()}
         return measure(programs, frames, rounds=rounds)
 
 
-def _program(elf: bytes, name: str, held: ExitStack) -> Program:
+def xdp_program(elf: bytes, name: str, held: ExitStack) -> Program:
+    """An object's one XDP program, loaded for as long as `held`."""
     loaded = held.enter_context(load_object(elf, name))
     return next(program for program in loaded.programs.values() if program.info.type == XDP)
 

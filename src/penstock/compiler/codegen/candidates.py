@@ -33,7 +33,7 @@ MAX_SMALL_MEMBERS, MAX_MEMBERS = 60_000, 8_000_000
 #: More boxes than this are not tried as one small diagram.
 MAX_SMALL_BOXES = 512
 #: How many orders of the axes are tried beyond the first ones.
-MAX_SWAPS = 8
+MAX_SWAPS = 16
 #: A diagram of fewer comparisons is not worth looking for a better order; one of more is not printed.
 SMALL_ENOUGH, MAX_COMPARISONS = 128, 1024
 #: What the verifier (Linux 6.18) was seen to follow with a wide margin: each field beyond the two that lead may
@@ -119,23 +119,27 @@ class _Found:
 
 
 def _smallest(boxes: Boxes) -> Diagram | None:
-    """The diagram of the best order that is found; neighbours are swapped as long as that helps."""
+    """The diagram of the best order that is found."""
     variants = [boxes, *(of_one_family(boxes, with_source=asked) for asked in (False, True))]
     different = [one for at, one in enumerate(variants) if at == 0 or one is not boxes]
     built = (_built(one, order) for one in different for order in _orders(one))
     found = [one for one in built if one]
     if not found:
         return None
-    best = min(found, key=lambda one: one.comparisons)
-    tries = MAX_SWAPS
-    while tries > 0 and SMALL_ENOUGH < best.comparisons < 2 * MAX_COMPARISONS:
-        swapped = [_built(best.boxes, order) for order in _swapped(best.order)]
-        tries -= len(swapped)
-        better = min([best, *filter(None, swapped)], key=lambda one: one.comparisons)
-        if better is best:
-            break
-        best = better
-    return best.diagram
+    return _improved(min(found, key=lambda one: one.comparisons)).diagram
+
+
+def _improved(best: _Found) -> _Found:
+    """Neighbouring axes are swapped, again and again from the root on, as long as that helps."""
+    tries, at, since = 0, 0, 0
+    last = len(best.order) - 1
+    while tries < MAX_SWAPS and since < last and SMALL_ENOUGH < best.comparisons < 4 * MAX_COMPARISONS:
+        order = (*best.order[:at], best.order[at + 1], best.order[at], *best.order[at + 2 :])
+        swapped = _built(best.boxes, order)
+        tries, at, since = tries + 1, (at + 1) % last, since + 1
+        if swapped and swapped.comparisons < best.comparisons:
+            best, since = swapped, 0
+    return best
 
 
 def _built(boxes: Boxes, order: tuple[int, ...]) -> _Found | None:
@@ -144,11 +148,6 @@ def _built(boxes: Boxes, order: tuple[int, ...]) -> _Found | None:
     except OverBudgetError:
         return None
     return _Found(boxes, reduce(grown), order)
-
-
-def _swapped(order: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    for at in range(len(order) - 1):
-        yield (*order[:at], order[at + 1], order[at], *order[at + 2 :])
 
 
 def _orders(boxes: Boxes) -> Iterator[tuple[int, ...]]:
