@@ -79,20 +79,20 @@ def numbered(rule_set: RuleSet) -> list[NumberedRule]:
 def cost(node: Predicate | Term) -> int:
     """About how many compares a predicate is in C."""
     match node:
+        case Within(ref, values):
+            return _list_cost(len(values.intervals), wide=ref.field.bits == 128)
+        case All(operands) | Any(operands):
+            return sum([cost(operand) for operand in operands])
         case Always() | Literal32() | FieldTerm():
             return 0
         case HeaderWalked():
             return 1
-        case Within(ref, values):
-            return _list_cost(len(values.intervals), wide=ref.field.bits == 128)
         case Read(_, offset):
             return 4 + cost(offset)
         case Compare(_, left, right) | Binary(_, left, right):
             return 1 + cost(left) + cost(right)
         case Negation(operand):
             return cost(operand)
-        case All(operands) | Any(operands):
-            return sum(cost(operand) for operand in operands)
 
 
 def _list_cost(intervals: int, *, wide: bool) -> int:

@@ -91,19 +91,19 @@ class Stretch:
 def linear(stretch: Stretch) -> Option:
     """Rules one after the other, which can always be had."""
     size = stretch.size
-    ns, warm = _linear_times(stretch)
+    ns, warm = _linear_times(stretch, size)
     functions = -(-size // BLOCK_COST)
     estimate = Estimate(Form.LINEAR, ns, warm, size, functions, LINEAR_VERIFIED * size)
     return Option(Linear(stretch.rules), estimate)
 
 
-def _linear_times(stretch: Stretch) -> tuple[float, float]:
+def _linear_times(stretch: Stretch, size: int) -> tuple[float, float]:
     """By packets where there are not too many rules, else as if a packet met a fifth of the comparisons."""
     boxes = len(stretch.run.boxes) if stretch.run else 0
     if stretch.run is None or not boxes:
-        return (stretch.size * COMPARISON_NS,) * 2
+        return (size * COMPARISON_NS,) * 2
     if boxes > MAX_WALKED:
-        return (stretch.size / 5 * COMPARISON_NS,) * 2
+        return (size / 5 * COMPARISON_NS,) * 2
     from penstock.compiler.codegen.estimate import met_in_order, traffic
 
     return _times(met_in_order(stretch.run.boxes, traffic(stretch.run.boxes)))
