@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -9,12 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.netns import Namespace, veth
+
+from penstock.cli.main import main
 
 CLIENT, SERVER = "10.9.0.1", "10.9.0.2"
 MARKER = 9
@@ -56,6 +60,17 @@ class Cli:
         out, err = running.communicate(stdin, timeout=60)
         assert "Traceback" not in err, err
         return Done(running.returncode, out, err)
+
+
+class Here(Cli):
+    """The command in this process: its start is most of what it takes."""
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> Done:
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert isinstance(ended.value.code, int)
+        return Done(ended.value.code, out.getvalue(), err.getvalue())
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
-from tests.e2e.conftest import Cli, Done
+from tests.e2e.conftest import Cli, Here
 
-from penstock.cli.main import main
 from penstock.compiler.diagram import change
 from penstock.model.packet import build_packet, parse_packet
 from penstock.observe.pcap import frames_of, write_pcap
@@ -27,17 +24,6 @@ NEW = """filter edge at xdp {
     web: count if tcp dst port 80
 }
 """
-
-
-class Here(Cli):
-    """The command in this process: its start is most of what it takes."""
-
-    def __call__(self, *arguments: str, stdin: str | None = None) -> Done:
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            main(arguments)
-        assert isinstance(ended.value.code, int)
-        return Done(ended.value.code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture

@@ -76,6 +76,7 @@ def test_what_needs_no_privilege(cli: Cli, tmp_path: Path) -> None:
         ("explain", DNS, "IPv4/UDP(dport=123)"),
         ("test", DNS),
         ("test", DNS, "--pcap", str(capture)),
+        ("coverage", DNS),
         ("diff", DNS, edited),
         ("diff", DNS, edited, "--pcap", str(capture), "--fail-on", "tcp"),
         ("match", "udp port 53", str(capture)),

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "format": ("format", "Write policies in their canonical form."),
     "explain": ("explain", "Say which rule decides a packet, and why no rule before it did."),
     "test": ("test", "Run a policy's test blocks, or try it on a capture."),
+    "coverage": ("coverage", "Say which rules and terms of a policy some traffic exercised."),
     "diff": ("diff", "Say for which packets two policies decide differently."),
     "match": ("match", "Count the packets of captures that an expression matches."),
     "build": ("build", "Compile a policy to an object file, or show a stage on the way."),

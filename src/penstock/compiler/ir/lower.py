@@ -95,6 +95,22 @@ def lower_expression(
     return predicate
 
 
+def lower_terms(
+    expression: ast.Expr, source: Source, constants: Sequence[ast.Let] = ()
+) -> tuple[tuple[Span, Predicate], ...]:
+    """The terms of an expression in the order of the text: where each stands, and what it means there alone.
+
+    Raises:
+        PolicyError: with every fault of the expression.
+    """
+    lowering = _lowering(source, constants, None, None)
+    terms = _Terms(lowering)
+    terms.predicate(expression)
+    if lowering.faults:
+        raise PolicyError(lowering.faults)
+    return tuple(sorted(terms.found, key=lambda term: term[0].start))
+
+
 def _lowering(
     source: Source, constants: Sequence[ast.Let], netmask: int | None, resolver: Names | None
 ) -> Lowering:
@@ -291,6 +307,20 @@ class _Expression:
                 return self.lowering.fault("PS311", message, span, hint=hint)
             case _:
                 assert_never(kind)
+
+
+class _Terms(_Expression):
+    """Lowers an expression and keeps the meaning of every term: of what is no connective."""
+
+    def __init__(self, lowering: Lowering) -> None:
+        super().__init__(lowering)
+        self.found: list[tuple[Span, Predicate]] = []
+
+    def _lower(self, node: ast.Expr, at: Position) -> tuple[Predicate, Position]:
+        lowered = super()._lower(node, at)
+        if not isinstance(node, ast.And | ast.Or | ast.Xor | ast.Not):
+            self.found.append((node.span, lowered[0]))
+        return lowered
 
 
 def _unchained(node: ast.Expr) -> tuple[ast.Expr, list[tuple[type[ast.Expr], ast.Expr]]]:
