@@ -14,6 +14,7 @@ from bench.rulesets import generate, policy_text
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.compiler.codegen import candidates
 from penstock.compiler.codegen.blocks import numbered
 from penstock.compiler.codegen.branching import Branch, Edge, Place, Tree, branches, tree_of
 from penstock.compiler.codegen.drawing import MAX_LINES, diagram_lines, diagram_picture
@@ -29,13 +30,14 @@ from penstock.compiler.codegen.plan import (
     plan_of,
 )
 from penstock.compiler.codegen.plan_text import plan_lines
+from penstock.compiler.codegen.stages import Nested
 from penstock.compiler.codegen.weigh import Form
 from penstock.compiler.diagram.dump import quoted
 from penstock.compiler.ir.lower import lower_filter
 from penstock.compiler.ir.ops import RuleSet
 from penstock.compiler.lang.parser import parse_policy
 from penstock.compiler.lang.source import Source
-from penstock.errors import LimitError
+from penstock.errors import InternalError, LimitError
 
 GOLDEN = Path(__file__).parent.parent / "cases" / "plan"
 TOP = Path(__file__).parents[2]
@@ -147,6 +149,15 @@ def test_the_same_plan_each_time() -> None:
 
 def test_no_rules() -> None:
     assert planned("filter f at xdp {\n}\n").choices == ()
+
+
+def test_a_diagram_that_is_not_of_its_rules_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that errs is handed out, whichever module is at fault."""
+    right = next(stage for stage in planned(five_tuples(30)).stages if isinstance(stage, Nested))
+    monkeypatch.setattr(candidates, "reduce", lambda _: right.flow.diagram)
+    text = five_tuples(30).replace("drop if src host 10.0.7.1", "pass if src host 10.0.7.2")
+    with pytest.raises(InternalError, match="errs about"):
+        planned(text, Wish(Form.NESTED, inline=True))
 
 
 # ── what is printed ──────────────────────────────────────────────────────────

@@ -19,13 +19,15 @@ from penstock.compiler.codegen.stages import Linear, Nested, Stage, Tabled
 if TYPE_CHECKING:
     from penstock.compiler.codegen.estimate import Met
     from penstock.compiler.diagram.convert import Run
+    from penstock.compiler.diagram.tables import Family
 
 #: Nanoseconds of a comparison, and of a branch that goes another way than expected.
 COMPARISON_NS, SURPRISE_NS = 0.3, 5.0
 #: Of views in memory instead of registers and the first function; of each further one.
 STAGED_NS, FUNCTION_NS = 7.0, 2.0
-#: Of tables: at least, for each field looked up, and for each group after the first.
-TABLES_NS, LOOKUP_NS, GROUP_NS = 8.0, 4.0, 9.0
+#: Of tables: at least, for each field looked up, for each group after the first, and for lists of several rules,
+#: whose length no processor foresees.
+TABLES_NS, LOOKUP_NS, GROUP_NS, LISTS_NS = 0.0, 4.0, 9.0, 20.0
 #: Instructions that the verifier follows for each comparison of a diagram, and of rules in a row.
 NESTED_VERIFIED, LINEAR_VERIFIED = 4, 12
 #: And for tables: at least, and for each group.
@@ -137,17 +139,25 @@ def tables(stretch: Stretch) -> Option:
     families = tuple(stage.classifier.families)
     lookups = max(len(family.views) + len(family.lanes) for family in families)
     groups = max(len(family.groups) for family in families)
-    ns = TABLES_NS + LOOKUP_NS * lookups + GROUP_NS * max(0, groups - 1)
+    warm = TABLES_NS + LOOKUP_NS * lookups + GROUP_NS * max(0, groups - 1)
+    ns = warm + LISTS_NS * any(map(_has_lists, families))
     estimate = Estimate(
         Form.TABLES,
         ns,
-        ns / 2,
+        warm,
         functions=functions_of(stage),
         verified=TABLES_VERIFIED + GROUP_VERIFIED * groups,
         table_bytes=stage.classifier.bytes,
         notes=tuple(note for family in families for note in family.notes),
     )
     return Option(stage, estimate)
+
+
+def _has_lists(family: Family) -> bool:
+    from penstock.compiler.diagram.tables import ListLeaf, TableGroup
+
+    leaves = [group.leaf for group in family.groups if isinstance(group, TableGroup)]
+    return any(isinstance(leaf, ListLeaf) and leaf.longest > 1 for leaf in leaves)
 
 
 def _times(met: Met) -> tuple[float, float]:
