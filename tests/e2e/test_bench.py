@@ -129,6 +129,13 @@ def test_a_budget_that_is_crossed_names_the_rule_unless_none_is_to_blame(cli: Cl
     assert (hopeless["rule"], "none of them is to blame" in hopeless["text"]) == (None, True)
 
 
+def test_one_of_several_filters(cli: Cli, tmp_path: Path) -> None:
+    both = "filter a at xdp { drop if udp }\nfilter b at xdp { drop if tcp }\n"
+    policy = write(tmp_path / "both.policy", both)
+    assert cli("bench", "--json", *QUICK, "--filter", "b", str(policy)).record["policy"] == "b"
+    assert "--filter" in cli("bench", str(policy)).err
+
+
 def test_a_limit_that_does_not_exist_is_a_fault_of_usage(cli: Cli, policy: Path) -> None:
     done = cli("bench", "--budget", "nss=40", str(policy))
     assert (done.code, done.out) == (1, "")

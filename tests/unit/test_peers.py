@@ -158,6 +158,7 @@ def test_masks_hold_exactly_the_values() -> None:
         ("IPv6(src='ff02::1')/UDP", False),
         ("IPv6(dst='ff01::1')/UDP", False),
         ("IPv6(dst='ff02::1')/UDP", True),
+        ("IPv6(plen=0)/UDP", False),
     ],
 )
 def test_which_packets_all_filters_see_alike(packet: str, common: bool) -> None:

@@ -66,6 +66,7 @@ class Found:
 @click.option(
     "--rounds", type=click.IntRange(1, 999), default=_ROUNDS, show_default=True, help="Rounds; medians count."
 )
+@click.option("--filter", "filter_name", metavar="NAME", help="Which filter, when the policy has several.")
 @json_option
 def command(
     file: str,
@@ -75,6 +76,7 @@ def command(
     rules: bool,
     budget: str | None,
     rounds: int,
+    filter_name: str | None,
     as_json: bool,
 ) -> int:
     """Measure what a policy costs a packet, in nanoseconds.
@@ -87,7 +89,7 @@ def command(
     from penstock.price.budget import parse_budget
 
     limits = parse_budget(budget) if budget is not None else None
-    policy, compile_s = _compiled(file)
+    policy, compile_s = _compiled(file, filter_name)
     try:
         found = _found(policy, compile_s, limits, file, pcap, hand, rounds, peers=peers, rules=rules)
     except PrivilegeError:
@@ -101,14 +103,14 @@ def command(
     return 1 if found.crossings else 0
 
 
-def _compiled(file: str) -> tuple[LoadedPolicy, float | None]:
+def _compiled(file: str, filter_name: str | None) -> tuple[LoadedPolicy, float | None]:
     """The policy and how long its compilation took, None for a built file."""
     from penstock.cli.policy_load import load_file
 
     for module in _COMPILER:  # Importing them is no part of compiling.
         import_module(f"penstock.compiler.{module}")
     start = perf_counter()
-    policy = load_file(file)
+    policy = load_file(file, filter_name)
     took = perf_counter() - start
     return policy, None if policy.rule_set is None else took
 

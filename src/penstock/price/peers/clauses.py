@@ -130,7 +130,10 @@ def is_common(frame: bytes) -> bool:
         return False
     if headers.is_ipv4:
         return _has_right_checksum(frame[14:34])
-    return headers.is_ipv6 and not headers.network.walked and _is_received(frame[22:38], frame[38:54])
+    # A payload length of 0 is a jumbogram's here (RFC 2675), elsewhere a packet without a payload.
+    has_payload = frame[18:20] != bytes(2)
+    is_plain = headers.is_ipv6 and has_payload and not headers.network.walked
+    return is_plain and _is_received(frame[22:38], frame[38:54])
 
 
 def _has_right_checksum(header: bytes) -> bool:

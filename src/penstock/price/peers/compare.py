@@ -28,7 +28,7 @@ from penstock.price.decide import affordable, decisions_on
 from penstock.price.peers import iptables, naive_c, nft, xdp_filter
 from penstock.price.peers.clauses import CannotSayError, PlainRule, is_common, plain_rules
 from penstock.price.peers.tools import missing, own_bpffs, run
-from penstock.price.peers.wire import MOST_FRAMES, Wire, on_one_processor, prepared
+from penstock.price.peers.wire import LONGEST_FRAME, MOST_FRAMES, Wire, on_one_processor, prepared
 
 #: Fewer packets a call do not show what one costs: making the call takes as long as thousands of them.
 PACKETS = 16_384
@@ -120,7 +120,7 @@ def compare(
         PenstockError: none of the traffic can be sent.
     """
     first = {name: affordable(rule_set, frames[:MOST_FRAMES]) for name, frames in traffic.items()}
-    common = {name: [frame for frame in frames if is_common(frame)] for name, frames in first.items()}
+    common = {name: [frame for frame in frames if _is_sendable(frame)] for name, frames in first.items()}
     sendable = _prepared({name: frames for name, frames in common.items() if frames})
     policy = Policy(rule_set, elf, hand_written)
     size = len(next(iter(sendable.values()))[0])
@@ -140,6 +140,11 @@ def compare(
 
 def _silent(_sentence: str) -> None:
     """Nobody wants to know."""
+
+
+def _is_sendable(frame: bytes) -> bool:
+    """Whether a wire takes the frame (captures have such as no wire carries), and all filters see it alike."""
+    return len(frame) <= LONGEST_FRAME and is_common(frame)
 
 
 def _prepared(traffic: Mapping[str, Sequence[bytes]]) -> dict[str, list[bytes]]:
