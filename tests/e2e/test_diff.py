@@ -165,3 +165,31 @@ def test_the_page_shows_what_is_printed(cli: Cli, tmp_path: Path, monkeypatch: p
     for name, body in (("old.policy", lines), ("new.policy", edited)):
         Path(name).write_text("filter edge at xdp {\n    " + "\n    ".join(body) + "\n}\n")
     assert cli("diff", "old.policy", "new.policy").out == shown.partition("```")[0]
+
+
+def test_what_is_not_decided_is_told_with_evidence(
+    cli: Cli, policies: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change, "SECONDS", -1.0)
+    done = cli("diff", *policies)
+    assert done.code == 1
+    assert "not decided: tcp dst portrange 22-23\n    changes: IPv4" in done.out
+    assert "0 classes of packets change verdict; not everything could be decided" in done.out
+    capture = tmp_path / "a.pcap"
+    packets = ["IPv4/TCP(dport=22)", "IPv4/TCP(dport=23)"]
+    write_pcap(capture, frames_of([build_packet(parse_packet(text)) for text in packets]))
+    found = cli("diff", *policies, "--pcap", str(capture), "--json").record
+    assert found["traffic"]["unaffected_packets"] == 1
+    assert cli("diff", *policies, "--fail-on", "tcp").code == 1
+    assert cli("diff", *policies, "--fail-on", "udp").code == 0
+
+
+def test_a_rule_that_moved_to_another_line_is_the_same_counter(cli: Cli, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.policy", tmp_path / "new.policy"
+    old.write_text("filter f at xdp {\n    drop if udp\n    drop if tcp\n    a: count\n}\n")
+    new.write_text(
+        "filter f at xdp {\n\n    drop if tcp\n    drop if udp\n    a: count if ip\n    count if arp\n}\n"
+    )
+    found = cli("diff", str(old), str(new), "--json").record
+    assert found["same_verdicts"]
+    assert found["counters"] == {"old_only": [], "new_only": ["f:6"], "changed": ["a"]}

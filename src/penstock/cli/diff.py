@@ -134,6 +134,8 @@ def _report(
     fail_on: str | None,
     failing: int | None,
 ) -> None:
+    from penstock.engine.comparison import evidence
+
     for setting in found.settings:
         output.answer(f"{setting.name}: {setting.old} -> {setting.new}")
     for one in classes:
@@ -141,8 +143,9 @@ def _report(
     if len(found.classes) > len(classes):
         more = len(found.classes) - len(classes)
         output.answer(f"… and {more} more class{'es' * (more != 1)} (--limit)")
-    for condition in found.undecided:
+    for condition, example in zip(found.undecided, evidence(found, old, new), strict=True):
         output.answer(f"not decided: {condition or 'every packet'}")
+        output.answer(f"    changes: {example.text}" if example else "    no packet was found that changes")
     _report_counters(found)
     _report_traffic(found)
     output.answer(_summary(found))
@@ -213,6 +216,8 @@ def _record(
     fail_on: str | None,
     failing: int | None,
 ) -> dict[str, object]:
+    from penstock.engine.comparison import evidence
+
     record: dict[str, object] = {
         "old": {"file": old.source.name, "filter": old.name},
         "new": {"file": new.source.name, "filter": new.name},
@@ -225,7 +230,10 @@ def _record(
         },
         "classes": [_class_record(one) for one in classes],
         "more_classes": len(found.classes) - len(classes),
-        "undecided": list(found.undecided),
+        "undecided": [
+            {"condition": condition, "example": example.text if example else None}
+            for condition, example in zip(found.undecided, evidence(found, old, new), strict=True)
+        ],
     }
     if found.total is not None and found.unaffected is not None:
         total, rest = found.total, found.unaffected

@@ -12,10 +12,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
+import numpy as np
+
+from penstock.compiler.diagram.axis import integers
 from penstock.compiler.diagram.change import Changes, changes
 from penstock.compiler.diagram.disjunction import TooManyTermsError, terms
-from penstock.compiler.diagram.example import Example, is_in
+from penstock.compiler.diagram.example import Example, examples, is_in
 from penstock.compiler.diagram.expression import expression
 from penstock.compiler.diagram.guess import guesses
 from penstock.compiler.diagram.listing import literals_of, satisfies
@@ -23,12 +27,14 @@ from penstock.compiler.diagram.merge import Change, meet
 from penstock.compiler.diagram.spelling import condition_of
 from penstock.compiler.ir.evaluate import Packet, conditions_of, evaluate, evaluate_packet
 from penstock.compiler.ir.ops import FIRST_RULE_SLOT, FieldRef, Predicate, Rule, RuleSet, counter_names
+from penstock.engine.batch import axes_of
 from penstock.model.net import IntervalSet
 from penstock.model.verdict import Condition, Verdict
 from penstock.observe.capture import ethernet_frames
 
 #: Packets that are tried to show a class by.
 MAX_TRIES = 400
+SAMPLES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,18 +141,39 @@ def _deciders(rules: RuleSet, slots: frozenset[int]) -> tuple[Decider, ...]:
 def shown(found: Found, old: RuleSet, new: RuleSet) -> Found:
     """The class with an example on which both sides do as it says, if one is found."""
     change = found.change
-
-    def confirms(frame: bytes) -> bool:
-        verdicts = evaluate(old, frame).verdict, evaluate(new, frame).verdict
-        return verdicts == (change.old, change.new)
-
     parts = change.samples or (change.fields,)
-    for tries, one in enumerate(one for fields in parts for one in guesses(fields, change.literals)):
-        if confirms(one.frame):
+    tries = (one for fields in parts for one in guesses(fields, change.literals))
+    for one in islice(tries, MAX_TRIES):
+        if (evaluate(old, one.frame).verdict, evaluate(new, one.frame).verdict) == (change.old, change.new):
             return replace(found, example=one)
-        if tries == MAX_TRIES:
-            break
     return found
+
+
+def evidence(comparison: Comparison, old: RuleSet, new: RuleSet) -> tuple[Example | None, ...]:
+    """For each condition that is undecided a packet whose verdict changes, if one is found."""
+    return tuple(
+        next((one for one in _tries(fields, old, new) if _changes(one.frame, old, new)), None)
+        for fields in comparison.undecided_fields
+    )
+
+
+def _tries(fields: Mapping[FieldRef, IntervalSet], old: RuleSet, new: RuleSet) -> Iterator[Example]:
+    """Packets of the class: plain ones, then some with values at which a test of some rule begins or ends."""
+    yield from islice(examples(fields), SAMPLES)
+    draw = np.random.default_rng(0)
+    axes = axes_of(rule.condition for side in (old, new) for rule in side.rules)
+    cuts = {ref: integers(axis.cuts[:-1]) for ref, axis in axes.items() if not ref.scope}
+    for _ in range(MAX_TRIES):
+        point = dict(fields)
+        for ref, values in cuts.items():
+            value = values[int(draw.integers(len(values)))]
+            if draw.random() < 0.5 and (ref not in fields or value in fields[ref]):
+                point[ref] = IntervalSet.single(value)
+        yield from islice(examples(point), 1)
+
+
+def _changes(frame: bytes, old: RuleSet, new: RuleSet) -> bool:
+    return evaluate(old, frame).verdict is not evaluate(new, frame).verdict
 
 
 # ── settings and counters ────────────────────────────────────────────────────
@@ -166,12 +193,15 @@ def _word(verdict: Verdict | None) -> str:
 
 
 def _counters(old: RuleSet, new: RuleSet) -> Counters:
-    """Counters by name; one is changed if what it counts is, alone or because rules before it decide otherwise."""
+    """Counters by name.  A rule without a label, named after its line, is no other for standing on another one."""
     before, after = ({rule.name: rule for rule in side.rules} for side in (old, new))
-    changed = [name for name in before if name in after and _told(before[name]) != _told(after[name])]
+    there, here = ({_told(rule) for rule in side.rules if not rule.labelled} for side in (old, new))
+    gone = [name for name, rule in before.items() if rule.labelled or _told(rule) not in here]
+    come = [name for name, rule in after.items() if rule.labelled or _told(rule) not in there]
+    changed = [name for name in gone if name in come and _told(before[name]) != _told(after[name])]
     return Counters(
-        tuple(name for name in before if name not in after),
-        tuple(name for name in after if name not in before),
+        tuple(name for name in gone if name not in after or (name not in come and name not in changed)),
+        tuple(name for name in come if name not in before or (name not in gone and name not in changed)),
         tuple(changed),
     )
 

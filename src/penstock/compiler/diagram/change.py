@@ -42,8 +42,10 @@ MAX_REGIONS = 200
 #: More classes than this in one region, and they are told as one, by what they have in common.
 MAX_PATHS = 2000
 SAMPLES = 8
+#: What parts have in common is told of a field in at most so many intervals.
+MAX_INTERVALS = 8
 MAX_BRANCHES = 256
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +170,13 @@ def _changes_in(
     first, second = (reduce(build(side, order, budget)) for side in (left, right))
     diagram, answers = product(first, second, judge.meanings)
     if count_ways(diagram, bool) > MAX_PATHS:
-        return list(_as_one(diagram, answers, judge))
+        return list(_as_one(diagram, answers, judge, region.fields(both.boxes)))
     return [change for difference in paths(diagram, answers) for change in judge.changes(difference)]
 
 
-def _as_one(diagram: Diagram, answers: Answers, judge: _Judge) -> Iterator[Change]:
+def _as_one(
+    diagram: Diagram, answers: Answers, judge: _Judge, around: Mapping[FieldRef, IntervalSet]
+) -> Iterator[Change]:
     """For each pair of verdicts all its classes as one: what they have in common, and some of them."""
     kinds: dict[tuple[Verdict, Verdict], dict[int, Change]] = {}
     for at, (old, new) in enumerate(answers):
@@ -183,8 +187,10 @@ def _as_one(diagram: Diagram, answers: Answers, judge: _Judge) -> Iterator[Chang
         def wanted(terminal: Terminal, pairs: Container[int] = of_kind) -> bool:
             return bool(terminal) and terminal[0][0] in pairs
 
+        common = hull(diagram, wanted)
+        told = {ref: held for ref, held in common.items() if len(held.intervals) <= MAX_INTERVALS}
         yield Change(
-            hull(diagram, wanted),
+            {**around, **told},
             frozenset(),
             old_verdict,
             new_verdict,
