@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.conftest import Cli, Wire, counters
 
 from penstock.errors import PenstockError, PolicyError
-from penstock.pipeline import rules
+from penstock.pipeline import emergency, rules
 from penstock.pipeline.apply import apply
 from penstock.pipeline.policy import load_built, load_policy
 from penstock.pipeline.status import Status, status
@@ -193,6 +193,17 @@ def test_drop_on_a_large_policy_compiles_nothing(wire: Wire, host: Cli, running:
     assert wire.arrived(8000) == 5
     assert host("status", "--json").record["filters"][0]["emergencies"] == []
     assert [one["rule"] for one in host("rule", "list", "-i", "v1", "--json").record["rules"]] == ["rule#1"]
+
+
+def test_a_try_on_a_large_policy_counts_and_compiles_nothing(wire: Wire, running: None) -> None:
+    program = the_status().identity.program
+    started = emergency.start("v1", "udp dst port 53", 3600, "audit")
+    assert wire.arrived(53, count=4) == 0
+    found = the_status()
+    assert found.identity.program == program
+    assert (found.counters[started.rule.name].packets, found.counters["dns"].packets) == (4, 4)
+    emergency.end("v1", started.rule.name)
+    assert started.rule.name not in the_status().counters
 
 
 def test_emergencies_and_added_rules_live_through_a_rebuild(

@@ -26,6 +26,8 @@ BANKS_MAP = "ps_added"
 SWITCH_MAP = ".data.overlay"
 OFFSETS_VARIABLE = "ps_overlay_at"
 
+#: Another number whenever what lies in a bank, or what it means, changes: a built file may be of another version.
+LAYOUT = 1
 RECORDS = 64
 RULES = 64
 CONDITIONS = 8

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError
@@ -36,6 +37,7 @@ class ReadRule:
     warnings: tuple[Diagnostic, ...]
 
 
+@lru_cache(maxsize=4)  # A rule is read for its place and its name, and again for its records.
 def read_added(text: str, constants: str, filter: str, hook: str = "xdp") -> ReadRule:
     """What a rule's text means; `constants` is what `constants_of` gives.
 
@@ -98,7 +100,7 @@ def ir_rule(one: Added, constants: str, filter: str, hook: str = "xdp") -> Rule:
     from penstock.compiler.lang.ast import NOWHERE
 
     read = read_added(one.text, constants, filter, hook)
-    return replace(read.rule, name=one.name, labelled=one.labelled, span=NOWHERE, line=1)
+    return replace(read.rule, name=one.name, labelled=one.labelled, span=NOWHERE, line=0)
 
 
 def _in_places(rules: Sequence[Rule], made: Sequence[tuple[Added, Rule]]) -> Iterator[Rule]:

@@ -16,6 +16,7 @@ import msgspec
 
 from penstock.compiler.ir.ops import Rule, RuleSet, counter_names
 from penstock.errors import KernelError
+from penstock.model.overlay import LAYOUT
 from penstock.model.verdict import Condition
 
 SCHEMA = "penstock.identity/1"
@@ -63,11 +64,12 @@ class Offer(msgspec.Struct, frozen=True):
     """What the program lets added rules test while it runs.
 
     `fields` says where it keeps them, `depth` how deep it judges packets
-    (model/field.py, Layer).
+    (model/field.py, Layer), `layout` how its banks are read.
     """
 
     fields: dict[str, int]
     depth: int
+    layout: int = LAYOUT
 
 
 class Identity(msgspec.Struct, frozen=True):

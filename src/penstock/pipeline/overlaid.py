@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from penstock.kernel.attach_point import AttachPoint
 from penstock.model.field import Layer
 from penstock.model.hook import TRAITS, Hook
-from penstock.model.overlay import END, RECORDS, RULES, Record
+from penstock.model.overlay import END, LAYOUT, RECORDS, RULES, Record
 from penstock.model.verdict import Condition, Verdict
 from penstock.pipeline.added import constants_of, ir_rule
 from penstock.pipeline.apply import Applied, put
@@ -123,6 +123,8 @@ def _by_overlay(point: AttachPoint, present: Slot, wanted: Wanted) -> Done:
     identity, overlay = present.identity, present.overlay
     if overlay is None or identity.offer is None:
         raise _CompileError("only a policy that is compiled to tables takes rules while it runs")
+    if identity.offer.layout != LAYOUT:
+        raise _CompileError("another version of penstock compiled the running program")
     _check_compiled(present, wanted)
     known = {held.key.name: held for held in present.held}
     free = iter(sorted(set(range(RULES)) - {held.number for held in present.held}))

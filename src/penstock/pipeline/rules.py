@@ -21,6 +21,7 @@ from penstock.kernel.attach_point import AttachPoint, attach_point
 from penstock.pipeline import whereabouts
 from penstock.pipeline.added import constants_of, placed, read_added
 from penstock.pipeline.apply import find_open, locked, nothing_there
+from penstock.pipeline.collector import paused
 from penstock.pipeline.counters import Counter, read_total
 from penstock.pipeline.identity import Added, Emergency
 from penstock.pipeline.overlaid import Done, How, Wanted, own_names, put_rules
@@ -168,6 +169,7 @@ def _counted(present: Slot) -> dict[str, Counter]:
     }
 
 
+@paused()
 def _changed(
     ifname: str,
     change: Callable[[Slot], tuple[Added, tuple[Added, ...], tuple[Diagnostic, ...]]],

@@ -200,7 +200,8 @@ def _ranges(values: IntervalSet, bits: int, width: int) -> Iterator[tuple[int, i
 
 
 def _bitmap(values: IntervalSet, bits: int) -> tuple[int, int, int, int]:
-    whole = sum(1 << value for value in range(1 << bits) if value in values)
+    present = values & IntervalSet.full(bits)
+    whole = sum(((1 << high + 1 - low) - 1) << low for low, high in present)
     return whole & _HALF, whole >> 64 & _HALF, whole >> 128 & _HALF, whole >> 192
 
 
