@@ -164,8 +164,8 @@ def test_what_is_undecided_is_told(most: int) -> None:
 
 @cache
 def packets() -> list[Packet]:
-    cut = [frame[:size] for frame in kinds.frames() for size in range(14, len(frame), 9)]
-    return [Packet(frame) for frame in (*frames(4, 500), *kinds.frames(), *cut)]
+    cut = [frame[:size] for frame in kinds.frames() for size in range(14, len(frame), 17)]
+    return [Packet(frame) for frame in (*frames(4, 300), *kinds.frames(), *cut)]
 
 
 def assert_true(rules: RuleSet, found: Review, now: int | None = None) -> None:
@@ -209,7 +209,7 @@ def confirm_examples(rules: RuleSet, found: Review) -> None:
         assert decider(found.default)[0] == DEFAULT_SLOT - FIRST_RULE_SLOT
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(14))
 def test_random_rule_sets(seed: int) -> None:
     rules = RuleSets(seed, scopes=seed % 2 == 0).rule_set(15)
     assert_true(rules, review(rules))
@@ -234,7 +234,7 @@ TOPS_OF_FILTERS = (
 
 
 @given(st.lists(st.sampled_from(LINES), min_size=2, max_size=9), st.sampled_from(TOPS_OF_FILTERS))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_rules_as_people_write_them(lines: list[str], top: str) -> None:
     rules = rule_set_of("filter a at xdp {\n" + "\n".join([top, *lines]) + "\n}")
     assert_true(rules, review(rules))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -52,6 +53,8 @@ ROUNDS = 2
 _CHUNK = 4096
 #: So many rules that shadow one together are tried to be left out of the answer.
 _MOST_LEFT_OUT = 16
+#: So few atoms have fewer subsets than there may be predicates.
+_FEW_ATOMS = 6
 _NO_VERDICT, _NEVER = -1, -2
 
 
@@ -118,7 +121,12 @@ class Anomalies:
         self._code = self._codes[self.real.rule]
         self._blocks = self._code != _NO_VERDICT
         atoms = opaque or [frozenset({at}) for at in range(1, int(self.real.opaque.max(initial=0)) + 1)]
-        self._atoms = [frozenset[Hashable](), *atoms]
+        known: dict[Hashable, int] = {}
+        told = [frozenset(known.setdefault(atom, len(known)) for atom in each) for each in atoms]
+        self._atoms = [frozenset[int](), *told]
+        self._numbers: dict[frozenset[int], list[int]] = {}
+        for number, each in enumerate(self._atoms):
+            self._numbers.setdefault(each, []).append(number)
         counts = np.bincount(boxes.rule, minlength=len(verdicts) + 2)
         self._alone = (self.real.rule >= 0) & (counts[self.real.rule] == 1)
         kinds = kinds_of(self.real)
@@ -132,20 +140,25 @@ class Anomalies:
         first, end = np.searchsorted(self.real.rule, [rule, rule + 1]).tolist()
         return range(first, end)
 
-    def _given(self, *boxes: int) -> frozenset[Hashable]:
+    def _given(self, *boxes: int) -> frozenset[int]:
         """The atoms that are true of what all of these boxes hold."""
-        return frozenset[Hashable]().union(*(self._atoms[self.real.opaque[box]] for box in boxes))
+        return frozenset[int]().union(*(self._atoms[self.real.opaque[box]] for box in boxes))
 
-    def _certain(self, given: frozenset[Hashable]) -> Truth:
+    def _certain(self, given: frozenset[int]) -> Truth:
         """The boxes that hold all their packets, where the atoms given are true."""
         if not given:
             plain: Truth = self.real.opaque == 0
             return plain
-        true = np.array([atoms <= given for atoms in self._atoms])
+        true = np.zeros(len(self._atoms), dtype=bool)
+        if len(given) <= _FEW_ATOMS:
+            parts = (frozenset(part) for size in range(len(given) + 1) for part in combinations(given, size))
+            true[[number for part in parts for number in self._numbers.get(part, ())]] = True
+        else:
+            true[[number for number, atoms in enumerate(self._atoms) if atoms <= given]] = True
         found: Truth = true[self.real.opaque]
         return found
 
-    def _before(self, rule: int, given: frozenset[Hashable]) -> Indices:
+    def _before(self, rule: int, given: frozenset[int]) -> Indices:
         """The boxes that decide all their packets before the rule is asked; the impossible ones first."""
         end = self._own(rule).start
         if not given:

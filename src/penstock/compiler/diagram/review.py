@@ -38,6 +38,8 @@ EACH, ALL = 10_000_000, 50_000_000
 _REGIONS, _PACKETS = 8, 3
 #: Rules that are asked for all examples of one kind together; what is found behind them has none.
 _ASKED = 30_000
+#: So many pairs with opaque predicates are tried in vain; the others are passed over.
+_MISSES = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class _Reviewer:
         boxes, atoms = _expiring(rule_set, boxes, [_atoms(predicate) for predicate in opaque])
         self.anomalies = Anomalies(widened(boxes), verdicts, rule_set.default, world_of(rule_set), atoms)
         self.asking = set(boxes.rule[boxes.opaque != 0].tolist())
-        self.left = _ASKED
+        self.left, self.missed = _ASKED, 0
 
     def review(self) -> Review:
         work = Work(ALL, EACH)
@@ -189,6 +191,9 @@ class _Reviewer:
 
     def _correlation(self, first: int, second: int, overlap: Region) -> Iterator[Correlation]:
         """The pair, unless no packet could be found where one was looked for."""
+        asks = bool({first, second} & self.asking)
+        if asks and self.missed > _MISSES:
+            return
         if self.left >= 0:
             ends = zip(self.anomalies.whole(first), self.anomalies.whole(second), strict=False)
             regions = [*(one & other for one, other in ends), overlap]
@@ -197,7 +202,8 @@ class _Reviewer:
             )
             if example is not None:
                 yield Correlation(first, second, example)
-        elif not {first, second} & self.asking:
+            self.missed += example is None
+        elif not asks:
             yield Correlation(first, second, None)
 
     def _default(self) -> tuple[str | None, bool | None]:
