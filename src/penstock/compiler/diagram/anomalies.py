@@ -22,11 +22,9 @@ from itertools import combinations
 import numpy as np
 
 from penstock.compiler.diagram.boxes import NO_RULE, Boxes, Indices, Truth
-from penstock.compiler.diagram.compare import Meaning
 from penstock.compiler.diagram.cover import (
     Region,
     Work,
-    WorkExceededError,
     everything,
     meeting,
     open_regions,
@@ -34,7 +32,6 @@ from penstock.compiler.diagram.cover import (
     some_open,
 )
 from penstock.compiler.diagram.facts import EVERY_FRAME, World
-from penstock.compiler.diagram.node import Terminal
 from penstock.compiler.diagram.reality import IMPOSSIBLE, with_reality
 from penstock.compiler.diagram.sample import (
     MOST_BYTES,
@@ -70,28 +67,12 @@ class Shadowed:
 
 
 @dataclass(frozen=True, slots=True)
-class Redundant:
-    """Without `rule` every packet would fare the same, those found before gone as well."""
-
-    rule: int
-
-
-@dataclass(frozen=True, slots=True)
 class Correlated:
     """Two rules with different verdicts overlap, neither within the other, and `first` decides packets of both."""
 
     first: int
     second: int
     overlap: Region
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """`undecided` are rules for which the work allowed did not suffice."""
-
-    shadowed: tuple[Shadowed, ...]
-    redundant: tuple[Redundant, ...]
-    undecided: tuple[int, ...]
 
 
 class Anomalies:
@@ -381,80 +362,3 @@ class Anomalies:
                 found.update(rule[proven].tolist())
             own = own[~np.isin(self.real.rule[own], list(found))]
         return found
-
-
-def findings(
-    boxes: Boxes,
-    verdicts: Sequence[Hashable],
-    default: Hashable,
-    work: Work | None = None,
-    *,
-    redundancy: bool = True,
-) -> Findings:
-    """The shadowed and the redundant rules of boxes by themselves; `verdicts` has one entry for each rule."""
-    return found_in(Anomalies(boxes, verdicts, default), work or Work(10_000_000, 1_000_000), redundancy)
-
-
-def found_in(anomalies: Anomalies, work: Work, redundancy: bool = True) -> Findings:
-    """The shadowed rules, and of the others those that are redundant one after the other."""
-    real = anomalies.real
-    gone = np.zeros(len(real), dtype=bool)
-    shadowed: list[Shadowed] = []
-    redundant: list[Redundant] = []
-    undecided: set[int] = set()
-    decide = anomalies.cleared(gone, needed=False)
-    for rule in anomalies.rules:
-        if rule in decide:
-            continue
-        try:
-            found = anomalies.shadowed(rule, work)
-        except WorkExceededError:
-            undecided.add(rule)
-            continue
-        if found is not None:
-            shadowed.append(found)
-            gone |= real.rule == rule
-    if redundancy:
-        # A rule that random packets prove needed stays so while rules before it go.
-        cleared = anomalies.cleared(gone, needed=True) | {found.rule for found in shadowed}
-        for rule in anomalies.rules:
-            if rule in cleared or not anomalies.decides(rule):
-                continue
-            try:
-                if anomalies.is_redundant(rule, gone, work):
-                    redundant.append(Redundant(rule))
-                    gone |= real.rule == rule
-            except WorkExceededError:
-                undecided.add(rule)
-    return Findings(tuple(shadowed), tuple(redundant), tuple(sorted(undecided)))
-
-
-# ── for comparisons of rule sets ─────────────────────────────────────────────
-
-
-def meaning(verdicts: Sequence[Hashable], default: Hashable, numbers: dict[Hashable, int]) -> Meaning:
-    """For `reduce`: verdicts (numbered in `numbers`, which grows) in the place of rules."""
-    return _Meaning(verdicts, default, numbers)
-
-
-@dataclass(frozen=True, slots=True)
-class _Meaning:
-    verdicts: Sequence[Hashable]
-    default: Hashable
-    numbers: dict[Hashable, int]
-
-    def __call__(self, terminal: Terminal) -> Terminal:
-        """The verdicts in the order to try; an opaque predicate that makes no difference is left out."""
-        if terminal and terminal[0][0] == IMPOSSIBLE:
-            return ((IMPOSSIBLE, 0),)
-        answers = [(self._number(self.verdicts[rule]), opaque) for rule, opaque in terminal]
-        if not answers or answers[-1][1] != 0:
-            answers.append((self._number(self.default), 0))
-        kept = answers[-1:]
-        for answer in reversed(answers[:-1]):
-            if answer[0] != kept[0][0]:
-                kept.insert(0, answer)
-        return tuple(kept)
-
-    def _number(self, verdict: Hashable) -> int:
-        return self.numbers.setdefault(verdict, len(self.numbers))

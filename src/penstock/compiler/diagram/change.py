@@ -22,11 +22,19 @@ from itertools import islice
 
 import numpy as np
 
-from penstock.compiler.diagram.anomalies import meaning
 from penstock.compiler.diagram.axis import Ranks
 from penstock.compiler.diagram.boxes import Boxes, Indices
 from penstock.compiler.diagram.build import Budget, OverBudgetError, build, prune, root
-from penstock.compiler.diagram.compare import Answers, Difference, count_ways, hull, paths, product, ways
+from penstock.compiler.diagram.compare import (
+    Answers,
+    Difference,
+    count_ways,
+    hull,
+    meaning,
+    paths,
+    product,
+    ways,
+)
 from penstock.compiler.diagram.listing import Entry, Listing, Literal, Odd, listing
 from penstock.compiler.diagram.merge import Change, merged
 from penstock.compiler.diagram.node import Diagram, Terminal

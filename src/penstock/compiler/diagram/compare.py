@@ -9,7 +9,7 @@ old and the new answer, and one packet as a witness.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from penstock.compiler.diagram.boxes import Indices, Truth
 from penstock.compiler.diagram.build import offsets, spans
 from penstock.compiler.diagram.node import Diagram, Level, Terminal
+from penstock.compiler.diagram.reality import IMPOSSIBLE
 from penstock.compiler.diagram.reduce import merge_nodes, reduce
 from penstock.compiler.ir.ops import FieldRef
 from penstock.model.net import IntervalSet
@@ -213,3 +214,34 @@ def witness(diagram: Diagram, wanted: Callable[[Terminal], bool]) -> Witness | N
     for fields, _ in ways(diagram, wanted):
         return {ref: _some(ref, held) for ref, held in fields.items()}
     return None
+
+
+# ── verdicts in the place of rules ───────────────────────────────────────────
+
+
+def meaning(verdicts: Sequence[Hashable], default: Hashable, numbers: dict[Hashable, int]) -> Meaning:
+    """For `reduce`: verdicts (numbered in `numbers`, which grows) in the place of rules."""
+    return _Meaning(verdicts, default, numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    verdicts: Sequence[Hashable]
+    default: Hashable
+    numbers: dict[Hashable, int]
+
+    def __call__(self, terminal: Terminal) -> Terminal:
+        """The verdicts in the order to try; an opaque predicate that makes no difference is left out."""
+        if terminal and terminal[0][0] == IMPOSSIBLE:
+            return ((IMPOSSIBLE, 0),)
+        answers = [(self._number(self.verdicts[rule]), opaque) for rule, opaque in terminal]
+        if not answers or answers[-1][1] != 0:
+            answers.append((self._number(self.default), 0))
+        kept = answers[-1:]
+        for answer in reversed(answers[:-1]):
+            if answer[0] != kept[0][0]:
+                kept.insert(0, answer)
+        return tuple(kept)
+
+    def _number(self, verdict: Hashable) -> int:
+        return self.numbers.setdefault(verdict, len(self.numbers))
