@@ -11,7 +11,6 @@ from tests.property.rulesets import RuleSets, frames
 from penstock.compiler.diagram.axis import keys_of
 from penstock.compiler.diagram.boxes import NO_RULE, Boxes, Packets, from_ranges
 from penstock.compiler.diagram.build import build
-from penstock.compiler.diagram.compare import differences, meaning
 from penstock.compiler.diagram.convert import Run, blocks, decisions
 from penstock.compiler.diagram.evaluate import decide, first_rule, terminal_of
 from penstock.compiler.diagram.interpret import classify
@@ -114,29 +113,6 @@ def verdicts_of(boxes: Boxes, verdicts: list[str]) -> list[str]:
 def test_tables_of_every_packet(drawn: tuple[Boxes, list[str]]) -> None:
     boxes, _ = drawn
     assert (classify(layout(boxes), EVERY) == first_rule(boxes, EVERY)).all()
-
-
-@given(box_sets(), box_sets())
-@settings(max_examples=100, deadline=None)
-def test_differences_are_exactly_the_packets_that_differ(
-    old: tuple[Boxes, list[str]], new: tuple[Boxes, list[str]]
-) -> None:
-    numbers: dict[object, int] = {}
-    found = list(
-        differences(old[0], new[0], meaning(old[1], "pass", numbers), meaning(new[1], "pass", numbers))
-    )
-    expected = np.array(verdicts_of(*old)) != np.array(verdicts_of(*new))
-    told = np.zeros(len(expected), dtype=int)
-    for difference in found:
-        inside = np.ones(len(expected), dtype=bool)
-        for ref, held in difference.fields.items():
-            inside &= np.array([value in held for value in EVERY[ref].tolist()])
-        told += inside
-        assert all(
-            value is None or value in difference.fields.get(ref, range(1 << 30))
-            for ref, value in difference.witness.items()
-        )
-    assert (told == expected).all()
 
 
 @given(box_sets())
