@@ -14,7 +14,7 @@ help:
 	@echo "make check    format, lint, types, import contracts, then every test"
 	@echo "make golden   rewrite the golden files of tests/cases"
 	@echo "make fuzz     the fuzzers, longer than in the tests (SECONDS=60)"
-	@echo "make bench    measure; writes bench/results and docs/performance.md (root, minutes)"
+	@echo "make bench    measure; writes bench/results and docs/performance.md (root; QUICK=1 for two minutes)"
 	@echo "make clean    remove .venv and caches"
 
 setup: $(STAMP)
@@ -46,7 +46,8 @@ fuzz: $(STAMP)
 	PENSTOCK_FUZZ_SECONDS=$(SECONDS) $(PYTHON) -m pytest -q --timeout=0 tests/fuzz
 
 bench: $(STAMP)
-	@$(PYTHON) -m bench
+	@$(PYTHON) -c 'import matplotlib' 2>/dev/null || $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --root-user-action=ignore -e '.[bench]' || echo 'without matplotlib there are no plots'
+	@$(PYTHON) -m bench $(if $(QUICK),--quick)
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

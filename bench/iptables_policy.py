@@ -85,8 +85,11 @@ def translate(saved: Saved, chain: str, *, interface: str, name: str = "saved") 
     lines = [f"    {_line(step)}" for step in walk.steps]
     head = [f"filter {name} at xdp {{", f"    default {'drop' if drops else 'pass'}", "    pass if not ip"]
     text = "\n".join([*head, *lines, "}", ""])
-    notices = (tuple(kind[line] for line in sorted(kind)) for kind in (walk.left_out, walk.changed))
-    return Translated(text, tuple(walk.steps), *notices, drops)
+    return Translated(text, tuple(walk.steps), _sorted(walk.left_out), _sorted(walk.changed), drops)
+
+
+def _sorted(notices: Mapping[int, Notice]) -> tuple[Notice, ...]:
+    return tuple(notices[line] for line in sorted(notices))
 
 
 class _Flattening:

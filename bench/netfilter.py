@@ -15,7 +15,6 @@ from operator import and_, or_
 from typing import assert_never
 
 import numpy as np
-import numpy.typing as npt
 
 from bench.iptables_policy import carried
 from bench.iptables_save import (
@@ -28,10 +27,9 @@ from bench.iptables_save import (
     Protocol,
     Test,
 )
-from bench.reference import NO_RULE, Numbers
+from bench.reference import NO_RULE, Mask, Numbers
 from bench.rulesets import Column
 
-Mask = npt.NDArray[np.bool_]
 _TCP, _ICMP = 6, 1
 
 
@@ -86,16 +84,18 @@ def _positive(test: Test, packets: Mapping[str, Column]) -> Mask:
         case Address(side, networks):
             return reduce(or_, (_within(IPv4Network(network), packets[side]) for network in networks))
         case Protocol(number):
-            return packets["proto"] == number
+            return np.equal(packets["proto"], number)
         case Ports("either", ranges):
             return _in_ranges(ranges, packets["sport"]) | _in_ranges(ranges, packets["dport"])
         case Ports(side, ranges):
             return _in_ranges(ranges, packets["sport" if side == "src" else "dport"])
         case IcmpType(kind, code):
-            right = (packets["proto"] == _ICMP) & (packets["icmp_type"] == kind)
-            return right if code is None else right & (packets["icmp_code"] == code)
+            right = np.equal(packets["proto"], _ICMP) & np.equal(packets["icmp_type"], kind)
+            return right if code is None else right & np.equal(packets["icmp_code"], code)
         case Flags(mask, value):
-            return (packets["proto"] == _TCP) & (packets["flags"] & np.uint64(mask) == value)
+            right = np.equal(packets["proto"], _TCP)
+            flags: Column = packets["flags"] & np.uint64(mask)
+            return right & np.equal(flags, np.uint64(value))
         case Interface():
             raise AssertionError("interfaces are decided before")
         case _:

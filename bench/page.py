@@ -1,106 +1,290 @@
-"""docs/performance.md, written from the results of a run."""
+"""docs/performance.md, written from stored results and nothing else: the same results give the same page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import median
 
-from bench.linear import STEPS
-from bench.usual import LOADS, NAMES, Row
+from bench.goals import LEAST_NS, goals
+from bench.prose import (
+    CLASSIFIER,
+    EXACT,
+    FAMILIES,
+    INTRODUCTION,
+    LOADING,
+    NOISE,
+    SAVED,
+    SCALE,
+    SMALL,
+    TWENTY,
+    USUAL,
+    WIRE,
+)
+from bench.results import Row, Table, above, failures, over_seeds, select, sizes_of, spread
+from bench.usual import NAMES
 
-Results = Mapping[str, object]
+Results = Mapping[str, Table]
+_FLAVOURS = ("acl", "fw", "ipc")
 
 
-def page(machine: Mapping[str, str], results: Mapping[str, Sequence[Row]]) -> str:
-    """The whole page."""
-    usual, linear, loading = results["usual"], results["linear"], results["loading"]
-    parts = [
-        _INTRODUCTION.format(**machine, **_noise(usual)),
-        "## One rule, beside the same written by hand\n",
-        _USUAL,
-        _table(
-            ("traffic", "policy", "by hand", "ratio", "by hand, no jumbo frames", "ratio"),
-            (
-                (r["traffic"], r["policy"], r["jumbo"], _ratio(r, "jumbo"), r["linear"], _ratio(r, "linear"))
-                for r in usual
-            ),
-        ),
-        "## More rules\n",
-        _LINEAR,
-        _table(
-            ("rules", "first matches", "last matches", "none matches"),
-            ((r["rules"], r["first"], r["last"], r["none"]) for r in linear),
-        ),
-        "## From the text to the interface\n",
-        _LOADING,
-        _table(
-            ("rules", *STEPS, "together", "an access list"),
-            (tuple(r[k] for k in ("rules", *STEPS, "total", "acl")) for r in loading),
-        ),
-    ]
+def page(results: Results) -> str:
+    """The whole page; what has not been measured is not in it."""
+    machine = next(iter(results.values())).machine
+    sections = {
+        "goals": _goals, "scale": _scale, "families": _families, "exact": _exact, "small": _small,
+        "twenty": _twenty,
+        "usual": _usual, "saved": _saved, "classifier": _classifier, "wire": _wire, "loading": _loading,
+    }  # fmt: skip
+    parts = [INTRODUCTION.format(**machine, minutes=_minutes(results)), _noise(results)]
+    for name, section in sections.items():
+        if name == "goals" or name in results:
+            parts += section(results)
     return "\n".join(parts)
 
 
-def _noise(rows: Sequence[Row]) -> dict[str, str]:
-    spreads = [float(row[f"{name}_spread"]) for row in rows for name in NAMES]
-    return {"loads": str(LOADS), "typical": f"{median(spreads):.1f}", "worst": f"{max(spreads):.1f}"}
+def _minutes(results: Results) -> str:
+    return f"{sum(table.seconds for table in results.values()) / 60:.0f}"
 
 
-def _ratio(row: Row, other: str) -> str:
-    policy, hand = row["policy"], row[other]
-    assert isinstance(policy, float)
-    assert isinstance(hand, float)
-    return f"{policy / hand:.2f}" if hand >= _LEAST_NS else "–"
+def _noise(results: Results) -> str:
+    rows = [row for name in ("scale", "families", "exact", "saved") for row in select(results.get(name))]
+    found = [spread(row, kind) / max(value, LEAST_NS) for row in rows for kind, value in _kinds(row)]
+    usual = [float(row[f"{name}_spread"]) for row in select(results.get("usual")) for name in NAMES]
+    loads = sorted({table.machine["load"] for table in results.values()}, key=float)
+    return NOISE.format(
+        within=f"{median(found):.0%}" if found else "–",
+        worst=f"{max(found):.0%}" if found else "–",
+        between=f"{median(usual):.1f}" if usual else "–",
+        loads=f"{loads[0]} to {loads[-1]}" if loads else "–",
+    )
 
 
-#: Differences of less than this are below what the clock can tell.
-_LEAST_NS = 0.5
+def _kinds(row: Row) -> Iterator[tuple[str, float]]:
+    for kind in row["traffic"]:
+        value = above(row, kind)
+        if value is not None:
+            yield kind, value
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
+# ── sections ─────────────────────────────────────────────────────────────────
+
+
+def _goals(results: Results) -> list[str]:
+    words = {True: "met", False: "**missed**", None: "–"}
+    rows = [(goal.what, goal.wanted, goal.found, words[goal.met]) for goal in goals(results)]
+    missed = sum(goal.met is False for goal in goals(results))
+    head = f"Of the goals that this run has figures for, {missed} are missed.\n"
+    return ["## Goals\n", head, _table(("goal", "wanted", "found", ""), rows, left=4), *_failed(results)]
+
+
+def _failed(results: Results) -> list[str]:
+    lines = [
+        f"* {row['set']} {row['family']}, {row['rules']:,} rules: {row['failed']}"
+        for row in failures(results)
+    ]
+    return ["These sets could not be measured:\n", "\n".join([*lines, ""])] if lines else []
+
+
+def _scale(results: Results) -> list[str]:
+    table = results["scale"]
+    rows = [
+        (f"{size:,}", flavour, *_costs(select(table, set=flavour, rules=size), ("linear", "chain")))
+        for size in sizes_of(table)
+        for flavour in _FLAVOURS
+        if select(table, set=flavour, rules=size)
+    ]
+    sized = [
+        (f"{size:,}", flavour, *_sizes(select(table, set=flavour, rules=size)))
+        for size in sizes_of(table)
+        for flavour in _FLAVOURS
+        if select(table, set=flavour, rules=size)
+    ]
+    return [
+        "## More rules\n", _image("rules", "ns a packet by the number of rules"), SCALE,
+        _table(("rules", "set", "seeds", "uniform", "Zipf", "warm", "loop in C", "× penstock", "ifs in C"), rows),
+        "### What compiling takes, and what it makes\n",
+        _image("building", "seconds to compile by the number of rules"),
+        _image("memory", "memory by the number of rules"),
+        _table(("rules", "set", "front, s", "decide, s", "clang, s", "load, ms", "peak MiB", "tables, kB",
+                "instructions", "verified"), sized),
+    ]  # fmt: skip
+
+
+def _costs(rows: Sequence[Row], peers: Sequence[str]) -> list[str]:
+    """Seeds, penstock on three kinds of traffic, and peers on the uniform one; with the first of them a ratio."""
+    found = [str(len(rows)), *(_range(over_seeds(rows, kind)) for kind in ("uniform", "zipf", "warm"))]
+    ours = over_seeds(rows, "uniform")
+    for number, peer in enumerate(peers):
+        theirs = over_seeds(rows, "uniform", peer)
+        found.append(_range(theirs))
+        if not number:
+            found.append(
+                f"{median(theirs) / median(ours):.1f}" if theirs and ours and median(ours) > LEAST_NS else "–"
+            )
+    return found
+
+
+def _range(values: Sequence[float]) -> str:
+    """The median, and in brackets the least and the largest where there are several."""
+    if not values:
+        return "–"
+    middle = _ns(median(values))
+    return middle if len(values) == 1 else f"{middle} ({_ns(values[0])}–{_ns(values[-1])})"
+
+
+def _ns(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}" if abs(value) >= 20 else f"{value:.1f}"
+
+
+def _sizes(rows: Sequence[Row]) -> list[str]:
+    steps = [
+        f"{median(row['build_ms'][step] for row in rows) / 1000:.2f}" for step in ("front", "decide", "clang")
+    ]
+    return [
+        *steps,
+        f"{median(median(row['load_ms']) for row in rows):.0f}",
+        f"{max(row['build_peak_mib'] for row in rows):,.0f}",
+        f"{max(row['table_bytes'] for row in rows) / 1000:,.0f}",
+        f"{max(row['instructions'] for row in rows):,}",
+        f"{max(row['verified'] for row in rows):,}",
+    ]
+
+
+def _families(results: Results) -> list[str]:
+    table, ipv4 = results["families"], results.get("scale")
+    rows = []
+    for size in sizes_of(table):
+        for flavour in _FLAVOURS:
+            sets = {
+                "IPv4": select(ipv4, set=flavour, rules=size),
+                "IPv6": select(table, set=flavour, rules=size, family="ipv6"),
+                "both": select(table, set=flavour, rules=size, family="mixed"),
+            }
+            rows.append(
+                (f"{size:,}", flavour, *(_range(over_seeds(found, "uniform")) for found in sets.values()))
+            )
+    return ["## IPv6, and both\n", FAMILIES, _table(("rules", "set", "IPv4", "IPv6", "both"), rows)]
+
+
+def _exact(results: Results) -> list[str]:
+    programs = ("penstock", "hash", "linear", "chain")
+    rows = [
+        (f"{row['rules']:,}", kind, *(_ns(above(row, kind, program)) for program in programs))
+        for row in results["exact"].rows
+        if "failed" not in row
+        for kind in ("uniform", "zipf", "none matches")
+    ]
+    titles = ("rules", "traffic", "penstock", "hash in C", "loop in C", "ifs in C")
+    return [
+        "## Exact five-tuples\n",
+        _image("exact", "exact rules against a hash"),
+        EXACT,
+        _table(titles, rows),
+    ]
+
+
+def _small(results: Results) -> list[str]:
+    rows = []
+    for row in select(results["small"]):
+        ours, theirs = above(row, "warm"), above(row, "warm", "chain")
+        uniform = (_ns(above(row, "uniform", program)) for program in ("penstock", "chain"))
+        rows.append((row["rules"], row["seed"], _ns(ours), _ns(theirs), _ratio(ours, theirs), *uniform))
+    titles = (
+        "rules",
+        "seed",
+        "penstock, warm",
+        "by hand, warm",
+        "ratio",
+        "penstock, uniform",
+        "by hand, uniform",
+    )
+    return ["## A few rules, beside the same written by hand\n", SMALL, _table(titles, rows)]
+
+
+def _twenty(results: Results) -> list[str]:
+    names = ("policy", "hand", "ratio", "linear")
+    rows = [(row["traffic"], *(row[name] for name in names)) for row in results["twenty"].rows]
+    titles = ("traffic", "policy", "by hand", "ratio", "the policy's rules in order")
+    return ["## Twenty rules, beside the same written by hand\n", TWENTY, _table(titles, rows)]
+
+
+def _usual(results: Results) -> list[str]:
+    rows = [
+        (r["traffic"], r["policy"], r["jumbo"], _ratio(r["policy"], r["jumbo"]), r["linear"],
+         _ratio(r["policy"], r["linear"]))
+        for r in results["usual"].rows
+    ]  # fmt: skip
+    titles = ("traffic", "policy", "by hand", "ratio", "by hand, no jumbo frames", "ratio")
+    return ["## dns.policy, beside the same written by hand\n", USUAL, _table(titles, rows)]
+
+
+def _ratio(ours: float | None, theirs: float | None) -> str:
+    if ours is None or theirs is None or theirs < LEAST_NS:
+        return "–"
+    return f"{ours / theirs:.2f}"
+
+
+def _saved(results: Results) -> list[str]:
+    rows, notes = [], []
+    for row in select(results["saved"]):
+        rows.append((f"{row['set']}.rules", row["what"], f"{row['rules']:,}", len(row["left_out"]),
+                     row["changed"], *(_ns(above(row, kind)) for kind in ("uniform", "zipf", "warm"))))  # fmt: skip
+        reasons = sorted(set(row["left_out"]))
+        if reasons:
+            counted = ", ".join(f"`{reason}` {row['left_out'].count(reason)}" for reason in reasons)
+            notes.append(f"* {row['set']}.rules: {counted}")
+    titles = ("set", "what it is", "rules", "left out", "changed", "uniform", "Zipf", "warm")
+    return [
+        "## Rule sets of iptables\n", SAVED, _table(titles, rows, left=2),
+        "What was left out, and how often:\n", "\n".join([*notes, ""]),
+    ]  # fmt: skip
+
+
+def _classifier(results: Results) -> list[str]:
+    rows = [
+        (f"{r['rules']:,}", r["flavour"], "IPv6" if r["ipv6"] else "IPv4", _ns(r["uniform_ns"]), _ns(r["zipf_ns"]),
+         _ns(r["warm_ns"]), f"{r['table_kib']:,}", f"{r['build_s']:.2f}", f"{r['verified']:,}")
+        for r in results["classifier"].rows
+    ]  # fmt: skip
+    titles = ("rules", "set", "family", "uniform", "Zipf", "warm", "tables, KiB", "build, s", "verified")
+    return ["## The classifier alone\n", CLASSIFIER, _table(titles, rows)]
+
+
+def _wire(results: Results) -> list[str]:
+    every = results["wire"].rows
+    peers = list(dict.fromkeys(peer for row in every for peer in row["ns"]))
+    first = peers[0]
+    titles = ("filter", *(f"{row['set']} ({row['rules']:,})" for row in every))
+    rows = [
+        (peer, *(f"{row['ns'][peer] / row['ns'][first]:.1f}" if peer in row["ns"] else "–" for row in every))
+        for peer in peers
+    ]
+    absolute = (f"*ns, {first}*", *(f"{row['ns'][first]:,.0f}" for row in every))
+    reasons: dict[str, list[str]] = {}
+    for row in every:
+        for peer, reason in row["left_out"].items():
+            reasons.setdefault(f"{peer}: {reason}", []).append(f"{row['set']} ({row['rules']:,})")
+    notes = [
+        f"* {reason} – {', '.join(where)}" for reason, where in reasons.items() if "hand.bpf.c" not in reason
+    ]
+    return [
+        "## Real frames over veth, beside other filters\n", _image("wire", "filters over veth by the number of rules"),
+        WIRE, _table(titles, [*rows, absolute]), "What could not take part:\n", "\n".join([*notes, ""]),
+    ]  # fmt: skip
+
+
+def _loading(results: Results) -> list[str]:
+    keys = [key for key in results["loading"].rows[0] if key != "rules"]
+    rows = [(f"{r['rules']:,}", *(r[key] for key in keys)) for r in results["loading"].rows]
+    return ["## From the text to the interface\n", LOADING, _table(("rules", *keys), rows)]
+
+
+def _image(name: str, what: str) -> str:
+    return f"![{what}](images/performance/{name}.svg)\n"
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
+    """A table of Markdown; the first `left` columns are words."""
+    rule = ["---"] * left + ["---:"] * (len(titles) - left)
+    lines = [titles, rule, *rows]
     return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
-
-
-_INTRODUCTION = """\
-# Performance
-
-Written by `make bench` from measurements on one machine; run it on yours. Machine: {cpu}, {cpus} processors,
-Linux {kernel}, {clang}.
-
-## How it is measured, and what the figures mean
-
-A program is run on one packet again and again by the kernel (`BPF_PROG_TEST_RUN`), and the thread's CPU time
-is divided by the number of runs. Each table's programs are measured in one run, in rounds: in a round each
-program meets each packet once, and the medians of the rounds are taken. Whatever disturbs the machine then
-disturbs all alike.
-
-* Figures are **nanoseconds above an empty program** that was measured in the same rounds. The empty program
-  is the cost of being called, which differs between kernels and
-  which no filter can avoid.
-* **Compare within a table, by ratio**, never across tables, machines or versions of this page.
-* Caches are warm and branches are predicted, since the packet is always the same. Real traffic pays more; by
-  how much depends on it more than on the filter.
-* Noise: each program of the first table is loaded {loads} times and the medians of the loads stand there. From load
-  to load the same program and packet differed by {typical} ns in the median and by {worst} ns at most, as the
-  processor's caches and other work on the machine will have it. Ratios of two figures of a few nanoseconds are
-  no better than that: one of 1.3 and one of 1.0 may be the same.
-* The machine's load average was {load} when the run began.
-"""
-_USUAL = """\
-[`examples/dns.policy`](../examples/dns.policy) against two programs in C that do the same for the usual
-packet: [`examples/dns.hand.bpf.c`](../examples/dns.hand.bpf.c), which takes jumbo frames as penstock does and asks
-a helper for the length, and [`bench/hand/dns_linear.bpf.c`](../bench/hand/dns_linear.bpf.c), which does
-without them. Neither checks that the packet is well-formed, which penstock does: it compares the lengths in the
-IP, TCP and UDP headers with each other and counts packets that contradict themselves.
-
-The last rows are packets that the fast path does not take and the exact parser does.
-"""
-_LINEAR = """\
-Five-tuple rules (`drop if src host A and dst host B and tcp src port P and dst port Q`), tried in the order
-of the text.
-"""
-_LOADING = """\
-Milliseconds by the clock, of the quickest of several runs; the same policies, and all in all an access list
-of as many rules. Starting Python is not in it. Nearly all of a small policy's time is clang's.
-"""

@@ -20,6 +20,7 @@ from bench.rulesets import NAMES, Column, Rules
 
 NO_RULE = -1
 Numbers = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 
 def first_rules(rules: Rules, packets: Mapping[str, Column]) -> Numbers:
@@ -34,9 +35,7 @@ def first_rules(rules: Rules, packets: Mapping[str, Column]) -> Numbers:
     return found
 
 
-def _holds(
-    rules: Rules, number: int, packets: Mapping[str, Column], near: npt.NDArray[np.intp]
-) -> npt.NDArray[np.bool_]:
+def _holds(rules: Rules, number: int, packets: Mapping[str, Column], near: npt.NDArray[np.intp]) -> Mask:
     inside = np.ones(len(near), bool)
     for name in NAMES:
         low, high, column = rules.low[name][number], rules.high[name][number], packets[name]
@@ -49,10 +48,11 @@ def _holds(
     return inside
 
 
-def _from(value: Column, least: Column) -> npt.NDArray[np.bool_]:
+def _from(value: Column, least: Column) -> Mask:
     """Whether 128-bit values, the high half first, are at least others."""
     upper, bound = value[..., 0], least[..., 0]
-    return (upper > bound) | ((upper == bound) & (value[..., 1] >= least[..., 1]))
+    found: Mask = (upper > bound) | ((upper == bound) & (value[..., 1] >= least[..., 1]))
+    return found
 
 
 class _Sorted:

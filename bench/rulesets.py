@@ -10,6 +10,25 @@ port classes WC, HI, LO, AR, EM, the mix of protocols, and nesting of prefixes.
     fw    one side is often a wildcard, /1 and /2 smears, source ports matter
     ipc   between the two: host pairs, all port classes
 
+At 10,000 rules, seed 1, beside sets that ClassBench's own generator made of its seeds (7,300 to 10,000
+rules).  Classes are what a field's values fall into if told apart by nothing but the rules; pairs are
+of prefix lengths; applications are distinct tests of protocol and ports.
+
+                      acl    acl1 acl2 acl3 acl4 acl5     fw    fw1      ipc    ipc1 ipc2
+    classes, dst     5240     703 6480  960 1698 1834   4768   6700     5364    2827 8886
+    classes, src     5893    3979 5821  824  871  560   3905            5244    1516 4831
+    protocols           7       4    5    5    7    5      7               7       7    4
+    classes, dport    193     106   27  188  227   40    197             200      53    3
+    classes, sport     57       1    1    3    3    1    183             192      33    3
+    pairs             143     147                         49    130       66
+    applications      505     162                       1276            1740    3333   10
+
+So the addresses are as many and as different as in the harder seeds of each flavour, and ports
+are more mixed than in any; fw has fewer pairs of prefix lengths.  Destination ports of acl: 30 % WC, 5 % HI,
+0.4 % LO, 15 % AR, 49 % EM; source ports are wildcards in 98 %, 82 % and 73 %; the source is a wildcard
+in 12 %, 43 % and 10 % of the rules of acl, fw and ipc, the destination in 1 %, 27 % and 8 %.  A packet
+drawn from a rule lies in 1.9, 7.5 and 4.4 rules on the average and in 5, 29 and 8 at most.
+
 >>> rules = generate("acl", 1000, seed=7)
 >>> len(rules), rules.low["dport"].dtype.name
 (1000, 'uint64')

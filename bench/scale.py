@@ -8,16 +8,20 @@ the right answer to every frame first (bench.answers).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from time import perf_counter
 
-from bench.answers import check
+import numpy as np
+
+from bench.answers import WrongAnswerError, check
 from bench.building import Build, build
 from bench.by_hand import FIRST_SLOT, ByHand, chain, hashed, linear
-from bench.feed import Feed
+from bench.feed import Feed, Samples
 from bench.rulesets import Rules
+from bench.turns import undisturbed
 from bench.workload import Workload
 from penstock.errors import PenstockError
 from penstock.kernel.bpf_object import BpfObject, load_object
@@ -28,54 +32,81 @@ from penstock.kernel.program import Program
 from penstock.model.spec import COUNTERS_MAP, PROGRAM
 
 Row = dict[str, object]
+Told = Callable[[str], None]
 Peer = Callable[[Rules], AbstractContextManager[ByHand]]
 #: Beyond this a chain of ifs is refused, and clang takes minutes to say so.
 _LONGEST_CHAIN = 100
-#: Loops over long tables are held against fewer frames than everything else: each takes them so long.
-_COMPARISONS = 1 << 27
+#: Programs by hand are held against fewer frames, and loops over long tables against fewer still.
+_PEER_FRAMES, _COMPARISONS = 1 << 14, 1 << 26
 _LOOPBACK = 1
 _LOADS = 3
+#: Rule sets that are ready at a time; their frames take 10 MiB each.
+_AT_ONCE = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
-    """How much to measure."""
+class _Ready:
+    """A rule set whose programs are loaded and right; `row` has all but the times."""
 
-    rounds: int = 21
-    with_peers: bool = True
+    workload: Workload
+    programs: dict[str, Program]
+    row: Row
 
 
-def scale_row(workload: Workload, effort: Effort, feed: Feed) -> Row:
-    """Build, load, verify and time one rule set.
+def scale_rows(workloads: Iterable[Workload], rounds: int, told: Told) -> Iterator[Row]:
+    """A row a rule set, in order; a set that cannot be compiled or loaded has a row that says so.
+
+    Some are made ready and then timed one after the other, so that nobody else has to wait for long.
 
     Raises:
         WrongAnswerError: a program decides a packet wrongly.
-        PenstockError: the policy does not compile or load.
     """
+    remaining = iter(workloads)
+    with Feed() as feed:
+        while some := list(islice(remaining, _AT_ONCE)):
+            with ExitStack() as held:
+                made = [_attempt(workload, held, told) for workload in some]
+                with undisturbed():
+                    for one in made:
+                        if isinstance(one, _Ready):
+                            one.row["traffic"] = _timed(one, feed, rounds)
+            yield from (one.row if isinstance(one, _Ready) else one for one in made)
+
+
+def _attempt(workload: Workload, held: ExitStack, told: Told) -> _Ready | Row:
+    named = {"set": workload.name, "family": workload.family, "rules": len(workload), "seed": workload.seed}
+    told(f"{workload.name} {workload.family} {len(workload):,} rules, seed {workload.seed}")
+    try:
+        return _ready(workload, named, held)
+    except WrongAnswerError:
+        raise
+    except PenstockError as error:
+        told(f"  failed: {error.message}")
+        return {**named, "failed": error.message.partition("\n")[0]}
+
+
+def _ready(workload: Workload, named: Row, held: ExitStack) -> _Ready:
+    """Build, load and verify; the programs stay loaded as long as `held`."""
     built = build(workload.text)
-    with ExitStack() as held:
-        loaded, load_ms, attach_ms = _loaded(built, held)
-        program = loaded.programs[PROGRAM]
-        checked = check("penstock", program, loaded.maps[COUNTERS_MAP], workload)
-        programs, refused = {"penstock": program}, {}
-        if effort.with_peers and workload.rules is not None and workload.family == "ipv4":
-            refused = _add_peers(workload, programs, held)
-        traffic = {}
-        for kind, one in workload.traffic.items():
-            feed.fill(one.frames)
-            traffic[kind] = feed.measure(programs, effort.rounds)
-        return {
-            "set": workload.name,
-            "family": workload.family,
-            "rules": len(workload),
-            "seed": workload.seed,
-            **_figures(built, loaded),
-            "load_ms": load_ms,
-            "attach_ms": attach_ms,
-            "checked": checked,
-            "refused": refused,
-            "traffic": traffic,
-        }
+    loaded, load_ms, attach_ms = _loaded(built, held)
+    program = loaded.programs[PROGRAM]
+    checked = check("penstock", program, loaded.maps[COUNTERS_MAP], workload)
+    programs, refused = {"penstock": program}, dict[str, str]()
+    if workload.rules is not None:
+        refused = _add_peers(workload, programs, held)
+    times = {"load_ms": load_ms, "attach_ms": attach_ms}
+    row = {**named, **_figures(built, loaded), **times, "checked": checked, "refused": refused}
+    return _Ready(workload, programs, row)
+
+
+def _timed(ready: _Ready, feed: Feed, rounds: int) -> dict[str, Samples]:
+    found = {}
+    for kind, one in ready.workload.traffic.items():
+        feed.fill(one.frames)
+        found[kind] = feed.measure(ready.programs, rounds)
+    first = next(iter(ready.workload.traffic.values())).frames
+    feed.fill(np.broadcast_to(first[:1], first.shape))
+    return {**found, "warm": feed.measure(ready.programs, rounds)}
 
 
 def _loaded(built: Build, held: ExitStack) -> tuple[BpfObject, list[float], list[float]]:
@@ -83,15 +114,12 @@ def _loaded(built: Build, held: ExitStack) -> tuple[BpfObject, list[float], list
     loads, attaches = [], []
     for _ in range(_LOADS):
         begun = perf_counter()
-        loaded = load_object(built.elf, "scale")
-        loads.append(_ms_since(begun))
-        with isolated():
+        with load_object(built.elf, "scale") as loaded, isolated():
+            loads.append(_ms_since(begun))
             begun = perf_counter()
             with attach_xdp(loaded.programs[PROGRAM], _LOOPBACK, mode=GENERIC):
                 attaches.append(_ms_since(begun))
-        if len(loads) < _LOADS:
-            loaded.close()
-    return held.enter_context(loaded), loads, attaches
+    return held.enter_context(load_object(built.elf, "scale")), loads, attaches
 
 
 def _ms_since(begun: float) -> float:
@@ -119,9 +147,9 @@ def _add_peers(workload: Workload, programs: dict[str, Program], held: ExitStack
         try:
             made = held.enter_context(peer(workload.rules))
         except PenstockError as error:
-            refused[name] = error.message.splitlines()[0][:160]
+            refused[name] = error.message.partition("\n")[0][:160]
             continue
-        frames = max(1 << 10, min(1 << 16, _COMPARISONS // len(workload))) if name == "linear" else None
+        frames = max(1 << 9, min(_PEER_FRAMES, _COMPARISONS // len(workload)))
         check(name, made.program, made.counters, workload, first_slot=FIRST_SLOT, most=frames)
         programs[name] = made.program
     return refused

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
+from bench.turns import undisturbed, unpreempted
 from penstock.compiler.clang import compile_c
 from penstock.kernel.bpf_object import load_object
 from penstock.kernel.program import XDP, Program
@@ -30,7 +31,7 @@ NAMES = ("policy", "jumbo", "linear")
 Row = dict[str, float | str]
 
 
-def usual_rows(rounds: int) -> list[Row]:
+def usual_rows(rounds: int, times: int = LOADS) -> list[Row]:
     """One row a kind of traffic, the usual ones first."""
     frames = {**usual_frames(), **odd_frames()}
     objects = {
@@ -39,7 +40,7 @@ def usual_rows(rounds: int) -> list[Row]:
         "jumbo": compile_c((ROOT / "examples" / "dns.hand.bpf.c").read_text()),
         "linear": compile_c((HAND / "dns_linear.bpf.c").read_text()),
     }
-    loads = [measured(objects, frames, rounds) for _ in range(LOADS)]
+    loads = [measured(objects, frames, rounds) for _ in range(times)]
     return [_row(name, loads) for name in frames]
 
 
@@ -47,7 +48,8 @@ def measured(objects: dict[str, bytes], frames: dict[str, bytes], rounds: int) -
     """Nanoseconds a packet by program and frame; the programs are loaded for the time being."""
     with ExitStack() as held:
         programs = {name: xdp_program(elf, name, held) for name, elf in objects.items()}
-        return measure(programs, frames, rounds=rounds)
+        with undisturbed(), unpreempted():
+            return measure(programs, frames, rounds=rounds)
 
 
 def xdp_program(elf: bytes, name: str, held: ExitStack) -> Program:

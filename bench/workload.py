@@ -19,7 +19,7 @@ import numpy.typing as npt
 from bench.feed import FRAMES
 from bench.frames import Frames, frames_of, plain
 from bench.reference import NO_RULE, Numbers, first_rules
-from bench.rulesets import Flavour, Rules, generate, packets, policy_text, rule_lines
+from bench.rulesets import NAMES, Flavour, Rules, generate, packets, policy_text, rule_lines
 
 KINDS = ("uniform", "zipf")
 
@@ -34,7 +34,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Workload:
-    """A policy and its traffic; `drops[n]` tells whether rule n drops, `rules` is the set where it is of one family."""
+    """A policy and its traffic; `drops[n]` tells whether rule n drops, `rules` is the set where it is all of IPv4."""
 
     name: str
     text: str
@@ -54,7 +54,32 @@ def generated(flavour: Flavour, count: int, seed: int, *, ipv6: bool = False) ->
     rules = generate(flavour, count, seed, ipv6=ipv6)
     traffic = {kind: _traffic(rules, seed, kind, FRAMES) for kind in KINDS}
     family = "ipv6" if ipv6 else "ipv4"
-    return Workload(flavour, policy_text(rules), rules.drops, traffic, family, seed, rules)
+    return Workload(flavour, policy_text(rules), rules.drops, traffic, family, seed, None if ipv6 else rules)
+
+
+def exact(count: int, seed: int) -> Workload:
+    """Distinct five-tuples without a prefix or a range among them: the case for a hash; every packet matches one."""
+    rules = _exact_rules(count, seed)
+    rng = np.random.default_rng([seed, count])
+    traffic = {}
+    for kind in KINDS:
+        weights = 1 / np.arange(1, count + 1) if kind == "zipf" else np.ones(count)
+        chosen = rng.choice(count, FRAMES, p=weights / weights.sum())
+        columns = {name: rules.low[name][chosen] for name in NAMES}
+        traffic[kind] = Traffic(frames_of(columns, ipv6=False), first_rules(rules, columns))
+    strangers = _exact_rules(FRAMES, seed + 1_000).low
+    found = first_rules(rules, strangers)
+    traffic["none matches"] = Traffic(frames_of(strangers, ipv6=False), found)
+    return Workload("exact", policy_text(rules), rules.drops, traffic, seed=seed, rules=rules)
+
+
+def _exact_rules(count: int, seed: int) -> Rules:
+    rng = np.random.default_rng([seed, 3])
+    columns = {name: rng.integers(0x0B000000, 0xDF000000, count).astype(np.uint64) for name in ("src", "dst")}
+    columns |= {name: rng.integers(1, 65535, count).astype(np.uint64) for name in ("sport", "dport")}
+    columns["proto"] = rng.choice((6, 17), count).astype(np.uint64)
+    bits = np.full(count, 32)
+    return Rules("exact", False, columns, columns, bits, bits, np.ones(count, bool))
 
 
 def mixed(flavour: Flavour, count: int, seed: int) -> Workload:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from bench.answers import WrongAnswerError, check
 from bench.feed import FRAMES, Feed
-from bench.scale import Effort, scale_row
+from bench.results import ROOT, load_results
+from bench.scale import scale_rows
 from bench.workload import Traffic, Workload, generated, mixed
 
 from penstock.kernel.bpf_object import load_object
@@ -18,20 +22,24 @@ from penstock.pipeline.policy import load_policy
 pytestmark = pytest.mark.privileged
 
 
-def test_a_rule_set_through_the_whole_path() -> None:
-    with Feed() as feed:
-        row = scale_row(generated("fw", 20, 1), Effort(rounds=2), feed)
-    assert row["checked"] == 2 * FRAMES
+def test_rule_sets_through_the_whole_path() -> None:
+    told: list[str] = []
+    both = [generated("fw", 20, 1), mixed("ipc", 20, 1)]
+    row, of_both_families = scale_rows(both, 2, told.append)
+    assert row["checked"] == of_both_families["checked"] == 2 * FRAMES
     assert row["refused"] == {}
     assert isinstance(row["traffic"], dict)
+    assert set(row["traffic"]) == {"uniform", "zipf", "warm"}
     for samples in row["traffic"].values():
         assert set(samples) == {"empty", "penstock", "linear", "chain"}
         assert all(len(rounds) == 2 and min(rounds) > 0 for rounds in samples.values())
+    assert told == ["fw ipv4 20 rules, seed 1", "ipc mixed 20 rules, seed 1"]
 
 
-def test_both_families_at_once() -> None:
-    with Feed() as feed:
-        assert scale_row(mixed("ipc", 20, 1), Effort(rounds=1), feed)["checked"] == 2 * FRAMES
+def test_a_set_that_cannot_be_compiled_is_told_of() -> None:
+    broken = replace(_small(), text="filter bench at xdp { drop if")
+    [row] = scale_rows([broken], 1, lambda _: None)
+    assert "does not compile" in str(row["failed"])
 
 
 @pytest.mark.parametrize("fault", ["verdict", "rule"])
@@ -59,6 +67,15 @@ def _spoiled(workload: Workload, fault: str) -> Workload:
     others = workload.drops if fault == "rule" else ~workload.drops
     expected[at] = next(number for number in np.flatnonzero(others) if number != expected[at])
     return replace(workload, traffic={"uniform": Traffic(traffic.frames, expected)})
+
+
+def test_the_command_measures_and_writes(tmp_path: Path) -> None:
+    argv = ["--quick", "--only", "small", "--rounds", "1", "--results", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", "bench", *argv], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    [row] = load_results(tmp_path)["small"].rows
+    assert row["checked"] == 3 * FRAMES
+    assert "| 20 five-tuple rules, warm, against ifs in C | ≤ 1.1 × | median of the sets" in done.stdout
 
 
 def test_a_fed_program_meets_every_frame_once_a_round() -> None:

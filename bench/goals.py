@@ -1,0 +1,178 @@
+"""Our goals, each with what a run has found: met, missed, or not measured.
+
+goals(results)[0]   ->  Goal("one rule …", "≤ 1.1 × by hand", "1.02 ×", True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from bench.results import Row, Table, above, over_seeds, select
+
+#: A difference below this is more noise than program: its ratio to another one says nothing.
+LEAST_NS = 0.5
+_UNIFORM_NS = {100: 40, 1_000: 65, 10_000: 100, 100_000: 320}
+_TABLE_MIB = {1_000: 2, 10_000: 5, 100_000: 40}
+_LOADING_S = {20: 0.4, 1_000: 1.0, 10_000: 5.0}
+#: The rows of dns.policy that are usual packets; the others take the exact parser.
+_USUAL = 10
+_FLAVOURS = ("acl", "fw", "ipc")
+Results = Mapping[str, Table]
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """`met` is None where the run has no figure for it."""
+
+    what: str
+    wanted: str
+    found: str
+    met: bool | None
+
+
+def goals(results: Results) -> list[Goal]:
+    """Every goal, in a stable order."""
+    return [
+        *_by_hand(results),
+        *_uniform(results),
+        *_zipf(results),
+        *_tables(results),
+        *_linear(results),
+        *_families(results),
+        *_loading(results),
+        *_verifier(results),
+    ]
+
+
+def _at_most(what: str, unit: str, limit: float, values: Mapping[str, float]) -> Goal:
+    """A goal that the worst of some named values has to keep."""
+    if not values:
+        return Goal(what, f"≤ {limit:g}{unit}", "not measured", None)
+    shown = ", ".join(f"{name} {_short(value)}" for name, value in values.items())
+    return Goal(what, f"≤ {limit:g}{unit}", shown, max(values.values()) <= limit)
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 20 else f"{value:.2g}" if abs(value) < 1 else f"{value:.1f}"
+
+
+def _by_hand(results: Results) -> Iterator[Goal]:
+    for size in (1, 20):
+        rows = select(results.get("small"), rules=size)
+        pairs = [(above(row, "warm"), above(row, "warm", "chain")) for row in rows]
+        ratios = [_ratio(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
+        yield _median_at_most(
+            f"{size} five-tuple rule{'s'[: size > 1]}, warm, against ifs in C", "sets", ratios
+        )
+    twenty = select(results.get("twenty"))
+    ratios = [_ratio(float(row["policy"]), float(row["hand"])) for row in twenty]
+    yield _median_at_most("twenty.policy, warm, against C by hand", "packets", ratios)
+    usual = select(results.get("usual"))[:_USUAL]
+    for program, words in (("jumbo", "with"), ("linear", "without")):
+        ratios = [_ratio(float(row["policy"]), float(row[program])) for row in usual]
+        yield _median_at_most(
+            f"dns.policy, warm, against C by hand {words} jumbo frames", "usual packets", ratios
+        )
+
+
+def _ratio(ours: float, theirs: float) -> float:
+    return ours / max(theirs, LEAST_NS)
+
+
+def _median_at_most(what: str, of: str, ratios: list[float]) -> Goal:
+    return _at_most(what, " ×", 1.1, {f"median of the {of}": median(ratios)} if ratios else {})
+
+
+def _by_flavour(results: Results, size: int, value: Callable[[list[Row]], float | None]) -> dict[str, float]:
+    found = {f: value(select(results.get("scale"), set=f, rules=size)) for f in _FLAVOURS}
+    return {flavour: figure for flavour, figure in found.items() if figure is not None}
+
+
+def _median_of(traffic: str, program: str = "penstock") -> Callable[[list[Row]], float | None]:
+    def value(rows: list[Row]) -> float | None:
+        found = over_seeds(rows, traffic, program)
+        return median(found) if found else None
+
+    return value
+
+
+def _uniform(results: Results) -> Iterator[Goal]:
+    for size, limit in _UNIFORM_NS.items():
+        values = _by_flavour(results, size, _median_of("uniform"))
+        yield _at_most(f"{size:,} rules, uniform traffic, the whole program", " ns", limit, values)
+        alone = {
+            row["flavour"]: float(row["uniform_ns"])
+            for row in select(results.get("classifier"), rules=size, ipv6=False)
+        }
+        yield _at_most(f"{size:,} rules, uniform traffic, the classifier alone", " ns", limit, alone)
+
+
+def _zipf(results: Results) -> Iterator[Goal]:
+    differences = dict[str, float]()
+    for size in _UNIFORM_NS:
+        uniform, zipf = (_by_flavour(results, size, _median_of(kind)) for kind in ("uniform", "zipf"))
+        differences |= {f"{f} {size:,}": zipf[f] - uniform[f] for f in uniform}
+    met = all(value <= 0 for value in differences.values()) if differences else None
+    above_it = [f"{name} +{value:.0f} ns" for name, value in differences.items() if value > 0]
+    found = ", ".join(above_it) or ("below in all" if differences else "not measured")
+    yield Goal("Zipf traffic, 100 rules and more", "below uniform", found, met)
+
+
+def _tables(results: Results) -> Iterator[Goal]:
+    for size, limit in _TABLE_MIB.items():
+        values = _by_flavour(
+            results, size, lambda rows: max(row["table_bytes"] for row in rows) / 1e6 if rows else None
+        )
+        yield _at_most(f"{size:,} rules, tables", " MB", limit, values)
+
+
+def _linear(results: Results) -> Iterator[Goal]:
+    ours, theirs = (_by_flavour(results, 10_000, _median_of("uniform", p)) for p in ("penstock", "linear"))
+    ratios = {f: theirs[f] / ours[f] for f in ours if f in theirs}
+    met = min(ratios.values()) >= 100 if ratios else None
+    found = ", ".join(f"{f} {ratio:.0f}" for f, ratio in ratios.items()) or "not measured"
+    yield Goal("10,000 rules, a loop over a table in C against penstock", "≥ 100 ×", found, met)
+
+
+def _families(results: Results) -> Iterator[Goal]:
+    rows = {f: select(results.get("families"), set=f, rules=10_000, family="ipv6") for f in _FLAVOURS}
+    values = {f: found for f, some in rows.items() if (found := _median_of("uniform")(some)) is not None}
+    yield _at_most("10,000 rules of IPv6, uniform traffic", " ns", 180, values)
+    worst = {}
+    for flavour, ipv6 in values.items():
+        both = _median_of("uniform")(
+            select(results.get("families"), set=flavour, rules=10_000, family="mixed")
+        )
+        ipv4 = _median_of("uniform")(select(results.get("scale"), set=flavour, rules=10_000))
+        if both is not None and ipv4 is not None:
+            worst[flavour] = both / max(ipv4, ipv6)
+    yield _at_most("10,000 rules of both families, against the dearer one", " ×", 1, worst)
+
+
+def _loading(results: Results) -> Iterator[Goal]:
+    for size, limit in _LOADING_S.items():
+        values = dict[str, float]()
+        for row in select(results.get("loading"), rules=size):
+            values["five-tuples"] = float(row["total"]) / 1000
+        values |= _by_flavour(results, size, _seconds)
+        yield _at_most(f"{size:,} rules, from text to attached", " s", limit, values)
+
+
+def _seconds(rows: list[Row]) -> float | None:
+    totals = [
+        sum(row["build_ms"].values()) + median(row["load_ms"]) + median(row["attach_ms"]) for row in rows
+    ]
+    return median(totals) / 1000 if totals else None
+
+
+def _verifier(results: Results) -> Iterator[Goal]:
+    rows = [
+        row
+        for name in ("scale", "families", "exact", "saved")
+        for row in select(results.get(name))
+        if row["table_bytes"]
+    ]
+    values = {"most of all sets": float(max(row["verified"] for row in rows))} if rows else {}
+    yield _at_most("instructions the verifier walks, any policy with tables", "", 2_000, values)

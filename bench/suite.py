@@ -1,0 +1,168 @@
+"""What the suite measures: its tables, each a list of rows, and how much of each is measured.
+
+    rows = TABLES["scale"](Plan(), print)
+
+`Plan()` is the full run, some twenty minutes; `QUICK` the one of two minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import get_args
+
+from bench.answers import WrongAnswerError
+from bench.classifier import measure as measure_classifier
+from bench.linear import loading_rows
+from bench.rulesets import Flavour, generate
+from bench.saved import SETS, saved
+from bench.scale import scale_rows
+from bench.twenty import twenty_rows
+from bench.usual import usual_rows
+from bench.wire import sets, wire_row
+from bench.workload import exact, generated, mixed
+
+Row = dict[str, object]
+Told = Callable[[str], None]
+FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured; `seeds` has (sizes up to, how many seeds)."""
+
+    sizes: tuple[int, ...] = (1, 10, 100, 1_000, 10_000)
+    large: tuple[int, ...] = (100_000,)
+    seeds: tuple[tuple[int, int], ...] = ((100, 3), (1_000, 2), (100_000, 1))
+    small: tuple[int, ...] = (1, 20)
+    family_sizes: tuple[int, ...] = (1_000, 10_000)
+    exact_sizes: tuple[int, ...] = (10, 100, 1_000, 10_000)
+    wire_sizes: tuple[int, ...] = (10, 100, 1_000, 10_000)
+    rounds: int = 21
+    wire_packets: int = 16_384
+    wire_rounds: int = 5
+    loading_runs: int = 7
+    usual_loads: int = 7
+    saved_sets: int = len(SETS)
+
+    def seeds_of(self, size: int) -> range:
+        """The seeds of rule sets of a size."""
+        return range(1, 1 + next(count for most, count in self.seeds if size <= most))
+
+
+QUICK = Plan(
+    sizes=(10, 1_000),
+    large=(),
+    seeds=((1_000, 1),),
+    small=(20,),
+    family_sizes=(100,),
+    exact_sizes=(1_000,),
+    wire_sizes=(100,),
+    rounds=9,
+    wire_packets=8_192,
+    wire_rounds=3,
+    loading_runs=2,
+    usual_loads=2,
+    saved_sets=2,
+)
+
+
+def _usual(plan: Plan, _told: Told) -> list[Row]:
+    return [dict(row) for row in usual_rows(plan.rounds, plan.usual_loads)]
+
+
+def _twenty(plan: Plan, _told: Told) -> list[Row]:
+    return [dict(row) for row in twenty_rows(plan.rounds)]
+
+
+def _scale(plan: Plan, told: Told) -> list[Row]:
+    return _flavours(plan.sizes, plan, told)
+
+
+def _large(plan: Plan, told: Told) -> list[Row]:
+    """A table of its own, since compiling these takes longer than all others together."""
+    return _flavours(plan.large, plan, told)
+
+
+def _flavours(sizes: Iterable[int], plan: Plan, told: Told) -> list[Row]:
+    sets = (
+        generated(flavour, size, seed)
+        for size in sizes
+        for flavour in FLAVOURS
+        for seed in plan.seeds_of(size)
+    )
+    return list(scale_rows(sets, plan.rounds, told))
+
+
+def _small(plan: Plan, told: Told) -> list[Row]:
+    sets = (exact(size, seed) for size in plan.small for seed in plan.seeds_of(size))
+    return list(scale_rows(sets, plan.rounds, told))
+
+
+def _families(plan: Plan, told: Told) -> list[Row]:
+    """IPv6 alone, and both; the same number of rules of IPv4 is in the table `scale`."""
+    sets = (
+        generated(flavour, size, 1, ipv6=True) if family == "ipv6" else mixed(flavour, size, 1)
+        for size in plan.family_sizes
+        for flavour in FLAVOURS
+        for family in ("ipv6", "both")
+    )
+    return list(scale_rows(sets, plan.rounds, told))
+
+
+def _exact(plan: Plan, told: Told) -> list[Row]:
+    return list(scale_rows((exact(size, 1) for size in plan.exact_sizes), plan.rounds, told))
+
+
+def _saved(plan: Plan, told: Told) -> list[Row]:
+    sets = [saved(which, 1) for which in SETS[: plan.saved_sets]]
+    rows = scale_rows((workload for workload, _ in sets), plan.rounds, told)
+    return [
+        {
+            **row,
+            "what": which.what,
+            "left_out": [one.reason for one in translated.left_out],
+            "changed": len(translated.changed),
+        }
+        for which, row, (_, translated) in zip(SETS, rows, sets, strict=False)
+    ]
+
+
+def _classifier(plan: Plan, told: Told) -> list[Row]:
+    rows = []
+    for size in plan.sizes:
+        for flavour in FLAVOURS:
+            for ipv6 in (False, True) if size in plan.family_sizes else (False,):
+                told(f"classifier alone, {flavour} {size:,} rules{', IPv6' if ipv6 else ''}")
+                found = measure_classifier(generate(flavour, size, 1, ipv6=ipv6), plan.rounds)
+                if found.wrong:
+                    raise WrongAnswerError(f"the classifier of {flavour} {size}: {found.wrong} wrong answers")
+                rows.append(asdict(found))
+    return rows
+
+
+def _wire(plan: Plan, told: Told) -> list[Row]:
+    rows = []
+    for which in sets(plan.wire_sizes):
+        told(f"over veth: {which.name}, {which.size:,}")
+        rows.append(wire_row(which, plan.wire_packets, plan.wire_rounds))
+    return rows
+
+
+def _loading(plan: Plan, _told: Told) -> list[Row]:
+    return [dict(row) for row in loading_rows(plan.loading_runs)]
+
+
+TABLES: dict[str, Callable[[Plan, Told], list[Row]]] = {
+    "usual": _usual,
+    "twenty": _twenty,
+    "small": _small,
+    "scale": _scale,
+    "families": _families,
+    "exact": _exact,
+    "saved": _saved,
+    "classifier": _classifier,
+    "wire": _wire,
+    "loading": _loading,
+    "large": _large,
+}
