@@ -105,7 +105,7 @@ def _scale(results: Results) -> list[str]:
         "### What compiling takes, and what it makes\n",
         _image("building", "seconds to compile by the number of rules"),
         _image("memory", "memory by the number of rules"),
-        _table(("rules", "set", "front, s", "decide, s", "clang, s", "load, ms", "peak MiB", "tables, kB",
+        _table(("rules", "set", "front, s", "decide, s", "clang, s", "CPU, s", "load, ms", "peak MiB", "tables, kB",
                 "instructions", "verified"), sized),
     ]  # fmt: skip
 
@@ -140,10 +140,13 @@ def _sizes(rows: Sequence[Row]) -> list[str]:
     steps = [
         f"{median(row['build_ms'][step] for row in rows) / 1000:.2f}" for step in ("front", "decide", "clang")
     ]
+    cpu = [row["build_cpu_ms"] / 1000 for row in rows if "build_cpu_ms" in row]
+    peaks = [row["build_peak_mib"] for row in rows if "build_peak_mib" in row]
     return [
         *steps,
+        f"{median(cpu):.2f}" if cpu else "–",
         f"{median(median(row['load_ms']) for row in rows):.0f}",
-        f"{max(row['build_peak_mib'] for row in rows):,.0f}",
+        f"{max(peaks):,.0f}" if peaks else "–",
         f"{max(row['table_bytes'] for row in rows) / 1000:,.0f}",
         f"{max(row['instructions'] for row in rows):,}",
         f"{max(row['verified'] for row in rows):,}",

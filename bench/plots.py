@@ -51,10 +51,16 @@ def draw(results: Results, folder: Path) -> None:
 
 
 def files(results: Results) -> dict[str, str]:
-    """The plots' SVG by name."""
-    makers = {"rules": _rules, "exact": _exact, "wire": _wire, "building": _building, "memory": _memory}
+    """The SVG by name, of what was measured."""
+    makers = {
+        "rules": ("scale", _rules),
+        "building": ("scale", _building),
+        "memory": ("scale", _memory),
+        "exact": ("exact", _exact),
+        "wire": ("wire", _wire),
+    }
     with mpl.rc_context(_STYLE):
-        return {name: _svg(make(results)) for name, make in makers.items()}
+        return {name: _svg(make(results)) for name, (table, make) in makers.items() if table in results}
 
 
 def _svg(figure: Figure) -> str:
@@ -75,6 +81,11 @@ def _axes(x: str, y: str) -> tuple[Figure, Axes]:
         axis.set_minor_formatter(NullFormatter())
         axis.set_major_locator(LogLocator(base=10, numticks=12))
     return figure, axes
+
+
+def _legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()
 
 
 def _series(
@@ -103,7 +114,7 @@ def _rules(results: Results) -> Figure:
     )
     axes.plot([], [], color="#57606a", linestyle=":", label="the same, Zipf traffic")
     axes.plot([], [], color="#57606a", linestyle="--", label="loop over a rule table in C")
-    axes.legend()
+    _legend(axes)
     return figure
 
 
@@ -114,7 +125,7 @@ def _exact(results: Results) -> Figure:
     for program, colour in programs.items():
         points = _series(results, "exact", "uniform", program)
         axes.plot(*points, color=colour, marker="o", markersize=4, label=names.get(program, program))
-    axes.legend()
+    _legend(axes)
     return figure
 
 
@@ -128,7 +139,7 @@ def _wire(results: Results) -> Figure:
         colour, width = ("#0969da", 2.4) if ours else (_PEERS[number % len(_PEERS)], 1.4)
         x, y = zip(*points, strict=True)
         axes.plot(x, y, marker="o", markersize=3.5, label=peer, color=colour, linewidth=width)
-    axes.legend()
+    _legend(axes)
     return figure
 
 
@@ -140,7 +151,7 @@ def _building(results: Results) -> Figure:
         clang = _medians(results, flavour, lambda row: row["build_ms"]["clang"] / 1000)
         axes.plot(*clang, color=colour, linestyle=":", linewidth=1.2)
     axes.plot([], [], color="#57606a", linestyle=":", label="of that, clang")
-    axes.legend()
+    _legend(axes)
     return figure
 
 
@@ -149,10 +160,10 @@ def _memory(results: Results) -> Figure:
     for flavour, colour in _FLAVOURS.items():
         tables = _medians(results, flavour, lambda row: row["table_bytes"] / 2**20)
         axes.plot(*tables, color=colour, marker="o", markersize=4, label=f"tables, {flavour}")
-        peak = _medians(results, flavour, lambda row: row["build_peak_mib"])
+        peak = _medians(results, flavour, lambda row: row.get("build_peak_mib", 0))
         axes.plot(*peak, color=colour, linestyle="--", linewidth=1.2, alpha=0.7)
     axes.plot([], [], color="#57606a", linestyle="--", label="the compiling process at its largest")
-    axes.legend()
+    _legend(axes)
     return figure
 
 

@@ -130,6 +130,7 @@ def _figures(built: Build, loaded: BpfObject) -> Row:
     info = loaded.programs[PROGRAM].info
     return {
         "build_ms": built.steps_ms,
+        "build_cpu_ms": built.cpu_ms,
         "build_peak_mib": built.peak_mib,
         "object_bytes": len(built.elf),
         "table_bytes": built.tables,
