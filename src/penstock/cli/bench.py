@@ -29,8 +29,8 @@ _COMPILER = ("driver", "ir.lower", "lang.check", "lang.parser")
 _DRAWN = 1 << 16
 RANDOM, WHOLE_CAPTURE = "random over the rules", "the capture in turn"
 _ROUNDS, _SAMPLES_A_ROUND, _MOST_PEER_ROUNDS = 31, 3, 7
-#: Looking for a rule compiles the policy ten times and more; longer than this and it is not done.
-_PATIENCE_S = 3.0
+#: Looking for a rule compiles the policy several times; if that would take longer it is not done.
+_PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ def _blamed(crossing: Crossing, rules: RuleSet, found: Price, compile_s: float |
 
     if not can_be_blamed(crossing.limit.key) or not rules.rules:
         return crossing
-    if compile_s is None or compile_s > _PATIENCE_S:
+    if compile_s is None or compile_s * (len(rules.rules).bit_length() + 1) > _PATIENCE_S:
         why = "which rule crosses it was not looked for: that takes too many compilations"
         return Told(crossing.limit, crossing.found, None, why)
     try:
