@@ -193,3 +193,19 @@ def test_a_rule_that_moved_to_another_line_is_the_same_counter(cli: Cli, tmp_pat
     found = cli("diff", str(old), str(new), "--json").record
     assert found["same_verdicts"]
     assert found["counters"] == {"old_only": [], "new_only": ["f:6"], "changed": ["a"]}
+
+
+def test_a_rule_that_asks_deeper_judges_deeper(cli: Cli, tmp_path: Path) -> None:
+    """`malformed` is judged down to what the rules ask for; the other conditions do not change by that."""
+    old, new = tmp_path / "old.policy", tmp_path / "new.policy"
+    old.write_text("filter f at xdp {\n    default drop\n    pass if src net 10.0.0.0/8\n}\n")
+    new.write_text(
+        "filter f at xdp {\n    default drop\n    pass if src net 10.0.0.0/8\n    drop if dport > 9\n}\n"
+    )
+    (found,) = cli("diff", str(old), str(new), "--json").record["classes"]
+    assert found["condition"] == (
+        "src net 10.0.0.0/8 and malformed (down to transport) and not (malformed (down to network))"
+    )
+    assert not found["is_expression"]
+    assert cli("explain", str(old), found["example"], "--json").record["verdict"] == "pass"
+    assert cli("explain", str(new), found["example"], "--json").record["decided_by"] == "on malformed"

@@ -141,6 +141,7 @@ def test_expressions_read_well() -> None:
         | held("addr.src", (1 << 32, 1 << 32)),
         "tcp and frag.later": tcp | held("frag", (2, 2)) | held("dport", (1 << 16, 1 << 16)),
         "icmp": held("eth.type", (0x0800, 0x0800)) | held("proto", (1, 1)),
+        "tcp and vlan": tcp | held("vlan.tpid", (0x8100, 0x8100), (0x88A8, 0x88A8), (0x9100, 0x9100)),
         "vlan.id == 5": held("vlan.id", (5, 5)),
     }
     for text, fields in cases.items():

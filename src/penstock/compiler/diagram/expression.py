@@ -45,6 +45,9 @@ _ORDER = (
     "sport",
     "dport",
 )
+_TAGGED = FieldRef("vlan.tpid")
+_TAGS = IntervalSet.single(*VLAN_TPIDS)
+_TAGGED_OR_NOT = _TAGS, IntervalSet.of(*_TAGS.complement(16), (1 << 16, 1 << 16))
 _MAC_AT = {"eth.dst": 0, "eth.src": 6}
 
 
@@ -103,7 +106,14 @@ def simplified(fields: Fields) -> dict[FieldRef, IntervalSet]:
         whole = IntervalSet.of((0, 1 << ref.field.bits))
         if (kept[ref] | free) == whole:
             del kept[ref]
+        elif ref == _TAGGED:
+            kept[ref] = next((told for told in _TAGGED_OR_NOT if _same_but(kept[ref], told, free)), kept[ref])
     return kept
+
+
+def _same_but(held: IntervalSet, other: IntervalSet, free: IntervalSet) -> bool:
+    """Whether two sets differ in values only that are free."""
+    return (held | free) == (other | free)
 
 
 def _informative(ref: FieldRef) -> int:
@@ -300,8 +310,10 @@ def _range(term: str, interval: Interval, bits: int, several: bool) -> str:
 
 def _tag(ref: FieldRef, values: IntervalSet) -> Text:
     """Tags further in have no name: their bytes are looked at, behind the tags before them."""
+    if ref == _TAGGED and values == _TAGS:
+        return Text("vlan")
     before = ref.index if ref.name == "vlan.tpid" else ref.index + 1
-    tags = [_tpid(index, IntervalSet.single(*VLAN_TPIDS)) for index in range(before)]
+    tags = [_tpid(index, _TAGS) for index in range(before)]
     if ref.name == "vlan.tpid":
         return _all([*tags, _tpid(ref.index, values)])
     control = f"ether[{14 + 4 * ref.index}:2]"

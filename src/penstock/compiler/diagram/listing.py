@@ -152,7 +152,9 @@ def entries(rule_set: RuleSet) -> Iterator[Entry]:
         if verdict is not None and rule_set.depth >= _LAYERS[condition]:
             slot = FIRST_CONDITION_SLOT + condition
             test = _TESTS.get(condition, Always(True))
-            odd = Odd(condition, rule_set.depth) if condition in _JUDGED else None
+            # Of the conditions only `malformed` asks for more the deeper it is judged.
+            depth = rule_set.depth if condition is Condition.MALFORMED else _LAYERS[condition]
+            odd = Odd(condition, depth) if condition in _JUDGED else None
             yield Entry(slot, verdict, test, odd)
     for slot, rule in enumerate(rule_set.rules, FIRST_RULE_SLOT):
         if isinstance(rule.action, Verdict):

@@ -26,6 +26,7 @@ from penstock.compiler.ir.ops import (
     Term,
 )
 from penstock.model.net import IntervalSet
+from penstock.model.verdict import Condition
 
 Fields = Mapping[FieldRef, IntervalSet]
 
@@ -40,6 +41,9 @@ def condition_of(fields: Fields, literals: Iterable[Literal]) -> tuple[str, bool
     if told:
         text = Text(text).chained
     parts = [text] * bool(text) + [part for part, _ in told]
+    if text.endswith("vlan"):
+        # What stands to the right of `vlan` would be looked for behind the tag.
+        parts = [*parts[1:], text]
     return " and ".join(parts), all(exact for _, exact in told)
 
 
@@ -52,8 +56,9 @@ def _literal(literal: Literal, fields: Fields) -> tuple[str, bool]:
 
 def _atom(atom: Atom, fields: Fields) -> tuple[str, bool]:
     match atom:
-        case Odd(condition, _):
-            return condition.word, False
+        case Odd(condition, depth):
+            judged = f" (down to {depth.name.lower()})" if condition is Condition.MALFORMED else ""
+            return condition.word + judged, False
         case Compare(operator, left, right):
             sides = _term(left, fields), _term(right, fields)
             if sides[0] is not None and sides[1] is not None:
