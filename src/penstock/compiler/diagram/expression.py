@@ -17,7 +17,7 @@ field that a class is told of in words of its own (``ip6.headers in {…}``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, summarize_address_range
 
@@ -122,10 +122,15 @@ def _informative(ref: FieldRef) -> int:
     return names.index(ref.name) if ref.name in names else len(names)
 
 
+def in_order(refs: Iterable[FieldRef]) -> tuple[FieldRef, ...]:
+    """The fields in an order of their own, so that what is known of them together is found again."""
+    return tuple(sorted(refs, key=lambda ref: (ref.name, ref.index, ref.scope)))
+
+
 def _impossible_values(ref: FieldRef, fields: Fields) -> IntervalSet:
     """Values that the field cannot have, given the others."""
     found = IntervalSet()
-    for fact in impossible(tuple(fields)):
+    for fact in impossible(in_order(fields)):
         others = [other for other in fact if other != ref]
         if ref in fact and all(fields[other].issubset(IntervalSet.of(fact[other])) for other in others):
             found |= IntervalSet.of(fact[ref])

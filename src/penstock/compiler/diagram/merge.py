@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import log2
 
-from penstock.compiler.diagram.expression import simplified
+from penstock.compiler.diagram.expression import in_order, simplified
 from penstock.compiler.diagram.listing import Literal
 from penstock.compiler.diagram.reality import impossible
 from penstock.compiler.ir.ops import FieldRef
@@ -172,7 +172,7 @@ def _with_values(fields: Fields, every: Sequence[Fields], effort: Effort) -> Fie
 def covered(fields: Fields, by: Sequence[Fields], effort: Effort | None = None) -> bool:
     """Whether every packet of the class is in another one of these; false when that is too much to find out."""
     near = [other for other in by if meet(fields, other)]
-    refs = tuple(dict.fromkeys([*fields, *(ref for other in near for ref in other)]))
+    refs = in_order({*fields, *(ref for other in near for ref in other)})
     pieces = [dict(fields)]
     for other in (*near, *_impossible(refs)):
         if effort is not None:

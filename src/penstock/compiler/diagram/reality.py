@@ -47,7 +47,7 @@ def with_reality(boxes: Boxes, world: World = EVERY_FRAME) -> Boxes:
     )
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def impossible(
     refs: tuple[FieldRef, ...], world: World = EVERY_FRAME
 ) -> tuple[dict[FieldRef, Interval], ...]:
