@@ -169,11 +169,41 @@ def test_random_rule_sets(seed: int) -> None:
         assert disagreements(rules, plane, FRAMES) == []
 
 
-def test_too_many_fields_for_the_verifier_stay_linear() -> None:
+def test_every_field_at_once() -> None:
+    """More fields than tables have room for: the least tested ones become predicates."""
     rules = drawn_rules(1000, 400, set(FIELD_NAMES))
-    assert not emit(rules, wish=TABLES).tables
+    assert emit(rules, wish=TABLES).tables
     with DataPlane.of(rules, wish=TABLES) as plane:
         assert disagreements(rules, plane, FRAMES) == []
+
+
+#: One rule for each of many fields; with those of `policy_text` more than there is room for.
+ODD = (
+    "ether src 02:00:00:00:00:01", "ether dst 02:00:00:00:00:02", "vlan.id == 5", "ttl == 9", "dscp == 4", "ecn == 1",
+    "ip.id == 5", "icmp.type == 3", "icmp.code == 1", "icmp6.type == 128", "tcp.flags == 2", "tcp.window == 5",
+    "tcp.seq == 7", "tcp.ack == 8", "udp.len == 9", "len > 1400", "ip.len == 20", "ip6.flow == 3", "vlan.pcp == 2",
+)  # fmt: skip
+
+
+def test_a_few_odd_rules_leave_the_others_flat() -> None:
+    lines = [line for line in rule_lines(generate("acl", 400, 3)) if " if " in line]
+    rules = rule_set(
+        "filter edge at xdp {\n" + "\n".join([*(f"drop if {odd}" for odd in ODD), *lines]) + "\n}\n"
+    )
+    assert len(emit(rules, wish=TABLES).tables) == 1
+    with DataPlane.of(rules, wish=TABLES) as plane:
+        tried = [*built(generate("acl", 400, 3), 300, 1), *FRAMES]
+        assert disagreements(rules, plane, tried) == []
+
+
+def test_predicates_about_different_addresses_are_one_run() -> None:
+    lines = [f"drop if src host 10.0.0.{at} and ip[{at % 20}] & 7 == {at % 8}" for at in range(100)]
+    lines += [line for line in rule_lines(generate("acl", 200, 3)) if " if " in line]
+    rules = rule_set("filter edge at xdp {\n" + "\n".join(lines) + "\n}\n")
+    assert len(emit(rules, wish=TABLES).tables) == 1
+    with DataPlane.of(rules, wish=TABLES) as plane:
+        tried = [_ipv4(0x0A000000 + at, at, 17, bytes(20)) for at in range(120)]
+        assert disagreements(rules, plane, [*tried, *FRAMES]) == []
 
 
 @pytest.mark.parametrize("asked", [5, 30])

@@ -14,6 +14,7 @@ slower.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -23,11 +24,18 @@ import numpy as np
 from penstock.compiler.diagram.axis import Keys, keys_of
 from penstock.compiler.diagram.boxes import Boxes, from_ranges
 from penstock.compiler.diagram.disjunction import Term, TooManyTermsError, terms
+from penstock.compiler.diagram.rare import rare_fields, test_of
 from penstock.compiler.ir.ops import All, FieldRef, Predicate, Rule, RuleSet
-from penstock.model.net import Interval
+from penstock.model.net import Interval, IntervalSet
 
 MAX_OPAQUE = 32
-"""More rules with opaque predicates than this end a run: a packet may have to ask them all."""
+"""More rules with opaque predicates than this, about the same addresses or about any, end a run.
+
+A packet may have to ask them all.
+"""
+
+_Divided = tuple[int, tuple[Term, ...], bool]
+"""A rule's number, its terms, and whether it had to be left whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ Block = Run | Single
 def blocks(rule_set: RuleSet) -> tuple[Block, ...]:
     """The rule set as runs and single rules, in order."""
     found: list[Block] = []
-    gathered: list[tuple[int, tuple[Term, ...], bool]] = []
+    gathered: list[_Divided] = []
     for number, rule in enumerate(rule_set.rules):
         if not is_stateless(rule):
             found += _runs(gathered)
@@ -109,21 +117,43 @@ def _divided(condition: Predicate) -> tuple[tuple[Term, ...], bool]:
         return (Term({}, (condition,)),), True
 
 
-def _runs(rules: list[tuple[int, tuple[Term, ...], bool]]) -> Iterator[Run]:
-    part: list[tuple[int, tuple[Term, ...], bool]] = []
-    opaque = 0
+def _runs(rules: list[_Divided]) -> Iterator[Run]:
+    rare = rare_fields(term.fields for _, terms, _ in rules for term in terms)
+    part: list[_Divided] = []
+    asked: Counter[tuple[IntervalSet | None, ...]] = Counter()
     for rule in rules:
-        asks = any(term.opaque for term in rule[1])
-        if asks and opaque == MAX_OPAQUE:
+        number, found, whole = rule
+        if rare:
+            found = tuple(_without(term, rare) for term in found)
+        places = {_place(term) for term in found if term.opaque}
+        if any(asked[place] + asked[_ANYWHERE] >= MAX_OPAQUE for place in places):
             yield _run(part)
-            part, opaque = [], 0
-        part.append(rule)
-        opaque += asks
+            part, asked = [], Counter()
+        part.append((number, found, whole))
+        asked.update(places)
     if part:
         yield _run(part)
 
 
-def _run(rules: list[tuple[int, tuple[Term, ...], bool]]) -> Run:
+_ADDRESSES = tuple(FieldRef(name) for name in ("addr.src", "addr.dst", "ip6.src", "ip6.dst"))
+_ANYWHERE = (None,) * len(_ADDRESSES)
+
+
+def _place(term: Term) -> tuple[IntervalSet | None, ...]:
+    """The addresses that a term is about: few packets ask two terms with different ones."""
+    return tuple(term.fields.get(ref) for ref in _ADDRESSES)
+
+
+def _without(term: Term, rare: frozenset[FieldRef]) -> Term:
+    """The term with its tests of rare fields as opaque predicates."""
+    tests = tuple(test_of(ref, values) for ref, values in term.fields.items() if ref in rare)
+    if not tests:
+        return term
+    kept = {ref: values for ref, values in term.fields.items() if ref not in rare}
+    return Term(kept, (*term.opaque, *tests))
+
+
+def _run(rules: list[_Divided]) -> Run:
     first = rules[0][0]
     numbers: dict[tuple[Predicate, ...], int] = {(): 0}
     rows: list[tuple[int, int, dict[FieldRef, Interval]]] = []

@@ -32,7 +32,12 @@ from penstock.compiler.diagram.reduce import classes, merge_nodes
 
 MAX_LOCAL = 65_535
 SMALL_SET = 1500
+#: How many of the rules that cost bit vectors are named.
+NAMED = 5
+ENTRIES, ENTRIES_OF_A_BOX = 500_000, 1_500
 LEAST_FOR_GRID = 1000
+#: With both addresses in one word and three words of lanes, a search has its five arguments.
+MOST_LANES = 11
 SOFT_WEIGHT = 300_000
 SOFT_WEIGHT_OF_A_BOX = 300
 
@@ -104,7 +109,12 @@ class Grouping:
 
 
 def grouped(boxes: Boxes, order: AxisOrder, budget: Budget) -> Grouping:
-    """The boxes in groups whose tables are small; never fails, see the module's docstring."""
+    """The boxes in groups whose tables are small; never fails, see the module's docstring.
+
+    Few boxes get few list entries: what explodes is found out in a second, not at the budget's end.
+    """
+    most = ENTRIES + ENTRIES_OF_A_BOX * len(boxes)
+    budget = replace(budget, members=min(budget.members, most))
     possible = prune(root(boxes), boxes, order.all).box
     notes: list[str] = []
     best: Grouping | None = None
@@ -150,7 +160,9 @@ def _with_bit_vectors(boxes: Boxes, possible: Indices, order: AxisOrder, budget:
         try:
             groups.append(grown(boxes, possible[part], order, budget))
         except OverBudgetError as error:
-            notes.append(f"{len(part)} boxes as bit vectors: {error.what}")
+            notes.append(
+                f"{len(part)} boxes as bit vectors: {error.what}; {widest(boxes.take(possible[part]))}"
+            )
             groups.append(ungrown(boxes, possible[part], error.what))
     return Grouping(order, THRESHOLDS[0], tuple(sorted(groups, key=_by_first_rule)), tuple(notes))
 
@@ -163,9 +175,19 @@ def _best_of(boxes: Boxes, origin: Indices, order: AxisOrder, budget: Budget) ->
 
 def _grid_of(boxes: Boxes, order: AxisOrder) -> Grid | None:
     two = order.leading
-    if len(two) < 2 or boxes.opaque.any() or any(boxes.axes[at].bits != 32 for at in two):
+    if len(two) < 2 or len(order.rest) > MOST_LANES or boxes.opaque.any():
+        return None
+    if any(boxes.axes[at].bits != 32 for at in two):
         return None
     return gridded(boxes, (two[0], two[1]))
+
+
+def widest(boxes: Boxes) -> str:
+    """Words that name the rules which cross most others: those with the largest boxes."""
+    widths = np.array([axis.width for axis in boxes.axes])
+    share = ((boxes.high - boxes.low) / widths).prod(axis=1)
+    rules = list(dict.fromkeys(boxes.rule[np.argsort(-share, kind="stable")].tolist()))[:NAMED]
+    return "the widest are the stretch's rules " + ", ".join(str(rule + 1) for rule in sorted(rules))
 
 
 def ungrown(boxes: Boxes, origin: Indices, why: str) -> Group:

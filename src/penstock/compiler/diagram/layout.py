@@ -19,7 +19,7 @@ from penstock.compiler.diagram.build import Budget
 from penstock.compiler.diagram.cells import bit_classes, cells
 from penstock.compiler.diagram.cells import numbers as numbers_of
 from penstock.compiler.diagram.grids import Grid
-from penstock.compiler.diagram.groups import Group, grouped, ungrown
+from penstock.compiler.diagram.groups import Group, grouped, ungrown, widest
 from penstock.compiler.diagram.leaves import (
     MAX_MATRIX_BYTES,
     FoldedClasses,
@@ -135,7 +135,8 @@ class _FamilyWriter:
             return group, fold
         if group.grid or group.longest <= MAX_SCAN or group.is_opaque:
             return group, None
-        why = f"{len(group.boxes)} boxes as bit vectors: {group.longest} of them differ in ports and protocol only"
+        why = f"{len(group.boxes)} boxes as bit vectors: {group.longest} of them differ in ports and protocol only; "
+        why += widest(group.boxes)
         return ungrown(self.boxes, group.origin, why), None
 
     def _lane(self, at: int) -> Lookup:
