@@ -130,3 +130,12 @@ def test_the_example_gets_its_code(section: re.Match[str]) -> None:
         return
     assert example is not None
     assert section[1] in _codes(example[1], example[2])
+
+
+def test_a_brief_note_is_one_line_with_its_example() -> None:
+    text = "filter f at xdp {\n    drop if arp\n}\n"
+    found = next(one for one in check_text(Source("f.policy", text)) if one.code == "PS234")
+    assert render(found, brief=True).splitlines() == [
+        f"f.policy:2:5: note[PS234]: {found.message} ({found.notes[0]})",
+    ]
+    assert "drop if arp" in render(found)

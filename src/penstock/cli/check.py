@@ -21,17 +21,18 @@ if TYPE_CHECKING:
 @click.command("check")
 @click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path())
 @click.option("--strict", is_flag=True, help="Warnings count as faults.")
+@click.option("--notes", is_flag=True, help="Show notes as fully as warnings, with the text they speak of.")
 @json_option
-def command(files: tuple[str, ...], strict: bool, as_json: bool) -> int:
+def command(files: tuple[str, ...], strict: bool, notes: bool, as_json: bool) -> int:
     """Check policies; needs no privilege and no kernel.  `-` reads standard input.
 
     Exits with 1 if a policy is wrong (with --strict also if it gets a warning).
     """
-    wrong = [_check(path, strict, as_json) for path in files]
+    wrong = [_check(path, strict, notes, as_json) for path in files]
     return 1 if any(wrong) else 0
 
 
-def _check(path: str, strict: bool, as_json: bool) -> bool:
+def _check(path: str, strict: bool, notes: bool, as_json: bool) -> bool:
     """Whether the file is at fault; an unreadable file is, and the others are still checked."""
     from penstock.pipeline.policy import checked_text
 
@@ -45,13 +46,13 @@ def _check(path: str, strict: bool, as_json: bool) -> bool:
     if as_json:
         _report_json(source, checked)
     else:
-        _report(source, diagnostics)
+        _report(source, diagnostics, notes)
     errors, warnings = (count(diagnostics, severity) for severity in (Severity.ERROR, Severity.WARNING))
     return bool(errors or (strict and warnings))
 
 
-def _report(source: Source, diagnostics: tuple[Diagnostic, ...]) -> None:
-    show_diagnostics(diagnostics)
+def _report(source: Source, diagnostics: tuple[Diagnostic, ...], notes: bool) -> None:
+    show_diagnostics(diagnostics, in_full=notes)
     errors, warnings = (count(diagnostics, severity) for severity in (Severity.ERROR, Severity.WARNING))
     counted = [_plural(errors, "error")] if errors else []
     counted += [_plural(warnings, "warning")] if warnings else []

@@ -8,14 +8,19 @@ from penstock.cli import output
 from penstock.compiler.lang.diagnostic import Diagnostic, Severity
 
 
-def show_diagnostics(diagnostics: Iterable[Diagnostic]) -> None:
-    """Errors and warnings under the text they speak of, on standard error; notes too, unless `--quiet`."""
+def show_diagnostics(diagnostics: Iterable[Diagnostic], *, in_full: bool = True) -> None:
+    """Errors and warnings under the text they speak of, on standard error; notes, unless `--quiet`, a line each.
+
+    `in_full` shows notes as if they were warnings.
+    """
     from penstock.compiler.lang.render import render
 
     for diagnostic in diagnostics:
-        if diagnostic.severity is Severity.NOTE and output.is_quiet():
+        is_note = diagnostic.severity is Severity.NOTE
+        if is_note and output.is_quiet():
             continue
-        output.rendered(render(diagnostic, color=output.errors_have_colour()))
+        color = output.errors_have_colour()
+        output.rendered(render(diagnostic, color=color, brief=is_note and not in_full))
 
 
 def count(diagnostics: Iterable[Diagnostic], severity: Severity) -> int:

@@ -24,8 +24,11 @@ _COLORS = {Severity.ERROR: "\x1b[1;31m", Severity.WARNING: "\x1b[1;35m", Severit
 _BOLD, _BLUE, _RESET = "\x1b[1m", "\x1b[1;34m", "\x1b[0m"
 
 
-def render(diagnostic: Diagnostic, *, color: bool = False) -> str:
-    """The diagnostic as lines of text for a terminal, with a line end after the last."""
+def render(diagnostic: Diagnostic, *, color: bool = False, brief: bool = False) -> str:
+    """The diagnostic as lines of text for a terminal, with a line end after the last; if `brief` without the policy's.
+
+    edge.policy:9:5: note[PS234]: some packets are decided by no rule (`ARP` is one of them)
+    """
 
     def paint(style: str, text: str) -> str:
         return f"{style}{text}{_RESET}" if color else text
@@ -33,7 +36,10 @@ def render(diagnostic: Diagnostic, *, color: bool = False) -> str:
     style = _COLORS[diagnostic.severity]
     title = paint(style, f"{diagnostic.severity.value}[{diagnostic.code}]")
     where = paint(_BOLD, f"{escape(diagnostic.source.name)}:{diagnostic.line}:{diagnostic.column}:")
-    lines = [f"{where} {title}: {paint(_BOLD, escape(diagnostic.message))}"]
+    sentence = f"{where} {title}: {paint(_BOLD, escape(diagnostic.message))}"
+    if brief:
+        return " ".join([sentence, *(f"({escape(note)})" for note in diagnostic.notes)]) + "\n"
+    lines = [sentence]
     number = str(diagnostic.line)
     shown, caret = excerpt(diagnostic)
     if shown.strip():
