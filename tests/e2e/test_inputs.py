@@ -76,11 +76,13 @@ def test_an_object_file_where_a_policy_is_wanted(cli: Cli, tmp_path: Path) -> No
 
 
 @pytest.mark.check(4)
-def test_a_policy_of_ten_mebibytes(cli: Cli, tmp_path: Path) -> None:
-    path = write(tmp_path / "large.policy", "# penstock\n" * (10 << 20 >> 3))
+@pytest.mark.parametrize(("mebibytes", "said"), [(10, "no filter"), (20, "larger than")])
+def test_a_policy_of_many_mebibytes(cli: Cli, tmp_path: Path, mebibytes: int, said: str) -> None:
+    line = "# penstock\n"
+    path = write(tmp_path / "large.policy", line * ((mebibytes << 20) // len(line)))
     done = cli("check", str(path))
     assert done.code == 1
-    assert "larger than" in done.err
+    assert said in done.err
 
 
 def test_a_device_without_end(cli: Cli) -> None:
