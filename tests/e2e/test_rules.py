@@ -138,6 +138,17 @@ def test_rebuilding_and_a_full_overlay(wire: Wire, host: Cli, running: None) -> 
     assert wire.arrived(9100) == wire.arrived(9101) == 0
 
 
+def test_more_text_than_the_overlay_has_room_for(wire: Wire, running: None) -> None:
+    rules.add_rule("v1", "drop if udp dst port 8001", label="kept")
+    long = "drop if udp dst port 8002" + " or udp dst port 8002" * 2000
+    done = rules.add_rule("v1", long)
+    assert (done.how, "text" in (done.why or "")) == ("compiled", True)
+    assert wire.arrived(8001) == wire.arrived(8002) == 0
+    assert [one.how for one in rules.added_rules("v1")] == ["compiled", "compiled"]
+    assert rules.add_rule("v1", "drop if udp dst port 8003").how == "overlay"
+    assert [len(one.text) for one in rules.added_rules("v1")] == [25, len(long), 25]
+
+
 def test_constants_of_the_policy(wire: Wire, host: Cli, running: None) -> None:
     assert rules.add_rule("v1", "drop if src net $bad and udp dst port 8004").how == "overlay"
     assert wire.arrived(8004) == 0

@@ -12,11 +12,15 @@ the policy's own rules, exactly, and takes the place of the running program.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from msgspec.structs import replace
+
+from penstock.errors import KernelError
 from penstock.kernel.attach_point import AttachPoint
 from penstock.model.field import Layer
 from penstock.model.hook import TRAITS, Hook
@@ -144,12 +148,22 @@ def _by_overlay(point: AttachPoint, present: Slot, wanted: Wanted) -> Done:
     state = overlay.settle(present.state)
     for number in fresh:
         clear(present.counters, len(identity.counters) + number)
-    overlay.change(state, records, Content(wanted.added, emergencies, tuple(held)))
+    try:
+        overlay.change(state, records, Content(_without_texts(wanted, identity), emergencies, tuple(held)))
+    except KernelError as error:
+        if error.errno != errno.E2BIG:
+            raise
+        raise _CompileError("the overlay is full: it has no room for so much text") from error
     kept = len(identity.counters) + len(held) - len(fresh)
     applied = Applied(
         point.ifname, identity.name, identity.mode, identity.program, replaced=identity.name, kept=kept
     )
     return Done("overlay", None, applied)
+
+
+def _without_texts(wanted: Wanted, identity: Identity) -> tuple[Added, ...]:
+    """The added rules; of those that are compiled in the identity has the texts."""
+    return tuple(replace(rule, text="") if rule in identity.added else rule for rule in wanted.added)
 
 
 def _check_compiled(present: Slot, wanted: Wanted) -> None:

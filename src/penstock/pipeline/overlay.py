@@ -55,7 +55,7 @@ class Content(msgspec.Struct, frozen=True):
     """What a bank's text says.
 
     `added` are all added rules in their order, those that were compiled in among
-    them; `emergencies` and `held` are of the overlay alone, `held` in the order
+    them, without their texts; `emergencies` and `held` are of the overlay alone, `held` in the order
     in which its rules are tried.
     """
 

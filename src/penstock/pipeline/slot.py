@@ -81,7 +81,9 @@ class Slot:
     @property
     def added(self) -> tuple[Added, ...]:
         """The rules that were added to the policy, in their order, wherever they are."""
-        return self.state.content.added if self.state.content else self.identity.added
+        own = {rule.name: rule for rule in self.identity.added}
+        found = self.state.content.added if self.state.content else self.identity.added
+        return tuple(own.get(rule.name, rule) for rule in found)
 
     @property
     def emergencies(self) -> tuple[Emergency, ...]:
