@@ -76,7 +76,9 @@ def test_an_object_file_where_a_policy_is_wanted(cli: Cli, tmp_path: Path) -> No
 
 
 @pytest.mark.check(4)
-@pytest.mark.parametrize(("mebibytes", "said"), [(10, "no filter"), (20, "larger than")])
+@pytest.mark.parametrize(
+    ("mebibytes", "said"), [(10, "no filter"), (20, "at most 16 MiB"), (40, "larger than 32 MiB")]
+)
 def test_a_policy_of_many_mebibytes(cli: Cli, tmp_path: Path, mebibytes: int, said: str) -> None:
     line = "# penstock\n"
     path = write(tmp_path / "large.policy", line * ((mebibytes << 20) // len(line)))
