@@ -106,7 +106,7 @@ def _scale(results: Results) -> list[str]:
         _image("building", "seconds to compile by the number of rules"),
         _image("memory", "memory by the number of rules"),
         _table(("rules", "set", "front, s", "decide, s", "clang, s", "CPU, s", "load, ms", "peak MiB", "tables, kB",
-                "instructions", "verified"), sized),
+                "maps, kB", "instructions", "verified"), sized),
     ]  # fmt: skip
 
 
@@ -148,6 +148,7 @@ def _sizes(rows: Sequence[Row]) -> list[str]:
         f"{median(median(row['load_ms']) for row in rows):.0f}",
         f"{max(peaks):,.0f}" if peaks else "–",
         f"{max(row['table_bytes'] for row in rows) / 1000:,.0f}",
+        f"{max(row['map_bytes'] for row in rows) / 1000:,.0f}",
         f"{max(row['instructions'] for row in rows):,}",
         f"{max(row['verified'] for row in rows):,}",
     ]

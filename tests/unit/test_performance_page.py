@@ -29,6 +29,7 @@ ROW = {
     "load_ms": [5.0, 4.0, 6.0],
     "attach_ms": [1.0],
     "table_bytes": 300_000,
+    "map_bytes": 320_000,
     "instructions": 500,
     "verified": 900,
 }
