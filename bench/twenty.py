@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
+from bench.turns import undisturbed
 from bench.usual import HAND, Row, measured, xdp_program
 from penstock.compiler.clang import compile_c
 from penstock.compiler.codegen.emit import emit
@@ -57,7 +58,8 @@ def twenty_rows(rounds: int) -> list[Row]:
     frames = {name: read_packet(text) for name, text in TRAFFIC.items()}
     made = objects()
     _compare(made, frames)
-    loads = [measured(made, frames, rounds) for _ in range(LOADS)]
+    with undisturbed():
+        loads = [measured(made, frames, rounds) for _ in range(LOADS)]
     rows: list[Row] = []
     for frame in frames:
         above = {name: median(load[name][frame] - load["empty"][frame] for load in loads) for name in NAMES}

@@ -40,7 +40,8 @@ def usual_rows(rounds: int, times: int = LOADS) -> list[Row]:
         "jumbo": compile_c((ROOT / "examples" / "dns.hand.bpf.c").read_text()),
         "linear": compile_c((HAND / "dns_linear.bpf.c").read_text()),
     }
-    loads = [measured(objects, frames, rounds) for _ in range(times)]
+    with undisturbed():
+        loads = [measured(objects, frames, rounds) for _ in range(times)]
     return [_row(name, loads) for name in frames]
 
 
@@ -48,7 +49,7 @@ def measured(objects: dict[str, bytes], frames: dict[str, bytes], rounds: int) -
     """Nanoseconds a packet by program and frame; the programs are loaded for the time being."""
     with ExitStack() as held:
         programs = {name: xdp_program(elf, name, held) for name, elf in objects.items()}
-        with undisturbed(), unpreempted():
+        with unpreempted():
             return measure(programs, frames, rounds=rounds)
 
 
