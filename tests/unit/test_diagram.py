@@ -7,8 +7,9 @@ import pytest
 from bench.classifier import batch_of, boxes_of
 from bench.rulesets import Flavour, generate, packets
 
+from penstock.compiler.diagram import groups
 from penstock.compiler.diagram.axis import Axis, Keys, halves, integers, keys_of, successors, wide_keys
-from penstock.compiler.diagram.boxes import Boxes, from_ranges
+from penstock.compiler.diagram.boxes import Boxes, Indices, from_ranges
 from penstock.compiler.diagram.build import Budget, OverBudgetError, build
 from penstock.compiler.diagram.dump import graphviz, text
 from penstock.compiler.diagram.evaluate import first_rule, terminal_of, walk
@@ -17,7 +18,7 @@ from penstock.compiler.diagram.groups import ungrown
 from penstock.compiler.diagram.interpret import classify
 from penstock.compiler.diagram.layout import layout
 from penstock.compiler.diagram.node import Diagram, Level
-from penstock.compiler.diagram.order import axis_order, divide
+from penstock.compiler.diagram.order import AxisOrder, axis_order, divide
 from penstock.compiler.diagram.reality import key_ranges
 from penstock.compiler.diagram.reduce import reduce
 from penstock.compiler.diagram.tables import BitGroup
@@ -117,6 +118,42 @@ def test_bit_vectors_where_nothing_else_fits() -> None:
     assert any(isinstance(group, BitGroup) for group in classifier.main.groups)
     assert any("bit vectors" in note for note in classifier.main.notes)
     assert not len(disagreements(classifier, boxes).wrong)
+
+
+def overlapping(count: int, names: tuple[str, ...] = ("addr.src", "addr.dst", "sport", "dport")) -> Boxes:
+    """Ranges that begin and end anywhere: about half of all pairs cross in every field."""
+    rng = np.random.default_rng(count)
+    ranges = {}
+    for name in names:
+        ref = FieldRef(name)
+        ends = np.sort(rng.integers(0, 1 << ref.field.bits, (count, 2), dtype=np.uint64), axis=1)
+        ranges[ref] = ends[:, 0], ends[:, 1]
+    return from_ranges(ranges, np.arange(count))
+
+
+def test_what_explodes_is_given_up_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No set of boxes is tried twice, and all that is tried takes so many list entries at most."""
+    tried: list[bytes] = []
+    made = groups.grown
+
+    def grown(every: Boxes, origin: Indices, order: AxisOrder, budget: Budget) -> groups.Group:
+        tried.append(origin.tobytes())
+        assert budget.members <= groups.ENTRIES + groups.ENTRIES_OF_A_BOX * len(every)
+        return made(every, origin, order, budget)
+
+    monkeypatch.setattr(groups, "grown", grown)
+    boxes = overlapping(1500)
+    classifier = layout(boxes)
+    assert len(tried) == len(set(tried)) <= 12
+    assert not len(disagreements(classifier, boxes).wrong)
+
+
+def test_too_many_boxes_with_predicates_are_no_tables() -> None:
+    """Bit vectors know nothing of predicates."""
+    boxes = overlapping(1500)
+    opaque = Boxes(boxes.axes, boxes.low, boxes.high, boxes.rule, np.ones(1500, dtype=np.int32))
+    with pytest.raises(OverBudgetError, match="list entries"):
+        layout(opaque)
 
 
 def test_a_list_too_long_to_compare() -> None:

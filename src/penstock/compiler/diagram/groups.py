@@ -18,7 +18,7 @@ gives those bit vectors.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -34,11 +34,15 @@ MAX_LOCAL = 65_535
 SMALL_SET = 1500
 #: How many of the rules that cost bit vectors are named.
 NAMED = 5
-ENTRIES, ENTRIES_OF_A_BOX = 500_000, 1_500
+#: List entries of a group beyond which bit vectors are cheaper: rules of prefixes take 2 to 25 each, ranges that
+#: overlap arbitrarily thousands.  And of all groups tried beyond which no further way to divide is tried.
+ENTRIES, ENTRIES_OF_A_BOX = 200_000, 200
+TRIED_ENTRIES = 3
 LEAST_FOR_GRID = 1000
 #: With both addresses in one word and three words of lanes, a search has its five arguments.
 MOST_LANES = 11
 SOFT_WEIGHT = 300_000
+BYTES_OF_BITS = 1_000
 SOFT_WEIGHT_OF_A_BOX = 300
 
 
@@ -88,7 +92,7 @@ class Group:
         if self.grid:
             return self.grid.bytes
         if not self.rows:
-            return len(self.boxes) ** 2 // 2
+            return len(self.boxes) * BYTES_OF_BITS
         cells = self.row_count * self.column_count * 2
         runs = len(self.columns.start) * 4 if self.columns else cells
         return min(cells, runs) + len(self.lists.box) * 20
@@ -111,26 +115,59 @@ class Grouping:
 def grouped(boxes: Boxes, order: AxisOrder, budget: Budget) -> Grouping:
     """The boxes in groups whose tables are small; never fails, see the module's docstring.
 
-    Few boxes get few list entries: what explodes is found out in a second, not at the budget's end.
+    Raises:
+        OverBudgetError: boxes with opaque predicates, of which bit vectors know nothing, are too many.
     """
-    most = ENTRIES + ENTRIES_OF_A_BOX * len(boxes)
-    budget = replace(budget, members=min(budget.members, most))
     possible = prune(root(boxes), boxes, order.all).box
+    most = ENTRIES + ENTRIES_OF_A_BOX * len(possible)
+    maker = _Maker(boxes, order, replace(budget, members=min(budget.members, most)))
     notes: list[str] = []
     best: Grouping | None = None
     for threshold in _thresholds(boxes, order):
         try:
-            found = _divided(boxes, possible, order, threshold, budget)
+            found = _divided(maker, possible, threshold)
         except OverBudgetError as error:
             notes.append(f"{_words(threshold)}: {error.what}")
-            continue
-        notes.append(f"{_words(threshold)}: about {found.weight:,} bytes")
-        if best is None or found.weight < best.weight:
-            best = found
-        if best.weight <= SOFT_WEIGHT + SOFT_WEIGHT_OF_A_BOX * len(possible):
+        else:
+            notes.append(f"{_words(threshold)}: about {found.weight:,} bytes")
+            best = found if best is None or found.weight < best.weight else best
+        light = best is not None and best.weight <= SOFT_WEIGHT + SOFT_WEIGHT_OF_A_BOX * len(possible)
+        if light or maker.entries > TRIED_ENTRIES * most:
             break
-    chosen = best or _with_bit_vectors(boxes, possible, order, budget)
+    chosen = best or _with_bit_vectors(maker, possible)
     return Grouping(order, chosen.threshold, chosen.groups, (*notes, *chosen.notes))
+
+
+@dataclass(slots=True, eq=False)
+class _Maker:
+    """Makes groups, each set of boxes once, however often ways to divide meet in it.  `entries` counts the work."""
+
+    boxes: Boxes
+    order: AxisOrder
+    budget: Budget
+    entries: int = 0
+    made: dict[bytes, Group | OverBudgetError] = field(default_factory=dict)
+
+    def group(self, origin: Indices) -> Group:
+        """The boxes as a grid where that is possible and worthwhile, else by rows and columns.
+
+        Raises:
+            OverBudgetError: it has too many list entries, rows or columns.
+        """
+        key = origin.tobytes()
+        if key not in self.made:
+            try:
+                self.made[key] = _best_of(self.boxes, origin, self.order, self.budget)
+            except OverBudgetError as error:
+                self.made[key] = error
+            self.entries += self._work(self.made[key])
+        found = self.made[key]
+        if isinstance(found, OverBudgetError):
+            raise found
+        return found
+
+    def _work(self, made: Group | OverBudgetError) -> int:
+        return self.budget.members if isinstance(made, OverBudgetError) else len(made.lists.box)
 
 
 def _thresholds(boxes: Boxes, order: AxisOrder) -> Sequence[int]:
@@ -143,10 +180,10 @@ def _words(threshold: int) -> str:
     return "one group" if threshold == ONE_GROUP else f"groups by shape, wide is /{threshold}"
 
 
-def _divided(boxes: Boxes, possible: Indices, order: AxisOrder, threshold: int, budget: Budget) -> Grouping:
-    parts = divide(boxes.take(possible), order.leading, threshold)
-    groups = [_best_of(boxes, possible[part], order, budget) for part in parts]
-    return Grouping(order, threshold, tuple(sorted(groups, key=_by_first_rule)), ())
+def _divided(maker: _Maker, possible: Indices, threshold: int) -> Grouping:
+    parts = divide(maker.boxes.take(possible), maker.order.leading, threshold)
+    groups = [maker.group(possible[part]) for part in parts]
+    return Grouping(maker.order, threshold, tuple(sorted(groups, key=_by_first_rule)), ())
 
 
 def _by_first_rule(group: Group) -> tuple[bool, int]:
@@ -154,17 +191,19 @@ def _by_first_rule(group: Group) -> tuple[bool, int]:
     return group.is_opaque, group.first_rule
 
 
-def _with_bit_vectors(boxes: Boxes, possible: Indices, order: AxisOrder, budget: Budget) -> Grouping:
+def _with_bit_vectors(maker: _Maker, possible: Indices) -> Grouping:
     groups, notes = [], []
-    for part in divide(boxes.take(possible), order.leading, THRESHOLDS[0]):
+    boxes = maker.boxes
+    for part in divide(boxes.take(possible), maker.order.leading, THRESHOLDS[0]):
         try:
-            groups.append(grown(boxes, possible[part], order, budget))
+            groups.append(maker.group(possible[part]))
         except OverBudgetError as error:
-            notes.append(
-                f"{len(part)} boxes as bit vectors: {error.what}; {widest(boxes.take(possible[part]))}"
-            )
-            groups.append(ungrown(boxes, possible[part], error.what))
-    return Grouping(order, THRESHOLDS[0], tuple(sorted(groups, key=_by_first_rule)), tuple(notes))
+            found = ungrown(boxes, possible[part], "")
+            if found.is_opaque:
+                raise
+            notes.append(f"{len(part)} boxes as bit vectors: {error.what}; {widest(found.boxes)}")
+            groups.append(found)
+    return Grouping(maker.order, THRESHOLDS[0], tuple(sorted(groups, key=_by_first_rule)), tuple(notes))
 
 
 def _best_of(boxes: Boxes, origin: Indices, order: AxisOrder, budget: Budget) -> Group:

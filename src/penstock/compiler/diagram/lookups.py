@@ -30,6 +30,8 @@ from penstock.compiler.diagram.tables import (
 FEW_CUTS = 12
 MOST_HALF = (1 << 63) - 1
 STRIDE_BYTES = 256 << 10
+#: So many times the blocks that fit, and it is not tried whether enough of them are alike.
+HOPELESS = 4
 NewTable = Callable[[str, Column], Table]
 
 
@@ -64,11 +66,14 @@ def _upper_slices(axis: Axis, classes: Indices) -> Runs:
 
 def _by_stride(axis: Axis, classes: Indices, prefix: str, new: NewTable) -> StrideLookup | None:
     """Three loads and no branch; None if that takes too much room."""
+    room = STRIDE_BYTES // (512 if classes.max() > 255 else 256)
+    if len(np.unique(axis.cuts[(axis.cuts & np.uint64(0xFF)) != 0] >> np.uint64(8))) > HOPELESS * room:
+        return None
     slices = _upper_slices(axis, classes)
     kept, first = blocks.alike(slices)
     middle = blocks.cut(slices.pick(kept), 8, 256)
     kept, second = blocks.alike(middle)
-    if (len(kept) * 256) * (2 if classes.max() > 255 else 1) > STRIDE_BYTES:
+    if len(kept) > room:
         return None
     third = blocks.written_out(middle.pick(kept), 256).reshape(-1)
     return StrideLookup(
