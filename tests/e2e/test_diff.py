@@ -56,6 +56,18 @@ def test_the_report(cli: Cli, policies: tuple[str, str]) -> None:
     )
 
 
+def test_a_class_says_no_more_than_it_must(cli: Cli, tmp_path: Path) -> None:
+    """The rules before it ask of addresses and `ttl`, which tells apart nothing that changes."""
+    before = (
+        "    pass if (src net 10.0.0.0/8 or 2001:db8::/32) and tcp dst port 22\n    drop if udp dst port 53"
+    )
+    old, new = tmp_path / "old.policy", tmp_path / "new.policy"
+    old.write_text(f"filter f at xdp {{\n{before}\n    drop if tcp dst portrange 20-30\n}}\n")
+    new.write_text(f"filter f at xdp {{\n{before} and ttl < 64\n    drop if tcp dst portrange 20-31\n}}\n")
+    conditions = [found["condition"] for found in cli("diff", str(old), str(new), "--json").record["classes"]]
+    assert conditions == ["tcp dst port 31", "udp dst port 53 and ttl >= 64"]
+
+
 def test_every_example_is_explained_as_it_says(cli: Cli, policies: tuple[str, str]) -> None:
     for found in cli("diff", *policies, "--json").record["classes"]:
         for path, side in zip(policies, ("old", "new"), strict=True):

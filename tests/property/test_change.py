@@ -13,12 +13,15 @@ from tests.property.rulesets import Frames, RuleSets
 
 from penstock.compiler.diagram.build import Budget
 from penstock.compiler.diagram.change import changes
+from penstock.compiler.diagram.merge import Change, merged
 from penstock.compiler.ir.depth import depth_of
 from penstock.compiler.ir.evaluate import evaluate, holds
 from penstock.compiler.ir.headers import Packet
-from penstock.compiler.ir.ops import RuleSet
+from penstock.compiler.ir.ops import FieldRef, RuleSet
 from penstock.engine.comparison import Classes, Comparison, compare, shown, touching
+from penstock.model.net import IntervalSet
 from penstock.model.packet import build_packet, parse_packet
+from penstock.model.verdict import Verdict
 from penstock.pipeline.policy import check_expression, rule_set_of
 
 # ── a tiny world, every packet of it ─────────────────────────────────────────
@@ -152,6 +155,31 @@ def test_random_rule_sets_and_random_packets() -> None:
         packets = [Packet(frames.frame()) for _ in range(100)]
         differing += assert_exact(compare(old, new), old, new, packets)
     assert differing > 30
+
+
+def test_merged_classes_have_their_fields_in_order() -> None:
+    """What is tried first depends on it, so it must not be the order of a set."""
+    names = (
+        "len",
+        "eth.type",
+        "proto",
+        "addr.src",
+        "addr.dst",
+        "sport",
+        "dport",
+        "ttl",
+        "ip.id",
+        "tcp.window",
+    )
+    one = {FieldRef(name): IntervalSet.single(at + 1) for at, name in enumerate(names)}
+    both = [one, {**one, FieldRef("ttl"): IntervalSet.single(99)}]
+    nothing: frozenset[int] = frozenset()
+    found = merged(
+        Change(fields, frozenset(), Verdict.PASS, Verdict.DROP, nothing, nothing) for fields in both
+    )
+    assert [ref.name for ref in found[0].fields if ref.name != "ttl"] == [
+        name for name in names if FieldRef(name) in found[0].fields and name != "ttl"
+    ]
 
 
 def test_what_the_budget_does_not_allow_is_named() -> None:

@@ -117,9 +117,9 @@ def _same_but(held: IntervalSet, other: IntervalSet, free: IntervalSet) -> bool:
 
 
 def _informative(ref: FieldRef) -> int:
-    """Fields that others often imply come first."""
-    names = ("eth.type", "ip6.src", "ip6.dst", "addr.src", "addr.dst", "proto")
-    return names.index(ref.name) if ref.name in names else len(names)
+    """Fields that imply others come last: what lies deeper is known by them to be there."""
+    names = ("ip6.src", "ip6.dst", "addr.src", "addr.dst", "eth.type", "proto")
+    return names.index(ref.name) if ref.name in names else -1
 
 
 def in_order(refs: Iterable[FieldRef]) -> tuple[FieldRef, ...]:

@@ -17,6 +17,7 @@ from functools import lru_cache
 from math import log2
 
 from penstock.compiler.diagram.expression import in_order, simplified
+from penstock.compiler.diagram.facts import fields_beneath
 from penstock.compiler.diagram.listing import Literal
 from penstock.compiler.diagram.reality import impossible
 from penstock.compiler.ir.ops import FieldRef
@@ -30,7 +31,7 @@ MAX_SIMPLIFIED = 2000
 MAX_WIDENED = 60
 MAX_PIECES = 64
 #: Subtractions of one class from another that all of a comparison's classes are worth.
-EFFORT = 30_000
+EFFORT = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def merged(classes: Iterable[Change]) -> list[Change]:
         for one in found:
             kinds.setdefault((one.literals, one.old, one.new), []).append(one)
         effort = Effort(EFFORT)
-        found = [one for kind in kinds.values() for one in _widened(kind, effort)]
+        found = [_there(one, effort) for kind in kinds.values() for one in _widened(kind, effort)]
     found += [replace(one, fields=simplified(one.fields)) for one in every if one.parts > 1]
     return sorted(found, key=lambda one: (-breadth(one.fields), len(one.literals), _order(one.fields)))
 
@@ -93,14 +94,14 @@ def _joined(classes: list[Change], ref: FieldRef) -> list[Change]:
     whole = _whole(ref)
     known: dict[object, Change] = {}
     for one in classes:
-        rest = frozenset((other, held) for other, held in one.fields.items() if other != ref)
-        key = rest, one.literals, one.old, one.new
+        rest = {other: held for other, held in one.fields.items() if other != ref}
+        key = frozenset(rest.items()), one.literals, one.old, one.new
         other = known.get(key)
         if other is None:
             known[key] = one
             continue
         held = one.fields.get(ref, whole) | other.fields.get(ref, whole)
-        fields = {**dict(rest), ref: held} if held != whole else dict(rest)
+        fields = {**rest, ref: held} if held != whole else rest
         known[key] = _with_slots(replace(other, fields=fields), [one])
     return list(known.values())
 
@@ -169,10 +170,20 @@ def _with_values(fields: Fields, every: Sequence[Fields], effort: Effort) -> Fie
     return fields
 
 
+def _there(one: Change, effort: Effort) -> Change:
+    """The class without "or absent" where its other fields say that the field is there."""
+    fields = dict(one.fields)
+    for ref, held in one.fields.items():
+        absent = IntervalSet.single(1 << ref.field.bits)
+        if absent.issubset(held) and covered({**fields, ref: absent}, (), effort):
+            fields[ref] = held - absent
+    return replace(one, fields=fields)
+
+
 def covered(fields: Fields, by: Sequence[Fields], effort: Effort | None = None) -> bool:
     """Whether every packet of the class is in another one of these; false when that is too much to find out."""
     near = [other for other in by if meet(fields, other)]
-    refs = in_order({*fields, *(ref for other in near for ref in other)})
+    refs = in_order(fields_beneath([*fields, *(ref for other in near for ref in other)]))
     pieces = [dict(fields)]
     for other in (*near, *_impossible(refs)):
         if effort is not None:
