@@ -31,7 +31,8 @@ its action code is read back from the kernel; then its counters, so that each ru
 packets as it should. Linear search in numpy, which shares no code with the compiler, says what is right. One wrong
 answer ends the run. (Programs by hand are checked on fewer frames.)
 
-**Rounds.** In a round every program of a table's row has its turn, a turn of some milliseconds; the figure is the
+**Rounds.** In a round every program of a table's row has its turn, of some milliseconds and up to 65,536 packets; a
+quarter as many go before it untimed, since the caches hold what the program before it left there. The figure is the
 median over the rounds of the difference within a round. What disturbs the machine disturbs all alike. Several seeds
 make several rule sets: the median stands there, with the least and the largest in brackets.
 
