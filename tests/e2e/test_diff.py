@@ -104,6 +104,45 @@ def test_fail_on(cli: Cli, policies: tuple[str, str]) -> None:
         assert cli("diff", *policies, "--fail-on", expression).code == 0, expression
 
 
+def test_fail_on_shows_packets_that_the_expression_matches(cli: Cli, policies: tuple[str, str]) -> None:
+    out = cli("diff", *policies, "--fail-on", "src host 10.9.9.9 and ttl < 5").out.splitlines()
+    assert out[-3:] == [
+        "2 classes of packets change verdict",
+        "--fail-on src host 10.9.9.9 and ttl < 5: 1 class of packets that it may match changes verdict",
+        '    pass -> drop  IPv4(src="10.9.9.9", ttl=4)/TCP(dport=22)',
+    ]
+    none = cli("diff", *policies, "--fail-on", "arp").out.splitlines()
+    assert none[-1] == "--fail-on arp: no packet that it matches is concerned"
+
+
+BLOCKLIST = """filter f at xdp {
+    drop if src net 192.0.2.0/24 or 198.51.100.7 or 203.0.113.0/25 or 2001:db8:bad::/48
+    drop if tcp dst port 445 or 139
+}
+"""
+WEB = """filter f at xdp {
+    default drop
+    pass if arp
+    pass if tcp dst port 80 or 443
+    pass if tcp[13] & 0x10 != 0
+    pass if tcp dst port 22 and src net 10.0.0.0/8
+    pass if icmp or icmp6
+}
+"""
+
+
+def test_odd_packets_come_last_and_no_class_twice(cli: Cli, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.policy", tmp_path / "new.policy"
+    old.write_text(BLOCKLIST)
+    new.write_text(WEB)
+    classes = cli("diff", str(old), str(new), "--json").record["classes"]
+    told = [(one["condition"], one["old"]["verdict"], one["new"]["verdict"]) for one in classes]
+    assert len(set(told)) == len(told)
+    odd = ["and malformed" in one["condition"] for one in classes]
+    assert odd == sorted(odd)
+    assert 0 < sum(odd) < len(odd)
+
+
 def test_counters_and_labels_alone_are_no_difference(cli: Cli, tmp_path: Path) -> None:
     old, new = tmp_path / "old.policy", tmp_path / "new.policy"
     old.write_text("filter f at xdp {\n    drop if tcp dst port 22 or 23\n}\n")

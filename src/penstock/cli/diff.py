@@ -7,6 +7,7 @@ a policy or a capture.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -24,6 +25,8 @@ SAME, DIFFERENT, TROUBLE = 0, 1, 2
 LIMIT, JSON_LIMIT = 20, 1000
 #: Characters of a condition; JSON has all.
 LONGEST = 400
+#: Classes that `--fail-on` shows a packet of.
+CONCERNED = 5
 
 
 class _TroubleError(PenstockError):
@@ -99,12 +102,14 @@ def command(
         output.warn(warning)
     most = limit if limit is not None else JSON_LIMIT if as_json else LIMIT
     classes = [shown(one, before, after) for one in found.classes[:most]]
-    failing = None if wanted is None else _failing(before, after, wanted)
+    concerned = None if fail_on is None or wanted is None else _concerned(before, after, fail_on, wanted)
     if as_json:
-        output.record("penstock.diff/1", _record(before, after, found, classes, fail_on, failing))
+        output.record("penstock.diff/1", _record(before, after, found, classes, concerned))
     else:
-        _report(before, after, found, classes, fail_on, failing)
-    different = bool(failing) if failing is not None else not found.same_verdicts
+        _report(before, after, found, classes)
+        if concerned is not None:
+            _report_concerned(concerned)
+    different = bool(concerned.count) if concerned is not None else not found.same_verdicts
     return DIFFERENT if different else SAME
 
 
@@ -115,25 +120,30 @@ def _rules(path: str, filter_name: str | None) -> RuleSet:
     return rule_set_of(source.text, name=source.name, filter=filter_name)
 
 
-def _failing(old: RuleSet, new: RuleSet, wanted: Predicate) -> int:
-    """How many classes there are among the packets that the expression matches; undecided ones count."""
-    from penstock.engine.comparison import touching
+@dataclass(frozen=True, slots=True)
+class _Concerned:
+    """How many classes packets that `expression` matches may be in, undecided ones too; `shown` are the first.
+
+    An example among `shown` is matched by the expression.
+    """
+
+    expression: str
+    count: int
+    shown: tuple[Found, ...]
+
+
+def _concerned(old: RuleSet, new: RuleSet, expression: str, wanted: Predicate) -> _Concerned:
+    from penstock.engine.comparison import shown, touching
 
     found = touching(old, new, wanted)
-    return len(found.classes) + len(found.undecided)
+    first = tuple(shown(one, old, new, wanted) for one in found.classes[:CONCERNED])
+    return _Concerned(expression, len(found.classes) + len(found.undecided), first)
 
 
 # ── text ─────────────────────────────────────────────────────────────────────
 
 
-def _report(
-    old: RuleSet,
-    new: RuleSet,
-    found: Comparison,
-    classes: list[Found],
-    fail_on: str | None,
-    failing: int | None,
-) -> None:
+def _report(old: RuleSet, new: RuleSet, found: Comparison, classes: list[Found]) -> None:
     from penstock.engine.comparison import evidence
 
     for setting in found.settings:
@@ -149,9 +159,22 @@ def _report(
     _report_counters(found)
     _report_traffic(found)
     output.answer(_summary(found))
-    if failing is not None:
-        told = f"{failing} of them may concern it" if failing else "none of them concerns it"
-        output.answer(f"--fail-on {fail_on}: {told}")
+
+
+def _report_concerned(concerned: _Concerned) -> None:
+    """A line for each class with a packet that the expression matches, where one was found."""
+    if not concerned.count:
+        output.answer(f"--fail-on {concerned.expression}: no packet that it matches is concerned")
+        return
+    classes = f"{concerned.count} class{'es' * (concerned.count != 1)} of packets that it may match"
+    output.answer(f"--fail-on {concerned.expression}: {classes} change{'s' * (concerned.count == 1)} verdict")
+    for one in concerned.shown:
+        if one.example is not None:
+            output.answer(f"    {_verdicts(one)}  {one.example.text}")
+
+
+def _verdicts(one: Found) -> str:
+    return f"{output.verdict_word(one.change.old.value)} -> {output.verdict_word(one.change.new.value)}"
 
 
 def _summary(found: Comparison) -> str:
@@ -164,11 +187,10 @@ def _summary(found: Comparison) -> str:
 
 
 def _report_class(one: Found, old: RuleSet, new: RuleSet, found: Comparison) -> None:
-    change = one.change
-    verdicts = f"{output.verdict_word(change.old.value)} -> {output.verdict_word(change.new.value)}"
     condition = one.condition or "every packet"
     shown = condition if len(condition) <= LONGEST else f"{condition[:LONGEST]}…"
-    output.answer(f"{verdicts}  {shown}" + (f"  ({change.parts} parts of it)" if change.parts > 1 else ""))
+    parts = f"  ({one.change.parts} parts of it)" if one.change.parts > 1 else ""
+    output.answer(f"{_verdicts(one)}  {shown}{parts}")
     output.answer(f"    {_places(old, one.old)}  ->  {_places(new, one.new)}")
     if one.example is not None:
         output.answer(f"    e.g. {one.example.text}")
@@ -176,7 +198,8 @@ def _report_class(one: Found, old: RuleSet, new: RuleSet, found: Comparison) -> 
         output.answer("    no packet found: there may be none")
     if one.traffic is not None and found.total is not None:
         share = 100 * one.traffic.packets / found.total.packets if found.total.packets else 0.0
-        output.answer(f"    {one.traffic.packets} packets ({share:.3g}%), {one.traffic.size} bytes")
+        packets = f"{one.traffic.packets} packet{'s' * (one.traffic.packets != 1)}"
+        output.answer(f"    {packets} ({share:.3g}%), {one.traffic.size} bytes")
 
 
 def _places(rules: RuleSet, deciders: tuple[Decider, ...]) -> str:
@@ -213,8 +236,7 @@ def _record(
     new: RuleSet,
     found: Comparison,
     classes: list[Found],
-    fail_on: str | None,
-    failing: int | None,
+    concerned: _Concerned | None,
 ) -> dict[str, object]:
     from penstock.engine.comparison import evidence
 
@@ -243,8 +265,12 @@ def _record(
             "unaffected_packets": rest.packets,
             "unaffected_bytes": rest.size,
         }
-    if fail_on is not None:
-        record["fail_on"] = {"expression": fail_on, "classes": failing}
+    if concerned is not None:
+        record["fail_on"] = {
+            "expression": concerned.expression,
+            "classes": concerned.count,
+            "examples": [one.example.text for one in concerned.shown if one.example is not None],
+        }
     return record
 
 

@@ -25,7 +25,7 @@ from penstock.compiler.diagram.guess import guesses
 from penstock.compiler.diagram.listing import literals_of, satisfies
 from penstock.compiler.diagram.merge import Change, meet
 from penstock.compiler.diagram.spelling import condition_of
-from penstock.compiler.ir.evaluate import Packet, conditions_of, evaluate, evaluate_packet
+from penstock.compiler.ir.evaluate import Packet, conditions_of, evaluate, evaluate_packet, holds
 from penstock.compiler.ir.ops import FIRST_RULE_SLOT, FieldRef, Predicate, Rule, RuleSet, counter_names
 from penstock.engine.batch import axes_of
 from penstock.model.net import IntervalSet
@@ -126,7 +126,7 @@ def compare(old: RuleSet, new: RuleSet) -> Comparison:
 
 
 def _found(change: Change, old: RuleSet, new: RuleSet) -> Found:
-    text, exact = condition_of(change.fields, change.literals)
+    text, exact = condition_of(change.fields, change.literals, {old.depth, new.depth})
     return Found(change, text, exact, _deciders(old, change.old_slots), _deciders(new, change.new_slots))
 
 
@@ -138,13 +138,14 @@ def _deciders(rules: RuleSet, slots: frozenset[int]) -> tuple[Decider, ...]:
     )
 
 
-def shown(found: Found, old: RuleSet, new: RuleSet) -> Found:
-    """The class with an example on which both sides do as it says, if one is found."""
+def shown(found: Found, old: RuleSet, new: RuleSet, wanted: Predicate | None = None) -> Found:
+    """The class with an example on which both sides do as it says (and `wanted` holds), if one is found."""
     change = found.change
     parts = change.samples or (change.fields,)
     tries = (one for fields in parts for one in guesses(fields, change.literals))
     for one in islice(tries, MAX_TRIES):
-        if (evaluate(old, one.frame).verdict, evaluate(new, one.frame).verdict) == (change.old, change.new):
+        verdicts = evaluate(old, one.frame).verdict, evaluate(new, one.frame).verdict
+        if verdicts == (change.old, change.new) and (wanted is None or holds(wanted, Packet(one.frame))):
             return replace(found, example=one)
     return found
 

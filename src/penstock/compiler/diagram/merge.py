@@ -18,7 +18,7 @@ from math import log2
 
 from penstock.compiler.diagram.expression import in_order, simplified
 from penstock.compiler.diagram.facts import fields_beneath
-from penstock.compiler.diagram.listing import Literal
+from penstock.compiler.diagram.listing import Literal, Odd
 from penstock.compiler.diagram.reality import impossible
 from penstock.compiler.ir.ops import FieldRef
 from penstock.model.net import IntervalSet
@@ -30,8 +30,9 @@ Fields = Mapping[FieldRef, IntervalSet]
 MAX_SIMPLIFIED = 2000
 MAX_WIDENED = 60
 MAX_PIECES = 64
+MAX_COMPARED = 500
 #: Subtractions of one class from another that all of a comparison's classes are worth.
-EFFORT = 100_000
+EFFORT = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +55,26 @@ class Change:
 
 
 def merged(classes: Iterable[Change]) -> list[Change]:
-    """The classes, merged, those with most packets first."""
+    """The classes, merged, those with most packets first; odd packets, which nobody looks for first, last."""
     every = list(classes)
     found = _met([one for one in every if one.parts == 1])
     if len(found) <= MAX_SIMPLIFIED:
         found = _met([replace(one, fields=simplified(one.fields)) for one in found])
         kinds: dict[object, list[Change]] = {}
-        for one in found:
+        for one in sorted(found, key=_is_odd):
             kinds.setdefault((one.literals, one.old, one.new), []).append(one)
         effort = Effort(EFFORT)
-        found = [_there(one, effort) for kind in kinds.values() for one in _widened(kind, effort)]
+        told = ([_there(one, effort) for one in _widened(kind, effort)] for kind in kinds.values())
+        found = [one for kind in told for one in _outermost(_met(kind))]
     found += [replace(one, fields=simplified(one.fields)) for one in every if one.parts > 1]
-    return sorted(found, key=lambda one: (-breadth(one.fields), len(one.literals), _order(one.fields)))
+    return sorted(
+        found, key=lambda one: (_is_odd(one), -breadth(one.fields), len(one.literals), _order(one.fields))
+    )
+
+
+def _is_odd(one: Change) -> bool:
+    """Whether it is a class of odd packets: malformed ones, fragments."""
+    return any(isinstance(literal.atom, Odd) and literal.holds for literal in one.literals)
 
 
 def breadth(fields: Fields) -> float:
@@ -141,6 +150,24 @@ def _widened(kind: list[Change], effort: Effort) -> list[Change]:
         for fields in (wide if len(wide) < len(kept) else kept)
         if (parts := [one for one in kind if meet(one.fields, fields)])
     ]
+
+
+def _outermost(kind: list[Change]) -> list[Change]:
+    """Classes of one kind without those that lie within another one, however little effort was left."""
+    if not 1 < len(kind) <= MAX_COMPARED:
+        return kind
+    kept: list[Change] = []
+    for one in sorted(kind, key=lambda one: -breadth(one.fields)):
+        at = next((at for at, other in enumerate(kept) if _within(one.fields, other.fields)), None)
+        if at is None:
+            kept.append(one)
+        else:
+            kept[at] = _with_slots(kept[at], [one])
+    return kept
+
+
+def _within(inner: Fields, outer: Fields) -> bool:
+    return all(ref in inner and inner[ref].issubset(held) for ref, held in outer.items())
 
 
 def _needed(classes: list[Fields], effort: Effort) -> list[Fields]:

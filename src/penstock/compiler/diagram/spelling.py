@@ -10,7 +10,7 @@ not for the parser.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from penstock.compiler.diagram.expression import Text, expression
 from penstock.compiler.diagram.listing import Atom, Literal, Odd
@@ -25,6 +25,7 @@ from penstock.compiler.ir.ops import (
     Read,
     Term,
 )
+from penstock.model.field import Layer
 from penstock.model.net import IntervalSet
 from penstock.model.verdict import Condition
 
@@ -34,9 +35,13 @@ _NETWORKS = {0x0800: "ip", 0x86DD: "ip6", 0x0806: "arp", 0x8035: "rarp"}
 _TRANSPORTS = {6: "tcp", 17: "udp", 132: "sctp", 1: "icmp", 58: "icmp6"}
 
 
-def condition_of(fields: Fields, literals: Iterable[Literal]) -> tuple[str, bool]:
-    """The class, and whether the text is an expression that holds of exactly its packets."""
-    told = sorted(_literal(one, fields) for one in literals)
+def condition_of(fields: Fields, literals: Iterable[Literal], depths: Collection[Layer]) -> tuple[str, bool]:
+    """The class, and whether the text is an expression that holds of exactly its packets.
+
+    `depths` are those down to which packets are judged where the class comes from:
+    which one is meant is said only if there are several.
+    """
+    told = sorted(_literal(one, fields, len(depths) > 1) for one in literals)
     text = expression(fields)
     if told:
         text = Text(text).chained
@@ -47,18 +52,19 @@ def condition_of(fields: Fields, literals: Iterable[Literal]) -> tuple[str, bool
     return " and ".join(parts), all(exact for _, exact in told)
 
 
-def _literal(literal: Literal, fields: Fields) -> tuple[str, bool]:
-    text, exact = _atom(literal.atom, fields)
+def _literal(literal: Literal, fields: Fields, with_depth: bool) -> tuple[str, bool]:
+    text, exact = _atom(literal.atom, fields, with_depth)
     if literal.holds:
         return text, exact
     return f"not ({text})" if " " in text else f"not {text}", exact
 
 
-def _atom(atom: Atom, fields: Fields) -> tuple[str, bool]:
+def _atom(atom: Atom, fields: Fields, with_depth: bool) -> tuple[str, bool]:
     match atom:
-        case Odd(condition, depth):
-            judged = f" (down to {depth.name.lower()})" if condition is Condition.MALFORMED else ""
-            return condition.word + judged, False
+        case Odd(Condition.MALFORMED, depth) if with_depth:
+            return f"malformed (down to {depth.name.lower()})", False
+        case Odd(condition):
+            return condition.word, False
         case Compare(operator, left, right):
             sides = _term(left, fields), _term(right, fields)
             if sides[0] is not None and sides[1] is not None:
