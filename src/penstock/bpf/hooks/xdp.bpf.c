@@ -68,9 +68,8 @@ static __always_inline int ps_exact(struct xdp_md *ctx)
 	ps_open(ctx, scratch);
 	cur = (struct ps_cursor){ ctx, scratch };
 	ps_clear(&scratch->s[0]);
-	/* By way of memory: the verifier would follow each set of conditions through the rules. */
-	scratch->conditions = ps_frame(&cur, &scratch->s[0], scratch->len);
-	conditions = *(volatile __u32 *)&scratch->conditions;
+	ps_frame(&cur, &scratch->s[0], scratch->len);
+	conditions = ps_unknown(scratch->conditions);
 	if (conditions) {
 		__u32 decision = ps_judged(conditions, scratch->len);
 

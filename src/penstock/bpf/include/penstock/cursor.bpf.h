@@ -116,40 +116,55 @@ struct ps_cursor {
 	struct ps_scratch *scratch;
 };
 
-/* ps_copy - the first PS_HEAD bytes of the packet, or what there is; a whole word at a time as far as that goes. */
-static __always_inline void ps_copy(__u8 *head, void *data, void *end)
+/* ps_copy_words - `size` bytes, by words of eight. */
+static __always_inline void ps_copy_words(__u8 *to, const void *from, const __u32 size)
 {
-	__u32 at = 0;
-
 #pragma unroll
-	for (int k = 0; k < PS_HEAD / 8; k++, at += 8) {
-		if (data + at + 8 > end)
-			break;
-		*(__u64 *)(head + at) = *(__u64 *)(data + at);
-	}
-	if (at >= PS_HEAD)
-		return;
-	if (data + at + 4 <= end) {
-		*(__u32 *)(head + at) = *(__u32 *)(data + at);
-		at += 4;
-	}
-	if (data + at + 2 <= end) {
-		*(__u16 *)(head + at) = *(__u16 *)(data + at);
-		at += 2;
-	}
-	if (data + at + 1 <= end)
-		head[at] = *(__u8 *)(data + at);
+	for (__u32 at = 0; at < size; at += 8)
+		*(__u64 *)(to + at) = *(__u64 *)(from + at);
 }
 
-/* ps_open - copy the head of the packet into `scratch`, for ps_cursor. */
+/* ps_copy_part - the part of `size` bytes, a power of two, of a copy that is shorter than the head. */
+#define ps_copy_part(scratch, data, end, size) \
+	do { \
+		__u32 ps_have = ps_unknown((scratch)->have); \
+		__u32 ps_at = ps_have & (PS_HEAD - 2 * (size)); \
+\
+		if ((ps_have & (size)) && (data) + ps_at + (size) <= (end)) { \
+			if ((size) >= 8) \
+				ps_copy_words((scratch)->head + ps_at, (data) + ps_at, size); \
+			else if ((size) == 4) \
+				*(__u32 *)((scratch)->head + ps_at) = *(__u32 *)((data) + ps_at); \
+			else if ((size) == 2) \
+				*(__u16 *)((scratch)->head + ps_at) = *(__u16 *)((data) + ps_at); \
+			else \
+				(scratch)->head[ps_at] = *(__u8 *)((data) + ps_at); \
+		} \
+	} while (0)
+
+/*
+ * ps_open - copy the head of the packet into `scratch`, for ps_cursor.
+ *
+ * A packet shorter than that in the powers of two that its length consists of:
+ * word by word the verifier would follow every length.
+ */
 static __always_inline void ps_open(struct xdp_md *ctx, struct ps_scratch *scratch)
 {
 	void *data = ps_data(ctx), *end = ps_data_end(ctx);
 	__u64 linear = end - data;
 
-	ps_copy(scratch->head, data, end);
-	scratch->have = linear < PS_HEAD ? linear : PS_HEAD;
-	scratch->settled = scratch->have;
+	scratch->settled = scratch->have = linear < PS_HEAD ? linear : PS_HEAD;
+	if (data + PS_HEAD <= end) {
+		ps_copy_words(scratch->head, data, PS_HEAD);
+	} else {
+		ps_copy_part(scratch, data, end, 64);
+		ps_copy_part(scratch, data, end, 32);
+		ps_copy_part(scratch, data, end, 16);
+		ps_copy_part(scratch, data, end, 8);
+		ps_copy_part(scratch, data, end, 4);
+		ps_copy_part(scratch, data, end, 2);
+		ps_copy_part(scratch, data, end, 1);
+	}
 	if (linear <= PS_HEAD && ps_wire_length(ctx, linear) == linear)
 		scratch->settled = PS_ABSENT;
 }

@@ -33,6 +33,23 @@ static __always_inline bool ps_there(__u64 value)
 	return value != PS_ABSENT64;
 }
 
+/*
+ * ps_odd, ps_odd_network - an odd-packet condition holds; the network header's count down to PS_DEPTH only.
+ *
+ * They are gathered in memory: the verifier would follow each set of them
+ * through the rest of the parser.
+ */
+static __always_inline void ps_odd(const struct ps_cursor *cur, __u32 conditions)
+{
+	*(volatile __u32 *)&cur->scratch->conditions |= conditions;
+}
+
+static __always_inline void ps_odd_network(const struct ps_cursor *cur, __u32 conditions)
+{
+	if (PS_DEPTH >= PS_NETWORK)
+		ps_odd(cur, conditions);
+}
+
 /* PS_MALFORMED if `at` is beyond the packet's end, without a branch. */
 static __always_inline __u32 ps_beyond(__u32 at, __u32 len)
 {
@@ -46,7 +63,7 @@ static __always_inline __u32 ps_beyond(__u32 at, __u32 len)
 #define ps_part(value, part) (ps_there(value) ? (__u32)(part) : PS_ABSENT)
 
 /* ps_link - Ethernet at v->frame: addresses, tags, type, and where the network header is. */
-static __always_inline void ps_link(const struct ps_cursor *cur, struct ps_view *v, __u32 *odd, __u32 len)
+static __always_inline void ps_link(const struct ps_cursor *cur, struct ps_view *v, __u32 len)
 {
 	__u32 at = v->frame + 12;
 	__u64 type = ps_read16(cur, at);
@@ -63,9 +80,9 @@ static __always_inline void ps_link(const struct ps_cursor *cur, struct ps_view 
 		v->net = at + 2;
 		v->eth_type = type;
 		if (ps_is_tag(type))
-			*odd |= PS_UNKNOWN_TAG;
+			ps_odd(cur, PS_UNKNOWN_TAG);
 	} else if (at + 2 > len) {
-		*odd |= PS_MALFORMED;
+		ps_odd(cur, PS_MALFORMED);
 	}
 	if (PS_WANT_eth_dst) {
 		high = ps_read16(cur, v->frame);
@@ -140,10 +157,10 @@ static __always_inline void ps_ipv4_fields(const struct ps_cursor *cur, struct p
 	}
 }
 
-/* ps_ipv4 - gives the odd-packet bits, and where the IP length says the packet ends in *end. */
-static __always_inline __u32 ps_ipv4(const struct ps_cursor *cur, struct ps_view *v, __u32 len, __u32 *end)
+/* ps_ipv4 - the header at v->net; scratch->end is where the IP length says that the packet ends. */
+static __always_inline void ps_ipv4(const struct ps_cursor *cur, struct ps_view *v, __u32 len)
 {
-	__u32 at = ps_unknown(v->net), odd = 0, header = 0;
+	__u32 at = ps_unknown(v->net), header = 0;
 	__u64 first = ps_read8(cur, at), total = ps_read16(cur, at + 2);
 	__u64 word = ps_read16(cur, at + 6), proto = ps_read8(cur, at + 9);
 
@@ -162,16 +179,16 @@ static __always_inline __u32 ps_ipv4(const struct ps_cursor *cur, struct ps_view
 	ps_set(v, frag_offset, ps_part(word, (word & 0x1fff) * 8));
 	ps_ipv4_fields(cur, v);
 
-	*end = ps_there(total) ? at + total : len;
+	if (ps_there(total))
+		cur->scratch->end = at + total;
 	if (header > 20)
-		odd |= PS_IP_OPTIONS;
+		ps_odd_network(cur, PS_IP_OPTIONS);
 	if (at + 20 > len)
-		odd |= PS_MALFORMED;
+		ps_odd_network(cur, PS_MALFORMED);
 	if (ps_there(first) && (first >> 4 != 4 || header < 20 || at + header > len))
-		odd |= PS_MALFORMED;
+		ps_odd_network(cur, PS_MALFORMED);
 	if (ps_there(total) && (total < header || at + total > len))
-		odd |= PS_MALFORMED;
-	return odd;
+		ps_odd_network(cur, PS_MALFORMED);
 }
 
 static __always_inline void ps_ip6_address(const struct ps_cursor *cur, struct ps_ip6 *a, __u32 at)
@@ -209,18 +226,31 @@ static __always_inline __u32 ps_extension_bit(__u32 nh)
 }
 
 /*
- * ps_extension - one extension header of the walk; whether another header follows.
+ * ps_extension - one extension header of the walk of view `number`; whether another header follows.
  *
- * Few branches, for the verifier follows each of them for every header.
+ * A function of its own, so that the verifier follows its branches once and not
+ * for each of the headers that there may be.
  */
-static __always_inline bool ps_extension(const struct ps_cursor *cur, struct ps_walk *walk, struct ps_view *v,
-					 __u32 len)
+__noinline int ps_extension(struct xdp_md *ctx, __u32 number)
 {
-	__u32 nh = ps_unknown(walk->nh), at = ps_unknown(walk->at);
-	__u64 next = ps_read8(cur, at), word = nh == 44 ? ps_read16(cur, at + 2) : ps_read8(cur, at + 1);
+	struct ps_scratch *scratch = ps_scratch_area();
+	struct ps_view *v = ps_view_of(scratch, number);
+	struct ps_walk *walk;
+	struct ps_cursor cur;
+	__u32 nh, at;
+	__u64 next, word;
 
+	ps_keep(ctx);
+	if (!scratch || !v)
+		return 0;
+	walk = &scratch->walk;
+	cur = (struct ps_cursor){ ctx, scratch };
+	nh = walk->nh;
+	at = walk->at;
+	next = ps_read8(&cur, at);
+	word = nh == 44 ? ps_read16(&cur, at + 2) : ps_read8(&cur, at + 1);
 	ps_set(v, ip6_headers, v->ip6_headers | ps_extension_bit(nh));
-	walk->odd |= ps_beyond(at + 8, len);
+	ps_odd_network(&cur, ps_beyond(at + 8, scratch->len));
 	v->proto = PS_ABSENT;
 	if (!ps_there(next | word)) {
 		if (ps_there(next) && nh == 44) {
@@ -229,7 +259,7 @@ static __always_inline bool ps_extension(const struct ps_cursor *cur, struct ps_
 		}
 		if (ps_there(next) && !ps_is_extension(next))
 			v->proto = next;
-		return false;
+		return 0;
 	}
 	walk->nh = next;
 	if (nh == 44) {
@@ -237,72 +267,71 @@ static __always_inline bool ps_extension(const struct ps_cursor *cur, struct ps_
 		v->frag = word & 0xfff8 ? 2 : 1;
 		if (word & 0xfff8) {
 			v->proto = next;
-			return false;
+			return 0;
 		}
 		walk->at = at + 8;
-		return true;
+		return 1;
 	}
 	at += nh == 51 ? (word + 2) * 4 : (word + 1) * 8;
-	walk->odd |= ps_beyond(at, len);
+	ps_odd_network(&cur, ps_beyond(at, scratch->len));
 	walk->at = at;
-	return true;
+	return 1;
 }
 
 /*
  * ps_chain - walk the extension headers from `nh` at `at`.
  *
- * Sets v->proto, v->trans and v->frag as far as they are known, gives odd-packet
- * bits.  The fragment header is eight bytes whatever its reserved second byte
+ * Sets v->proto, v->trans and v->frag as far as they are known.  The fragment header is eight bytes whatever its reserved second byte
  * says (RFC 8200, 4.5); one with offset 0 is a first fragment even when no more
  * follow.
  */
-static __always_inline __u32 ps_chain(const struct ps_cursor *cur, struct ps_view *v, __u32 nh, __u32 at, __u32 len)
+static __always_inline void ps_chain(const struct ps_cursor *cur, struct ps_view *v, __u32 nh, __u32 at, __u32 number)
 {
 	struct ps_walk *walk = &cur->scratch->walk;
 
 	v->frag = 0;
 	ps_set(v, frag_offset, 0);
 	ps_set(v, ip6_headers, 0);
-	*walk = (struct ps_walk){ nh, at, 0 };
+	*walk = (struct ps_walk){ nh, at };
 	for (int k = 0; k <= PS_MAX_EXTENSIONS; k++) {
 		nh = ps_unknown(walk->nh);
 		if (!ps_is_extension(nh)) {
 			v->proto = nh;
 			v->trans = ps_unknown(walk->at);
-			break;
+			return;
 		}
 		if (k == PS_MAX_EXTENSIONS)
-			return walk->odd | PS_EXTHDR_LIMIT;
-		if (!ps_extension(cur, walk, v, len))
-			break;
+			ps_odd_network(cur, PS_EXTHDR_LIMIT);
+		else if (!ps_extension(cur->ctx, number))
+			return;
 	}
-	return ps_unknown(walk->odd);
 }
 
-static __always_inline __u32 ps_ipv6(const struct ps_cursor *cur, struct ps_view *v, __u32 len, __u32 *end)
+static __always_inline void ps_ipv6(const struct ps_cursor *cur, struct ps_view *v, __u32 number, __u32 len)
 {
-	__u32 at = ps_unknown(v->net), odd = 0;
+	__u32 at = ps_unknown(v->net);
 	__u64 first = ps_read8(cur, at), payload = ps_read16(cur, at + 4), nh = ps_read8(cur, at + 6);
 
-	*end = ps_there(payload) && payload ? at + 40 + payload : len;
+	if (ps_there(payload) && payload)
+		cur->scratch->end = at + 40 + payload;
 	if (at + 40 > len || (ps_there(first) && first >> 4 != 6))
-		odd |= PS_MALFORMED;
+		ps_odd_network(cur, PS_MALFORMED);
 	if (ps_there(payload) && at + 40 + payload > len)
-		odd |= PS_MALFORMED;
+		ps_odd_network(cur, PS_MALFORMED);
 	if (ps_there(nh))
-		odd |= ps_chain(cur, v, nh, at + 40, len);
+		ps_chain(cur, v, nh, at + 40, number);
 	ps_set(v, ip6_proto, v->proto);
 	ps_ipv6_fields(cur, v);
-	return odd;
 }
 
-static __always_inline __u32 ps_arp(const struct ps_cursor *cur, struct ps_view *v, __u32 len)
+static __always_inline void ps_arp(const struct ps_cursor *cur, struct ps_view *v, __u32 len)
 {
 	if (PS_WANT_addr_src)
 		v->addr_src = ps_read32(cur, v->net + 14);
 	if (PS_WANT_addr_dst)
 		v->addr_dst = ps_read32(cur, v->net + 24);
-	return v->net + 28 > len ? PS_MALFORMED : 0;
+	if (v->net + 28 > len)
+		ps_odd_network(cur, PS_MALFORMED);
 }
 
 static __always_inline void ps_tcp(const struct ps_cursor *cur, struct ps_view *v)
@@ -385,54 +414,46 @@ static __always_inline bool ps_transport_is_malformed(const struct ps_cursor *cu
 	return false;
 }
 
-/* ps_judge - the bits of `odd` that PS_DEPTH lets count; LINK's are judged always. */
-static __always_inline __u32 ps_judge(const struct ps_cursor *cur, struct ps_view *v, __u32 link, __u32 odd, __u32 end)
+/* ps_judge - what PS_DEPTH lets count of the transport header; LINK's conditions are judged always. */
+static __always_inline void ps_judge(const struct ps_cursor *cur, struct ps_view *v)
 {
-	if (PS_DEPTH < PS_NETWORK)
-		return link;
-	if (v->frag == 2)
-		odd |= PS_FRAGMENT;
-	if (PS_DEPTH >= PS_TRANSPORT && !((link | odd) & PS_MALFORMED) && v->trans != PS_ABSENT &&
-	    ps_transport_is_malformed(cur, v, end))
-		odd |= PS_MALFORMED;
-	return link | odd;
+	if (PS_DEPTH >= PS_NETWORK && v->frag == 2)
+		ps_odd(cur, PS_FRAGMENT);
+	if (PS_DEPTH >= PS_TRANSPORT && !(ps_unknown(cur->scratch->conditions) & PS_MALFORMED) &&
+	    v->trans != PS_ABSENT && ps_transport_is_malformed(cur, v, ps_unknown(cur->scratch->end)))
+		ps_odd(cur, PS_MALFORMED);
 }
 
 /*
  * ps_headers - network and transport header of a scope, v->net and v->eth_type being known.
  *
- * Gives the odd-packet bits of the network header; *end is where the IP length
- * says the packet ends.
+ * Adds to the conditions; scratch->end is where the IP length says the packet ends.
  */
-static __always_inline __u32 ps_headers(const struct ps_cursor *cur, struct ps_view *v, __u32 len, __u32 *end)
+static __always_inline void ps_headers(const struct ps_cursor *cur, struct ps_view *v, __u32 number, __u32 len)
 {
-	__u32 odd = 0;
-
-	*end = len;
+	cur->scratch->end = len;
 	if (PS_LEVEL < PS_NETWORK || v->net == PS_ABSENT)
-		return 0;
+		return;
 	if (v->eth_type == 0x0800)
-		odd = ps_ipv4(cur, v, len, end);
+		ps_ipv4(cur, v, len);
 	else if (v->eth_type == 0x86dd)
-		odd = ps_ipv6(cur, v, len, end);
+		ps_ipv6(cur, v, number, len);
 	else if (v->eth_type == 0x0806 || v->eth_type == 0x8035)
-		odd = ps_arp(cur, v, len);
+		ps_arp(cur, v, len);
 	if (PS_LEVEL >= PS_TRANSPORT && v->trans != PS_ABSENT)
 		ps_transport(cur, v);
-	return odd;
 }
 
-/* ps_frame - parse all of the frame itself into view 0; gives its odd-packet bits. */
-static __always_inline __u32 ps_frame(const struct ps_cursor *cur, struct ps_view *v, __u32 len)
+/* ps_frame - parse all of the frame itself into view 0; its conditions are then in scratch->conditions. */
+static __always_inline void ps_frame(const struct ps_cursor *cur, struct ps_view *v, __u32 len)
 {
-	__u32 link = 0, odd, end;
-
+	cur->scratch->conditions = 0;
 	v->frame = 0;
-	ps_link(cur, v, &link, len);
+	ps_link(cur, v, len);
 	if (PS_WANT_vlan)
 		ps_tags(cur, v);
-	odd = ps_headers(cur, v, len, &end);
-	return ps_judge(cur, v, link, odd, end);
+	ps_headers(cur, v, 0, len);
+	ps_judge(cur, v);
 }
 
 #endif

@@ -17,13 +17,12 @@ __noinline int ps_scope_headers(struct xdp_md *ctx, __u32 number)
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_view *v = ps_view_of(scratch, number);
 	struct ps_cursor cur;
-	__u32 end;
 
 	ps_keep(ctx);
 	if (!scratch || !v)
 		return 0;
 	cur = (struct ps_cursor){ ctx, scratch };
-	ps_headers(&cur, v, scratch->len, &end);
+	ps_headers(&cur, v, number, scratch->len);
 	return 0;
 }
 
@@ -33,12 +32,11 @@ __noinline int ps_scope_ethernet(struct xdp_md *ctx, __u32 number)
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_view *v = ps_view_of(scratch, number);
 	struct ps_cursor cur;
-	__u32 odd = 0;
 
 	if (!scratch || !v)
 		return 0;
 	cur = (struct ps_cursor){ ctx, scratch };
-	ps_link(&cur, v, &odd, scratch->len);
+	ps_link(&cur, v, scratch->len);
 	if (PS_WANT_vlan)
 		ps_tags(&cur, v);
 	return ps_scope_headers(ctx, number);

@@ -58,7 +58,7 @@ struct ps_view {
 
 /* How far the walk over IPv6 extension headers has come. */
 struct ps_walk {
-	__u32 nh, at, odd;
+	__u32 nh, at;
 };
 
 /* What the exact parser reads (cursor.bpf.h), and what it leaves for the rules: a view for each scope. */
@@ -68,7 +68,8 @@ struct ps_scratch {
 	__u32 settled;	/* what ends up to here is in the head or nowhere */
 	struct ps_walk walk;
 	__u32 len;
-	__u32 conditions;
+	__u32 conditions;	/* those of the frame itself, as bits */
+	__u32 end;	/* where the IP length says that the packet ends */
 	/* Of the added rules (overlay.bpf.h): where the one that may decide stands, its record, what was counted last. */
 	__u32 limit, added, counted;
 	struct ps_view s[PS_SCOPES];
