@@ -279,7 +279,7 @@ def measure(flavour: Flavour, count: int, seed: int, kind: Kind, rounds: int) ->
         round(ready - made, 3),
         classifier.bytes >> 10,
         max(len(family.groups) for family in classifier.families),
-        classifier.main.notes[-1],
+        classifier.main.notes[-1].text,
         info.xlated_size // 8,
         info.verified_insns,
         times,

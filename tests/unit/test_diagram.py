@@ -116,7 +116,7 @@ def test_bit_vectors_where_nothing_else_fits() -> None:
     boxes = from_ranges(ranges, np.arange(400))
     classifier = layout(boxes, Budget(members=3000))
     assert any(isinstance(group, BitGroup) for group in classifier.main.groups)
-    assert any("bit vectors" in note for note in classifier.main.notes)
+    assert any("bit vectors" in note.text and note.rules for note in classifier.main.notes)
     assert not len(disagreements(classifier, boxes).wrong)
 
 
@@ -180,7 +180,7 @@ def test_over_budget_says_what_was_too_much() -> None:
 
 def test_an_ungrown_group_is_told_from_a_grown_one() -> None:
     boxes = boxes_of(generate("fw", 20))
-    assert ungrown(boxes, np.arange(20), "too big").rows is None
+    assert ungrown(boxes, np.arange(20)).rows is None
 
 
 # ── absence, order, canonical form ───────────────────────────────────────────

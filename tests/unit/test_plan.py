@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from itertools import pairwise
@@ -14,6 +15,7 @@ from bench.rulesets import generate, policy_text
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.cli.policy_load import load_file
 from penstock.compiler.codegen import candidates
 from penstock.compiler.codegen.blocks import numbered
 from penstock.compiler.codegen.branching import Branch, Edge, Place, Tree, branches, tree_of
@@ -33,6 +35,7 @@ from penstock.compiler.codegen.plan import (
 from penstock.compiler.codegen.plan_text import plan_lines
 from penstock.compiler.codegen.stages import Nested
 from penstock.compiler.codegen.weigh import Form
+from penstock.compiler.diagram import groups
 from penstock.compiler.diagram.dump import quoted
 from penstock.compiler.ir.lower import lower_filter
 from penstock.compiler.ir.ops import RuleSet
@@ -210,6 +213,31 @@ def test_the_plan_of_tables_tells_their_bytes_and_groups() -> None:
     assert " B\n" in text
     assert "bytes" in text
     assert "nested" in text
+
+
+def test_rules_that_make_tables_dear_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ranges that cross in two fields, and a budget that refuses them: the widest are named by their lines."""
+    monkeypatch.setattr(groups, "ENTRIES", 0)
+    monkeypatch.setattr(groups, "ENTRIES_OF_A_BOX", 1)
+    drawn = random.Random(1)
+
+    def ports() -> str:
+        first = drawn.randrange(50000)
+        return f"{first}-{first + drawn.randrange(10000)}"
+
+    conditions = [f"tcp and src portrange {ports()} and dst portrange {ports()}" for _ in range(400)]
+    text = "\n".join(["filter f at xdp {", *(f"drop if {one}" for one in conditions), "}"])
+    rules = rule_set(text)
+    source = emit(rules)
+    assert plan_of(rules, numbered(rules)).dear == source.dear
+    blamed = source.dear[0].split("bit vectors")[1].split("the widest rules are those on lines ")[1]
+    assert all(2 <= int(line) <= 401 for line in blamed.split(", "))
+    policy = tmp_path / "dear.policy"
+    policy.write_text(text)
+    load_file(str(policy))
+    assert f"warning: some rules are dear: {source.dear[0]}" in capsys.readouterr().err
 
 
 def test_large_diagrams_are_cut_and_not_drawn() -> None:

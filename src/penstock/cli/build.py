@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from penstock.cli import output
-from penstock.cli.diagnostics import show_diagnostics
 from penstock.cli.policy_file import STDIN, read_policy
+from penstock.cli.policy_load import show_warnings
 from penstock.compiler.lang.source import Source
 from penstock.errors import PenstockError
 
@@ -45,7 +45,7 @@ def command(file: str, target: str | None, emit: str, filter_name: str | None) -
     from penstock.pipeline.policy import load_policy
 
     policy = load_policy(source.text, name=source.name, filter=filter_name)
-    show_diagnostics(policy.warnings)
+    show_warnings(policy)
     _write_object(policy.to_bytes(), target or _default_target(file, policy.name))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from penstock.cli import output
 from penstock.cli.diagnostics import show_diagnostics
 from penstock.cli.policy_file import STDIN, read_policy
 
@@ -25,8 +26,15 @@ def load_file(path: str, filter_name: str | None = None, *, trusted: bool = Fals
         return load_built(data, path)
     source = read_policy(path, trusted=trusted)
     policy = load_policy(source.text, name=source.name, filter=filter_name)
-    show_diagnostics(policy.warnings)
+    show_warnings(policy)
     return policy
+
+
+def show_warnings(policy: LoadedPolicy) -> None:
+    """What is odd in the policy's text, and what makes it slow."""
+    show_diagnostics(policy.warnings)
+    for dear in policy.dear:
+        output.warn(f"some rules are dear: {dear}")
 
 
 def _object_in(path: str) -> bytes | None:

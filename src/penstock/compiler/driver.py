@@ -18,10 +18,11 @@ from penstock.model.tables import SECTION, packed
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """`elf` is what clang made, and the tables; `spec` says what is in it."""
+    """`elf` is what clang made, and the tables; `spec` says what is in it, `dear` what makes it slow."""
 
     elf: bytes
     spec: ObjectSpec
+    dear: tuple[str, ...] = ()
 
 
 def compile_rule_set(rule_set: RuleSet, *, probe: bool = False) -> Compiled:
@@ -32,7 +33,7 @@ def compile_rule_set(rule_set: RuleSet, *, probe: bool = False) -> Compiled:
         ToolchainError: clang is missing or failed.
     """
     source = emit(verify(rule_set), probe=probe)
-    return Compiled(object_of(source), source.spec)
+    return Compiled(object_of(source), source.spec, source.dear)
 
 
 def object_of(source: CSource, clang: Clang | None = None, *, strict: bool = False) -> bytes:

@@ -41,12 +41,14 @@ class LoadedPolicy:
     """A compiled filter: the object for the kernel, and who it is.
 
     `rule_set` is None for a built file: its text is kept, its rules are not.
+    `dear` says what makes it slow, with the rules to blame.
     """
 
     identity: Identity
     elf: bytes = field(repr=False)
     rule_set: RuleSet | None = field(default=None, repr=False)
     warnings: tuple[Diagnostic, ...] = ()
+    dear: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -109,7 +111,7 @@ def load_policy(
         version=VERSION,
     )
     told = tuple(found for found in warnings if found.severity is Severity.WARNING)
-    return LoadedPolicy(identity, built.elf, rules, told)
+    return LoadedPolicy(identity, built.elf, rules, told, built.dear)
 
 
 def _offer(built: Compiled, depth: Layer) -> Offer | None:

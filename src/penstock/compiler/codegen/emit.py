@@ -68,13 +68,14 @@ class CSource:
     """C for one program.
 
     `files` are (name, text) of what its #line directives name, `tables` the
-    initial values of some of its variables.
+    initial values of some of its variables, `dear` what makes it slow (`Plan.dear`).
     """
 
     text: str
     spec: ObjectSpec
     files: tuple[tuple[str, str], ...] = ()
     tables: tuple[tuple[str, bytes], ...] = ()
+    dear: tuple[str, ...] = ()
 
 
 def emit(
@@ -120,7 +121,7 @@ def emit(
         f"#include <hooks/{rule_set.hook.value}.bpf.c>",
     ]
     text, spec = "\n".join(lines) + "\n", _spec(rule_set, offered(reads) if overlay else (), probe=probe)
-    return CSource(text, spec, ((name, rule_set.source.text),), tuple(tables))
+    return CSource(text, spec, ((name, rule_set.source.text),), tuple(tables), plan.dear)
 
 
 def _inline(stages: Sequence[Stage], rule_set: RuleSet, printer: Printer, source: str) -> list[str]:

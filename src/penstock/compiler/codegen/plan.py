@@ -95,6 +95,11 @@ class Choice:
     def form(self) -> Form:
         return form_of(self.stage)
 
+    @property
+    def taken(self) -> Estimate | None:
+        """What the form that was taken costs, where forms were weighed."""
+        return next((one for one in self.estimates if one.form == self.form), None)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
@@ -103,6 +108,11 @@ class Plan:
     inline: bool
     why: str
     choices: tuple[Choice, ...]
+
+    @property
+    def dear(self) -> tuple[str, ...]:
+        """What makes it dearer than its size, with the lines of the rules to blame."""
+        return tuple(note for choice in self.choices if choice.taken for note in choice.taken.dear)
 
     @property
     def stages(self) -> tuple[Stage, ...]:

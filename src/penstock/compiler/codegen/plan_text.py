@@ -21,7 +21,7 @@ from penstock.compiler.codegen.weigh import Estimate
 from penstock.compiler.ir.ops import RuleSet
 
 _TITLES = ("form", "ns", "warm", "comparisons", "functions", "verified", "tables")
-_WIDTHS = (8, 6, 6, 13, 11, 10, 11)
+_WIDTHS = (8, 6, 6, 13, 11, 10, 14)
 
 
 def plan_lines(plan: Plan, rule_set: RuleSet) -> Iterator[str]:
@@ -31,12 +31,12 @@ def plan_lines(plan: Plan, rule_set: RuleSet) -> Iterator[str]:
         yield ""
         yield f"{_where(choice)}: {choice.form}"
         yield from [f"    {choice.why}"] if choice.why != plan.why else []
-        if choice.estimates:
+        if choice.taken:
             yield f"    {_row(_TITLES)}"
             for estimate in choice.estimates:
                 mark = "*" if estimate.form == choice.form else " "
                 yield f"  {mark} {_row(_cells(estimate))}".rstrip()
-            yield from (f"    {note}" for note in _taken(choice).notes)
+            yield from (f"    {note}" for note in choice.taken.notes)
     yield ""
     yield "ns: estimated for packets in random order; warm: for one packet again and again; both without parsing"
 
@@ -51,10 +51,6 @@ def _where(choice: Choice) -> str:
     first, last = (rules[at].rule.line for at in (0, -1))
     lines = f"line {first}" if first == last else f"lines {first}-{last}"
     return f"{lines}, {len(rules)} {'rule' if len(rules) == 1 else 'rules'}"
-
-
-def _taken(choice: Choice) -> Estimate:
-    return next(one for one in choice.estimates if one.form == choice.form)
 
 
 def _cells(estimate: Estimate) -> tuple[str, ...]:

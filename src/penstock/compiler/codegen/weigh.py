@@ -19,6 +19,7 @@ from penstock.compiler.codegen.stages import Linear, Nested, Stage, Tabled
 if TYPE_CHECKING:
     from penstock.compiler.codegen.estimate import Met
     from penstock.compiler.diagram.convert import Run
+    from penstock.compiler.diagram.groups import Note
     from penstock.compiler.diagram.tables import Family
 
 #: Nanoseconds of a comparison, and of a branch that goes another way than expected.
@@ -50,7 +51,8 @@ class Estimate:
     """What a form would cost; `refused` says why it cannot be had.
 
     `ns` is for packets in random order, `warm_ns` for one again and again, both
-    without what a program costs anyway.  `size` is in comparisons of C.
+    without what a program costs anyway.  `size` is in comparisons of C.  `dear` are
+    the notes that name rules which cost far more than others.
     """
 
     form: Form
@@ -62,6 +64,7 @@ class Estimate:
     table_bytes: int = 0
     refused: str = ""
     notes: tuple[str, ...] = ()
+    dear: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,9 +151,15 @@ def tables(stretch: Stretch) -> Option:
         functions=functions_of(stage),
         verified=TABLES_VERIFIED + GROUP_VERIFIED * groups,
         table_bytes=stage.classifier.bytes,
-        notes=tuple(note for family in families for note in family.notes),
+        notes=tuple(_note(note, stretch.rules) for family in families for note in family.notes),
+        dear=tuple(_note(note, stretch.rules) for family in families for note in family.notes if note.rules),
     )
     return Option(stage, estimate)
+
+
+def _note(note: Note, rules: Sequence[NumberedRule]) -> str:
+    lines = ", ".join(str(rules[at].rule.line) for at in note.rules)
+    return f"{note.text}; the widest rules are those on lines {lines}" if lines else note.text
 
 
 def _has_lists(family: Family) -> bool:

@@ -46,6 +46,14 @@ BYTES_OF_BITS = 1_000
 SOFT_WEIGHT_OF_A_BOX = 300
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Why tables are as they are; `rules` are those that make them dear, if any do."""
+
+    text: str
+    rules: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
     """Boxes with a table of their own; `origin` are their positions in the family's boxes.
@@ -54,7 +62,7 @@ class Group:
     columns, the lists).  `lists` holds positions within `boxes`.  `column_class`
     is the class of every rank of the column axis.  With `grid` it has no levels
     and the grid has the lists.  With neither the group was too big for a table;
-    `why` says so.
+    `note` says so.
     """
 
     boxes: Boxes
@@ -63,7 +71,7 @@ class Group:
     columns: Level | None
     column_class: Indices
     lists: Frontier
-    why: str = ""
+    note: Note | None = None
     grid: Grid | None = None
 
     @property
@@ -105,7 +113,7 @@ class Grouping:
     order: AxisOrder
     threshold: int
     groups: tuple[Group, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     @property
     def weight(self) -> int:
@@ -121,15 +129,15 @@ def grouped(boxes: Boxes, order: AxisOrder, budget: Budget) -> Grouping:
     possible = prune(root(boxes), boxes, order.all).box
     most = ENTRIES + ENTRIES_OF_A_BOX * len(possible)
     maker = _Maker(boxes, order, replace(budget, members=min(budget.members, most)))
-    notes: list[str] = []
+    notes: list[Note] = []
     best: Grouping | None = None
     for threshold in _thresholds(boxes, order):
         try:
             found = _divided(maker, possible, threshold)
         except OverBudgetError as error:
-            notes.append(f"{_words(threshold)}: {error.what}")
+            notes.append(Note(f"{_words(threshold)}: {error.what}"))
         else:
-            notes.append(f"{_words(threshold)}: about {found.weight:,} bytes")
+            notes.append(Note(f"{_words(threshold)}: about {found.weight:,} bytes"))
             best = found if best is None or found.weight < best.weight else best
         light = best is not None and best.weight <= SOFT_WEIGHT + SOFT_WEIGHT_OF_A_BOX * len(possible)
         if light or maker.entries > TRIED_ENTRIES * most:
@@ -198,10 +206,10 @@ def _with_bit_vectors(maker: _Maker, possible: Indices) -> Grouping:
         try:
             groups.append(maker.group(possible[part]))
         except OverBudgetError as error:
-            found = ungrown(boxes, possible[part], "")
+            found = ungrown(boxes, possible[part])
             if found.is_opaque:
                 raise
-            notes.append(f"{len(part)} boxes as bit vectors: {error.what}; {widest(found.boxes)}")
+            notes.append(Note(f"{len(part)} boxes as bit vectors: {error.what}", widest(found.boxes)))
             groups.append(found)
     return Grouping(maker.order, THRESHOLDS[0], tuple(sorted(groups, key=_by_first_rule)), tuple(notes))
 
@@ -209,7 +217,7 @@ def _with_bit_vectors(maker: _Maker, possible: Indices) -> Grouping:
 def _best_of(boxes: Boxes, origin: Indices, order: AxisOrder, budget: Budget) -> Group:
     """The boxes as a grid where that is possible and worthwhile, else by rows and columns."""
     grid = _grid_of(boxes.take(origin), order) if len(origin) >= LEAST_FOR_GRID else None
-    return replace(ungrown(boxes, origin, ""), grid=grid) if grid else grown(boxes, origin, order, budget)
+    return replace(ungrown(boxes, origin), grid=grid) if grid else grown(boxes, origin, order, budget)
 
 
 def _grid_of(boxes: Boxes, order: AxisOrder) -> Grid | None:
@@ -221,18 +229,18 @@ def _grid_of(boxes: Boxes, order: AxisOrder) -> Grid | None:
     return gridded(boxes, (two[0], two[1]))
 
 
-def widest(boxes: Boxes) -> str:
-    """Words that name the rules which cross most others: those with the largest boxes."""
+def widest(boxes: Boxes) -> tuple[int, ...]:
+    """The rules which cross most others: those with the largest boxes."""
     widths = np.array([axis.width for axis in boxes.axes])
     share = ((boxes.high - boxes.low) / widths).prod(axis=1)
     rules = list(dict.fromkeys(boxes.rule[np.argsort(-share, kind="stable")].tolist()))[:NAMED]
-    return "the widest are the stretch's rules " + ", ".join(str(rule + 1) for rule in sorted(rules))
+    return tuple(sorted(rules))
 
 
-def ungrown(boxes: Boxes, origin: Indices, why: str) -> Group:
+def ungrown(boxes: Boxes, origin: Indices, note: Note | None = None) -> Group:
     """A group without levels: whoever lays it out uses bit vectors."""
     empty = Frontier(np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64))
-    return Group(boxes.take(origin), origin, None, None, np.zeros(1, dtype=np.int64), empty, why)
+    return Group(boxes.take(origin), origin, None, None, np.zeros(1, dtype=np.int64), empty, note)
 
 
 def grown(every: Boxes, origin: Indices, order: AxisOrder, budget: Budget) -> Group:

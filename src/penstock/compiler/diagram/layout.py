@@ -19,7 +19,7 @@ from penstock.compiler.diagram.build import Budget
 from penstock.compiler.diagram.cells import bit_classes, cells
 from penstock.compiler.diagram.cells import numbers as numbers_of
 from penstock.compiler.diagram.grids import Grid
-from penstock.compiler.diagram.groups import Group, grouped, ungrown, widest
+from penstock.compiler.diagram.groups import Group, Note, grouped, ungrown, widest
 from penstock.compiler.diagram.leaves import (
     MAX_MATRIX_BYTES,
     FoldedClasses,
@@ -104,7 +104,7 @@ class _FamilyWriter:
     rest: tuple[int, ...]
     tables: _Tables
 
-    def family(self, groups: tuple[Group, ...], notes: tuple[str, ...]) -> Family:
+    def family(self, groups: tuple[Group, ...], notes: tuple[Note, ...]) -> Family:
         if not groups:
             return Family(self.prefix, self.boxes, (), (), None, (), None, None, None, notes)
         fold = self._fold([group for group in groups if self.rest and wants_matrix(group)])
@@ -126,7 +126,7 @@ class _FamilyWriter:
             isinstance(group, TableGroup) and isinstance(group.leaf, MatrixLeaf) for group in made
         )
         used = fold.fold if fold and has_matrix else None
-        notes += tuple(group.why for group in groups if group.why)
+        notes += tuple(group.note for group in groups if group.note)
         return Family(self.prefix, self.boxes, views, lanes, used, made, stored, predicates, in_grids, notes)
 
     def _planned(self, group: Group, fold: FoldedClasses | None) -> tuple[Group, FoldedClasses | None]:
@@ -135,9 +135,8 @@ class _FamilyWriter:
             return group, fold
         if group.grid or group.longest <= MAX_SCAN or group.is_opaque:
             return group, None
-        why = f"{len(group.boxes)} boxes as bit vectors: {group.longest} of them differ in ports and protocol only; "
-        why += widest(group.boxes)
-        return ungrown(self.boxes, group.origin, why), None
+        text = f"{len(group.boxes)} boxes as bit vectors: {group.longest} of them differ in ports and protocol only"
+        return ungrown(self.boxes, group.origin, Note(text, widest(group.boxes))), None
 
     def _lane(self, at: int) -> Lookup:
         axis = self.boxes.axes[at]

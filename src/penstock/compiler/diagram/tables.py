@@ -19,6 +19,7 @@ from typing import Any
 import numpy.typing as npt
 
 from penstock.compiler.diagram.boxes import Boxes
+from penstock.compiler.diagram.groups import Note
 from penstock.compiler.ir.ops import FieldRef
 
 Column = npt.NDArray[Any]
@@ -292,7 +293,7 @@ class Family:
     records: Table | None
     predicates: Table | None
     ranges: Table | None
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     @property
     def words(self) -> int:
