@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.conftest import Cli, Here
 
-from penstock.compiler.diagram import change
+from penstock.compiler.analysis import change
 from penstock.model.packet import build_packet, parse_packet
 from penstock.observe.pcap import frames_of, write_pcap
 

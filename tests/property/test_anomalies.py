@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from tests import frames as kinds
 from tests.property.rulesets import RuleSets, frames
 
-from penstock.compiler.diagram.anomalies import Anomalies
+from penstock.compiler.analysis.anomalies import Anomalies
+from penstock.compiler.analysis.cover import Work
+from penstock.compiler.analysis.removable import found_in
+from penstock.compiler.analysis.review import Review, review
 from penstock.compiler.diagram.axis import keys_of
 from penstock.compiler.diagram.boxes import Boxes, from_ranges
-from penstock.compiler.diagram.cover import Work
-from penstock.compiler.diagram.judge import found_in
-from penstock.compiler.diagram.review import Review, review
 from penstock.compiler.ir.evaluate import Packet, evaluate, evaluate_packet, matches
 from penstock.compiler.ir.ops import DEFAULT_SLOT, FIRST_RULE_SLOT, FieldRef, RuleSet
 from penstock.model.packet import build_packet, parse_packet

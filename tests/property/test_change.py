@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.property.rulesets import Frames, RuleSets
 
+from penstock.compiler.analysis.change import changes
+from penstock.compiler.analysis.merge import Change, merged
 from penstock.compiler.diagram.build import Budget
-from penstock.compiler.diagram.change import changes
-from penstock.compiler.diagram.merge import Change, merged
 from penstock.compiler.ir.depth import depth_of
 from penstock.compiler.ir.evaluate import evaluate, holds
 from penstock.compiler.ir.headers import Packet

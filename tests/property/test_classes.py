@@ -6,8 +6,8 @@ import random
 
 from tests.property.rulesets import Frames
 
-from penstock.compiler.diagram.example import Example, example, examples, is_in, of_witness, text_of
-from penstock.compiler.diagram.expression import expression, simplified
+from penstock.compiler.analysis.example import Example, example, examples, is_in, of_witness, text_of
+from penstock.compiler.analysis.expression import expression, simplified
 from penstock.compiler.ir.evaluate import holds
 from penstock.compiler.ir.headers import Packet
 from penstock.compiler.ir.ops import FieldRef

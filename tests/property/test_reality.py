@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tests import frames as kinds
 from tests.property.rulesets import frames
 
+from penstock.compiler.analysis.facts import World
+from penstock.compiler.analysis.reality import IMPOSSIBLE, with_reality
 from penstock.compiler.diagram.axis import keys_of
 from penstock.compiler.diagram.boxes import Boxes, batch_ranks, from_ranges
-from penstock.compiler.diagram.facts import World
-from penstock.compiler.diagram.reality import IMPOSSIBLE, with_reality
 from penstock.compiler.ir.evaluate import Packet, conditions_of
 from penstock.compiler.ir.ops import FieldRef
 from penstock.model.field import FIELDS, Layer

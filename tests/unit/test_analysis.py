@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.golden import Case, check, read_cases
 
-from penstock.compiler.diagram.review import review
+from penstock.compiler.analysis.review import review
 from penstock.compiler.lang.diagnostic import Severity
 from penstock.compiler.lang.render import render
 from penstock.compiler.lang.source import Source
@@ -57,7 +57,7 @@ def test_many_pairs_become_one_note() -> None:
 
 
 def test_what_was_not_judged_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.compiler.diagram.review.ALL", 3_000)
+    monkeypatch.setattr("penstock.compiler.analysis.review.ALL", 3_000)
     rules = rule_set_of(_many("pass if udp dst port {}"))
     analysis = Analysis(rules, review(rules))
     (told,) = (one for one in analysis.diagnostics() if one.code == "PS235")

@@ -7,6 +7,7 @@ import pytest
 from bench.classifier import batch_of, boxes_of
 from bench.rulesets import Flavour, generate, packets
 
+from penstock.compiler.analysis.reality import key_ranges
 from penstock.compiler.diagram import groups
 from penstock.compiler.diagram.axis import Axis, Keys, halves, integers, keys_of, successors, wide_keys
 from penstock.compiler.diagram.boxes import Boxes, Indices, from_ranges
@@ -19,7 +20,6 @@ from penstock.compiler.diagram.interpret import classify
 from penstock.compiler.diagram.layout import layout
 from penstock.compiler.diagram.node import Diagram, Level
 from penstock.compiler.diagram.order import AxisOrder, axis_order, divide
-from penstock.compiler.diagram.reality import key_ranges
 from penstock.compiler.diagram.reduce import reduce
 from penstock.compiler.diagram.tables import BitGroup
 from penstock.compiler.diagram.verify import check, disagreements

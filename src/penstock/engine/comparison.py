@@ -16,15 +16,15 @@ from itertools import islice
 
 import numpy as np
 
+from penstock.compiler.analysis.change import Changes, changes
+from penstock.compiler.analysis.example import Example, examples, is_in
+from penstock.compiler.analysis.expression import expression
+from penstock.compiler.analysis.guess import guesses
+from penstock.compiler.analysis.listing import literals_of, satisfies
+from penstock.compiler.analysis.merge import Change, meet
+from penstock.compiler.analysis.spelling import condition_of
 from penstock.compiler.diagram.axis import integers
-from penstock.compiler.diagram.change import Changes, changes
 from penstock.compiler.diagram.disjunction import TooManyTermsError, terms
-from penstock.compiler.diagram.example import Example, examples, is_in
-from penstock.compiler.diagram.expression import expression
-from penstock.compiler.diagram.guess import guesses
-from penstock.compiler.diagram.listing import literals_of, satisfies
-from penstock.compiler.diagram.merge import Change, meet
-from penstock.compiler.diagram.spelling import condition_of
 from penstock.compiler.ir.evaluate import Packet, conditions_of, evaluate, evaluate_packet, holds
 from penstock.compiler.ir.ops import FIRST_RULE_SLOT, FieldRef, Predicate, Rule, RuleSet, counter_names
 from penstock.engine.batch import axes_of

@@ -19,7 +19,7 @@ from penstock.compiler.lang.source import Span
 from penstock.model.verdict import Verdict
 
 if TYPE_CHECKING:
-    from penstock.compiler.diagram.review import Correlation, Redundancy, Review, Shadowing
+    from penstock.compiler.analysis.review import Correlation, Redundancy, Review, Shadowing
     from penstock.compiler.ir.ops import Rule, RuleSet
 
 #: More findings of one kind than these become one sentence.
@@ -178,7 +178,7 @@ _ALL_OF_THEM = "`penstock check --json` names all of them"
 
 def analyse(rule_set: RuleSet) -> Analysis:
     """What the rules of a filter mean together."""
-    from penstock.compiler.diagram.review import review
+    from penstock.compiler.analysis.review import review
 
     return Analysis(rule_set, review(rule_set))
 

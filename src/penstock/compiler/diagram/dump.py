@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
-from penstock.compiler.diagram.compare import children_of
 from penstock.compiler.diagram.node import Diagram, Terminal
 from penstock.compiler.ir.ops import FieldRef
 from penstock.model.net import IntervalSet
@@ -62,7 +61,7 @@ def text(diagram: Diagram, label: Label = rule_label) -> Iterator[str]:
             if depth and level.ptr[node + 1] - level.ptr[node] == 1:
                 continue
             yield f"{name}.{node}"
-            for child, held in children_of(level, node).items():
+            for child, held in level.children(node).items():
                 yield f"    {values_label(level.axis.ref, held):<40} -> {_target(diagram, depth + 1, child, label)}"
 
 
@@ -104,7 +103,7 @@ def _statements(diagram: Diagram, label: Label, prefix: str) -> Iterator[str]:
             continue
         level = diagram.levels[depth]
         yield f"    {name} [label={quoted(field_label(level.axis.ref))}];"
-        for child, held in children_of(level, node).items():
+        for child, held in level.children(node).items():
             target = diagram.asking(depth + 1, child)
             todo.append(target)
             values = quoted(values_label(level.axis.ref, held))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from penstock.compiler.diagram.axis import Axis, Ranks
 from penstock.compiler.diagram.boxes import Indices
+from penstock.model.net import IntervalSet
 
 Terminal = tuple[tuple[int, int], ...]
 """(rule, opaque predicate) in the order to try; only the last may have no predicate (0), and then decides.
@@ -43,6 +44,13 @@ class Level:
         first, last = int(self.ptr[node]), int(self.ptr[node + 1])
         starts = self.start[first:last].tolist()
         return zip(starts, [*starts[1:], self.axis.width], self.child[first:last].tolist(), strict=True)
+
+    def children(self, node: int) -> dict[int, IntervalSet]:
+        """The values of the axis that lead to each child of a node."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for first, last, child in self.edges(node):
+            found.setdefault(child, []).append((self.axis.ends(first)[0], self.axis.ends(last - 1)[1]))
+        return {child: IntervalSet.of(*ends) for child, ends in found.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from penstock.compiler.diagram.shapes import Fields, Wish, shapes
+from penstock.compiler.analysis.shapes import Fields, Wish, shapes
 from penstock.compiler.ir.headers import Packet
 from penstock.compiler.ir.ops import FieldRef
 from penstock.errors import PacketNotationError

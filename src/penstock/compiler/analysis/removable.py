@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from penstock.compiler.diagram.anomalies import Anomalies, Shadowed
+from penstock.compiler.analysis.anomalies import Anomalies, Shadowed
+from penstock.compiler.analysis.cover import Work, WorkExceededError
 from penstock.compiler.diagram.boxes import Boxes
-from penstock.compiler.diagram.cover import Work, WorkExceededError
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,7 @@ from itertools import islice
 
 import numpy as np
 
-from penstock.compiler.diagram.axis import Ranks
-from penstock.compiler.diagram.boxes import Boxes, Indices
-from penstock.compiler.diagram.build import Budget, OverBudgetError, build, prune, root
-from penstock.compiler.diagram.compare import (
+from penstock.compiler.analysis.compare import (
     Answers,
     Difference,
     count_ways,
@@ -35,11 +32,14 @@ from penstock.compiler.diagram.compare import (
     product,
     ways,
 )
-from penstock.compiler.diagram.listing import Entry, Listing, Literal, Odd, listing
-from penstock.compiler.diagram.merge import Change, merged
+from penstock.compiler.analysis.listing import Entry, Listing, Literal, Odd, listing
+from penstock.compiler.analysis.merge import Change, merged
+from penstock.compiler.analysis.reality import IMPOSSIBLE
+from penstock.compiler.diagram.axis import Ranks
+from penstock.compiler.diagram.boxes import Boxes, Indices
+from penstock.compiler.diagram.build import Budget, OverBudgetError, build, prune, root
 from penstock.compiler.diagram.node import Diagram, Terminal
 from penstock.compiler.diagram.order import axis_order
-from penstock.compiler.diagram.reality import IMPOSSIBLE
 from penstock.compiler.diagram.reduce import reduce
 from penstock.compiler.ir.ops import DEFAULT_SLOT, Always, FieldRef, Predicate, RuleSet
 from penstock.model.net import IntervalSet

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import log2
 
-from penstock.compiler.diagram.expression import in_order, simplified
-from penstock.compiler.diagram.facts import fields_beneath
-from penstock.compiler.diagram.listing import Literal, Odd
-from penstock.compiler.diagram.reality import impossible
+from penstock.compiler.analysis.expression import in_order, simplified
+from penstock.compiler.analysis.facts import fields_beneath
+from penstock.compiler.analysis.listing import Literal, Odd
+from penstock.compiler.analysis.reality import impossible
 from penstock.compiler.ir.ops import FieldRef
 from penstock.model.net import IntervalSet
 from penstock.model.verdict import Verdict

@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from penstock.compiler.analysis.reality import IMPOSSIBLE, with_reality
 from penstock.compiler.diagram.boxes import Boxes, Indices
 from penstock.compiler.diagram.convert import listed
-from penstock.compiler.diagram.reality import IMPOSSIBLE, with_reality
 from penstock.compiler.ir.conditions import conditions_of
 from penstock.compiler.ir.evaluate import holds
 from penstock.compiler.ir.headers import IPV4, IPV6, Packet

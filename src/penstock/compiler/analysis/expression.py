@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, summarize_address_range
 
-from penstock.compiler.diagram.reality import impossible
+from penstock.compiler.analysis.reality import impossible
 from penstock.compiler.ir.dump import dump_interval
 from penstock.compiler.ir.ops import FieldRef
 from penstock.model.field import EXTENSION_HEADERS, VLAN_TPIDS

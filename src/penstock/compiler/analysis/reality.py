@@ -14,9 +14,9 @@ from itertools import pairwise, product
 
 import numpy as np
 
+from penstock.compiler.analysis.facts import EVERY_FRAME, Never, Parts, World, facts, fields_beneath
 from penstock.compiler.diagram.axis import Keys, integers, keys_of
 from penstock.compiler.diagram.boxes import Boxes, from_ranges
-from penstock.compiler.diagram.facts import EVERY_FRAME, Never, Parts, World, facts, fields_beneath
 from penstock.compiler.ir.ops import FieldRef
 from penstock.model.net import Interval
 

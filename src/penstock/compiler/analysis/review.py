@@ -19,14 +19,14 @@ from itertools import chain, islice
 
 import numpy as np
 
-from penstock.compiler.diagram.anomalies import Anomalies
+from penstock.compiler.analysis.anomalies import Anomalies
+from penstock.compiler.analysis.cover import Region, Work, WorkExceededError, everything
+from penstock.compiler.analysis.example import examples
+from penstock.compiler.analysis.facts import world_of
+from penstock.compiler.analysis.reality import widened
+from penstock.compiler.analysis.removable import Findings, found_in
 from penstock.compiler.diagram.boxes import Boxes, Truth
 from penstock.compiler.diagram.convert import listed
-from penstock.compiler.diagram.cover import Region, Work, WorkExceededError, everything
-from penstock.compiler.diagram.example import examples
-from penstock.compiler.diagram.facts import world_of
-from penstock.compiler.diagram.judge import Findings, found_in
-from penstock.compiler.diagram.reality import widened
 from penstock.compiler.ir.evaluate import Packet, evaluate, matches
 from penstock.compiler.ir.ops import DEFAULT_SLOT, FIRST_RULE_SLOT, All, Predicate, RuleSet
 from penstock.model.verdict import Verdict

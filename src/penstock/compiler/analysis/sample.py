@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from penstock.compiler.analysis.cover import Region
+from penstock.compiler.analysis.facts import ARPS, ICMP, ICMP6, IPV4, IPV6, TCP, UDP, usual_values
 from penstock.compiler.diagram.axis import Ranks, keys_of
 from penstock.compiler.diagram.boxes import NO_RULE, Boxes, Indices
-from penstock.compiler.diagram.cover import Region
-from penstock.compiler.diagram.facts import ARPS, ICMP, ICMP6, IPV4, IPV6, TCP, UDP, usual_values
 
 _WORD = 64
 #: More bytes than these are not worth the answer.

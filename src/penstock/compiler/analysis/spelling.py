@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from penstock.compiler.diagram.expression import Text, expression
-from penstock.compiler.diagram.listing import Atom, Literal, Odd
+from penstock.compiler.analysis.expression import Text, expression
+from penstock.compiler.analysis.listing import Atom, Literal, Odd
 from penstock.compiler.ir.dump import dump_predicate
 from penstock.compiler.ir.ops import (
     Base,

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
-from penstock.compiler.diagram.example import Example, examples, is_in, text_of
-from penstock.compiler.diagram.listing import Literal, Odd, satisfies
-from penstock.compiler.diagram.shapes import Fields, Layers, Wish, malformed, shapes
+from penstock.compiler.analysis.example import Example, examples, is_in, text_of
+from penstock.compiler.analysis.listing import Literal, Odd, satisfies
+from penstock.compiler.analysis.shapes import Fields, Layers, Wish, malformed, shapes
 from penstock.compiler.ir.headers import Packet
 from penstock.compiler.ir.ops import (
     All,

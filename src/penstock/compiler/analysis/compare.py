@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from penstock.compiler.analysis.reality import IMPOSSIBLE
 from penstock.compiler.diagram.boxes import Indices, Truth
 from penstock.compiler.diagram.build import offsets, spans
 from penstock.compiler.diagram.node import Diagram, Level, Terminal
-from penstock.compiler.diagram.reality import IMPOSSIBLE
 from penstock.compiler.diagram.reduce import merge_nodes, reduce
 from penstock.compiler.ir.ops import FieldRef
 from penstock.model.net import IntervalSet
@@ -146,7 +146,7 @@ def ways(
             yield dict(fields), diagram.terminals[node]
             return
         level = diagram.levels[depth]
-        for child, held in children_of(level, node).items():
+        for child, held in level.children(node).items():
             if reaching[depth + 1][child]:
                 yield from walk(depth + 1, child, {**fields, level.axis.ref: held})
 
@@ -190,13 +190,6 @@ def hull(diagram: Diagram, wanted: Callable[[Terminal], bool]) -> dict[FieldRef,
         live = np.zeros(len(ends), dtype=bool)
         live[level.child[taken]] = True
     return _restricting(diagram, found)
-
-
-def children_of(level: Level, node: int) -> dict[int, IntervalSet]:
-    found: dict[int, list[tuple[int, int]]] = {}
-    for first, last, child in level.edges(node):
-        found.setdefault(child, []).append((level.axis.ends(first)[0], level.axis.ends(last - 1)[1]))
-    return {child: IntervalSet.of(*ends) for child, ends in found.items()}
 
 
 def _restricting(diagram: Diagram, fields: Mapping[FieldRef, IntervalSet]) -> dict[FieldRef, IntervalSet]:

@@ -21,8 +21,7 @@ from itertools import combinations
 
 import numpy as np
 
-from penstock.compiler.diagram.boxes import NO_RULE, Boxes, Indices, Truth
-from penstock.compiler.diagram.cover import (
+from penstock.compiler.analysis.cover import (
     Region,
     Work,
     everything,
@@ -31,9 +30,9 @@ from penstock.compiler.diagram.cover import (
     region_of,
     some_open,
 )
-from penstock.compiler.diagram.facts import EVERY_FRAME, World
-from penstock.compiler.diagram.reality import IMPOSSIBLE, with_reality
-from penstock.compiler.diagram.sample import (
+from penstock.compiler.analysis.facts import EVERY_FRAME, World
+from penstock.compiler.analysis.reality import IMPOSSIBLE, with_reality
+from penstock.compiler.analysis.sample import (
     MOST_BYTES,
     first_of,
     from_box,
@@ -42,6 +41,7 @@ from penstock.compiler.diagram.sample import (
     points_in,
     size_of,
 )
+from penstock.compiler.diagram.boxes import NO_RULE, Boxes, Indices, Truth
 from penstock.compiler.ir.ops import FieldRef
 from penstock.model.net import IntervalSet
 
