@@ -14,13 +14,15 @@ import argparse
 import os
 import platform
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
 from bench.page import page
 from bench.results import PAGE, PLOTS, QUICK_RESULTS, RESULTS, Table, load_results, store
-from bench.suite import QUICK, TABLES, Plan
+from bench.suite import QUICK, SPREAD, TABLES, Plan
+from bench.turns import alone
 from penstock.compiler.clang import find_clang
 from penstock.errors import PenstockError
 
@@ -66,7 +68,8 @@ def _measure(plan: Plan, names: list[str], folder: Path) -> None:
     for name in names:
         begun = monotonic()
         _tell(f"── {name}")
-        rows = TABLES[name](plan, _tell)
+        with nullcontext() if name in SPREAD else alone():
+            rows = TABLES[name](plan, _tell)
         table = Table(_machine(), rows, round(monotonic() - begun, 1))
         store(folder, name, table)
         _tell(f"   {table.seconds} s")

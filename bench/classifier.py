@@ -34,6 +34,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bench.rulesets import WIDTHS, Flavour, Rules, generate, packets
+from bench.turns import unpreempted
 from penstock.compiler.codegen.tables import Access, classifier_source, image
 from penstock.compiler.diagram.axis import Keys, halves, keys_of, wide_keys
 from penstock.compiler.diagram.boxes import Boxes, Packets, from_ranges
@@ -316,7 +317,8 @@ def _wrong(loaded: BpfObject, boxes: Boxes, batch: Packets, kind: Kind) -> int:
 def _timed(loaded: BpfObject, tuples: bytes, rounds: int) -> Times:
     """Interleaved rounds over all packets, after one of each that is not counted."""
     loaded.variable("ps_tuples")[:] = tuples
-    taken = np.array([[_cpu_ns(loaded, name) for name in PROGRAMS] for _ in range(rounds + 1)])[1:]
+    with unpreempted():
+        taken = np.array([[_cpu_ns(loaded, name) for name in PROGRAMS] for _ in range(rounds + 1)])[1:]
     low, middle, high = np.percentile(taken[:, 1] - taken[:, 0], [25, 50, 75]).round(1).tolist()
     return Times(middle, (low, high), round(float(np.median(taken[:, 0])), 1))
 

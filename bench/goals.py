@@ -42,6 +42,7 @@ def goals(results: Results) -> list[Goal]:
         *_linear(results),
         *_families(results),
         *_loading(results),
+        *_adding(results),
         *_verifier(results),
     ]
 
@@ -102,11 +103,19 @@ def _uniform(results: Results) -> Iterator[Goal]:
     for size, limit in _UNIFORM_NS.items():
         values = _by_flavour(results, size, _median_of("uniform"))
         yield _at_most(f"{size:,} rules, uniform traffic, the whole program", " ns", limit, values)
-        alone = {
-            row["flavour"]: float(row["uniform_ns"])
-            for row in select(results.get("classifier"), rules=size, ipv6=False)
-        }
+        alone = _alone(results, size, "ipv4")
         yield _at_most(f"{size:,} rules, uniform traffic, the classifier alone", " ns", limit, alone)
+
+
+def _alone(results: Results, size: int, kind: str, traffic: str = "uniform") -> dict[str, float]:
+    """The classifier's ns by flavour, medians over the seeds."""
+    found = {f: select(results.get("classifier"), rules=size, kind=kind, flavour=f) for f in _FLAVOURS}
+    return {f: alone_ns(rows, traffic) for f, rows in found.items() if rows}
+
+
+def alone_ns(rows: list[Row], traffic: str) -> float:
+    """The classifier's ns of some seeds' rows, their median."""
+    return median(float(row["times"][traffic]["median"]) for row in rows)
 
 
 def _zipf(results: Results) -> Iterator[Goal]:
@@ -140,6 +149,8 @@ def _families(results: Results) -> Iterator[Goal]:
     rows = {f: select(results.get("families"), set=f, rules=10_000, family="ipv6") for f in _FLAVOURS}
     values = {f: found for f, some in rows.items() if (found := _median_of("uniform")(some)) is not None}
     yield _at_most("10,000 rules of IPv6, uniform traffic", " ns", 180, values)
+    alone = _alone(results, 10_000, "ipv6")
+    yield _at_most("10,000 rules of IPv6, uniform traffic, the classifier alone", " ns", 180, alone)
     worst = {}
     for flavour, ipv6 in values.items():
         both = _median_of("uniform")(
@@ -167,6 +178,13 @@ def _seconds(rows: list[Row]) -> float | None:
     return median(totals) / 1000 if totals else None
 
 
+def _adding(results: Results) -> Iterator[Goal]:
+    rows = select(results.get("overlay"), rules=10_000)
+    names = {"median": "effect_ms", "most": "effect_most_ms"}
+    values = {name: float(row[key]) for row in rows for name, key in names.items()}
+    yield _at_most("a rule added to 10,000 running ones, until it is in force", " ms", 50, values)
+
+
 def _verifier(results: Results) -> Iterator[Goal]:
     rows = [
         row
@@ -175,4 +193,9 @@ def _verifier(results: Results) -> Iterator[Goal]:
         if row["table_bytes"]
     ]
     values = {"most of all sets": float(max(row["verified"] for row in rows))} if rows else {}
-    yield _at_most("instructions the verifier walks, any policy with tables", "", 2_000, values)
+    what = "instructions the verifier walks, any policy with tables"
+    yield _at_most(f"{what}, the whole program", "", 2_000, values)
+    alone = [float(row["verified"]) for row in select(results.get("classifier"))]
+    yield _at_most(
+        f"{what}, the classifier alone", "", 2_000, {"most of all sets": max(alone)} if alone else {}
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import median
 
-from bench.goals import LEAST_NS, goals
+from bench.goals import LEAST_NS, alone_ns, goals
 from bench.prose import (
     CLASSIFIER,
     EXACT,
@@ -13,6 +13,7 @@ from bench.prose import (
     INTRODUCTION,
     LOADING,
     NOISE,
+    OVERLAY,
     SAVED,
     SCALE,
     SMALL,
@@ -25,6 +26,7 @@ from bench.usual import NAMES
 
 Results = Mapping[str, Table]
 _FLAVOURS = ("acl", "fw", "ipc")
+_FAMILIES = {"ipv4": "IPv4", "ipv6": "IPv6", "both": "both"}
 
 
 def page(results: Results) -> str:
@@ -33,7 +35,8 @@ def page(results: Results) -> str:
     sections = {
         "goals": _goals, "scale": _scale, "families": _families, "exact": _exact, "small": _small,
         "twenty": _twenty,
-        "usual": _usual, "saved": _saved, "classifier": _classifier, "wire": _wire, "loading": _loading,
+        "usual": _usual, "saved": _saved, "classifier": _classifier, "overlay": _overlay,
+        "wire": _wire, "loading": _loading,
     }  # fmt: skip
     parts = [INTRODUCTION.format(**machine, minutes=_minutes(results)), _noise(results)]
     for name, section in sections.items():
@@ -245,13 +248,41 @@ def _saved(results: Results) -> list[str]:
 
 
 def _classifier(results: Results) -> list[str]:
+    table = results["classifier"]
+    found = {
+        (size, flavour, kind): rows
+        for size in sizes_of(table)
+        for flavour in _FLAVOURS
+        for kind in ("ipv4", "ipv6", "both")
+        if (rows := select(table, rules=size, flavour=flavour, kind=kind))
+    }
+    kinds = ("uniform", "zipf", "warm")
     rows = [
-        (f"{r['rules']:,}", r["flavour"], "IPv6" if r["ipv6"] else "IPv4", _ns(r["uniform_ns"]), _ns(r["zipf_ns"]),
-         _ns(r["warm_ns"]), f"{r['table_kib']:,}", f"{r['build_s']:.2f}", f"{r['verified']:,}")
-        for r in results["classifier"].rows
+        (f"{size:,}", flavour, _FAMILIES[kind], *(_ns(alone_ns(some, traffic)) for traffic in kinds),
+         f"{max(r['table_kib'] for r in some):,}", f"{median(r['build_s'] for r in some):.2f}",
+         f"{max(r['verified'] for r in some):,}")
+        for (size, flavour, kind), some in found.items()
     ]  # fmt: skip
     titles = ("rules", "set", "family", "uniform", "Zipf", "warm", "tables, KiB", "build, s", "verified")
     return ["## The classifier alone\n", CLASSIFIER, _table(titles, rows)]
+
+
+def _overlay(results: Results) -> list[str]:
+    rows = [
+        (f"{r['rules']:,}", *(f"{r[key]:.1f}" for key in ("effect_ms", "effect_most_ms", "add_ms", "remove_ms")),
+         *(f"{ns:.1f}" for ns in r["ns_above"].values()))
+        for r in results["overlay"].rows
+    ]  # fmt: skip
+    records = results["overlay"].rows[0]["ns_above"]
+    titles = (
+        "rules",
+        "in force, ms",
+        "at most",
+        "command done, ms",
+        "taken away, ms",
+        *(f"{r}, ns" for r in records),
+    )
+    return ["## A rule added to a running policy\n", OVERLAY, _table(titles, rows)]
 
 
 def _wire(results: Results) -> list[str]:

@@ -31,6 +31,9 @@ its action code is read back from the kernel; then its counters, so that each ru
 packets as it should. Linear search in numpy, which shares no code with the compiler, says what is right. One wrong
 answer ends the run. (Programs by hand are checked on fewer frames.)
 
+**A processor of its own.** All but the frames over veth runs on one processor at the highest priority, timed rounds at
+real-time priority, so that other work waits or goes to other processors.
+
 **Rounds.** In a round every program of a table's row has its turn, of some milliseconds and up to 65,536 packets; a
 quarter as many go before it untimed, since the caches hold what the program before it left there. The figure is the
 median over the rounds of the difference within a round. What disturbs the machine disturbs all alike. Several seeds
@@ -94,7 +97,13 @@ policy.
 CLASSIFIER = """\
 The tables' lookups alone (`python -m bench.classifier`): fields come from an array instead of a packet, nothing is
 parsed and nothing counted. It is the figure to hold against papers about classifiers; the table further up is what
-a packet pays.
+a packet pays. Medians of the seeds; of *both*, so many rules of either family.
+"""
+OVERLAY = """\
+`penstock rule add` on a policy of access lists that runs (`python -m bench.overlay`): milliseconds by the clock until
+packets meet the rule, and until the command is done, which waits for packets under way. Nothing is compiled: the
+rule goes to a list of at most 64 records beside the tables. The last columns are what such a list adds to a packet,
+empty and with records that do not fit, above the same program without a list.
 """
 WIRE = """\
 Frames of 74 bytes go over a veth pair through each filter; sender and receiver share one processor on purpose,

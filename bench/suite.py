@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import get_args
 
 from bench.answers import WrongAnswerError
+from bench.classifier import Kind
 from bench.classifier import measure as measure_classifier
 from bench.linear import loading_rows
-from bench.rulesets import Flavour, generate
+from bench.overlay import adding, costs
+from bench.rulesets import Flavour, generate, policy_text
 from bench.saved import SETS, saved
 from bench.scale import scale_rows
 from bench.twenty import twenty_rows
@@ -34,10 +37,12 @@ class Plan:
     sizes: tuple[int, ...] = (1, 10, 100, 1_000, 10_000)
     large: tuple[int, ...] = (100_000,)
     seeds: tuple[tuple[int, int], ...] = ((100, 3), (1_000, 2), (100_000, 1))
+    seeds_alone: tuple[tuple[int, int], ...] = ((100, 1), (10_000, 3), (100_000, 1))
     small: tuple[int, ...] = (1, 20)
     family_sizes: tuple[int, ...] = (1_000, 10_000)
     exact_sizes: tuple[int, ...] = (10, 100, 1_000, 10_000)
     wire_sizes: tuple[int, ...] = (10, 100, 1_000, 10_000)
+    overlay_sizes: tuple[int, ...] = (1_000, 10_000)
     rounds: int = 21
     wire_packets: int = 16_384
     wire_rounds: int = 5
@@ -45,19 +50,22 @@ class Plan:
     usual_loads: int = 7
     saved_sets: int = len(SETS)
 
-    def seeds_of(self, size: int) -> range:
-        """The seeds of rule sets of a size."""
-        return range(1, 1 + next(count for most, count in self.seeds if size <= most))
+    def seeds_of(self, size: int, *, alone: bool = False) -> range:
+        """The seeds of rule sets of a size; `alone` where the classifier alone is measured."""
+        seeds = self.seeds_alone if alone else self.seeds
+        return range(1, 1 + next(count for most, count in seeds if size <= most))
 
 
 QUICK = Plan(
     sizes=(10, 1_000),
     large=(),
     seeds=((1_000, 1),),
+    seeds_alone=((1_000, 1),),
     small=(20,),
     family_sizes=(100,),
     exact_sizes=(1_000,),
     wire_sizes=(100,),
+    overlay_sizes=(1_000,),
     rounds=9,
     wire_packets=8_192,
     wire_rounds=3,
@@ -130,14 +138,23 @@ def _saved(plan: Plan, told: Told) -> list[Row]:
 
 def _classifier(plan: Plan, told: Told) -> list[Row]:
     rows = []
-    for size in plan.sizes:
-        for flavour in FLAVOURS:
-            for ipv6 in (False, True) if size in plan.family_sizes else (False,):
-                told(f"classifier alone, {flavour} {size:,} rules{', IPv6' if ipv6 else ''}")
-                found = measure_classifier(generate(flavour, size, 1, ipv6=ipv6), plan.rounds)
-                if found.wrong:
-                    raise WrongAnswerError(f"the classifier of {flavour} {size}: {found.wrong} wrong answers")
-                rows.append(asdict(found))
+    for size, flavour in product((*plan.sizes, *plan.large), FLAVOURS):
+        kinds: tuple[Kind, ...] = ("ipv4", "ipv6", "both") if size in plan.family_sizes else ("ipv4",)
+        for kind, seed in product(kinds, plan.seeds_of(size, alone=True)):
+            told(f"classifier alone, {flavour} {size:,} rules, {kind}, seed {seed}")
+            found = measure_classifier(flavour, size, seed, kind, plan.rounds)
+            if found.wrong:
+                raise WrongAnswerError(f"the classifier of {flavour} {size}: {found.wrong} wrong answers")
+            rows.append(asdict(found))
+    return rows
+
+
+def _overlay(plan: Plan, told: Told) -> list[Row]:
+    rows = []
+    for size in plan.overlay_sizes:
+        told(f"rules added to {size:,} running ones")
+        text = policy_text(generate("acl", size))
+        rows.append({"rules": size, **adding(text, plan.loading_runs), **costs(text, plan.rounds)})
     return rows
 
 
@@ -153,6 +170,8 @@ def _loading(plan: Plan, _told: Told) -> list[Row]:
     return [dict(row) for row in loading_rows(plan.loading_runs)]
 
 
+#: What needs more than one processor, or ksoftirqd's turns.
+SPREAD = frozenset({"wire"})
 TABLES: dict[str, Callable[[Plan, Told], list[Row]]] = {
     "usual": _usual,
     "twenty": _twenty,
@@ -162,6 +181,7 @@ TABLES: dict[str, Callable[[Plan, Told], list[Row]]] = {
     "exact": _exact,
     "saved": _saved,
     "classifier": _classifier,
+    "overlay": _overlay,
     "wire": _wire,
     "loading": _loading,
     "large": _large,
