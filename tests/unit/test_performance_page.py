@@ -102,8 +102,8 @@ def test_a_page_says_what_is_missed_and_what_failed() -> None:
         }
     )
     assert (
-        "| instructions the verifier walks, any policy with tables, the whole program | ≤ 2000 | most of all sets 3000 | **missed** |"
-        in text
+        "| instructions the verifier walks, any policy with tables, the whole program | ≤ 2000 "
+        "| most of all sets 3000 | **missed** |" in text
     )
     assert "* fw ipv4, 9 rules: it is too large" in text
     assert "| 100 | acl | 1 | 40 | 30 | – | 200 | 5.0 | – |" in text
