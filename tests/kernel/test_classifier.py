@@ -7,7 +7,7 @@ import pytest
 from bench.classifier import boxes_of
 from bench.rulesets import Flavour, generate
 from tests.property.rulesets import RuleSets
-from tests.unit.test_diagram import stacked
+from tests.unit.test_diagram import overlapping, stacked
 
 from penstock.compiler.clang import compile_c
 from penstock.compiler.codegen.table_groups import STRETCH
@@ -129,6 +129,37 @@ def test_bit_vectors() -> None:
     batch = probes(boxes, COUNT, 4)
     found, _ = answers(classifier, boxes, batch, untrue(boxes))
     assert (found == first_rule(boxes, batch)).all()
+
+
+@pytest.mark.parametrize(("count", "members"), [(300, 50), (2500, 1000), (12_000, 1000)])
+def test_bit_vectors_of_any_size(count: int, members: int) -> None:
+    """One chunk, several in one call, and more than one call takes."""
+    boxes = overlapping(count)
+    classifier = layout(boxes, Budget(members=members))
+    assert classifier.main.bits is not None
+    batch = probes(boxes, COUNT, 4)
+    found, verified = answers(classifier, boxes, batch, untrue(boxes))
+    assert (found == classify(classifier, batch)).all()
+    some = {ref: keys[:4096] for ref, keys in batch.items()}
+    assert (found[:4096] == first_rule(boxes, some)).all()
+    assert verified <= 2000
+
+
+def test_bit_vectors_of_as_many_fields_as_a_record_has() -> None:
+    """Four words of lanes: what is known already has no room among the arguments."""
+    names = ("addr.src", "addr.dst", "sport", "dport", "proto", "ttl", "len", "ip.id", "ecn", "dscp", "tcp.flags",
+             "tcp.window", "icmp.type", "icmp.code", "vlan.id")  # fmt: skip
+    boxes = overlapping(1500, names)
+    boxes = Boxes(
+        boxes.axes, np.where(boxes.low % 3 == 0, 0, boxes.low), boxes.high, boxes.rule, boxes.opaque
+    )
+    classifier = layout(boxes, Budget(members=1000))
+    assert classifier.main.bits is not None
+    assert classifier.main.words == 4
+    batch = probes(boxes, COUNT, 4)
+    found, verified = answers(classifier, boxes, batch, untrue(boxes))
+    assert (found == first_rule(boxes, batch)).all()
+    assert verified <= 3000
 
 
 def paired(count: int, seed: int) -> Boxes:

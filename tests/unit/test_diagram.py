@@ -148,6 +148,26 @@ def test_what_explodes_is_given_up_early(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not len(disagreements(classifier, boxes).wrong)
 
 
+@pytest.mark.parametrize(("count", "chunks"), [(300, 1), (1500, 2), (5000, 5)])
+def test_bit_vectors_of_any_size(count: int, chunks: int) -> None:
+    """In chunks, and in memory that grows with the boxes, not with their square."""
+    boxes = overlapping(count)
+    classifier = layout(boxes)
+    assert classifier.main.bits is not None
+    assert classifier.main.bits.chunks <= chunks
+    assert classifier.bytes < (1 << 20) + 2048 * count
+    assert any(note.rules for note in classifier.main.notes)
+    assert not len(disagreements(classifier, boxes).wrong)
+
+
+def test_wrong_bits_are_found() -> None:
+    boxes = overlapping(300)
+    classifier = layout(boxes)
+    assert classifier.main.bits is not None
+    classifier.main.bits.rows.data[:] = ~np.uint64(0)
+    assert len(disagreements(classifier, boxes).wrong)
+
+
 def test_too_many_boxes_with_predicates_are_no_tables() -> None:
     """Bit vectors know nothing of predicates."""
     boxes = overlapping(1500)

@@ -23,7 +23,7 @@ from penstock.compiler.diagram.layout import layout
 from penstock.compiler.diagram.node import Diagram
 from penstock.compiler.diagram.order import IPV4_ADDRESSES, IPV6_ADDRESSES, axis_order
 from penstock.compiler.diagram.reduce import reduce
-from penstock.compiler.diagram.tables import BitGroup, Classifier, Family, ListLeaf, TableGroup
+from penstock.compiler.diagram.tables import Classifier, Family, ListLeaf, TableGroup
 from penstock.compiler.diagram.verify import absent, check, disagreements, probes
 from penstock.errors import InternalError
 
@@ -37,8 +37,8 @@ MAX_SWAPS = 16
 #: A diagram of fewer comparisons is not worth looking for a better order; one of more is not printed.
 SMALL_ENOUGH, MAX_COMPARISONS = 128, 1024
 #: A global function takes five arguments: a record's number, and four words of lanes.  (The verifier of Linux 6.18
-#: follows 12 lanes in 700 instructions.)  Loops over lists with predicates and over words of bits multiply its work.
-MAX_LANES, MAX_ASKED, MAX_WORDS = 15, 40, 64
+#: follows 12 lanes in 700 instructions.)  Loops over lists with predicates multiply its work.
+MAX_LANES, MAX_ASKED = 15, 40
 #: Packets that a small diagram is compared with its rules on.
 TRIED = 1024
 
@@ -191,13 +191,10 @@ def tabled(run: Run, rules: tuple[NumberedRule, ...]) -> Tabled | str:
 
 def _unverifiable(family: Family) -> str:
     """Why the verifier might give up on a family's look-ups; empty if it will not."""
-    words = sum(group.words for group in family.groups if isinstance(group, BitGroup))
     others = [group for group in family.groups if isinstance(group, TableGroup)]
     asked = [group.leaf.longest for group in others if group.opaque and isinstance(group.leaf, ListLeaf)]
     if len(family.lanes) > MAX_LANES:
         return f"{len(family.lanes)} fields beyond the first two; a record has room for {MAX_LANES}"
-    if words > MAX_WORDS:
-        return f"{words} words of bit vectors; the verifier follows {MAX_WORDS}"
     if sum(asked) > MAX_ASKED:
         return f"lists of {sum(asked)} rules with predicates to ask; the verifier follows {MAX_ASKED}"
     return ""

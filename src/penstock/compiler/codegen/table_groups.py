@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import assert_never
 
+from penstock.compiler.codegen.table_bits import bit_lines
 from penstock.compiler.codegen.table_lookups import block_lines, checked
 from penstock.compiler.diagram.blocks import coding
 from penstock.compiler.diagram.tables import (
@@ -137,7 +138,8 @@ def group_lines(
             yield from _list_lines(family, f"{name}_search", RANGED, group.longest, tables)
             yield "    best = ps_lower(best, found);"
         case BitGroup():
-            yield from _bit_lines(family, group, tables)
+            numbers = [_local(family, Local(view, group.slot)) for view in range(group.leading)]
+            yield from bit_lines(family, group, name, numbers)
         case _:
             assert_never(group)
     yield "    }"
@@ -272,23 +274,4 @@ def _opaque_lines(family: Family, longest: int, tables: str, predicate: str) -> 
     yield "            break;"
     yield "        }"
     yield "        if (r[0] >> 63) break;"
-    yield "    }"
-
-
-def _bit_lines(family: Family, group: BitGroup, tables: str) -> Iterator[str]:
-    rows = [(_local(family, local), table) for local, table in group.leading]
-    rows += [(f"lane{lane}", table) for lane, table in group.others]
-    for number, (row, table) in enumerate(rows):
-        yield f"    __u64 row{number} = ({row}) * {group.words};"
-        yield from checked(f"row{number}", len(table.data) - group.words)
-    common = " & ".join(f"{tables}.{table.name}[row{number} + w]" for number, (_, table) in enumerate(rows))
-    yield f"    for (int w = 0; w < {group.words}; w++) {{"
-    yield f"        __u64 bits = {common};"
-    yield "        if (bits) {"
-    yield "            __u64 bit = 64 * (__u64)w + __builtin_ctzll(bits);"
-    yield from checked("bit", len(group.rules.data) - 1)
-    yield f"            __u64 found = {tables}.{group.rules.name}[bit];"
-    yield "            best = ps_lower(best, found);"
-    yield "            break;"
-    yield "        }"
     yield "    }"

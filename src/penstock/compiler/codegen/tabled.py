@@ -17,6 +17,7 @@ from penstock.compiler.codegen.fields import Naming
 from penstock.compiler.codegen.predicate import Printer
 from penstock.compiler.codegen.stages import Tabled
 from penstock.compiler.codegen.tables import Access, classifier_source, image
+from penstock.compiler.diagram.tables import Family
 from penstock.compiler.ir.ops import FieldRef, Predicate, Rule, RuleSet
 from penstock.errors import InternalError
 from penstock.model.hook import TRAITS
@@ -63,8 +64,13 @@ def tables_of(stage: Tabled, number: int) -> tuple[str, bytes]:
 
 
 def functions_of(stage: Tabled) -> int:
-    """The most functions that a stage is printed as: its own, the predicates, a search for each family."""
-    return 1 + bool(stage.opaque) + len(list(stage.classifier.families))
+    """The most functions that a stage is printed as: its own, the predicates, and of each family its searches."""
+    return 1 + bool(stage.opaque) + sum(map(_searches, stage.classifier.families))
+
+
+def _searches(family: Family) -> int:
+    """In records, in ranges, and up to three in bit vectors."""
+    return (family.records is not None) + (family.ranges is not None) + 3 * (family.bits is not None)
 
 
 def _access(stage: Tabled, naming: Naming, asks: str) -> Access:

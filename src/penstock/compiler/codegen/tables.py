@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from penstock.compiler.codegen.table_bits import bit_functions
 from penstock.compiler.codegen.table_groups import cell_lines, group_lines, scan_lines
 from penstock.compiler.codegen.table_lookups import lookup_lines
-from penstock.compiler.diagram.tables import Classifier, Family, Table, WideLookup, place
+from penstock.compiler.diagram.tables import LANES, Classifier, Family, Table, WideLookup, place
 from penstock.compiler.ir.ops import FieldRef
 
 _TYPES = {1: "__u8", 2: "__u16", 4: "__u32", 8: "__u64"}
@@ -133,6 +134,7 @@ def classifier_source(classifier: Classifier, name: str, access: Access) -> str:
     lines = [*_struct(classifier, name), _PRELUDE]
     for family in classifier.families:
         lines += scan_lines(family, f"{name}_{family.prefix}", tables)
+        lines += bit_functions(family, f"{name}_{family.prefix}", tables)
     lines += [f"static __always_inline __u32 {name}({access.parameter})", "{", "    __u64 best = 0xffffffff;"]
     if classifier.other is None:
         lines += _family_lines(classifier.main, name, tables, access)
@@ -183,6 +185,13 @@ def _classes(family: Family, tables: str, access: Access) -> Iterator[str]:
         yield from part[together:]
 
 
+def _words_of_views(family: Family) -> int:
+    """How many words hold the numbers that are read here; chunks of bits read theirs where they are asked."""
+    bits = family.bits
+    slots = len(family.groups) if bits is None or bits.chunks == 1 else bits.slot
+    return -(-slots // LANES)
+
+
 def _pair_lines(family: Family, access: Access) -> Iterator[str]:
     """Both leading fields in one word; absent is the greatest value."""
     for number, view in enumerate(family.views):
@@ -198,11 +207,11 @@ def _family_lines(family: Family, name: str, tables: str, access: Access) -> Ite
             yield f"    __u64 at{number} = class{number} * {view.stride};"
             yield f"    ps_opaque_value(at{number});"
             yield f"    if (at{number} > {len(view.table.data) - view.stride}) return 0;"
-            for word in range(view.stride):
+            for word in range(_words_of_views(family)):
                 yield f"    __u64 view{number}_{word} = {tables}.{view.table.name}[at{number} + {word}];"
     for lane, lookup in enumerate(family.lanes):
         yield from lookup_lines(lookup, f"lane{lane}", tables, access.scalars, access.wides)
-    for word in range(family.words if family.records or family.ranges else 0):
+    for word in range(family.words if family.records or family.ranges or family.bits else 0):
         parts = [
             f"lane{lane} << {16 * at}"
             for lane in range(len(family.lanes))

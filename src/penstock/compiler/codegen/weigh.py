@@ -29,6 +29,8 @@ STAGED_NS, FUNCTION_NS = 7.0, 2.0
 #: Of tables: at least, for each field looked up, for each group after the first, and for lists of several rules,
 #: whose length no processor foresees.
 TABLES_NS, LOOKUP_NS, GROUP_NS, LISTS_NS = 0.0, 4.0, 9.0, 20.0
+#: Of every chunk of bit vectors, as far as packets come.
+CHUNK_NS = 30.0
 #: Instructions that the verifier follows for each comparison of a diagram, and of rules in a row.
 NESTED_VERIFIED, LINEAR_VERIFIED = 4, 12
 #: And for tables: at least, and for each group.
@@ -142,7 +144,8 @@ def tables(stretch: Stretch) -> Option:
     families = tuple(stage.classifier.families)
     lookups = max(len(family.views) + len(family.lanes) for family in families)
     groups = max(len(family.groups) for family in families)
-    warm = TABLES_NS + LOOKUP_NS * lookups + GROUP_NS * max(0, groups - 1)
+    chunks = max(_chunks(family) for family in families)
+    warm = TABLES_NS + LOOKUP_NS * lookups + GROUP_NS * max(0, groups - 1) + CHUNK_NS * chunks
     ns = warm + LISTS_NS * any(map(_has_lists, families))
     estimate = Estimate(
         Form.TABLES,
@@ -160,6 +163,10 @@ def tables(stretch: Stretch) -> Option:
 def _note(note: Note, rules: Sequence[NumberedRule]) -> str:
     lines = ", ".join(str(rules[at].rule.line) for at in note.rules)
     return f"{note.text}; the widest rules are those on lines {lines}" if lines else note.text
+
+
+def _chunks(family: Family) -> int:
+    return family.bits.chunks if family.bits else 0
 
 
 def _has_lists(family: Family) -> bool:

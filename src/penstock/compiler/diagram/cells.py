@@ -2,8 +2,6 @@
 
 A table of 5,000 rows and 6,000 columns has few different values in a row, so
 rows are stored as step functions in blocks unless the whole table is small.
-A group that could not become a table is laid out as bit vectors: for every
-axis and class one bit for each box, set where the box allows that class.
 """
 
 from __future__ import annotations
@@ -11,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from penstock.compiler.diagram import blocks
-from penstock.compiler.diagram.axis import U64
 from penstock.compiler.diagram.blocks import PAGE, Runs
-from penstock.compiler.diagram.boxes import Boxes, Indices
+from penstock.compiler.diagram.boxes import Indices
 from penstock.compiler.diagram.build import offsets
 from penstock.compiler.diagram.fingerprint import Lanes, distinct, mix, tokens
 from penstock.compiler.diagram.groups import Group
@@ -29,12 +26,11 @@ SAMPLE = 3000
 
 
 def numbers(group: Group, at: int) -> Indices:
-    """For every rank of leading axis `at` its row or column in the group (of bit vectors: its class)."""
+    """For every rank of leading axis `at` its row or column in the group."""
     axis = group.boxes.axes[at]
     if group.grid is not None:
         return group.grid.interval_of(group.grid.axes.index(at), axis.width)
-    if group.rows is None:
-        return bit_classes(group.boxes, at)[1]
+    assert group.rows is not None
     if group.rows.axis.ref == axis.ref:
         level = group.rows
         return rows(level, np.arange(axis.width), slice(0, 1)).reshape(-1)
@@ -113,23 +109,3 @@ def _block_bytes(row_runs: Runs, column_count: int, shift: int, wide: bool) -> i
     runs = blocks.cut(row_runs, shift, -(-column_count // (1 << shift)))
     made = blocks.packed(runs, wide)
     return made.entry.nbytes + made.words.nbytes + len(made.crowded) * ((4 if wide else 2) << shift)
-
-
-# ── bit vectors ──────────────────────────────────────────────────────────────
-
-
-def bit_classes(boxes: Boxes, at: int) -> tuple[U64, Indices]:
-    """(one row of words for each class, the class of every rank): bit i of a row says that box i allows the class."""
-    words = -(-len(boxes) // 64)
-    width = boxes.axes[at].width
-    table = np.zeros((width, words), dtype=np.uint64)
-    step = max(1, (1 << 24) // max(1, len(boxes)))
-    for first in range(0, width, step):
-        rank = np.arange(first, min(width, first + step))[:, None]
-        inside = np.zeros((len(rank), words * 64), dtype=bool)
-        inside[:, : len(boxes)] = (boxes.low[:, at] <= rank) & (rank < boxes.high[:, at])
-        packed = np.packbits(inside, axis=1, bitorder="little")
-        table[first : first + len(rank)] = packed.view(np.uint64)
-    as_one = table.view(np.dtype((np.void, 8 * words))).reshape(-1)
-    _, first_rank, number = np.unique(as_one, return_index=True, return_inverse=True)
-    return table[first_rank], number.astype(np.int64)

@@ -43,6 +43,9 @@ LEAST_FOR_GRID = 1000
 MOST_LANES = 11
 SOFT_WEIGHT = 300_000
 BYTES_OF_BITS = 1_000
+#: Boxes that are bit vectors as soon as tables would be large.  Measured, arbitrary ranges: 300 as bits 49 ns,
+#: as tables 144; 1,000 70 and 227, 2,000 109 and 199.
+FEW_FOR_BITS = 2_048
 SOFT_WEIGHT_OF_A_BOX = 300
 
 
@@ -81,6 +84,11 @@ class Group:
     @property
     def is_opaque(self) -> bool:
         return bool(self.boxes.opaque[0])
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it has levels or a grid."""
+        return self.rows is not None or self.grid is not None
 
     @property
     def row_count(self) -> int:
@@ -131,6 +139,7 @@ def grouped(boxes: Boxes, order: AxisOrder, budget: Budget) -> Grouping:
     maker = _Maker(boxes, order, replace(budget, members=min(budget.members, most)))
     notes: list[Note] = []
     best: Grouping | None = None
+    light = False
     for threshold in _thresholds(boxes, order):
         try:
             found = _divided(maker, possible, threshold)
@@ -142,7 +151,9 @@ def grouped(boxes: Boxes, order: AxisOrder, budget: Budget) -> Grouping:
         light = best is not None and best.weight <= SOFT_WEIGHT + SOFT_WEIGHT_OF_A_BOX * len(possible)
         if light or maker.entries > TRIED_ENTRIES * most:
             break
-    chosen = best or _with_bit_vectors(maker, possible)
+    chosen = best
+    if chosen is None or (not light and len(possible) <= FEW_FOR_BITS):
+        chosen = _with_bit_vectors(maker, possible, "tables of them would be large")
     return Grouping(order, chosen.threshold, chosen.groups, (*notes, *chosen.notes))
 
 
@@ -199,19 +210,27 @@ def _by_first_rule(group: Group) -> tuple[bool, int]:
     return group.is_opaque, group.first_rule
 
 
-def _with_bit_vectors(maker: _Maker, possible: Indices) -> Grouping:
+def _with_bit_vectors(maker: _Maker, possible: Indices, why: str) -> Grouping:
+    """Few boxes all as bit vectors, which cost less than several tables; of many those of the shapes that explode."""
+    few = len(possible) <= FEW_FOR_BITS
+    threshold = ONE_GROUP if few else THRESHOLDS[0]
     groups, notes = [], []
-    boxes = maker.boxes
-    for part in divide(boxes.take(possible), maker.order.leading, THRESHOLDS[0]):
-        try:
-            groups.append(maker.group(possible[part]))
-        except OverBudgetError as error:
-            found = ungrown(boxes, possible[part])
-            if found.is_opaque:
-                raise
-            notes.append(Note(f"{len(part)} boxes as bit vectors: {error.what}", widest(found.boxes)))
-            groups.append(found)
-    return Grouping(maker.order, THRESHOLDS[0], tuple(sorted(groups, key=_by_first_rule)), tuple(notes))
+    for part in divide(maker.boxes.take(possible), maker.order.leading, threshold):
+        found = ungrown(maker.boxes, possible[part])
+        if found.is_opaque or not few:
+            try:
+                table = maker.group(possible[part])
+            except OverBudgetError as error:
+                if found.is_opaque:
+                    raise
+                why = error.what
+            else:
+                why = f"about {table.weight:,} bytes of tables"
+                found = table if table.is_opaque or table.weight <= SOFT_WEIGHT + found.weight else found
+        if not found.is_table:
+            notes.append(Note(f"{len(part):,} boxes as bit vectors: {why}", widest(found.boxes)))
+        groups.append(found)
+    return Grouping(maker.order, threshold, tuple(sorted(groups, key=_by_first_rule)), tuple(notes))
 
 
 def _best_of(boxes: Boxes, origin: Indices, order: AxisOrder, budget: Budget) -> Group:

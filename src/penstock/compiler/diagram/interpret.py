@@ -6,7 +6,7 @@ kernel sees them; what the program in the kernel answers is then compared too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import assert_never
 
 import numpy as np
@@ -18,6 +18,7 @@ from penstock.compiler.diagram.blocks import BUCKET, NUMBER
 from penstock.compiler.diagram.boxes import NO_RULE, Indices, Packets, Truth, batch_size
 from penstock.compiler.diagram.leaves import MOST_VALUE
 from penstock.compiler.diagram.tables import (
+    BITS,
     LANES,
     RANGED,
     SPAN,
@@ -73,6 +74,8 @@ def _family(family: Family, packets: Packets, truths: Truths, count: int) -> Ind
         if isinstance(group, GridGroup):
             found = _grid(family, group, locals_, lanes, packets)
             found = np.where(found == 0, NOTHING, found - 1)
+        elif isinstance(group, BitGroup):
+            found = _bits(group, locals_, lanes, count)
         else:
             found = _group(family, group, locals_, lanes, x, truths)
         best = np.minimum(best, found)
@@ -144,14 +147,12 @@ def _fold(fold: Fold, lanes: list[Indices], count: int) -> Indices:
 
 def _group(
     family: Family,
-    group: TableGroup | BitGroup,
+    group: TableGroup,
     locals_: list[Indices],
     lanes: list[Indices],
     x: Indices,
     truths: Truths,
 ) -> Indices:
-    if isinstance(group, BitGroup):
-        return _bits(group, locals_, lanes, len(x))
     row = locals_[group.row.view][:, group.row.slot]
     column = locals_[group.column.view][:, group.column.slot] if group.column else np.zeros_like(row)
     cell = _cells(group.cells, row, column)
@@ -251,17 +252,25 @@ def _listed(
 
 def _bits(group: BitGroup, locals_: list[Indices], lanes: list[Indices], count: int) -> Indices:
     found = np.full(count, NOTHING)
+    rows = group.rows.data.reshape(-1, group.words)
     step = max(1, (1 << 22) // group.words)
-    for first in range(0, count, step):
-        part = slice(first, first + step)
-        common = np.full((len(found[part]), group.words), ~np.uint64(0))
-        for local, table in group.leading:
-            common &= table.data.reshape(-1, group.words)[locals_[local.view][part, local.slot]]
-        for lane, table in group.others:
-            common &= table.data.reshape(-1, group.words)[lanes[lane][part]]
-        bits = np.unpackbits(common.view(np.uint8), axis=1, bitorder="little")
-        at = bits.argmax(axis=1)
-        hit = bits[np.arange(len(bits)), at] != 0
-        rules = group.rules.data[np.minimum(at, len(group.rules.data) - 1)].astype(np.int64) - 1
-        found[part] = np.where(hit, rules, NOTHING)
+    for chunk in range(group.chunks):
+        open_ = np.flatnonzero(found == NOTHING)
+        for packet in (open_[first : first + step] for first in range(0, len(open_), step)):
+            common = np.full((len(packet), group.words), ~np.uint64(0))
+            for at, row in enumerate(_bit_rows(group, chunk, locals_, lanes)):
+                common &= rows[int(group.first.data[chunk * group.axes + at]) + row[packet]]
+            bits = np.unpackbits(common.view(np.uint8), axis=1, bitorder="little")
+            at_ = bits.argmax(axis=1)
+            hit = bits[np.arange(len(bits)), at_] != 0
+            box = chunk * group.words * BITS + at_[hit]
+            found[packet[hit]] = group.rules.data[box].astype(np.int64) - 1
     return found
+
+
+def _bit_rows(group: BitGroup, chunk: int, locals_: list[Indices], lanes: list[Indices]) -> Iterator[Indices]:
+    """The packets' classes on each axis of a chunk."""
+    for numbers in locals_:
+        yield numbers[:, group.slot + chunk] if numbers.shape[1] > 1 else numbers[:, 0]
+    for lane, ranks in enumerate(lanes):
+        yield _numbers(group.classes, int(group.begin.data[chunk * group.lanes + lane]) + ranks)

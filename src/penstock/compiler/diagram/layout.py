@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from penstock.compiler.diagram.bits import BitRows, bit_group, bit_rows
 from penstock.compiler.diagram.boxes import Boxes, Indices
 from penstock.compiler.diagram.build import Budget
-from penstock.compiler.diagram.cells import bit_classes, cells
+from penstock.compiler.diagram.cells import cells
 from penstock.compiler.diagram.cells import numbers as numbers_of
 from penstock.compiler.diagram.grids import Grid
 from penstock.compiler.diagram.groups import Group, Note, grouped, ungrown, widest
@@ -36,7 +37,6 @@ from penstock.compiler.diagram.tables import (
     LANES,
     MAX_SCAN,
     AnyGroup,
-    BitGroup,
     Classifier,
     Column,
     Family,
@@ -108,10 +108,11 @@ class _FamilyWriter:
         if not groups:
             return Family(self.prefix, self.boxes, (), (), None, (), None, None, None, notes)
         fold = self._fold([group for group in groups if self.rest and wants_matrix(group)])
-        planned = [self._planned(group, fold) for group in groups]
-        groups = tuple(group for group, _ in planned)
+        every = [self._planned(group, fold) for group in groups]
+        planned = [(group, answers) for group, answers in every if group.is_table]
+        bits = self._bit_rows([group for group, _ in every if not group.is_table])
         lanes = tuple(self._lane(at) for at in self.rest)
-        views = tuple(self._view(at, groups) for at in self.leading)
+        views = tuple(self._view(at, [group for group, _ in planned], bits) for at in self.leading)
         records = RecordWriter(self.boxes, self.rest)
         ranges = RecordWriter(self.boxes, self.rest, self.leading)
         made = tuple(
@@ -120,14 +121,22 @@ class _FamilyWriter:
             else self._group(group, slot, records, answers)
             for slot, (group, answers) in enumerate(planned)
         )
+        if bits is not None:
+            made += (bit_group(bits, self.leading, self.rest, len(planned), self.prefix, self.tables.new),)
         in_grids = ranges.tables(self.prefix, self.tables.new)[0] if ranges.longest else None
         stored, predicates = records.tables(self.prefix, self.tables.new) if records.longest else (None, None)
         has_matrix = any(
             isinstance(group, TableGroup) and isinstance(group.leaf, MatrixLeaf) for group in made
         )
         used = fold.fold if fold and has_matrix else None
-        notes += tuple(group.note for group in groups if group.note)
+        notes += tuple(group.note for group, _ in every if group.note)
         return Family(self.prefix, self.boxes, views, lanes, used, made, stored, predicates, in_grids, notes)
+
+    def _bit_rows(self, groups: list[Group]) -> BitRows | None:
+        """Of all boxes that no table holds, in the rules' order."""
+        if not groups:
+            return None
+        return bit_rows(self.boxes.take(np.unique(np.concatenate([group.origin for group in groups]))))
 
     def _planned(self, group: Group, fold: FoldedClasses | None) -> tuple[Group, FoldedClasses | None]:
         """The group, without its levels if its lists are too long to be compared, and the fold if it gets a matrix."""
@@ -145,16 +154,18 @@ class _FamilyWriter:
             self.tables.shared[axis.ref] = lookup(axis, np.arange(axis.width), name, self.tables.new)
         return self.tables.shared[axis.ref]
 
-    def _view(self, at: int, groups: tuple[Group, ...]) -> View:
+    def _view(self, at: int, groups: list[Group], bits: BitRows | None) -> View:
         axis = self.boxes.axes[at]
-        number = np.stack([numbers_of(group, at) for group in groups], axis=1)
+        number = np.stack(
+            [*(numbers_of(group, at) for group in groups), *(bits.classes[at] if bits else ())], axis=1
+        )
         name = f"{self.prefix}_{axis.ref.name.replace('.', '_')}"
-        if len(groups) == 1:
+        if number.shape[1] == 1:
             return View(lookup(axis, number[:, 0], name, self.tables.new), None, 0)
         kept, classes = np.unique(number, axis=0, return_inverse=True)
-        stride = -(-len(groups) // LANES)
+        stride = -(-number.shape[1] // LANES)
         padded = np.zeros((len(kept), stride * LANES), dtype=np.uint16)
-        padded[:, : len(groups)] = kept
+        padded[:, : number.shape[1]] = kept
         table = self.tables.new(f"{name}_view", np.ascontiguousarray(padded).view(np.uint64).reshape(-1))
         return View(lookup(axis, classes.reshape(-1).astype(np.int64), name, self.tables.new), table, stride)
 
@@ -166,8 +177,7 @@ class _FamilyWriter:
 
     def _group(self, group: Group, slot: int, records: RecordWriter, fold: FoldedClasses | None) -> AnyGroup:
         prefix = f"{self.prefix}_g{slot}"
-        if group.rows is None:
-            return self._bits(group, slot, prefix)
+        assert group.rows is not None
         leaf, values = self._leaf(group, records, fold, prefix)
         made = cells(group, values, prefix, self.tables.new)
         of = {self.boxes.axes[at].ref: Local(place, slot) for place, at in enumerate(self.leading)}
@@ -194,17 +204,3 @@ class _FamilyWriter:
             table = self.tables.new(f"{prefix}_answers", narrow(answers.reshape(-1)))
             return MatrixLeaf(table, fold.width), empty_lists_as_zero(group.lists)
         return ListLeaf(group.longest), records.add(group.lists, group.origin)
-
-    def _bits(self, group: Group, slot: int, prefix: str) -> BitGroup:
-        leading, others = [], []
-        for place, at in enumerate(self.leading):
-            name = f"{prefix}_bits{place}"
-            leading.append(
-                (Local(place, slot), self.tables.new(name, bit_classes(group.boxes, at)[0].reshape(-1)))
-            )
-        for lane, at in enumerate(self.rest):
-            of_class, classes = bit_classes(group.boxes, at)
-            others.append((lane, self.tables.new(f"{prefix}_lane{lane}", of_class[classes].reshape(-1))))
-        words = -(-len(group.boxes) // 64)
-        rules = self.tables.new(f"{prefix}_boxes", (group.boxes.rule + 1).astype(np.uint32))
-        return BitGroup(tuple(leading), tuple(others), rules, words, group.first_rule)

@@ -31,6 +31,8 @@ MAX_LANE = 0x7FFF
 #: The longest list that is compared record by record; a group with a longer one becomes bit vectors.
 MAX_SCAN = 64
 LAST_RECORD = 1 << 63
+#: Boxes to a word of bit vectors.
+BITS = 64
 #: How many fields a grid's records have in front, one word each.
 RANGED = 2
 
@@ -227,14 +229,35 @@ class TableGroup:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BitGroup:
-    """A group as bit vectors: for each (number, table) one row of `words` words; the lowest common bit is the box."""
+    """Boxes as bit vectors, in chunks of ``words * BITS``; the lowest bit that a packet's rows have in common decides.
 
-    leading: tuple[tuple[Local, Table], ...]
-    others: tuple[tuple[int, Table], ...]
-    """(lane, table), by rank."""
-    rules: Table
+    For chunk c and the axes, the leading ones and then the lanes, in order:
+    row ``first[c * axes + axis] + class`` of `rows` has `words` words.  A leading
+    axis has its class from its view, slot ``slot + c``; a lane has
+    ``classes[begin[c * lanes + lane] + rank]``.  `rules` are the boxes' rules plus
+    one, `lowest` each chunk's first: chunks are asked in order, while that is
+    below what has been found.
+    """
+
+    slot: int
+    leading: int
+    lanes: int
     words: int
+    rows: Table
+    first: Table
+    classes: Table
+    begin: Table
+    rules: Table
+    lowest: Table
     first_rule: int
+
+    @property
+    def axes(self) -> int:
+        return self.leading + self.lanes
+
+    @property
+    def chunks(self) -> int:
+        return len(self.lowest.data)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -321,6 +344,11 @@ class Family:
     def longest_range(self) -> int:
         """The length of the longest list of a grid."""
         return max((group.longest for group in self.groups if isinstance(group, GridGroup)), default=0)
+
+    @property
+    def bits(self) -> BitGroup | None:
+        """The bit vectors; there is one group of them at most, the last."""
+        return next((group for group in self.groups if isinstance(group, BitGroup)), None)
 
     @property
     def longest(self) -> int:
