@@ -42,6 +42,8 @@ from penstock.model.verdict import Verdict
         ("not frag", "IPv4(flags=MF)/Raw(len=8)", "it is a first fragment, wanted not a fragment"),
         ("tcp[13] & 2 != 0", "IPv4()/TCP(flags=A)", "(tcp.flags & 2) is 0, wanted != 0"),
         ("not tcp[13] & 2 != 0", "IPv4()/TCP(flags=S)", "(tcp.flags & 2) is 2, not wanted != 0"),
+        ("ip[12:4] == ip[16:4]", "IPv4(src=10.0.0.1, dst=10.0.0.2)", "ip.src is 10.0.0.1, wanted == ip.dst, which"),
+        ("ip[12:4] == ip[8] + 3", "IPv4(src=10.0.0.1, ttl=64)", "ip.src is 10.0.0.1, wanted == (ttl + 3), which is 67"),
         ("ether[99] = 1", "IPv4()", "frame[99:1] == 1 reads what the packet does not have"),
         ("ip6 protochain 44", "IPv6(nh=17)/UDP()", "IPv6 protocol is 17 (UDP), wanted 44"),
         ("mpls and ip", "MPLS(s=0)/Raw(len=8)", "no IP header directly behind the label"),

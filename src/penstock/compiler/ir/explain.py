@@ -24,12 +24,15 @@ from penstock.compiler.ir.ops import (
     Any,
     Compare,
     FieldRef,
+    FieldTerm,
     HeaderWalked,
+    Literal32,
     Negation,
     Outcome,
     Predicate,
     Rule,
     RuleSet,
+    Term,
     Within,
 )
 from penstock.model.field import VLAN_TPIDS
@@ -199,8 +202,15 @@ def _absence(ref: FieldRef, packet: Packet) -> str:
 
 
 def _blame_comparison(test: Compare, packet: Packet, *, wanted: bool) -> _Blame:
-    left = term_value(test.left, packet)
-    if left is None or term_value(test.right, packet) is None:
+    left, right = term_value(test.left, packet), term_value(test.right, packet)
+    if left is None or right is None:
         return f"{dump_predicate(test)} reads what the packet does not have", False
     verb = "wanted" if wanted else "not wanted"
-    return f"{dump_term(test.left)} is {left}, {verb} {test.operator} {dump_term(test.right)}", True
+    bound = "" if isinstance(test.right, Literal32) else f", which is {_value(test.right, right)}"
+    found = f"{dump_term(test.left)} is {_value(test.left, left)}"
+    return f"{found}, {verb} {test.operator} {dump_term(test.right)}{bound}", True
+
+
+def _value(term: Term, value: int) -> str:
+    """A term's value, as its field is written."""
+    return _shown(term.ref, value) if isinstance(term, FieldTerm) else str(value)
