@@ -99,7 +99,7 @@ def test_places(wire: Wire, here: None, built: bytes, policy: Path, size: str) -
     assert [found.counters[name].packets for name in ("open", "ahead", "dns", "behind")] == [2, 3, 3, 0]
     order = [key.name for key in found.keys]
     assert order.index("start") < order.index("open") < order.index("ahead") < order.index("dns")
-    assert [one.name for one in rules.added_rules("v1")] == ["start", "behind", "open", "ahead"]
+    assert [one.name for one in rules.added_rules("v1")] == ["start", "open", "ahead", "behind"]
     rules.remove_rule("v1", "open")
     assert wire.arrived(53) == 0
 

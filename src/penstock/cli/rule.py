@@ -46,10 +46,10 @@ def add(
     rebuild: bool,
     as_json: bool,
 ) -> None:
-    """Add a rule: `penstock rule add -i eth0 'drop if src host 192.0.2.1'`.
+    """Add a rule.
 
-    RULE is one as in a policy; it may use the policy's constants.  A large policy takes it while it runs, in
-    milliseconds, and any other is compiled again with it and replaced in one step.
+    RULE is one as in a policy, such as 'drop if src host 192.0.2.1'; it may use the policy's constants.  A large
+    policy takes it while it runs, in milliseconds, and any other is compiled again with it and replaced in one step.
     """
     from penstock.pipeline.rules import add_rule
 
@@ -78,7 +78,7 @@ def remove(name: str, interface: str, rebuild: bool, as_json: bool) -> None:
 @netns_option
 @json_option
 def list_(interface: str, as_json: bool) -> None:
-    """Show the added rules, in the order in which they are tried, with what they have counted."""
+    """Show the added rules as they are tried, with their counters."""
     from penstock.pipeline.rules import added_rules
 
     found = added_rules(interface)

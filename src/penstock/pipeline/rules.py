@@ -128,7 +128,7 @@ def remove_rule(ifname: str, name: str, *, rebuild: bool = False) -> Change:
 
 
 def added_rules(ifname: str) -> tuple[AddedRule, ...]:
-    """The added rules on an interface, in order, with what they have counted.
+    """The added rules on an interface, in the order in which they are tried, with what they have counted.
 
     Raises:
         KernelError: there is no filter, or its pins cannot be read.
@@ -141,6 +141,8 @@ def added_rules(ifname: str) -> tuple[AddedRule, ...]:
     with open_slot(root / name) as present:
         counted = _counted(present)
         held = {one.key.name for one in present.held}
+        places = {own: at for at, own in enumerate(own_names(present.identity))}
+        in_order = sorted(present.added, key=lambda one: places.get(one.before or "", len(places)))
         return tuple(
             AddedRule(
                 one.name,
@@ -150,7 +152,7 @@ def added_rules(ifname: str) -> tuple[AddedRule, ...]:
                 counted[one.name].packets,
                 counted[one.name].bytes,
             )
-            for one in present.added
+            for one in in_order
         )
 
 
