@@ -233,6 +233,8 @@ def test_the_namespace_option(wire: Wire, root: Path, policy: Path) -> None:
     outside = Cli({"PENSTOCK_BPFFS": str(root)})
     assert outside("apply", str(policy), "-i", "v1", "--netns", wire.server.name).code == 0
     assert wire.arrived(53) == 0
+    hint = outside("drop", "icmp", "-i", "v1", "--netns", wire.server.name, "--for", "1h").err
+    assert hint == f"`penstock undrop drop#1 -i v1 --netns {wire.server.name}` takes it back\n"
     assert outside("--netns", wire.server.name, "detach", "-i", "v1").code == 0
 
 

@@ -299,6 +299,15 @@ def test_every_stage_can_be_printed(cli: Cli, tmp_path: Path, stage: str) -> Non
     assert "53" in done.out or "0x35" in done.out
 
 
+def test_the_file_that_is_written_says_the_stage(cli: Cli, tmp_path: Path) -> None:
+    path = str(write(tmp_path / "g.policy", GOOD))
+    for name, begin in (("g.dot", b"digraph"), ("g.c", b"/* Generated"), ("g.pso", b"\x7fELF")):
+        assert cli("build", path, "-o", str(tmp_path / name)).code == 0
+        assert (tmp_path / name).read_bytes().startswith(begin)
+    assert cli("build", path, "--emit", "object", "-o", str(tmp_path / "g.c")).code == 0
+    assert (tmp_path / "g.c").read_bytes().startswith(b"\x7fELF")
+
+
 def test_format_check_and_in_place(cli: Cli, tmp_path: Path) -> None:
     path = write(tmp_path / "g.policy", "filter   guard at xdp {\ndns:drop if udp dst port 53 }")
     untidy = cli("format", "--check", str(path))
@@ -344,6 +353,36 @@ def test_a_full_disk(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert done.returncode == 1
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_help_on_a_full_disk() -> None:
+    with Path("/dev/full").open("w") as full:
+        argv = [sys.executable, "-m", "penstock", "--help"]
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: write to standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "said"),
+    [
+        (">&-", 1, "error: write to standard output: Bad file descriptor\n"),
+        ("2>&-", 0, ""),
+        (">&- 2>&-", 1, ""),
+        ("<&-", 0, ""),
+    ],
+)
+def test_a_closed_stream(tmp_path: Path, closed: str, code: int, said: str) -> None:
+    path = write(tmp_path / "g.policy", GOOD)
+    script = f"{sys.executable} -m penstock build {path} --emit ir {closed}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_standard_input_that_is_closed() -> None:
+    argv = [sys.executable, "-m", "penstock", "check", "-"]
+    done = subprocess.run(["bash", "-c", f"{' '.join(argv)} <&-"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "error: <stdin> cannot be read: Bad file descriptor\n"
 
 
 def test_no_colour_where_there_is_no_terminal(cli: Cli, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ _STEP_S = 1.0
 
 
 @click.command("try")
-@click.argument("expression")
+@click.argument("expression", metavar="EXPR")
 @interface_option()
 @click.option("--for", "seconds", type=DURATION, default="30s", show_default=True, help="How long.")
 @mode_option

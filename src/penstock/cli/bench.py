@@ -49,7 +49,7 @@ class Found:
 
 @click.command("bench")
 @click.argument("file", type=click.Path())
-@click.option("--pcap", type=click.Path(), metavar="FILE", help="Measure with the traffic of a capture.")
+@click.option("--pcap", type=click.Path(), metavar="CAPTURE", help="Measure with the traffic of a capture.")
 @click.option(
     "--hand",
     type=click.Path(),

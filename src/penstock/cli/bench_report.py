@@ -101,9 +101,10 @@ def _show_figures(price: Price, compile_s: float | None) -> None:
         f"({found.memory_bytes} in the kernel, {price.object.table_bytes} of them tables), "
         f"{compiled}loaded in {found.load_s * 1000:.1f} ms"
     )
+    by_hand = any(one.hand_written_ns is not None for one in price.traffic)
     output.note(
-        "ABOVE EMPTY, COLD and BY HAND are nanoseconds above the empty program in this run; "
-        "packets are warm but for COLD, before each of which the caches are evicted"
+        f"ABOVE EMPTY{', COLD and BY HAND' if by_hand else ' and COLD'} are nanoseconds above the empty program in "
+        "this run; packets are warm but for COLD, before each of which the caches are evicted"
     )
 
 

@@ -13,6 +13,8 @@ from penstock.cli.policy_load import show_warnings
 from penstock.compiler.lang.source import Source
 from penstock.errors import PenstockError
 
+_STAGE_BY_SUFFIX = {".dot": "diagram", ".svg": "diagram", ".c": "c"}
+
 
 @click.command("build")
 @click.argument("file", type=click.Path())
@@ -27,18 +29,17 @@ from penstock.errors import PenstockError
 @click.option(
     "--emit",
     type=click.Choice(["ast", "ir", "diagram", "plan", "c", "object"]),
-    default="object",
-    show_default=True,
     help="Which stage: syntax, meaning, decision diagrams (to a .dot or .svg file: a picture), which form "
-    "rules take and why, generated C, object file.",
+    "rules take and why, generated C, object file.  [default: diagram for -o FILE.dot or .svg, c for .c, else object]",
 )
 @click.option("--filter", "filter_name", metavar="NAME", help="Which filter, when the policy has several.")
-def command(file: str, target: str | None, emit: str, filter_name: str | None) -> None:
+def command(file: str, target: str | None, emit: str | None, filter_name: str | None) -> None:
     """Compile a policy to an object file that `penstock apply` takes on hosts without a compiler.
 
     Needs no privilege.  The same policy and clang give the same bytes.
     """
     source = read_policy(file)
+    emit = emit or _STAGE_BY_SUFFIX.get(Path(target or "").suffix, "object")
     if emit != "object":
         _write_stage(source, emit, filter_name, target)
         return

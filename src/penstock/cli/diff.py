@@ -65,7 +65,7 @@ class _Command(click.Command):
     "--pcap",
     "captures",
     type=click.Path(),
-    metavar="FILE",
+    metavar="CAPTURE",
     multiple=True,
     help="Weigh by this traffic; repeatable.",
 )

@@ -12,11 +12,12 @@ from penstock.cli.options import (
     json_option,
     mode_option,
     netns_option,
+    netns_words,
 )
 
 
 @click.command("drop")
-@click.argument("expression")
+@click.argument("expression", metavar="EXPR")
 @interface_option()
 @click.option("--for", "seconds", type=DURATION, required=True, help="How long: 30s, 10m, 2h.")
 @mode_option
@@ -45,4 +46,4 @@ def command(expression: str, interface: str, seconds: float, mode: str, as_json:
         output.record("penstock.drop/1", {**content, "until_boottime_ns": started.rule.until_ns})
         return
     output.answer(f"{started.rule.name}: dropping on {interface} for {duration_text(seconds)}: {expression}")
-    output.note(f"penstock undrop {started.rule.name} -i {interface} takes it back")
+    output.note(f"`penstock undrop {started.rule.name} -i {interface}{netns_words()}` takes it back")

@@ -10,6 +10,7 @@ anything else as a bug to be reported (PENSTOCK_DEBUG=1 shows where).
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from typing import NoReturn
 import click
 
 from penstock.cli import output
-from penstock.cli.options import complete_netns
+from penstock.cli.options import complete_netns, enter_netns
 from penstock.errors import InternalError, PenstockError, PolicyError, ToolchainError, VerifierError
 
 #: command -> (module, one line of help), in the order of `--help`.  The line is repeated here
@@ -89,18 +90,11 @@ def _version(context: click.Context, _option: click.Parameter, value: bool) -> N
         context.exit()
 
 
-def _netns(_context: click.Context, _option: click.Parameter, value: str | None) -> None:
-    if value:
-        from penstock.kernel import netns
-
-        netns.enter(value)
-
-
 @click.group(cls=LateGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--netns",
     metavar="NAME",
-    callback=_netns,
+    callback=enter_netns,
     expose_value=False,
     shell_complete=complete_netns,
     help="Work in this network namespace.",
@@ -115,6 +109,8 @@ def commands() -> None:
     """Packet rules in tcpdump's language, run by the Linux kernel at XDP.
 
     Exit codes: 0 fine, 1 policy or usage, 2 toolchain, 3 kernel, 4 permission, 130 interrupted.
+
+    Those of `diff` are diff(1)'s: 0 no difference, 1 a difference, 2 anything wrong.
     """
 
 
@@ -140,6 +136,9 @@ def _run(arguments: list[str]) -> int:
         return error.exit_code
     except BrokenPipeError:
         return _broken_pipe()
+    except OSError as error:
+        # Click writes help by itself.
+        return _unwritten(error) if error.errno in (errno.ENOSPC, errno.EBADF) else _bug(error)
     except Exception as error:  # noqa: BLE001 - the outermost edge: a bug is shown as one
         return _bug(error)
     return result if isinstance(result, int) else 0
@@ -191,7 +190,15 @@ def _bug(error: Exception) -> int:
 
 
 def _settle_streams() -> None:
-    """Text that the terminal's encoding lacks is shown as escapes and never fails."""
+    """Text that the terminal's encoding lacks is shown as escapes; a closed stream fails as a full disk does."""
+    # Opened the wrong way round, it answers EBADF as the closed one would, and no file that is
+    # opened later gets its number.
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_WRONLY), closefd=False)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -203,10 +210,14 @@ def _flush(code: int) -> int:
     except BrokenPipeError:
         return _broken_pipe()
     except OSError as error:
-        _forget_output()
-        output.fault(PenstockError(f"write to standard output: {error.strerror}"))
-        return code or 1
+        return _unwritten(error, code)
     return code
+
+
+def _unwritten(error: OSError, code: int = 0) -> int:
+    _forget_output()
+    output.fault(PenstockError(f"write to standard output: {error.strerror}"))
+    return code or 1
 
 
 def _broken_pipe() -> int:

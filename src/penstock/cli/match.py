@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 def command(arguments: tuple[str, ...], engine: MatcherName, expressions: str | None, as_json: bool) -> int:
     """Count the packets of captures (pcap, pcapng) that an expression matches.
 
-    As `tcpdump -r FILE --count EXPR` would.  Exits with 1 if an expression is none or a file could not be read.
+    As `tcpdump -r FILE --count EXPR` would.  Exits with 1 if an expression is refused or a file cannot be read.
     """
     texts, files = _split(arguments, expressions)
     alone = expressions is None

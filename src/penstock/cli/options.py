@@ -16,6 +16,7 @@ F = TypeVar("F", bound=Callable[..., object])
 _DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 LONGEST_S = 366 * 86400.0
+_NETNS = "penstock.netns"
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -49,11 +50,19 @@ def complete_netns(_context: click.Context, _parameter: click.Parameter, start: 
     return sorted(entry.name for entry in named.glob(f"{glob.escape(start)}*")) if named.is_dir() else []
 
 
-def _enter(_context: click.Context, _option: click.Parameter, name: str | None) -> None:
+def enter_netns(context: click.Context, _option: click.Parameter, name: str | None) -> None:
+    """Enter the network namespace that an option names."""
     if name:
         from penstock.kernel import netns
 
         netns.enter(name)
+        context.meta[_NETNS] = name
+
+
+def netns_words() -> str:
+    """What a command to be typed next needs to mean the same network namespace: ` --netns blue`, or nothing."""
+    name = click.get_current_context().meta.get(_NETNS)
+    return f" --netns {name}" if name else ""
 
 
 def netns_option(function: F) -> F:
@@ -61,7 +70,7 @@ def netns_option(function: F) -> F:
     option = click.option(
         "--netns",
         metavar="NAME",
-        callback=_enter,
+        callback=enter_netns,
         expose_value=False,
         is_eager=True,
         shell_complete=complete_netns,

@@ -123,6 +123,8 @@ def _rows(one: Status, before: Status | None, show_all: bool) -> Iterator[tuple[
     rows = list(one.rows)
     if not rows:
         return
+    in_force = {rule.name for rule, _ in one.emergencies}
+    lapsed = {rule.name for rule in one.emergency_rules} - in_force
     ordered = [*(row for row in rows if _is_condition(row[0].name)), *rows[_first_rule(one) :], rows[0]]
     for key, counter in ordered:
         if _is_condition(key.name) and not counter.packets and not show_all:
@@ -130,7 +132,8 @@ def _rows(one: Status, before: Status | None, show_all: bool) -> Iterator[tuple[
         rates = _rates(key.name, counter, one, before)
         shown = (_decimal(rates[0]), _decimal(rates[1])) if rates else ("-", "-") if before else ()
         condition = key.text.partition(" if ")[2]
-        yield key.name, key.action, str(counter.packets), str(counter.bytes), *shown, condition
+        action = "lapsed" if key.name in lapsed else key.action
+        yield key.name, action, str(counter.packets), str(counter.bytes), *shown, condition
 
 
 def _first_rule(one: Status) -> int:

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="The definition, or the compiled program (needs privilege).",
 )
-@click.option("--filter", "filter_name", metavar="NAME", help="Which filter, for --pcap and several.")
+@click.option(
+    "--filter", "filter_name", metavar="NAME", help="Which filter --pcap is for, when there are several."
+)
 @json_option
 def command(file: str, pcap: str | None, engine: EngineName, filter_name: str | None, as_json: bool) -> int:
     """Run the test blocks of a policy; exits with 1 if a step fails."""

@@ -11,7 +11,7 @@ from penstock.cli import output
 
 
 @click.command("version")
-@click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
+@click.option("--json", "as_json", is_flag=True, help="JSON, one record a line.")
 def command(as_json: bool) -> None:
     """Print the version."""
     if as_json:

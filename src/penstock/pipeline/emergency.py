@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from penstock.errors import KernelError
+from penstock.errors import KernelError, PenstockError
 from penstock.kernel import pin
 from penstock.kernel.attach_point import AttachPoint, attach_point
 from penstock.pipeline import whereabouts
@@ -38,6 +38,10 @@ _PATIENCE_S, _BUSY_S = 10.0, 0.1
 
 Action = Literal["drop", "audit"]
 Change = Callable[[tuple[Emergency, ...]], tuple[Emergency, ...]]
+
+
+class NoSuchRuleError(PenstockError):
+    """No emergency rule of that name, or none at all, is in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +77,18 @@ def cancel(ifname: str, name: str | None = None) -> tuple[Emergency, ...]:
     """Take an emergency rule back, or all of them; those that were taken.
 
     Raises:
-        KernelError: there is none (of that name), or as `apply`.
+        NoSuchRuleError: there is none (of that name).
+        KernelError: as `apply`.
     """
     taken: list[Emergency] = []
 
     def without(rules: tuple[Emergency, ...]) -> tuple[Emergency, ...]:
         taken.extend(rule for rule in rules if name in (None, rule.name))
         if not taken:
-            what = f"no emergency rule {name}" if name else "no emergency rule"
+            named = f"is named {name}" if name else "is in force"
             listed = ", ".join(rule.name for rule in rules)
-            raise KernelError(
-                "change",
-                ifname,
-                errno.ENOENT,
-                meaning=f"it has {what}",
-                hint=f"there are: {listed}" if rules else None,
+            raise NoSuchRuleError(
+                f"no emergency rule on {ifname} {named}", hint=f"there are: {listed}" if rules else None
             )
         return tuple(rule for rule in rules if rule not in taken)
 
@@ -105,8 +106,10 @@ def end(ifname: str, name: str) -> None:
     while True:
         try:
             cancel(ifname, name)
+        except NoSuchRuleError:
+            return
         except KernelError as error:
-            if error.errno == errno.ENOENT:
+            if error.errno == errno.ENOENT:  # There is no filter.
                 return
             if error.errno != errno.EBUSY or time.monotonic() > deadline:
                 raise
