@@ -12,13 +12,14 @@ walked) is asked of the reference evaluator, once for each packet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 import numpy as np
 
 from penstock.compiler.diagram.axis import Axis, Ranks, cut, keys_of
 from penstock.compiler.diagram.boxes import Indices, Truth
+from penstock.compiler.ir.depth import leaves
 from penstock.compiler.ir.evaluate import Packet, holds
 from penstock.compiler.ir.ops import (
     All,
@@ -41,25 +42,15 @@ def axes_of(predicates: Iterable[Predicate]) -> dict[FieldRef, Axis]:
     """An axis for each field that is tested, cut at the ends of all its intervals."""
     ends: dict[FieldRef, set[tuple[int, int]]] = {}
     for predicate in predicates:
-        for test in _tests(predicate):
-            ends.setdefault(test.ref, set()).update(test.values.intervals)
+        for test, _ in leaves(predicate):
+            if isinstance(test, Within):
+                ends.setdefault(test.ref, set()).update(test.values.intervals)
     return {ref: _axis(ref, sorted(intervals)) for ref, intervals in ends.items()}
 
 
 def _axis(ref: FieldRef, intervals: Sequence[tuple[int, int]]) -> Axis:
     bits = ref.field.bits
     return cut(ref, *(keys_of(bits, [one[side] for one in intervals]) for side in (0, 1)))
-
-
-def _tests(predicate: Predicate) -> Iterator[Within]:
-    match predicate:
-        case Within():
-            yield predicate
-        case Negation(operand):
-            yield from _tests(operand)
-        case All(operands) | Any(operands):
-            for operand in operands:
-                yield from _tests(operand)
 
 
 class Batch:

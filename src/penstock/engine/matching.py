@@ -22,6 +22,7 @@ from penstock.compiler.lang.source import Source, Span
 from penstock.engine.policy import KernelEngine
 from penstock.errors import LimitError, PenstockError, PolicyError, VerifierError
 from penstock.kernel.program import LEAST_FRAME
+from penstock.model.closing import Closing
 from penstock.model.field import Layer
 from penstock.model.hook import Hook
 from penstock.model.verdict import Condition, Verdict
@@ -78,25 +79,17 @@ def understand(text: str, engine: MatcherName) -> Expression:
     return Expression(text, None)
 
 
-class _Closing:
-    """A context that has nothing to close, of a matcher that takes every expression."""
+class _Accepting(Closing):
+    """A matcher that takes every expression and, so far, holds nothing."""
 
     def __init__(self) -> None:
         self.refused: list[tuple[Expression, PenstockError]] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give back what is held."""
 
 
-class ReferenceMatcher(_Closing):
+class ReferenceMatcher(_Accepting):
     """Each packet is parsed once and shown to every expression."""
 
     def __init__(self, expressions: Sequence[Expression]) -> None:
@@ -114,7 +107,7 @@ class ReferenceMatcher(_Closing):
         return total, matched
 
 
-class KernelMatcher(_Closing):
+class KernelMatcher(_Accepting):
     """Programs of BATCH counting rules each, run on every frame."""
 
     def __init__(self, expressions: Sequence[Expression]) -> None:
@@ -187,7 +180,7 @@ def counting_rules(expressions: Sequence[Expression]) -> RuleSet:
     )
 
 
-class LibpcapMatcher(_Closing):
+class LibpcapMatcher(_Accepting):
     """libpcap's own compiler and interpreter."""
 
     def __init__(self, expressions: Sequence[Expression]) -> None:

@@ -20,6 +20,7 @@ from penstock.compiler.ir.evaluate import evaluate
 from penstock.compiler.ir.ops import FIRST_RULE_SLOT, Outcome, RuleSet
 from penstock.kernel.bpf_object import load_object
 from penstock.kernel.program import LEAST_FRAME
+from penstock.model.closing import Closing
 from penstock.model.hook import TRAITS
 from penstock.model.spec import COUNTERS_MAP, PROBE_MAP, PROGRAM, ProbeLayout
 from penstock.model.verdict import Condition
@@ -50,7 +51,7 @@ class Engine(Protocol):
     ) -> None: ...
 
 
-class ReferenceEngine:
+class ReferenceEngine(Closing):
     """The reference evaluator: needs nothing and defines what is right."""
 
     name: EngineName = "reference"
@@ -65,16 +66,8 @@ class ReferenceEngine:
     def close(self) -> None:
         """Nothing is held."""
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class KernelEngine:
+class KernelEngine(Closing):
     """The compiled program in the kernel, run by BPF_PROG_TEST_RUN; attached nowhere.
 
     Raises:
@@ -130,14 +123,6 @@ class KernelEngine:
     def close(self) -> None:
         """Unload the program."""
         self._object.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_engine(name: EngineName, rules: RuleSet) -> Engine:

@@ -17,7 +17,7 @@ import mmap
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn
 
 from penstock.errors import InternalError, KernelError, NotSupportedError, PrivilegeError, VerifierError
 from penstock.kernel import elf as elf_file
@@ -28,10 +28,10 @@ from penstock.kernel.maps import Map
 from penstock.kernel.program import Program
 from penstock.kernel.verifier import read_log
 from penstock.model import tables
+from penstock.model.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from types import TracebackType
 
     from penstock.kernel.elf import Symbol
 
@@ -45,7 +45,7 @@ _LIBBPF_ERRNO = 4000
 _NEEDS_PERFMON = re.compile(r"pointer \S+ pointer prohibited|leaks? addr|pointer comparison prohibited")
 
 
-class BpfObject:
+class BpfObject(Closing):
     """A loaded object; `programs`, `maps` and `variables` have the names of the C source, sections theirs."""
 
     def __init__(
@@ -78,14 +78,6 @@ class BpfObject:
         """Close every descriptor; what is attached or pinned lives on."""
         for owned in (*self.programs.values(), *self.maps.values()):
             owned.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def load_object(

@@ -15,13 +15,13 @@ import os
 import struct
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from penstock.kernel.libc import address_of, bpf
+from penstock.model.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
 
 class Command(IntEnum):
@@ -56,7 +56,7 @@ _ID = struct.Struct("=III")
 _NAME_LENGTH = 16
 
 
-class Descriptor:
+class Descriptor(Closing):
     """A file descriptor that is closed once: by `close`, at the end of a `with`, or when dropped."""
 
     __slots__ = ("_fd",)
@@ -76,14 +76,6 @@ class Descriptor:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         self.close()

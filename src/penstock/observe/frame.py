@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, NamedTuple
 
 from penstock.errors import CaptureError
+from penstock.model.closing import Closing
 
 # LINKTYPE_ETHERNET of https://www.tcpdump.org/linktypes.html
 ETHERNET = 1
@@ -43,7 +44,7 @@ class Interface:
     snap_length: int
 
 
-class Capture:
+class Capture(Closing):
     """An open capture file; its frames can be read once.
 
     >>> with read_capture(path) as capture:                             # doctest: +SKIP
@@ -89,12 +90,6 @@ class Capture:
         """Close the file; `frames` gives no more."""
         self.frames = iter(())
         self._stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 def snap_limit(snap_length: int) -> int:

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from penstock.errors import NotSupportedError
 from penstock.kernel.bpf_object import BpfObject, load_object
 from penstock.kernel.foreign import taken_place
 from penstock.kernel.link import Link, attach_xdp
 from penstock.kernel.netlink import GENERIC, NATIVE, interface, interfaces
+from penstock.model.closing import Closing
 from penstock.model.spec import COUNTERS_MAP, PROGRAM
 from penstock.pipeline.counters import Counter, Totals, added, carried_over, named, read_totals
 from penstock.pipeline.identity import kept_slots
@@ -99,7 +99,7 @@ def mode_of(ifindex: int, program_id: int) -> str:
     return next((program.mode for program in here if program.id == program_id), "")
 
 
-class Attached:
+class Attached(Closing):
     """A filter on an interface; `notices` tells what was done differently from what was asked."""
 
     def __init__(self, policy: LoadedPolicy, loaded: BpfObject, link: Link, notices: tuple[str, ...]) -> None:
@@ -150,14 +150,6 @@ class Attached:
     def _totals(self) -> Totals:
         own = read_totals(self._object.maps[COUNTERS_MAP], len(self.policy.counters))
         return added(own, self._base)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def attach(ifname: str, policy: LoadedPolicy | str, mode: str = AUTO, *, replace: bool = False) -> Attached:

@@ -19,12 +19,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from statistics import median
 from time import thread_time_ns
-from types import TracebackType
-from typing import Self
 
 from penstock.compiler.clang import compile_c
 from penstock.kernel.bpf_object import load_object
 from penstock.kernel.program import Program
+from penstock.model.closing import Closing
 from penstock.price.stopwatch import kept_busy, measure
 
 #: A feed has this many packets; fewer frames are repeated.
@@ -100,7 +99,7 @@ def times(programs: Mapping[str, Program], frames: Sequence[bytes], rounds: int)
         return feed.measure(programs, rounds)
 
 
-class Feed:
+class Feed(Closing):
     """Frames that programs can be fed with; all as long as the longest, zeros behind `8 * words` bytes of headers."""
 
     def __init__(self, frames: Sequence[bytes], words: int = 8) -> None:
@@ -144,11 +143,3 @@ class Feed:
     def close(self) -> None:
         """Give the frames back."""
         self._held.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self.close()

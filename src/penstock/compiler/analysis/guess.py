@@ -10,19 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from typing import TypeVar
 
 from penstock.compiler.analysis.example import Example, examples, is_in, text_of
 from penstock.compiler.analysis.listing import Literal, Odd, satisfies
 from penstock.compiler.analysis.shapes import Fields, Layers, Wish, malformed, shapes
+from penstock.compiler.ir.depth import leaves
 from penstock.compiler.ir.headers import Packet
 from penstock.compiler.ir.ops import (
-    All,
-    Any,
     Binary,
     Compare,
     FieldRef,
     Literal32,
-    Negation,
     Predicate,
     Read,
     Scope,
@@ -36,6 +35,8 @@ from penstock.model.packet import build_packet, format_packet
 
 _BASES = 6
 _MOST_BYTES = 512
+
+Leaf = TypeVar("Leaf", Compare, Within)
 
 
 def guesses(fields: Fields, literals: frozenset[Literal]) -> Iterator[Example]:
@@ -72,7 +73,7 @@ def _built(stacks: Iterator[Layers]) -> Iterator[Example]:
 def _patched(frame: bytes, predicates: list[Predicate]) -> Iterator[bytes]:
     """The frame with bytes that a comparison looks at changed, one comparison after the other."""
     found = [frame]
-    for test in (one for predicate in predicates for one in _comparisons(predicate)):
+    for test in _leaves(predicates, Compare):
         reads = [*_reads(test.left), *_reads(test.right)]
         values = sorted({near for value in _constants(test) for near in (value, value + 1, value - 1)} | {0})
         changed = [
@@ -98,15 +99,8 @@ def _with(frame: bytes, read: Read, value: int) -> bytes | None:
     return longer[:at] + value.to_bytes(read.size, "big") + longer[at + read.size :]
 
 
-def _comparisons(predicate: Predicate) -> Iterator[Compare]:
-    match predicate:
-        case Compare():
-            yield predicate
-        case Negation(operand):
-            yield from _comparisons(operand)
-        case All(operands) | Any(operands):
-            for operand in operands:
-                yield from _comparisons(operand)
+def _leaves(predicates: list[Predicate], kind: type[Leaf]) -> Iterator[Leaf]:
+    return (one for predicate in predicates for one, _ in leaves(predicate) if isinstance(one, kind))
 
 
 def _reads(term: Term) -> Iterator[Read]:
@@ -141,7 +135,7 @@ def _numbers(term: Term) -> Iterator[int]:
 def _tunnelled(fields: Fields, predicates: list[Predicate]) -> Iterator[Layers]:
     """Inner packets with the fields that are asked for, behind the encapsulations that they are behind."""
     asked: dict[Scope, dict[FieldRef, IntervalSet]] = {}
-    for test in (one for predicate in predicates for one in _tests(predicate)):
+    for test in _leaves(predicates, Within):
         if test.ref.scope:
             known = asked.setdefault(test.ref.scope, {})
             plain = FieldRef(test.ref.name, (), test.ref.index)
@@ -150,17 +144,6 @@ def _tunnelled(fields: Fields, predicates: list[Predicate]) -> Iterator[Layers]:
         outer = list(islice(_around(fields, scope), 8))
         for inner in islice(shapes(Wish(wanted)), 40):
             yield from ([*around, *inner] for around in outer)
-
-
-def _tests(predicate: Predicate) -> Iterator[Within]:
-    match predicate:
-        case Within():
-            yield predicate
-        case Negation(operand):
-            yield from _tests(operand)
-        case All(operands) | Any(operands):
-            for operand in operands:
-                yield from _tests(operand)
 
 
 def _around(fields: Fields, scope: Scope) -> Iterator[Layers]:

@@ -29,8 +29,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from penstock.compiler.clang import compile_c
 from penstock.errors import KernelError, NotSupportedError, PenstockError, PrivilegeError
@@ -39,6 +37,7 @@ from penstock.kernel.bpf_object import BpfObject, load_object
 from penstock.kernel.link import attach_netfilter, attach_xdp
 from penstock.kernel.netlink import NATIVE
 from penstock.kernel.program import Program
+from penstock.model.closing import Closing
 from penstock.price.peers.tools import run
 from penstock.price.stopwatch import kept_busy
 
@@ -121,7 +120,7 @@ def prepared(frames: Sequence[bytes]) -> list[bytes]:
     return [(ADDRESS + frame[6:HEADERS]).ljust(size, b"\0") for frame in frames]
 
 
-class Wire:
+class Wire(Closing):
     """The pair and its programs; `size` is the length of the frames that it will carry, see `prepared`."""
 
     device = RECEIVER
@@ -188,14 +187,6 @@ class Wire:
     def close(self) -> None:
         """Take everything away."""
         self._held.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _programs(size: int, head: int) -> BpfObject:
