@@ -201,8 +201,9 @@ def test_lists_longer_than_one_call_compares(monkeypatch: pytest.MonkeyPatch) ->
     classifier = layout(boxes)
     assert classifier.main.longest_range > 3 * STRETCH
     batch = probes(boxes, COUNT, 4)
-    found, _ = answers(classifier, boxes, batch, untrue(boxes))
+    found, verified = answers(classifier, boxes, batch, untrue(boxes))
     assert (found == first_rule(boxes, batch)).all()
+    assert verified <= 2000
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -54,10 +54,12 @@ def scan_lines(family: Family, name: str, tables: str) -> Iterator[str]:
     if max(longest, default=0) > 1 and family.records is not None:
         yield f"__attribute__((noinline)) __u32 {name}_scan(__u64 record{lanes})"
         yield from _scan_body(family, 0, max(longest), family.last_record, f"{tables}.{family.records.name}")
+        yield from _on_lines(f"{name}_scan", lanes, max(longest))
     if family.longest_range > 1 and family.ranges is not None:
         yield f"__attribute__((noinline)) __u32 {name}_search(__u64 record, __u64 pair{lanes})"
         table = f"{tables}.{family.ranges.name}"
         yield from _scan_body(family, RANGED, family.longest_range, family.last_range, table)
+        yield from _on_lines(f"{name}_search", f", __u64 pair{lanes}", family.longest_range)
 
 
 def _scan_body(family: Family, ranged: int, longest: int, last: int, table: str) -> Iterator[str]:
@@ -70,6 +72,19 @@ def _scan_body(family: Family, ranged: int, longest: int, last: int, table: str)
         yield f"    if (!({_misses(family, ranged, size * number)})) return record + {number};"
         yield f"    if (r[{size * number + ranged}] >> 63) return 0;"
     yield f"    return record + {GOES_ON + stretch}U;"
+    yield "}"
+
+
+def _on_lines(function: str, parameters: str, longest: int) -> Iterator[str]:
+    """The function again, as often as the longest list may ask for it; then a list has ended."""
+    if longest - 1 <= STRETCH:
+        return
+    names = parameters.replace("__u64 ", "")
+    yield f"__attribute__((noinline)) __u32 {function}_on(__u64 record{parameters})"
+    yield "{"
+    yield f"    for (int i = 1; i < {-(-(longest - 1) // STRETCH)} && record >= {GOES_ON}U; i++)"
+    yield f"        record = {function}(record - {GOES_ON}U{names});"
+    yield "    return record;"
     yield "}"
 
 
@@ -229,19 +244,12 @@ def _list_lines(family: Family, function: str, ranged: int, longest: int, tables
     if longest > 1:
         yield f"    if (!(fits | r[{ranged}] >> 63)) {{"
         yield f"        record = {function}(record + 1{arguments});"
-        yield from _further(function, arguments, -(-(longest - 1) // STRETCH) - 1)
+        if longest - 1 > STRETCH:
+            yield f"        if (record >= {GOES_ON}U) record = {function}_on(record{arguments});"
         yield from checked("record", family.last_range if ranged else family.last_record)
         yield f"        r = &{tables}.{table.name}[record * {ranged + 2 * family.words}];"
         yield f"        found = {rule};"
         yield "    }"
-
-
-def _further(function: str, arguments: str, calls: int) -> Iterator[str]:
-    """The function again, as often as the longest list may ask for it; then a list has ended."""
-    for _ in range(calls):
-        yield f"        if (record >= {GOES_ON}U) {{"
-        yield f"            record = {function}(record - {GOES_ON}U{arguments});"
-    yield "        }" * calls
 
 
 def _fold_lines(fold: Fold | None, tables: str) -> Iterator[str]:

@@ -150,3 +150,5 @@ def _wide_lines(lookup: WideLookup, name: str, tables: str, value: tuple[str, st
         yield f"    {name} = {tables}.{lookup.low_values.name}[base];"
         yield "    }"
     yield f"    if (!({present})) {name} = {lookup.absent};"
+    if (lookup.entries.data >= BUCKET).any():
+        yield f"    {name} = ps_forget({name}, {high});"

@@ -69,8 +69,8 @@ def functions_of(stage: Tabled) -> int:
 
 
 def _searches(family: Family) -> int:
-    """In records, in ranges, and up to three in bit vectors."""
-    return (family.records is not None) + (family.ranges is not None) + 3 * (family.bits is not None)
+    """Two in records, two in ranges, and up to three in bit vectors."""
+    return 2 * (family.records is not None) + 2 * (family.ranges is not None) + 3 * (family.bits is not None)
 
 
 def _access(stage: Tabled, naming: Naming, asks: str) -> Access:

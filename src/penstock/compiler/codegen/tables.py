@@ -38,6 +38,14 @@ _PRELUDE = """
 #define PS_LANE_ONES 0x0001000100010001ULL
 #define ps_opaque_value(x) asm volatile("" : "+r"(x))
 
+/* x, of which the verifier knows no more than of `any`: else it follows what comes once for each way to here. */
+static __always_inline __u64 ps_forget(__u64 x, __u64 any)
+{
+    x ^= any;
+    ps_opaque_value(x);
+    return x ^ any;
+}
+
 /* Lanes of 16 bits: the top bit of each lane says x >= y. */
 static __always_inline __u64 ps_lanes_ge(__u64 x, __u64 y)
 {
