@@ -50,7 +50,8 @@ def read_added(text: str, constants: str, filter: str, hook: str = "xdp") -> Rea
     from penstock.compiler.lang.source import Source
     from penstock.pipeline.policy import checked
 
-    head = f"filter {filter} at {hook} {{ "
+    # On a line of its own, so that a fault is shown beneath what was typed.
+    head = f"filter {filter} at {hook} {{\n"
     source = Source(RULE_NAME, f"{head}{text}\n}}\n{constants if '$' in text else ''}")
     policy, found = checked(source)
     end = len(head) + len(text)
