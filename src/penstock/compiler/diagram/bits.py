@@ -1,4 +1,4 @@
-"""Bit vectors: the boxes that no table can hold, in chunks of 1,024, asked from the first on.
+"""Bit vectors: the boxes that no table can hold, in chunks of up to 1,024, asked from the first on.
 
 For every chunk and axis, each class of values has a row: bit i says that box i
 of the chunk allows the class.  A packet's boxes are the bits that its rows have
@@ -24,6 +24,8 @@ from penstock.compiler.diagram.tables import BITS, BitGroup
 
 #: Bits in the rows of a chunk; fewer words if there is one chunk, and it is smaller.
 MOST_WORDS = 16
+#: Words times axes: the verifier follows three instructions for each.
+MOST_LOADS = 96
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +44,7 @@ class BitRows:
 
 def bit_rows(boxes: Boxes) -> BitRows:
     """The rows of all boxes, which are in the order of their rules."""
-    words = min(MOST_WORDS, -(-len(boxes) // BITS))
+    words = min(MOST_WORDS, MOST_LOADS // max(1, len(boxes.axes)), -(-len(boxes) // BITS))
     size = words * BITS
     found = [
         [
