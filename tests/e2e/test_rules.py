@@ -168,7 +168,8 @@ def test_constants_of_the_policy(wire: Wire, host: Cli, running: None) -> None:
         ("on malformed drop", None, "not one rule"),
         ("# nothing", None, "not one rule"),
         ("", None, "not one rule"),
-        ('test "x" { }', None, "drop"),
+        ('test "x" { }', None, "not one rule"),
+        ("let a = 1", None, "not one rule"),
     ],
 )
 def test_what_is_no_rule_changes_nothing(running: None, text: str, before: str | None, says: str) -> None:

@@ -50,6 +50,8 @@ def read_added(text: str, constants: str, filter: str, hook: str = "xdp") -> Rea
     from penstock.compiler.lang.source import Source
     from penstock.pipeline.policy import checked
 
+    if _ITEM.match(text):
+        raise _no_rule(text)
     # On a line of its own, so that a fault is shown beneath what was typed.
     head = f"filter {filter} at {hook} {{\n"
     source = Source(RULE_NAME, f"{head}{text}\n}}\n{constants if '$' in text else ''}")
@@ -58,13 +60,17 @@ def read_added(text: str, constants: str, filter: str, hook: str = "xdp") -> Rea
     rules = [rule for one in policy.filters for rule in one.rules]
     is_one = len(rules) == len(policy.filters) == 1 and not policy.tests and rules[0].span.end <= end
     if not is_one or policy.filters[0].default is not None or policy.filters[0].conditions:
-        raise PenstockError(
-            f"`{text}` is not one rule", hint="[LABEL:] pass|drop|bounce|audit|count [if EXPRESSION]"
-        )
+        raise _no_rule(text)
     (rule,) = lower_filter(policy, policy.filters[0]).rules
     start = source.text.index(rules[0].action, rules[0].label_span.end if rules[0].label else len(head))
     told = (one for one in found if one.severity is Severity.WARNING and one.span.start < end)
     return ReadRule(rule, " ".join(source.text[start : rules[0].span.end].split()), tuple(told))
+
+
+def _no_rule(text: str) -> PenstockError:
+    return PenstockError(
+        f"`{text}` is not one rule", hint="[LABEL:] pass|drop|bounce|audit|count [if EXPRESSION]"
+    )
 
 
 def constants_of(text: str) -> str:
