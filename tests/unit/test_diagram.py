@@ -192,6 +192,30 @@ def test_a_list_too_long_to_compare() -> None:
     assert not len(disagreements(layout(boxes), boxes).wrong)
 
 
+def test_more_ranges_of_a_port_than_a_record_has_numbers_for() -> None:
+    """Ranks of 15 bits are compared in a list: a field of more leads in an address's place."""
+    count = 17_000
+    source = np.random.default_rng(4).permutation(np.arange(count, dtype=np.uint64)) << np.uint64(16)
+    port = np.arange(count, dtype=np.uint64) * np.uint64(3)
+    net = source, source + np.uint64(0xFFFF)
+    boxes = from_ranges(
+        {FieldRef("addr.src"): net, FieldRef("addr.dst"): net, DPORT: (port, port)}, range(count)
+    )
+    last = slice(-300, None)
+    inside = {FieldRef("addr.src"): source[last], FieldRef("addr.dst"): source[last], DPORT: port[last]}
+    beside = {**inside, DPORT: port[last] + np.uint64(1)}
+    classifier = layout(boxes)
+    assert classify(classifier, inside).tolist() == list(range(count - 300, count))
+    assert set(classify(classifier, beside).tolist()) == {-1}
+
+
+def test_three_fields_of_so_many_ranges_are_no_tables() -> None:
+    values = np.arange(17_000, dtype=np.uint64) * np.uint64(3)
+    pairs = {FieldRef(name): (values, values) for name in ("eth.src", "addr.src", "dport")}
+    with pytest.raises(OverBudgetError, match="two other fields lead already"):
+        layout(from_ranges(pairs, range(17_000)))
+
+
 def test_over_budget_says_what_was_too_much() -> None:
     boxes = boxes_of(generate("fw", 2000))
     with pytest.raises(OverBudgetError, match="list entries"):

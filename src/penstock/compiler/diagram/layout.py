@@ -2,7 +2,7 @@
 
 In: boxes.  Out: a `Classifier`, ready for `codegen/tables.py` and for the
 loader, which copies the arrays into the program's global data.  The result is
-exact whatever the boxes are; `Family.notes` says what was chosen and why.
+exact whatever the boxes are, or there is none; `Family.notes` says what was chosen and why.
 
 If a policy has rules for IPv4 and for IPv6 addresses, each family gets tables of
 its own, with the rules that can match such packets: a packet pays for one.
@@ -16,7 +16,7 @@ import numpy as np
 
 from penstock.compiler.diagram.bits import BitRows, bit_group, bit_rows
 from penstock.compiler.diagram.boxes import Boxes, Indices
-from penstock.compiler.diagram.build import Budget
+from penstock.compiler.diagram.build import Budget, OverBudgetError
 from penstock.compiler.diagram.cells import cells
 from penstock.compiler.diagram.cells import numbers as numbers_of
 from penstock.compiler.diagram.grids import Grid
@@ -32,7 +32,14 @@ from penstock.compiler.diagram.leaves import (
     wants_matrix,
 )
 from penstock.compiler.diagram.lookups import lookup, narrow
-from penstock.compiler.diagram.order import IPV4_ADDRESSES, IPV6_ADDRESSES, axis_order
+from penstock.compiler.diagram.order import (
+    IPV4_ADDRESSES,
+    IPV6_ADDRESSES,
+    MAX_LANE,
+    AxisOrder,
+    axis_order,
+    fits_a_lane,
+)
 from penstock.compiler.diagram.tables import (
     LANES,
     MAX_SCAN,
@@ -68,7 +75,11 @@ class _Tables:
 
 
 def layout(boxes: Boxes, budget: Budget | None = None) -> Classifier:
-    """The boxes as tables."""
+    """The boxes as tables.
+
+    Raises:
+        OverBudgetError: more than two fields have too many ranges.
+    """
     bounds, tables = budget or Budget(), _Tables()
     names = {axis.ref.name for axis in boxes.axes}
     mixed = bool(names & IPV4_ADDRESSES) and bool(names & IPV6_ADDRESSES)
@@ -91,9 +102,17 @@ def without(boxes: Boxes, names: frozenset[str]) -> Boxes:
 
 def _family(boxes: Boxes, prefix: str, budget: Budget, tables: _Tables) -> Family:
     order = axis_order(boxes)
+    _check_lanes(boxes, order)
     choice = grouped(boxes, order, budget)
     writer = _FamilyWriter(boxes, prefix, order.leading, order.rest, tables)
     return writer.family(choice.groups, choice.notes)
+
+
+def _check_lanes(boxes: Boxes, order: AxisOrder) -> None:
+    for axis in (boxes.axes[at] for at in order.rest):
+        if not fits_a_lane(axis):
+            what = f"{axis.width:,} ranges of {axis.ref.name}; a record counts to {MAX_LANE:,}"
+            raise OverBudgetError(f"{what}, and two other fields lead already")
 
 
 @dataclass(slots=True, eq=False)

@@ -1,7 +1,8 @@
 """Which axes are asked first, and which rules share a diagram.
 
 Addresses come first: two axes that together single out a handful of rules.
-What is left (protocol, ports, flags …) is then compared rule by rule.  Asking
+What is left (protocol, ports, flags …) is then compared rule by rule, in lanes of
+16 bits; an axis with more ranks than fit into one leads in an address's place.  Asking
 "the smallest field first" instead multiplies every port class with every
 address pair.
 
@@ -29,6 +30,8 @@ ADDRESSES = IPV4_ADDRESSES | IPV6_ADDRESSES
 THRESHOLDS = (2, 8, 12, 16, 0)
 ONE_GROUP = -1
 SMALL_AXIS = 6
+#: The greatest rank that a lane of a record holds; its top bit is kept free for comparing all lanes at once.
+MAX_LANE = 0x7FFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +47,22 @@ class AxisOrder:
 
 
 def axis_order(boxes: Boxes) -> AxisOrder:
-    """Addresses, else the axes with most cuts, lead; the rest go from protocol-like to port-like."""
+    """What no lane holds, then addresses, then axes with most cuts lead; protocol-like goes before port-like."""
     count = {at: len(boxes.projections([at])[0]) for at in range(len(boxes.axes))}
 
-    def rank(at: int) -> tuple[bool, int, int]:
-        return boxes.axes[at].ref.name not in ADDRESSES, -count[at], at
+    def rank(at: int) -> tuple[bool, bool, int, int]:
+        return fits_a_lane(boxes.axes[at]), not _is_address(boxes.axes[at]), -count[at], at
 
     leading = sorted(count, key=rank)[:2]
     if len(leading) == 2 and not _is_address(boxes.axes[leading[1]]) and count[leading[1]] < SMALL_AXIS:
         leading.pop()
     rest = sorted(set(count) - set(leading), key=lambda at: (boxes.axes[at].bits, at))
     return AxisOrder(tuple(leading), tuple(rest))
+
+
+def fits_a_lane(axis: Axis) -> bool:
+    """Whether every rank is a number that a list's records have room for."""
+    return axis.width - 1 <= MAX_LANE
 
 
 def _is_address(axis: Axis) -> bool:
