@@ -229,6 +229,16 @@ def test_the_oldest_clang() -> None:
         assert plane.outcome(last).slot == FIRST_RULE_SLOT + 299
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_ipv6_networks_with_the_oldest_clang(count: int) -> None:
+    """Few steps of a search, which clang 14 would fold into sums that the verifier knows no bounds of."""
+    nets = ("2001:db8::/32", "fe80::/10", "ff00::/8", "2001:db8:1:2:3::/80", "::1")[:count]
+    lines = [f"drop if src net {net} and udp dst port {port}" for port in range(50, 60) for net in nets]
+    rules = rule_set("filter edge at xdp {\n" + "\n".join(lines) + "\n}\n")
+    with DataPlane.of(rules, oldest_clang(), TABLES) as plane:
+        assert disagreements(rules, plane, odd_frames()) == []
+
+
 def test_a_built_file_carries_its_tables() -> None:
     policy = load_policy(ports(900))
     again = load_built(policy.to_bytes(), "edge.pso")

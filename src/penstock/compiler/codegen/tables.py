@@ -103,7 +103,8 @@ static __always_inline __u64 ps_step_if_le63(__u64 key, __u64 x, __u64 shift)
     __u64 d = x - key;
     ps_opaque_value(d);
     d >>= 63;
-    return (1ULL << shift) - (d << shift);
+    ps_opaque_value(d);
+    return (d ^ 1) << shift;
 }
 
 /* `step` if key <= x, else 0, without a branch. */
