@@ -49,7 +49,7 @@ from penstock.model.verdict import Verdict
 #: A block holds rules of so many comparisons.
 BLOCK_COST = 128
 #: The kernel takes 256 functions in a program; the parser's and the searches' are among them.
-MAX_BLOCKS = 240
+MAX_BLOCKS = 236
 #: One rule's cost beyond which its function has more jumps than the verifier follows (8192), or a jump is too far.
 MAX_RULE_COST = 2048
 

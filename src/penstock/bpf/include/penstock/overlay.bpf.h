@@ -28,6 +28,7 @@
 
 #define PS_OVERLAY_RECORDS 64
 #define PS_OVERLAY_CONDITIONS 8
+#define PS_OVERLAY_TURN 8	/* so many records are counted by one function, or the verifier would follow all of them */
 #define PS_OVERLAY_END 0xfffffffeU	/* the position behind all rules, before the default */
 #define PS_OVERLAY_COUNTS 4
 #define PS_OVERLAY_NONE 0xffffffffU	/* behind everything: no record fits */
@@ -119,7 +120,7 @@ static __always_inline struct ps_record *ps_overlay_record(__u32 in_use, __u32 n
 
 static __always_inline bool ps_in_ranges(__u64 x, const struct ps_condition *c)
 {
-	return x - c->word[0] <= c->word[1] || x - c->word[2] <= c->word[3];
+	return (x - c->word[0] <= c->word[1]) | (x - c->word[2] <= c->word[3]);
 }
 
 static __always_inline bool ps_in_wide(const struct ps_ip6 *a, const struct ps_condition *c)
@@ -229,7 +230,27 @@ __noinline __u32 ps_overlay_counts(struct xdp_md *ctx, __u32 in_use, __u32 numbe
 	return 1;
 }
 
-/* ps_overlay_count - count what the packet met on its way to slot `last`, of the first `end` records. */
+/* ps_overlay_count_some - count what a packet met of a turn of records from `first` on, those before `end`.  Gives 0. */
+__noinline __u32 ps_overlay_count_some(struct xdp_md *ctx, __u32 in_use, __u32 first, __u32 end, __u32 last)
+{
+	struct ps_scratch *scratch = ps_scratch_area();
+	struct ps_overlay_bank *b = ps_overlay_bank(in_use);
+	__u64 at = first;
+
+	asm volatile("" : "+r"(at));
+	if (!scratch || !b || at > PS_OVERLAY_RECORDS - PS_OVERLAY_TURN)
+		return 0;
+#pragma clang loop unroll(disable)
+	for (__u32 k = 0; k < PS_OVERLAY_TURN; k++) {
+		if (at + k >= end || at + k >= b->records)
+			break;
+		if (ps_key_passes(scratch, &b->key[at + k]))
+			ps_overlay_counts(ctx, in_use, at + k, last);
+	}
+	return 0;
+}
+
+/* ps_overlay_count - count what the packet met on its way to slot `last`, of the first `end` records.  Gives 0. */
 __noinline __u32 ps_overlay_count(struct xdp_md *ctx, __u32 in_use, __u32 end, __u32 last)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
@@ -239,11 +260,10 @@ __noinline __u32 ps_overlay_count(struct xdp_md *ctx, __u32 in_use, __u32 end, _
 		return 0;
 	scratch->counted = 0;
 #pragma clang loop unroll(disable)
-	for (__u32 k = 0; k < PS_OVERLAY_RECORDS; k++) {
-		if (k >= end || k >= b->records)
+	for (__u32 first = 0; first < PS_OVERLAY_RECORDS; first += PS_OVERLAY_TURN) {
+		if (first >= end || first >= b->records)
 			break;
-		if (ps_key_passes(scratch, &b->key[k]))
-			ps_overlay_counts(ctx, in_use, k, last);
+		ps_overlay_count_some(ctx, in_use, first, end, last);
 	}
 	return 0;
 }
