@@ -54,8 +54,13 @@ static __always_inline __u32 ps_judged(__u32 conditions, __u32 bytes)
 	return decision;
 }
 
-/* ps_exact - decide a packet that the fast path gave up on; gives the hook's action code. */
-static __always_inline int ps_exact(struct xdp_md *ctx)
+/*
+ * ps_exact - decide a packet that the fast path gave up on; gives the hook's action code.
+ *
+ * A function of its own: inlined, clang would lay it between the usual packet's
+ * few instructions.
+ */
+__noinline int ps_exact(struct xdp_md *ctx)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_cursor cur;
@@ -81,21 +86,21 @@ static __always_inline int ps_exact(struct xdp_md *ctx)
 }
 
 /* ps_usual - decide a packet that the fast path has parsed; gives the hook's action code. */
-static __always_inline int ps_usual(struct xdp_md *ctx, struct ps_view *s, __u64 linear, __u64 len)
+static __always_inline int ps_usual(struct xdp_md *ctx, struct ps_view *s, __u64 len)
 {
-	__u32 decision = ps_decide(ctx, s, len);
-
-	return ps_act(ctx, ps_finish(decision, PS_WANT_len ? len : ps_length(ctx, linear)));
+	return ps_act(ctx, ps_finish(ps_decide(ctx, s, len), len));
 }
 
 SEC(PS_SECTION)
 int ps_xdp(struct xdp_md *ctx)
 {
 	struct ps_view local[PS_SCOPES], *s = local;
-	struct ps_bounds bounds = { ps_data(ctx), ps_data_end(ctx), ps_data_end(ctx) - ps_data(ctx) };
-	__u64 len = PS_WANT_len ? ps_length(ctx, bounds.linear) : 0;
+	struct ps_bounds bounds = { ps_data(ctx), ps_data_end(ctx) };
+	__u64 linear = bounds.end - bounds.data, len = PS_PROBE ? ps_length(ctx, linear) : linear;
 	struct ps_fast_net net;
 
+	if (unlikely(ps_has_tail(ctx, linear)))
+		goto odd;
 	if (!PS_INLINE) {
 		struct ps_scratch *scratch = ps_scratch_area();
 
@@ -114,26 +119,26 @@ behind_tags:
 	if (!net.at)
 		goto odd;
 	if (PS_LEVEL < PS_NETWORK && (net.at != 14 || !ps_is_raw_tag(net.type)))
-		return ps_usual(ctx, s, bounds.linear, len);
+		return ps_usual(ctx, s, len);
 	/* One copy of the rules for each family: what asks for the other's fields folds away. */
 	if (net.type == ps_htons(0x0800)) {
 		if (ps_fast_ipv4(bounds, s, net.at))
-			return ps_usual(ctx, s, bounds.linear, len);
+			return ps_usual(ctx, s, len);
 	} else if (net.type == ps_htons(0x86dd)) {
 		if (ps_fast_ipv6(bounds, s, net.at))
-			return ps_usual(ctx, s, bounds.linear, len);
+			return ps_usual(ctx, s, len);
 	} else if (net.at == 14 && ps_is_raw_tag(net.type)) {
 		net = ps_fast_tags(bounds, s);
 		goto behind_tags;
 	}
 	if (ps_fast_other(bounds, s, net)) {
 		if (PS_DEPTH >= PS_NETWORK && s->frag == 2) {
-			__u32 decision = ps_judged(PS_FRAGMENT, ps_length(ctx, bounds.linear));
+			__u32 decision = ps_judged(PS_FRAGMENT, len);
 
 			if (decision)
 				return ps_act(ctx, decision & 3);
 		}
-		return ps_usual(ctx, s, bounds.linear, len);
+		return ps_usual(ctx, s, len);
 	}
 odd:
 	return ps_exact(ctx);

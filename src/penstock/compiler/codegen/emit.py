@@ -230,10 +230,6 @@ def _constants(rule_set: RuleSet, reads: Reads, *, inline: bool, probe: bool, ov
                 ("PS_SCOPES", len(reads.scopes)),
                 ("PS_GENEVE", int(any("geneve" in scope for scope in reads.scopes))),
                 ("PS_TAGS", reads.tags),
-                (
-                    "PS_WANT_len",
-                    int("len" in reads.fields or not all(rule.decides for rule in rule_set.rules)),
-                ),
                 *reads.wants(),
                 *(
                     [("PS_ADDED", slots), ("PS_OVERLAY_TEXT", TEXT), ("PS_OVERLAY_BANK", BANK_BYTES)]

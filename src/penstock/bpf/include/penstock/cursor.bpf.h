@@ -26,23 +26,26 @@ static __always_inline void *ps_data_end(struct xdp_md *ctx)
 }
 
 /*
- * ps_wire_length - the frame's length with all of its fragments; `linear` is that of data..data_end.
+ * ps_has_tail - whether a part of the frame lies outside data..data_end, as a jumbo frame's does.
  *
- * A jumbo frame's tail lies outside data..data_end, and the helper that counts
- * it costs more than a whole small filter.  The flag that says whether there
- * is a tail can be read directly since Linux 6.2; before 5.18 there was none.
+ * The helper that counts that part costs more than a whole small filter.  The
+ * flag that says whether there is one can be read directly since Linux 6.2;
+ * before 5.18 there was none.
  */
-static __always_inline __u64 ps_wire_length(struct xdp_md *ctx, __u64 linear)
+static __always_inline bool ps_has_tail(struct xdp_md *ctx, __u64 linear)
 {
 	if (ps_kernel_has(special_kfunc_type, KF_bpf_cast_to_kern_ctx)) {
 		struct xdp_buff *xdp = bpf_cast_to_kern_ctx(ctx);
 
-		if (likely(!(xdp->flags & XDP_FLAGS_HAS_FRAGS)))
-			return linear;
-	} else if (!ps_kernel_has(xdp_buff_flags, XDP_FLAGS_HAS_FRAGS)) {
-		return linear;
+		return xdp->flags & XDP_FLAGS_HAS_FRAGS;
 	}
-	return bpf_xdp_get_buff_len(ctx);
+	return ps_kernel_has(xdp_buff_flags, XDP_FLAGS_HAS_FRAGS) && bpf_xdp_get_buff_len(ctx) != linear;
+}
+
+/* ps_wire_length - the frame's length with all of its fragments; `linear` is that of data..data_end. */
+static __always_inline __u64 ps_wire_length(struct xdp_md *ctx, __u64 linear)
+{
+	return unlikely(ps_has_tail(ctx, linear)) ? bpf_xdp_get_buff_len(ctx) : linear;
 }
 
 /* ps_far - read beyond the linear part; also what says no to a read beyond the end. */
@@ -165,7 +168,7 @@ static __always_inline void ps_open(struct xdp_md *ctx, struct ps_scratch *scrat
 		ps_copy_part(scratch, data, end, 2);
 		ps_copy_part(scratch, data, end, 1);
 	}
-	if (linear <= PS_HEAD && ps_wire_length(ctx, linear) == linear)
+	if (linear <= PS_HEAD && !ps_has_tail(ctx, linear))
 		scratch->settled = PS_ABSENT;
 }
 

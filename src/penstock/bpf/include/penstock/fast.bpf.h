@@ -4,7 +4,7 @@
  *
  * IPv4 without options or IPv6 without extension headers, all of it in the
  * linear part, its lengths agreeing with each other, behind at most two VLAN
- * tags; or no IP at all.  Each function here either knows all of that and fills
+ * tags; or no IP at all; and nothing of the frame outside that part.  Each function here either knows all of that and fills
  * the view, true, or gives up, false, and the packet goes to the exact parser:
  * so the only odd-packet condition that can hold of a packet that was parsed
  * here is that of a later fragment.
@@ -24,7 +24,6 @@
  */
 struct ps_bounds {
 	void *data, *end;
-	__u64 linear;	/* bytes between them */
 };
 
 #define ps_be16(p) ps_ntohs(*(__be16 *)(p))
@@ -188,7 +187,7 @@ static __always_inline bool ps_fast_ipv4(struct ps_bounds b, struct ps_view *v, 
 	/* Version 4, ihl 5, no fragment: two fields eight bytes apart in one compare. */
 	if ((*(__be64 *)ip & ps_htonll(0xff00000000003fffULL)) != ps_htonll(0x4500000000000000ULL))
 		return false;
-	if (net + total > b.linear)
+	if (ip + total > b.end)
 		return false;
 	/* A transport header that fits says as much. */
 	if (PS_DEPTH < PS_TRANSPORT && total < 20)
@@ -207,7 +206,7 @@ static __always_inline bool ps_fast_fragment(struct ps_bounds b, struct ps_view 
 	void *ip = b.data + net;
 	__u32 total = ps_be16(ip + 2);
 
-	if (*(__u8 *)ip != 0x45 || !(ps_be16(ip + 6) & 0x1fff) || total < 20 || net + total > b.linear)
+	if (*(__u8 *)ip != 0x45 || !(ps_be16(ip + 6) & 0x1fff) || total < 20 || ip + total > b.end)
 		return false;
 	v->frag = 2;
 	ps_fast_ipv4_fields(v, ip);
@@ -272,7 +271,7 @@ static __always_inline bool ps_fast_ipv6(struct ps_bounds b, struct ps_view *v, 
 	word = ps_be32(ip);
 	payload = ps_be16(ip + 4);
 	nh = *(__u8 *)(ip + 6);
-	if (word >> 28 != 6 || net + 40 + payload > b.linear)
+	if (word >> 28 != 6 || ip + 40 + payload > b.end)
 		return false;
 	/* UDP and TCP come first, and a header that fits says that the length is not 0. */
 	if ((PS_DEPTH < PS_TRANSPORT || (nh != 17 && nh != 6)) && (!payload || ps_is_extension(nh)))
