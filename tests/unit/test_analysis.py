@@ -6,6 +6,7 @@ import pytest
 from tests.golden import Case, check, read_cases
 
 from penstock.compiler.analysis.review import review
+from penstock.compiler.lang.ast import NOWHERE
 from penstock.compiler.lang.diagnostic import Severity
 from penstock.compiler.lang.render import render
 from penstock.compiler.lang.source import Source
@@ -59,7 +60,7 @@ def test_many_pairs_become_one_note() -> None:
 def test_what_was_not_judged_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock.compiler.analysis.review.ALL", 3_000)
     rules = rule_set_of(_many("pass if udp dst port {}"))
-    analysis = Analysis(rules, review(rules))
+    analysis = Analysis(rules, review(rules), NOWHERE)
     (told,) = (one for one in analysis.diagnostics() if one.code == "PS235")
     assert told.severity is Severity.NOTE
     assert f"{len(analysis.review.undecided)} rules" in told.message

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _TITLES = ("RULE", "ACTION", "PACKETS", "BYTES", "IF")
 _TITLES_WITH_RATES = (*_TITLES[:4], "PPS", "BIT/S", "IF")
 _NUMBERS = range(2, 6)
-_WIDEST_LINE = 110
 _LEAST_WIDTH = 60
 
 
@@ -203,5 +202,7 @@ def _decimal(value: float) -> str:
 
 
 def _shortened(line: str) -> str:
-    width = max(output.width() or _WIDEST_LINE, _LEAST_WIDTH)
-    return line if len(line) <= width else line[: width - 1] + "…"
+    columns = output.width()
+    if columns is None or len(line) <= max(columns, _LEAST_WIDTH):
+        return line
+    return line[: max(columns, _LEAST_WIDTH) - 1] + "…"

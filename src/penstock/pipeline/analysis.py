@@ -1,7 +1,7 @@
 """What a filter's rules mean together, as diagnostics and as records.
 
-analyse(rule_set, told)   ->  warnings and notes that the text alone does not give away
-as_record(name, …)        ->  the same for `check --json`, with everything that was found
+analyse(policy, rule_set).diagnostics(told)   ->  warnings and notes that the text alone does not give away
+analyse(policy, rule_set).record()            ->  the same for `check --json`, with everything that was found
 
 Rules that were `told` to be faulty already are not told again.
 """
@@ -21,6 +21,7 @@ from penstock.model.verdict import Verdict
 if TYPE_CHECKING:
     from penstock.compiler.analysis.review import Correlation, Redundancy, Review, Shadowing
     from penstock.compiler.ir.ops import Rule, RuleSet
+    from penstock.compiler.lang import ast
 
 #: More findings of one kind than these become one sentence.
 MOST_WARNINGS, MOST_NOTES = 50, 3
@@ -31,10 +32,11 @@ _DOES = {Verdict.PASS: "passes", Verdict.DROP: "drops", Verdict.BOUNCE: "bounces
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """One filter's rules and what was found out about them."""
+    """One filter's rules and what was found out about them; `default` is where the text says what it does."""
 
     rule_set: RuleSet
     review: Review
+    default: Span
 
     def diagnostics(self, told: Sequence[Diagnostic] = ()) -> Iterator[Diagnostic]:
         """Warnings of rules that do nothing, notes on the rest; not of rules with a finding in `told`."""
@@ -112,8 +114,7 @@ class Analysis:
         default = self.rule_set.default
         message = f"some packets are decided by no rule: the default {_DOES[default]} them"
         notes = _examples(example, "is one of them")
-        # The place is the last rule's, behind which the default stands.
-        return self._on(len(self.rule_set.rules) - 1, "PS234", Severity.NOTE, message, notes)
+        return Diagnostic("PS234", Severity.NOTE, message, self.rule_set.source, self.default, notes)
 
     def _undecided(self, rules: tuple[int, ...]) -> Diagnostic:
         message = f"{len(rules)} rules were not judged: there are too many that overlap, from this one on"
@@ -176,11 +177,12 @@ _MOST_LINES = 6
 _ALL_OF_THEM = "`penstock check --json` names all of them"
 
 
-def analyse(rule_set: RuleSet) -> Analysis:
-    """What the rules of a filter mean together."""
+def analyse(policy: ast.Policy, rule_set: RuleSet) -> Analysis:
+    """What the rules of a policy's filter mean together; a filter without `default` has it at its name."""
     from penstock.compiler.analysis.review import review
 
-    return Analysis(rule_set, review(rule_set))
+    own = next(one for one in policy.filters if one.name == rule_set.name)
+    return Analysis(rule_set, review(rule_set), own.name_span if own.default is None else own.default_span)
 
 
 def _examples(text: str | None, what: str) -> tuple[str, ...]:

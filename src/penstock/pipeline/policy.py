@@ -188,7 +188,7 @@ def checked_text(source: Source) -> Checked:
     except PolicyError as error:
         return Checked(error.diagnostics)
     rule_sets, faults = _lowered_filters(policy)
-    analyses = tuple(map(analyse, rule_sets))
+    analyses = tuple(analyse(policy, rule_set) for rule_set in rule_sets)
     meant = [diagnostic for analysis in analyses for diagnostic in analysis.diagnostics(found)]
     return Checked(_sorted((*found, *faults, *meant)), analyses)
 
