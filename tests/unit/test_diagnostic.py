@@ -136,6 +136,6 @@ def test_a_brief_note_is_one_line_with_its_example() -> None:
     text = "filter f at xdp {\n    drop if arp\n}\n"
     found = next(one for one in check_text(Source("f.policy", text)) if one.code == "PS234")
     assert render(found, brief=True).splitlines() == [
-        f"f.policy:2:5: note[PS234]: {found.message} ({found.notes[0]})",
+        f"f.policy:1:8: note[PS234]: {found.message} ({found.notes[0]})",
     ]
-    assert "drop if arp" in render(found)
+    assert "filter f at xdp" in render(found)
