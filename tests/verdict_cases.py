@@ -21,20 +21,28 @@ is asked; one that needs privilege says so by `privileged`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.compiler.ir.evaluate import evaluate
+from penstock.compiler.diagram.boxes import NO_RULE
+from penstock.compiler.diagram.build import build
+from penstock.compiler.diagram.convert import Run, Single, blocks
+from penstock.compiler.diagram.evaluate import decide, terminal_of
+from penstock.compiler.diagram.order import axis_order
+from penstock.compiler.diagram.reduce import reduce
+from penstock.compiler.ir.evaluate import Packet as Headers
+from penstock.compiler.ir.evaluate import evaluate, evaluate_packet, holds, matches
 from penstock.compiler.ir.lower import lower_filter
-from penstock.compiler.ir.ops import Outcome, RuleSet, counter_names
+from penstock.compiler.ir.ops import DEFAULT_SLOT, FIRST_RULE_SLOT, Outcome, RuleSet, counter_names
 from penstock.compiler.lang.parser import parse_policy
 from penstock.compiler.lang.source import Source
 from penstock.model.packet import build_packet, parse_packet
 from penstock.model.verdict import CONDITION_WORDS, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 FOLDER = Path(__file__).parent / "cases" / "verdicts"
 
@@ -158,4 +166,42 @@ def _reference(rule_set: RuleSet, frames: Sequence[Frame]) -> list[Outcome]:
     return [evaluate(rule_set, frame, wire_length) for frame, wire_length in frames]
 
 
-BACK_ENDS = [BackEnd("reference", _reference)]
+def _diagrams(rule_set: RuleSet, frames: Sequence[Frame]) -> list[Outcome]:
+    """Stretches of rules that decide by their diagrams, the others on their own; odd packets by the reference."""
+    stages = [_decider(block) for block in blocks(rule_set)]
+    return [_by_stages(rule_set, stages, Headers(*frame)) for frame in frames]
+
+
+Decider = Callable[[RuleSet, Headers], int]
+
+
+def _by_stages(rule_set: RuleSet, stages: Sequence[Decider], packet: Headers) -> Outcome:
+    judged = evaluate_packet(replace(rule_set, rules=()), packet)
+    if judged.slot != DEFAULT_SLOT:
+        return judged
+    hits: list[int] = []
+    for stage in stages:
+        found = stage(rule_set, packet)
+        action = rule_set.rules[found].action if found != NO_RULE else None
+        if isinstance(action, Verdict):
+            return Outcome(action, FIRST_RULE_SLOT + found, tuple(hits), judged.conditions)
+        hits += [FIRST_RULE_SLOT + found] * (action is not None)
+    return Outcome(rule_set.default, DEFAULT_SLOT, tuple(hits), judged.conditions)
+
+
+def _decider(block: Run | Single) -> Decider:
+    """The rule of the block that matches first, NO_RULE if none does."""
+    if isinstance(block, Single):
+        at = block.rule
+        return lambda rule_set, packet: at if matches(rule_set.rules[at], packet) else NO_RULE
+    diagram = reduce(build(block.boxes, axis_order(block.boxes).all))
+
+    def decided(_: RuleSet, packet: Headers) -> int:
+        terminal = terminal_of(diagram, {axis.ref: packet.value(axis.ref) for axis in diagram.axes})
+        found = decide(terminal, lambda number: holds(block.opaque[number - 1], packet))
+        return found if found == NO_RULE else block.first + found
+
+    return decided
+
+
+BACK_ENDS = [BackEnd("reference", _reference), BackEnd("diagrams", _diagrams)]

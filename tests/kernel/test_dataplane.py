@@ -16,6 +16,8 @@ from tests.verdict_cases import Case, cases, in_words, wanted
 
 from penstock.compiler.clang import find_clang
 from penstock.compiler.codegen.blocks import MAX_RULE_COST, rule_cost
+from penstock.compiler.codegen.plan import Wish
+from penstock.compiler.codegen.weigh import Form
 from penstock.compiler.driver import compile_rule_set
 from penstock.compiler.ir.lower import lower_filter
 from penstock.compiler.ir.ops import FIRST_RULE_SLOT, All, Any, FieldRef, RuleSet, Within
@@ -37,11 +39,12 @@ def rule_set(text: str, name: str = "edge.policy") -> RuleSet:
     return lower_filter(policy, policy.filters[0])
 
 
+@pytest.mark.parametrize("form", [None, Form.NESTED, Form.TABLES], ids=["planned", "nested", "tables"])
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
-def test_verdict_cases(case: Case) -> None:
+def test_verdict_cases(case: Case, form: Form | None) -> None:
     """The cases that define the language's odd corners; frames shorter than a test run takes are left to others."""
     rules = case.rule_set()
-    with DataPlane.of(rules) as plane:
+    with DataPlane.of(rules, wish=None if form is None else Wish(form, inline=False)) as plane:
         for packet in case.packets:
             if len(packet.frame) >= 14:
                 got = plane.outcome(packet.frame, packet.wire_length or 0)

@@ -1,4 +1,4 @@
-"""Every packet of every case, decided by the reference evaluator."""
+"""Every packet of every case, decided by the reference evaluator and by decision diagrams."""
 
 from __future__ import annotations
 
