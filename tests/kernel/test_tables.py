@@ -111,7 +111,9 @@ def test_both_families_and_everything_else(flavour: Flavour, count: int, count_e
     four, six = (generate(flavour, count // 2, 5, ipv6=ipv6) for ipv6 in (False, True))
     rules = rule_set(woven(four, six, count_every=count_every))
     assert emit(rules, wish=TABLES).tables
-    tried = [*built(four, 600, 1), *built(six, 600, 2), *odd_frames()]
+    # The reference evaluator takes most of the time: the more rules there are, the fewer frames it is asked about.
+    each = 60_000 // count
+    tried = [*built(four, min(each, 600), 1), *built(six, min(each, 600), 2), *odd_frames()[:: count // 100]]
     with DataPlane.of(rules, wish=TABLES) as plane:
         assert disagreements(rules, plane, tried) == []
 
@@ -120,7 +122,7 @@ def test_five_thousand_rules() -> None:
     generated = generate("acl", 5000, 9)
     rules = rule_set(policy_text(generated))
     with DataPlane.of(rules, wish=TABLES) as plane:
-        assert disagreements(rules, plane, [*built(generated, 1000, 3), *odd_frames()]) == []
+        assert disagreements(rules, plane, [*built(generated, 300, 3), *odd_frames()[::20]]) == []
 
 
 def test_ten_thousand_rules_load() -> None:
