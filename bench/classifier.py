@@ -35,11 +35,11 @@ import numpy as np
 
 from bench.rulesets import WIDTHS, Flavour, Rules, generate, packets
 from bench.turns import unpreempted
+from penstock.compiler.classifier.layout import layout
 from penstock.compiler.codegen.tables import Access, classifier_source, image
 from penstock.compiler.diagram.axis import Keys, halves, keys_of, wide_keys
 from penstock.compiler.diagram.boxes import Boxes, Packets, from_ranges
 from penstock.compiler.diagram.evaluate import first_rule
-from penstock.compiler.diagram.layout import layout
 from penstock.compiler.ir.ops import FieldRef
 from penstock.kernel.bpf_object import BpfObject, load_object
 

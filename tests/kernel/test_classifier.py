@@ -10,17 +10,17 @@ from tests.property.rulesets import RuleSets
 from tests.unit.test_diagram import overlapping, stacked
 
 from penstock.compiler.clang import compile_c
+from penstock.compiler.classifier import grids, groups
+from penstock.compiler.classifier.interpret import classify
+from penstock.compiler.classifier.layout import layout
+from penstock.compiler.classifier.tables import BitGroup, Classifier, GridGroup
 from penstock.compiler.codegen.table_groups import STRETCH
 from penstock.compiler.codegen.tables import Access, classifier_source, image
-from penstock.compiler.diagram import grids, groups
 from penstock.compiler.diagram.axis import halves, is_wide, keys_of
 from penstock.compiler.diagram.boxes import Boxes, Indices, Packets, Truth, from_ranges
 from penstock.compiler.diagram.build import Budget
 from penstock.compiler.diagram.convert import Run, blocks
 from penstock.compiler.diagram.evaluate import first_rule
-from penstock.compiler.diagram.interpret import classify
-from penstock.compiler.diagram.layout import layout
-from penstock.compiler.diagram.tables import BitGroup, Classifier, GridGroup
 from penstock.compiler.diagram.verify import probes
 from penstock.compiler.ir.ops import FieldRef
 from penstock.kernel.bpf_object import load_object

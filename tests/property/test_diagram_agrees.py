@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from tests.property.rulesets import RuleSets, frames
 
 from penstock.compiler.analysis.removable import findings
+from penstock.compiler.classifier.interpret import classify
+from penstock.compiler.classifier.layout import layout
 from penstock.compiler.diagram.axis import keys_of
 from penstock.compiler.diagram.boxes import NO_RULE, Boxes, Packets, from_ranges
 from penstock.compiler.diagram.build import build
 from penstock.compiler.diagram.convert import Run, blocks, decisions
 from penstock.compiler.diagram.evaluate import decide, first_rule, terminal_of
-from penstock.compiler.diagram.interpret import classify
-from penstock.compiler.diagram.layout import layout
 from penstock.compiler.diagram.order import axis_order
 from penstock.compiler.diagram.reduce import reduce
 from penstock.compiler.diagram.verify import check

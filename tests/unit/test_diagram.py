@@ -8,21 +8,22 @@ from bench.classifier import batch_of, boxes_of
 from bench.rulesets import Flavour, generate, packets
 
 from penstock.compiler.analysis.reality import key_ranges
-from penstock.compiler.diagram import groups
+from penstock.compiler.classifier import groups
+from penstock.compiler.classifier.grids import gridded
+from penstock.compiler.classifier.groups import ungrown
+from penstock.compiler.classifier.interpret import classify
+from penstock.compiler.classifier.layout import layout
+from penstock.compiler.classifier.tables import BitGroup
+from penstock.compiler.classifier.trial import disagreements
 from penstock.compiler.diagram.axis import Axis, Keys, halves, integers, keys_of, successors, wide_keys
 from penstock.compiler.diagram.boxes import Boxes, Indices, from_ranges
 from penstock.compiler.diagram.build import Budget, OverBudgetError, build
 from penstock.compiler.diagram.dump import graphviz, text
 from penstock.compiler.diagram.evaluate import first_rule, terminal_of, walk
-from penstock.compiler.diagram.grids import gridded
-from penstock.compiler.diagram.groups import ungrown
-from penstock.compiler.diagram.interpret import classify
-from penstock.compiler.diagram.layout import layout
 from penstock.compiler.diagram.node import Diagram, Level
 from penstock.compiler.diagram.order import AxisOrder, axis_order, divide
 from penstock.compiler.diagram.reduce import reduce
-from penstock.compiler.diagram.tables import BitGroup
-from penstock.compiler.diagram.verify import check, disagreements
+from penstock.compiler.diagram.verify import check
 from penstock.compiler.ir.ops import FieldRef
 from penstock.errors import InternalError
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.cli.policy_load import load_file
+from penstock.compiler.classifier import groups
 from penstock.compiler.codegen import candidates
 from penstock.compiler.codegen.blocks import numbered
 from penstock.compiler.codegen.branching import Branch, Edge, Place, Tree, branches, tree_of
@@ -35,7 +36,6 @@ from penstock.compiler.codegen.plan import (
 from penstock.compiler.codegen.plan_text import plan_lines
 from penstock.compiler.codegen.stages import Nested
 from penstock.compiler.codegen.weigh import Form
-from penstock.compiler.diagram import groups
 from penstock.compiler.diagram.dump import quoted
 from penstock.compiler.ir.lower import lower_filter
 from penstock.compiler.ir.ops import RuleSet

@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from penstock.compiler.classifier.layout import layout
+from penstock.compiler.classifier.tables import Classifier, Family, ListLeaf, TableGroup
+from penstock.compiler.classifier.trial import disagreements
 from penstock.compiler.codegen.blocks import MAX_RULE_COST, NumberedRule, cost
 from penstock.compiler.codegen.flow import flow_of
 from penstock.compiler.codegen.stages import Nested, Tabled
@@ -19,12 +22,10 @@ from penstock.compiler.diagram.boxes import Boxes, Packets
 from penstock.compiler.diagram.build import Budget, OverBudgetError, build
 from penstock.compiler.diagram.convert import Run
 from penstock.compiler.diagram.evaluate import decide, first_rule, walk
-from penstock.compiler.diagram.layout import layout
 from penstock.compiler.diagram.node import Diagram
 from penstock.compiler.diagram.order import IPV4_ADDRESSES, IPV6_ADDRESSES, axis_order
 from penstock.compiler.diagram.reduce import reduce
-from penstock.compiler.diagram.tables import Classifier, Family, ListLeaf, TableGroup
-from penstock.compiler.diagram.verify import absent, check, disagreements, probes
+from penstock.compiler.diagram.verify import absent, check, probes
 from penstock.errors import InternalError
 
 #: List entries while a small diagram and while tables are built.  There is no limit of time: what is built must not

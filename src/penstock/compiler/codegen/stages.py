@@ -16,8 +16,8 @@ from penstock.compiler.ir.ops import FieldRef, Predicate, Within
 from penstock.model.net import IntervalSet
 
 if TYPE_CHECKING:
+    from penstock.compiler.classifier.tables import Classifier
     from penstock.compiler.codegen.flow import Flow
-    from penstock.compiler.diagram.tables import Classifier
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from penstock.compiler.classifier.tables import LANES, BitGroup, Family, View, place
 from penstock.compiler.codegen.table_lookups import checked
 from penstock.compiler.diagram.order import MAX_LANE
-from penstock.compiler.diagram.tables import LANES, BitGroup, Family, View, place
 
 CHUNKS = 8
 #: A class of the views has so many bits in an argument; the first chunk has those above two classes.

@@ -13,10 +13,8 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import assert_never
 
-from penstock.compiler.codegen.table_bits import bit_lines
-from penstock.compiler.codegen.table_lookups import block_lines, checked
-from penstock.compiler.diagram.blocks import coding
-from penstock.compiler.diagram.tables import (
+from penstock.compiler.classifier.blocks import coding
+from penstock.compiler.classifier.tables import (
     RANGED,
     SPAN,
     AnyGroup,
@@ -34,6 +32,8 @@ from penstock.compiler.diagram.tables import (
     Table,
     TableGroup,
 )
+from penstock.compiler.codegen.table_bits import bit_lines
+from penstock.compiler.codegen.table_lookups import block_lines, checked
 
 #: Records that one call compares: the verifier follows every comparison of a function, and a call at no cost.
 STRETCH = 6

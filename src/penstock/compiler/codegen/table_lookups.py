@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import assert_never
 
-from penstock.compiler.diagram.blocks import BUCKET, NUMBER, Coding, bucket_words, coding
-from penstock.compiler.diagram.tables import (
+from penstock.compiler.classifier.blocks import BUCKET, NUMBER, Coding, bucket_words, coding
+from penstock.compiler.classifier.tables import (
     DirectLookup,
     Lookup,
     PrefixLookup,

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from penstock.compiler.classifier.tables import Family
 from penstock.compiler.codegen.fields import Naming
 from penstock.compiler.codegen.predicate import Printer
 from penstock.compiler.codegen.stages import Tabled
 from penstock.compiler.codegen.tables import Access, classifier_source, image
-from penstock.compiler.diagram.tables import Family
 from penstock.compiler.ir.ops import FieldRef, Predicate, Rule, RuleSet
 from penstock.errors import InternalError
 from penstock.model.hook import TRAITS

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from penstock.compiler.classifier.tables import LANES, Classifier, Family, Table, WideLookup, place
 from penstock.compiler.codegen.table_bits import bit_functions
 from penstock.compiler.codegen.table_groups import cell_lines, group_lines, scan_lines
 from penstock.compiler.codegen.table_lookups import lookup_lines
-from penstock.compiler.diagram.tables import LANES, Classifier, Family, Table, WideLookup, place
 from penstock.compiler.ir.ops import FieldRef
 
 _TYPES = {1: "__u8", 2: "__u16", 4: "__u32", 8: "__u64"}

@@ -17,10 +17,10 @@ from penstock.compiler.codegen.blocks import BLOCK_COST, NumberedRule, rule_cost
 from penstock.compiler.codegen.stages import Linear, Nested, Stage, Tabled
 
 if TYPE_CHECKING:
+    from penstock.compiler.classifier.groups import Note
+    from penstock.compiler.classifier.tables import Family
     from penstock.compiler.codegen.estimate import Met
     from penstock.compiler.diagram.convert import Run
-    from penstock.compiler.diagram.groups import Note
-    from penstock.compiler.diagram.tables import Family
 
 #: Nanoseconds of a comparison, and of a branch that goes another way than expected.
 COMPARISON_NS, SURPRISE_NS = 0.3, 5.0
@@ -170,7 +170,7 @@ def _chunks(family: Family) -> int:
 
 
 def _has_lists(family: Family) -> bool:
-    from penstock.compiler.diagram.tables import ListLeaf, TableGroup
+    from penstock.compiler.classifier.tables import ListLeaf, TableGroup
 
     leaves = [group.leaf for group in family.groups if isinstance(group, TableGroup)]
     return any(isinstance(leaf, ListLeaf) and leaf.longest > 1 for leaf in leaves)

@@ -1,4 +1,4 @@
-"""Rules as boxes, boxes as a decision diagram, and a diagram's answers as tables.
+"""Rules as boxes, and boxes as a decision diagram.
 
 From rules to boxes:
     disjunction   a condition as a disjunction of terms
@@ -12,12 +12,6 @@ From boxes to a diagram:
     build         levels of nodes; fingerprint: 128-bit names of sets of boxes
     node, reduce  the diagram, and its canonical form
     evaluate      linear search, the definition; walking a diagram
-    verify        what a diagram promises, and what tables do, tried before use
+    verify        what a diagram promises; packets to try diagrams and tables with
     dump          text and Graphviz
-From boxes to tables:
-    groups, grids divide boxes until their diagrams are small
-    layout        everything as arrays: lookups (value to class), cells (classes to a list), leaves (list to rule)
-    blocks        step functions in blocks of fixed size
-    tables        the values that say what is loaded from where
-    interpret     the same in numpy, step for step
 """

@@ -14,7 +14,7 @@ all nodes together:
 
 Everything is arrays: 10,000 rules take as many numpy calls as ten.  The price is
 memory, so a `Budget` bounds the number of list entries; `OverBudgetError` says
-that this set of boxes and axes is not one diagram, and groups.py splits it.
+that this set of boxes and axes is not one diagram, and classifier/groups.py splits it.
 """
 
 from __future__ import annotations

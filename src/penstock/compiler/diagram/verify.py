@@ -1,29 +1,20 @@
-"""Check what the other modules promise: the shape of a diagram, and that tables say what their boxes say.
+"""Check what the other modules promise: a diagram's invariants; and draw packets to try diagrams and tables with.
 
-`check` looks at one diagram's invariants.  `disagreements` is the test that every
-set of tables passes before it may be attached: packets drawn from inside the
-boxes (corners, mixtures of two boxes, and noise) are classified by the tables
-and by linear search.
+Packets are drawn from inside the boxes: corners, mixtures of two boxes, and noise.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from penstock.compiler.diagram.axis import Axis, Keys, Ranks, keys_of, successors
-from penstock.compiler.diagram.boxes import Boxes, Indices, Packets, Truth, batch_ranks
-from penstock.compiler.diagram.evaluate import first_box
-from penstock.compiler.diagram.interpret import classify
+from penstock.compiler.diagram.boxes import Boxes, Packets, Truth
 from penstock.compiler.diagram.node import Diagram, Level
 from penstock.compiler.diagram.order import IPV4_ADDRESSES, IPV6_ADDRESSES
-from penstock.compiler.diagram.tables import Classifier
 from penstock.compiler.ir.ops import FieldRef
 from penstock.errors import InternalError
 
 CORNERS, MIXED, NOISE = 0.3, 0.12, 0.03
-MAX_COMPARISONS = 200_000_000
 
 
 def check(diagram: Diagram) -> None:
@@ -59,27 +50,6 @@ def _check_level(level: Level, children: int) -> None:
 def _insist(holds: bool, broken: str) -> None:
     if not holds:
         raise InternalError(f"the decision diagram is broken: {broken}")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SelfTest:
-    """How many packets were tried, and of which the tables' answer differs from linear search."""
-
-    packets: int
-    wrong: Indices
-
-
-def disagreements(classifier: Classifier, boxes: Boxes, count: int = 20_000, seed: int = 1) -> SelfTest:
-    """Compare tables with boxes on up to `count` drawn packets; opaque predicates are all false.
-
-    Fewer packets where there are so many boxes that linear search would take seconds.
-    """
-    certain = boxes.take(np.flatnonzero(boxes.opaque == 0))
-    count = max(256, min(count, MAX_COMPARISONS // max(1, len(certain))))
-    batch = probes(boxes, count, seed)
-    box = first_box(certain, batch_ranks(certain.axes, batch))
-    expected = np.where(box < 0, box, certain.rule[box]) if len(certain) else box
-    return SelfTest(count, np.flatnonzero(classify(classifier, batch) != expected))
 
 
 def probes(boxes: Boxes, count: int, seed: int) -> Packets:

@@ -12,12 +12,10 @@ from typing import assert_never
 import numpy as np
 import numpy.typing as npt
 
-from penstock.compiler.diagram import blocks
-from penstock.compiler.diagram.axis import Keys, halves, keys_of
-from penstock.compiler.diagram.blocks import BUCKET, NUMBER
-from penstock.compiler.diagram.boxes import NO_RULE, Indices, Packets, Truth, batch_size
-from penstock.compiler.diagram.leaves import MOST_VALUE
-from penstock.compiler.diagram.tables import (
+from penstock.compiler.classifier import blocks
+from penstock.compiler.classifier.blocks import BUCKET, NUMBER
+from penstock.compiler.classifier.leaves import MOST_VALUE
+from penstock.compiler.classifier.tables import (
     BITS,
     LANES,
     RANGED,
@@ -45,6 +43,8 @@ from penstock.compiler.diagram.tables import (
     WideLookup,
     place,
 )
+from penstock.compiler.diagram.axis import Keys, halves, keys_of
+from penstock.compiler.diagram.boxes import NO_RULE, Indices, Packets, Truth, batch_size
 
 Truths = npt.NDArray[np.bool_]
 """Whether each opaque predicate (column number - 1) holds for each packet (row)."""

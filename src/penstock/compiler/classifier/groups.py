@@ -22,10 +22,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from penstock.compiler.classifier.grids import Grid, gridded
 from penstock.compiler.diagram.boxes import Boxes, Indices
 from penstock.compiler.diagram.build import Budget, Frontier, OverBudgetError, grow, prune, root
 from penstock.compiler.diagram.fingerprint import distinct, pair_tokens, segment_sums
-from penstock.compiler.diagram.grids import Grid, gridded
 from penstock.compiler.diagram.node import Level
 from penstock.compiler.diagram.order import ONE_GROUP, THRESHOLDS, AxisOrder, divide, fewest_first
 from penstock.compiler.diagram.reduce import classes, merge_nodes

@@ -12,13 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from penstock.compiler.diagram.axis import U64
-from penstock.compiler.diagram.boxes import Boxes, Indices, Truth
-from penstock.compiler.diagram.build import Frontier
-from penstock.compiler.diagram.fingerprint import Lanes, distinct, tokens
-from penstock.compiler.diagram.groups import Group
-from penstock.compiler.diagram.lookups import NewTable, narrow
-from penstock.compiler.diagram.tables import (
+from penstock.compiler.classifier.groups import Group
+from penstock.compiler.classifier.lookups import NewTable, narrow
+from penstock.compiler.classifier.tables import (
     LANES,
     LAST_RECORD,
     Fold,
@@ -27,6 +23,10 @@ from penstock.compiler.diagram.tables import (
     place,
     words_of,
 )
+from penstock.compiler.diagram.axis import U64
+from penstock.compiler.diagram.boxes import Boxes, Indices, Truth
+from penstock.compiler.diagram.build import Frontier
+from penstock.compiler.diagram.fingerprint import Lanes, distinct, tokens
 
 MAX_MATRIX_BYTES = 256 << 10
 MAX_FOLD_CELLS = 1 << 18

@@ -14,14 +14,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from penstock.compiler.diagram.bits import BitRows, bit_group, bit_rows
-from penstock.compiler.diagram.boxes import Boxes, Indices
-from penstock.compiler.diagram.build import Budget, OverBudgetError
-from penstock.compiler.diagram.cells import cells
-from penstock.compiler.diagram.cells import numbers as numbers_of
-from penstock.compiler.diagram.grids import Grid
-from penstock.compiler.diagram.groups import Group, Note, grouped, ungrown, widest
-from penstock.compiler.diagram.leaves import (
+from penstock.compiler.classifier.bits import BitRows, bit_group, bit_rows
+from penstock.compiler.classifier.cells import cells
+from penstock.compiler.classifier.cells import numbers as numbers_of
+from penstock.compiler.classifier.grids import Grid
+from penstock.compiler.classifier.groups import Group, Note, grouped, ungrown, widest
+from penstock.compiler.classifier.leaves import (
     MAX_MATRIX_BYTES,
     FoldedClasses,
     RecordWriter,
@@ -31,16 +29,8 @@ from penstock.compiler.diagram.leaves import (
     rules_of_single_boxes,
     wants_matrix,
 )
-from penstock.compiler.diagram.lookups import lookup, narrow
-from penstock.compiler.diagram.order import (
-    IPV4_ADDRESSES,
-    IPV6_ADDRESSES,
-    MAX_LANE,
-    AxisOrder,
-    axis_order,
-    fits_a_lane,
-)
-from penstock.compiler.diagram.tables import (
+from penstock.compiler.classifier.lookups import lookup, narrow
+from penstock.compiler.classifier.tables import (
     LANES,
     MAX_SCAN,
     AnyGroup,
@@ -57,6 +47,16 @@ from penstock.compiler.diagram.tables import (
     Table,
     TableGroup,
     View,
+)
+from penstock.compiler.diagram.boxes import Boxes, Indices
+from penstock.compiler.diagram.build import Budget, OverBudgetError
+from penstock.compiler.diagram.order import (
+    IPV4_ADDRESSES,
+    IPV6_ADDRESSES,
+    MAX_LANE,
+    AxisOrder,
+    axis_order,
+    fits_a_lane,
 )
 from penstock.compiler.ir.ops import FieldRef
 

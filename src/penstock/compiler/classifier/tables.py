@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy.typing as npt
 
+from penstock.compiler.classifier.groups import Note
 from penstock.compiler.diagram.boxes import Boxes
-from penstock.compiler.diagram.groups import Note
 from penstock.compiler.ir.ops import FieldRef
 
 Column = npt.NDArray[Any]

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from penstock.compiler.classifier.lookups import NewTable, narrow
+from penstock.compiler.classifier.tables import BITS, BitGroup
 from penstock.compiler.diagram.axis import U64, Ranks
 from penstock.compiler.diagram.boxes import Boxes, Indices
 from penstock.compiler.diagram.fingerprint import Lanes, distinct, mix, tokens
-from penstock.compiler.diagram.lookups import NewTable, narrow
-from penstock.compiler.diagram.tables import BITS, BitGroup
 
 #: Bits in the rows of a chunk; fewer words if there is one chunk, and it is smaller.
 MOST_WORDS = 16

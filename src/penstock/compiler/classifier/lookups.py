@@ -12,11 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from penstock.compiler.diagram import blocks
-from penstock.compiler.diagram.axis import Axis, halves, is_wide
-from penstock.compiler.diagram.blocks import BUCKET, PAGE, Runs
-from penstock.compiler.diagram.boxes import Indices
-from penstock.compiler.diagram.tables import (
+from penstock.compiler.classifier import blocks
+from penstock.compiler.classifier.blocks import BUCKET, PAGE, Runs
+from penstock.compiler.classifier.tables import (
     Column,
     DirectLookup,
     Lookup,
@@ -26,6 +24,8 @@ from penstock.compiler.diagram.tables import (
     Table,
     WideLookup,
 )
+from penstock.compiler.diagram.axis import Axis, halves, is_wide
+from penstock.compiler.diagram.boxes import Indices
 
 FEW_CUTS = 12
 MOST_HALF = (1 << 63) - 1

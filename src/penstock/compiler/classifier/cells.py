@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from penstock.compiler.diagram import blocks
-from penstock.compiler.diagram.blocks import PAGE, Runs
+from penstock.compiler.classifier import blocks
+from penstock.compiler.classifier.blocks import PAGE, Runs
+from penstock.compiler.classifier.groups import Group
+from penstock.compiler.classifier.lookups import NewTable, narrow
+from penstock.compiler.classifier.tables import SPAN, BlockCells, Cells, Column, DenseCells
 from penstock.compiler.diagram.boxes import Indices
 from penstock.compiler.diagram.build import offsets
 from penstock.compiler.diagram.fingerprint import Lanes, distinct, mix, tokens
-from penstock.compiler.diagram.groups import Group
-from penstock.compiler.diagram.lookups import NewTable, narrow
 from penstock.compiler.diagram.node import Level
 from penstock.compiler.diagram.reduce import rows
-from penstock.compiler.diagram.tables import SPAN, BlockCells, Cells, Column, DenseCells
 
 DENSE_BYTES = 256 << 10
 INDEX_BYTES = 18 << 20
