@@ -88,14 +88,17 @@ def test_the_oldest_clang() -> None:
 
 @pytest.mark.parametrize(("flavour", "count"), [("acl", 70), ("ipc", 50)])
 def test_what_the_verifier_follows(flavour: Flavour, count: int) -> None:
-    """A diagram of nearly the largest size takes it less than 2,000 instructions more than one of eight rules."""
+    """A diagram of nearly the largest size takes it less than 2,000 instructions more than one of eight rules.
+
+    It follows both of the first function's copies: the usual packet's, and that for odd packets.
+    """
     lines = [line for line in rule_lines(generate(flavour, count, 1)) if " if " in line]
     many, few = (
         rule_set(f"filter edge at xdp {{\n{chr(10).join(lines[:most])}\n}}\n") for most in (count, 8)
     )
     (stage,) = nested_stages(many, STAGED)
     assert NESTED_SIZE / 2 < stage.flow.comparisons <= NESTED_SIZE
-    assert verified(many) - verified(few) < 2000
+    assert verified(many) - verified(few) < 2 * 2000
 
 
 def verified(rules: RuleSet) -> int:

@@ -91,6 +91,17 @@ static __always_inline int ps_usual(struct xdp_md *ctx, struct ps_view *s, __u64
 	return ps_act(ctx, ps_finish(ps_decide(ctx, s, len), len));
 }
 
+/*
+ * From registers, one copy of the rules for each family, where what asks for
+ * the other's fields folds away; from memory, one for all.
+ */
+#define PS_USUAL() \
+	do { \
+		if (!PS_INLINE) \
+			goto usual; \
+		return ps_usual(ctx, s, len); \
+	} while (0)
+
 SEC(PS_SECTION)
 int ps_xdp(struct xdp_md *ctx)
 {
@@ -119,14 +130,13 @@ behind_tags:
 	if (!net.at)
 		goto odd;
 	if (PS_LEVEL < PS_NETWORK && (net.at != 14 || !ps_is_raw_tag(net.type)))
-		return ps_usual(ctx, s, len);
-	/* One copy of the rules for each family: what asks for the other's fields folds away. */
+		PS_USUAL();
 	if (net.type == ps_htons(0x0800)) {
 		if (ps_fast_ipv4(bounds, s, net.at))
-			return ps_usual(ctx, s, len);
+			PS_USUAL();
 	} else if (net.type == ps_htons(0x86dd)) {
 		if (ps_fast_ipv6(bounds, s, net.at))
-			return ps_usual(ctx, s, len);
+			PS_USUAL();
 	} else if (net.at == 14 && ps_is_raw_tag(net.type)) {
 		net = ps_fast_tags(bounds, s);
 		goto behind_tags;
@@ -138,10 +148,12 @@ behind_tags:
 			if (decision)
 				return ps_act(ctx, decision & 3);
 		}
-		return ps_usual(ctx, s, len);
+		PS_USUAL();
 	}
 odd:
 	return ps_exact(ctx);
+usual:
+	return ps_usual(ctx, s, len);
 }
 
 char ps_license[] SEC("license") = "Dual BSD/GPL";

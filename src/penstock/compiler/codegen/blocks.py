@@ -184,47 +184,74 @@ def inline_lines(statements: Iterable[str], rule_set: RuleSet) -> list[str]:
 
 
 def block_lines(statements: Iterable[str], number: int) -> list[str]:
-    """The global function of a block of statements."""
+    """The function of a block of statements over views in memory, which go on behind themselves or return.
+
+    The first is printed for the usual packet as well, to be part of the program's
+    one function: its call and looking up the views took 9 ns of 45.
+    """
+    body = [*statements, _GENERATED, "\treturn 0;", "}", ""]
+    if number:
+        return [*_global_lines(number), *_VIEWS, *body]
     return [
-        f"__noinline __u32 ps_rules_{number}(struct xdp_md *ctx)",
+        "static __always_inline __u32 ps_first(struct xdp_md *ctx, const struct ps_scratch *scratch,",
+        "\t\t\t\t      const struct ps_view *s)",
         "{",
-        "\tconst struct ps_scratch *scratch = ps_scratch_area();",
-        "\tconst struct ps_view *s;",
-        "",
-        "\tps_keep(ctx);",
-        "\tif (!scratch)",
-        "\t\treturn 0;",
-        "\ts = scratch->s;",
-        "\tps_keep(s);",
-        *statements,
-        _GENERATED,
-        "\treturn 0;",
+        *body,
+        *_global_lines(number),
+        "\treturn scratch ? ps_first(ctx, scratch, scratch->s) : 0;",
         "}",
         "",
     ]
 
 
-def dispatch_lines(count: int, rule_set: RuleSet, before: Sequence[str] = ()) -> list[str]:
-    """What calls `count` functions of rules in order, behind some lines."""
-    calls = [
-        line
-        for number in range(count)
-        for line in (f"decision = ps_rules_{number}(ctx);", "if (decision)", "\treturn decision;")
+def _global_lines(number: int) -> list[str]:
+    return [
+        f"__noinline __u32 ps_rules_{number}(struct xdp_md *ctx)",
+        "{",
+        "\tconst struct ps_scratch *scratch = ps_scratch_area();",
+        "",
+        "\tps_keep(ctx);",
     ]
+
+
+_VIEWS = [
+    "\tconst struct ps_view *s;",
+    "",
+    "\tif (!scratch)",
+    "\t\treturn 0;",
+    "\ts = scratch->s;",
+    "\tps_keep(s);",
+]
+
+
+def dispatch_lines(count: int, rule_set: RuleSet, before: Sequence[str] = ()) -> list[str]:
+    """What calls `count` functions of rules in order, behind some lines; the first is inlined for the usual packet."""
+    rest = [f"ps_rules_{number}(ctx)" for number in range(1, count)]
     return [
         "static __always_inline __u32 ps_decide_scratch(struct xdp_md *ctx)",
         "{",
         "\t__u32 decision;",
         *(before or ("",)),
-        *indented(calls),
+        *_in_order(["ps_rules_0(ctx)", *rest]),
         f"\treturn {default_of(rule_set)};",
         "}",
         "",
         "static __always_inline __u32 ps_decide(struct xdp_md *ctx, const struct ps_view *s, __u32 len)",
         "{",
-        "\treturn ps_decide_scratch(ctx);",
+        "\tconst struct ps_scratch *scratch = (const void *)s - __builtin_offsetof(struct ps_scratch, s);",
+        "\t__u32 decision;",
+        *(before or ("",)),
+        *_in_order(["ps_first(ctx, scratch, s)", *rest]),
+        f"\treturn {default_of(rule_set)};",
         "}",
     ]
+
+
+def _in_order(calls: Sequence[str]) -> Iterator[str]:
+    lines = (
+        line for call in calls for line in (f"decision = {call};", "if (decision)", "\treturn decision;")
+    )
+    return indented(lines)
 
 
 def default_of(rule_set: RuleSet) -> str:

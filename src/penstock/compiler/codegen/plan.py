@@ -18,8 +18,8 @@ rules and five-tuples, `python -m bench.forms` on Linux 6.18 (AMD EPYC), medians
 
 What a packet pays is, within the noise, 0.3 ns a comparison it meets and 5 ns
 each time a branch goes another way than the processor expected (estimate.py
-counts both on packets drawn from the rules), and 7 ns more where views are in
-memory and rules in functions.  So:
+counts both on packets drawn from the rules), and 4 ns more where views are in
+memory (7 in the table, from before the first function was inlined).  So:
 
 * Up to PLAIN_SIZE comparisons nothing is gained, and numpy is not even imported.
 * A diagram is the cheapest form wherever it is small: NESTED_SIZE is where its

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.compiler.classifier.tables import Family
+from penstock.compiler.codegen.blocks import block_lines
 from penstock.compiler.codegen.fields import Naming
 from penstock.compiler.codegen.predicate import Printer
 from penstock.compiler.codegen.stages import Tabled
@@ -44,17 +45,17 @@ def tabled_lines(stage: Tabled, number: int, rule_set: RuleSet, printer: Printer
         *classifier_source(stage.classifier, name, access).splitlines(),
         *(_verdicts(name, codes) if len(set(codes)) > 1 else ()),
         "",
-        f"__noinline __u32 ps_rules_{number}(struct xdp_md *ctx)",
-        *_OPENING,
-        "\t__u64 found;",
-        *_VIEWS,
-        f"\tfound = {name}(ctx, scratch, s);",
-        "\tps_opaque_value(found);",
-        f"\tif (!found || found > {len(codes)})",
-        "\t\treturn 0;",
-        f"\treturn PS_DECISION({stage.rules[0].slot - 1} + found, {_verdict(name, codes)});",
-        "}",
+        *block_lines(_deciding(stage, name, codes), number),
+    ]
+
+
+def _deciding(stage: Tabled, name: str, codes: Sequence[int]) -> list[str]:
+    return [
+        f"\t__u64 found = {name}(ctx, scratch, s);",
         "",
+        "\tps_opaque_value(found);",
+        f"\tif (found && found <= {len(codes)})",
+        f"\t\treturn PS_DECISION({stage.rules[0].slot - 1} + found, {_verdict(name, codes)});",
     ]
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: Nanoseconds of a comparison, and of a branch that goes another way than expected.
 COMPARISON_NS, SURPRISE_NS = 0.3, 5.0
 #: Of views in memory instead of registers and the first function; of each further one.
-STAGED_NS, FUNCTION_NS = 7.0, 2.0
+STAGED_NS, FUNCTION_NS = 4.0, 2.0
 #: Of tables: at least, for each field looked up, for each group after the first, and for lists of several rules,
 #: whose length no processor foresees.
 TABLES_NS, LOOKUP_NS, GROUP_NS, LISTS_NS = 0.0, 4.0, 9.0, 20.0
