@@ -7,12 +7,14 @@ from dataclasses import replace
 from functools import cache
 from itertools import product
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.property.rulesets import Frames, RuleSets
 
 from penstock.compiler.analysis.change import changes
 from penstock.compiler.analysis.merge import Change, merged
+from penstock.compiler.analysis.spelling import condition_of
 from penstock.compiler.diagram.build import Budget
 from penstock.compiler.ir.depth import depth_of
 from penstock.compiler.ir.evaluate import evaluate, holds
@@ -126,6 +128,46 @@ def test_what_touches_an_expression_is_never_missed(pair: tuple[RuleSet, RuleSet
     differs = any(evaluate(old, frame).verdict is not evaluate(new, frame).verdict for frame in concerned)
     found = touching(old, new, wanted)
     assert found.classes or found.undecided or not differs
+
+
+def test_a_predicate_before_another_of_the_same_verdict_is_asked() -> None:
+    """The next one need not hold: two of one verdict in a row were taken for the second alone."""
+    rules = ["drop if vlan.id & 15 < 2008"]
+    old, new = filtered("", rules), filtered("", ["drop if ip protochain 51", *rules])
+    packets = [
+        Packet(build_packet(parse_packet(text))) for text in ("IPv4/AH/UDP", "IPv4/UDP", "Dot1Q/IPv4/UDP")
+    ]
+    assert assert_exact(compare(old, new), old, new, packets) == 1
+
+
+def test_a_chain_that_is_cut_is_malformed_and_no_longer_than_the_limit() -> None:
+    rules = ["pass if ether src 02:00:00:00:00:09 or not (src and dst net 192.0.0.0/8)"]
+    cut = build_packet(parse_packet("IPv6/Fragment/UDP"))[:24]
+    old, new = filtered("default drop", rules), filtered("", rules)
+    assert assert_exact(compare(old, new), old, new, [Packet(cut), *map(Packet, world())]) > 0
+
+
+def test_a_class_without_packets_is_none() -> None:
+    """Its fields exclude each other in ways that only come out when they are taken together."""
+    tagged = IntervalSet.of((0, 0x8100), (0x88A8, 0x88A8), (0x9100, 0x9100))
+    fields = {
+        FieldRef("proto"): IntervalSet.single(132),
+        FieldRef("vlan.id"): IntervalSet.single(4096),
+        FieldRef("vlan.tpid"): tagged,
+        FieldRef("sport"): IntervalSet.full(16),
+        FieldRef("frag.offset"): IntervalSet.of((129, 65535)),
+    }
+    change = Change(fields, frozenset(), Verdict.PASS, Verdict.DROP, frozenset({0}), frozenset({6}))
+    assert merged([change]) == []
+
+
+@pytest.mark.parametrize(("values", "exact"), [((17, 17), True), ((51, 51), False), ((0, 255), False)])
+def test_what_ends_a_chain_may_have_no_expression(values: tuple[int, int], exact: bool) -> None:
+    """`ip protochain 51` is true of the authentication headers on the way as well."""
+    fields = {FieldRef("chain.proto"): IntervalSet.of(values)}
+    absent = {FieldRef("chain.proto"): IntervalSet.single(256)}
+    assert condition_of(fields, (), ())[1] is exact
+    assert condition_of(absent, (), ())[1] is False
 
 
 # ── anything at all ──────────────────────────────────────────────────────────

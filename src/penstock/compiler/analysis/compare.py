@@ -224,7 +224,10 @@ class _Meaning:
     numbers: dict[Hashable, int]
 
     def __call__(self, terminal: Terminal) -> Terminal:
-        """The verdicts in the order to try; an opaque predicate that makes no difference is left out."""
+        """The verdicts in the order to try, without the opaque predicates at the end that make no difference.
+
+        One before others makes a difference even if the next has its verdict: that may not hold.
+        """
         if terminal and terminal[0][0] == IMPOSSIBLE:
             return ((IMPOSSIBLE, 0),)
         answers = [(self._number(self.verdicts[rule]), opaque) for rule, opaque in terminal]
@@ -232,7 +235,7 @@ class _Meaning:
             answers.append((self._number(self.default), 0))
         kept = answers[-1:]
         for answer in reversed(answers[:-1]):
-            if answer[0] != kept[0][0]:
+            if len(kept) > 1 or answer[0] != kept[0][0]:
                 kept.insert(0, answer)
         return tuple(kept)
 

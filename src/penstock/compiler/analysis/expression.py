@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, summarize_address_range
 
 from penstock.compiler.analysis.reality import impossible
+from penstock.compiler.ir.chain import AUTHENTICATION
 from penstock.compiler.ir.dump import dump_interval
 from penstock.compiler.ir.ops import FieldRef
 from penstock.model.field import EXTENSION_HEADERS, VLAN_TPIDS
@@ -210,12 +211,22 @@ def _teller(ref: FieldRef, word: str) -> Callable[[IntervalSet], Text]:
     if ref.name in plain:
         return plain[ref.name]
     if not ref.field.word:
-        return lambda values: Text(
-            f"{ref.name} in {{{', '.join(dump_interval(ref, one) for one in values)}}}"
-        )
+        return lambda values: _untold(ref, values)
     return lambda values: _any(
         [_range(ref.name, one, ref.field.bits, len(values.intervals) > 1) for one in values]
     )
+
+
+def _untold(ref: FieldRef, values: IntervalSet) -> Text:
+    return Text(f"{ref.name}{_IN}{', '.join(dump_interval(ref, one) for one in values)}}}")
+
+
+_IN = " in {"
+
+
+def is_untold(text: str) -> bool:
+    """Whether a class is told in words, because no expression says it."""
+    return _IN in text
 
 
 def _addresses(ref: FieldRef, values: IntervalSet) -> Text:
@@ -292,6 +303,9 @@ def _fragments(values: IntervalSet) -> Text:
 
 
 def _chain(values: IntervalSet) -> Text:
+    # `ip protochain 51` is also true of the authentication headers on the way to what ends the chain.
+    if AUTHENTICATION in values:
+        return _untold(FieldRef("chain.proto"), values)
     return _any([f"ip protochain {value}" for low, high in values for value in range(low, high + 1)])
 
 

@@ -64,7 +64,7 @@ def merged(classes: Iterable[Change]) -> list[Change]:
         for one in sorted(found, key=_is_odd):
             kinds.setdefault((one.literals, one.old, one.new), []).append(one)
         effort = Effort(EFFORT)
-        told = ([_there(one, effort) for one in _widened(kind, effort)] for kind in kinds.values())
+        told = (list(_there(_widened(kind, effort), effort)) for kind in kinds.values())
         found = [one for kind in told for one in _outermost(_met(kind))]
     found += [replace(one, fields=simplified(one.fields)) for one in every if one.parts > 1]
     return sorted(
@@ -197,14 +197,16 @@ def _with_values(fields: Fields, every: Sequence[Fields], effort: Effort) -> Fie
     return fields
 
 
-def _there(one: Change, effort: Effort) -> Change:
-    """The class without "or absent" where its other fields say that the field is there."""
-    fields = dict(one.fields)
-    for ref, held in one.fields.items():
-        absent = IntervalSet.single(1 << ref.field.bits)
-        if absent.issubset(held) and covered({**fields, ref: absent}, (), effort):
-            fields[ref] = held - absent
-    return replace(one, fields=fields)
+def _there(classes: Iterable[Change], effort: Effort) -> Iterator[Change]:
+    """The classes without "or absent" where their other fields say that the field is there; some are empty then."""
+    for one in classes:
+        fields = dict(one.fields)
+        for ref, held in one.fields.items():
+            absent = IntervalSet.single(1 << ref.field.bits)
+            if absent.issubset(held) and covered({**fields, ref: absent}, (), effort):
+                fields[ref] = held - absent
+        if all(fields.values()):
+            yield replace(one, fields=fields)
 
 
 def covered(fields: Fields, by: Sequence[Fields], effort: Effort | None = None) -> bool:

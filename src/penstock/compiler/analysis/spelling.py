@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from penstock.compiler.analysis.expression import Text, expression
+from penstock.compiler.analysis.expression import Text, expression, is_untold
 from penstock.compiler.analysis.listing import Atom, Literal, Odd
 from penstock.compiler.ir.dump import dump_predicate
 from penstock.compiler.ir.ops import (
@@ -49,7 +49,7 @@ def condition_of(fields: Fields, literals: Iterable[Literal], depths: Collection
     if text.endswith("vlan"):
         # What stands to the right of `vlan` would be looked for behind the tag.
         parts = [*parts[1:], text]
-    return " and ".join(parts), all(exact for _, exact in told)
+    return " and ".join(parts), not is_untold(text) and all(exact for _, exact in told)
 
 
 def _literal(literal: Literal, fields: Fields, with_depth: bool) -> tuple[str, bool]:
