@@ -59,6 +59,14 @@ def the_status() -> Status:
     return found
 
 
+@pytest.mark.parametrize("label", ["a: drop if tcp #", "a b", "1:", "#"])
+def test_a_label_is_nothing_but_a_label(running: None, label: str) -> None:
+    """Else a rule could follow in it, and the one that was meant be its comment."""
+    with pytest.raises(PenstockError):
+        rules.add_rule("v1", "drop if udp dst port 9", label=label)
+    assert rules.added_rules("v1") == ()
+
+
 def test_a_rule_is_in_force_and_counted_until_it_is_removed(wire: Wire, host: Cli, running: None) -> None:
     program = host("status", "--json").record["filters"][0]["program_id"]
     added = host("rule", "add", "-i", "v1", "drop if udp dst port 8001", "--label", "closed", "--json")

@@ -93,6 +93,8 @@ def add_rule(
         read = read_added(
             whole, constants_of(identity.text) if "$" in text else "", identity.name, identity.hook
         )
+        if label and (not read.rule.labelled or read.rule.name != label):
+            raise PenstockError(f"`{label}` is no label", hint="letters, digits, `-` and `_`")
         taken = {key.name for key in present.keys}
         if read.rule.labelled and read.rule.name in taken:
             raise PenstockError(f"there is a rule {read.rule.name} already", hint="choose another label")
