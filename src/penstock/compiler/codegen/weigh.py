@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import log2
 from typing import TYPE_CHECKING
 
 from penstock.compiler.codegen.blocks import BLOCK_COST, NumberedRule, rule_cost
@@ -29,6 +30,8 @@ STAGED_NS, FUNCTION_NS = 4.0, 2.0
 #: Of tables: at least, for each field looked up, for each group after the first, and for lists of several rules,
 #: whose length no processor foresees.
 TABLES_NS, LOOKUP_NS, GROUP_NS, LISTS_NS = 0.0, 4.0, 9.0, 20.0
+#: Of tables larger than a second-level cache, in random order, for each doubling: fitted to docs/performance.md.
+NEAR_BYTES, FAR_NS = 512 << 10, 25.0
 #: Of every chunk of bit vectors, as far as packets come.
 CHUNK_NS = 30.0
 #: Instructions that the verifier follows for each comparison of a diagram, and of rules in a row.
@@ -146,7 +149,8 @@ def tables(stretch: Stretch) -> Option:
     groups = max(len(family.groups) for family in families)
     chunks = max(_chunks(family) for family in families)
     warm = TABLES_NS + LOOKUP_NS * lookups + GROUP_NS * max(0, groups - 1) + CHUNK_NS * chunks
-    ns = warm + LISTS_NS * any(map(_has_lists, families))
+    far = max(0.0, log2(stage.classifier.bytes / NEAR_BYTES))
+    ns = warm + LISTS_NS * any(map(_has_lists, families)) + FAR_NS * far
     estimate = Estimate(
         Form.TABLES,
         ns,
