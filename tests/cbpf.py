@@ -22,13 +22,18 @@ MAX_STEPS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a program returned; `out_of_bounds` if a load beyond the packet ended it (as 0)."""
+    """What a program returned; what ended it (as 0): a load beyond the packet, or a division by zero."""
 
     matched: bool
     out_of_bounds: bool = False
+    zero_divisor: bool = False
 
 
 class _OutOfBounds(Exception):
+    pass
+
+
+class _ZeroDivisor(Exception):
     pass
 
 
@@ -52,6 +57,8 @@ def run(program: tuple[Instruction, ...], frame: bytes, wire_length: int | None 
         return Result(_execute(program, machine))
     except _OutOfBounds:
         return Result(matched=False, out_of_bounds=True)
+    except _ZeroDivisor:
+        return Result(matched=False, zero_divisor=True)
 
 
 def _execute(program: tuple[Instruction, ...], machine: _Machine) -> bool:
@@ -70,10 +77,7 @@ def _execute(program: tuple[Instruction, ...], machine: _Machine) -> bool:
             case 0x03:
                 memory[one.k] = machine.x
             case 0x04:
-                result = _arithmetic(one, machine)
-                if result is None:
-                    return False
-                machine.a = result
+                machine.a = _arithmetic(one, machine)
             case 0x05:
                 at += _jump(one, machine)
             case 0x06:
@@ -107,7 +111,13 @@ def _load(one: Instruction, machine: _Machine, memory: list[int]) -> int:
     raise ValueError(one)
 
 
-def _arithmetic(one: Instruction, machine: _Machine) -> int | None:
+def _divisor(value: int) -> int:
+    if not value:
+        raise _ZeroDivisor
+    return value
+
+
+def _arithmetic(one: Instruction, machine: _Machine) -> int:
     a, b = machine.a, machine.x if one.code & 0x08 else one.k
     match one.code & 0xF0:
         case 0x00:
@@ -117,7 +127,7 @@ def _arithmetic(one: Instruction, machine: _Machine) -> int | None:
         case 0x20:
             return a * b & WORD
         case 0x30:
-            return a // b if b else None
+            return a // _divisor(b)
         case 0x40:
             return a | b
         case 0x50:
@@ -129,7 +139,7 @@ def _arithmetic(one: Instruction, machine: _Machine) -> int | None:
         case 0x80:
             return -a & WORD
         case 0x90:
-            return a % b if b else None
+            return a % _divisor(b)
         case 0xA0:
             return a ^ b
     raise ValueError(one)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
 
@@ -273,6 +273,15 @@ def test_without_its_tables_an_object_is_refused() -> None:
         load_object(compile_c(source.text, source.files), "edge")
     with load_object(object_of(source), "edge") as loaded:
         assert loaded.programs["ps_xdp"].test_run(bytes(Ether() / IPv4() / UDP(dport=53))).retval == 3
+
+
+@pytest.mark.parametrize("change", [lambda name, data: (name, data + bytes(64)), lambda name, data: (name, data[:-64]),
+                                    lambda name, data: (f"{name}x", data)])  # fmt: skip
+def test_tables_of_another_program_are_refused(change: Callable[[str, bytes], tuple[str, bytes]]) -> None:
+    source = emit(rule_set(ports(900)), probe=True)
+    others = tuple(change(name, data) for name, data in source.tables)
+    with pytest.raises(KernelError, match="its tables are another program's"):
+        load_object(object_of(replace(source, tables=others)), "edge")
 
 
 def test_the_same_bytes_each_time() -> None:

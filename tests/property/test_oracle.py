@@ -133,6 +133,8 @@ def _truncation(pair: Pair, frame: bytes) -> set[str]:
     literal = cbpf.run(pair.literal.instructions, frame)
     if result.out_of_bounds and not (_is_plain(pair.tree) and _is_conjunction(pair.predicate)):
         found.add("truncated")
+    if result.zero_divisor:
+        found.add("a division by zero")
     if literal != result:
         found.add("libpcap's optimizer left a load out")
     return found

@@ -135,7 +135,7 @@ def _load_once(
     try:
         with open_object(elf, name) as raw:
             variables = elf_file.variables(elf)
-            _set_up(raw, variables, {**elf_file.tables_in(elf), **values}, reuse, only)
+            _set_up(raw, variables, {**_tables(elf, variables), **values}, reuse, only)
             for program in raw.programs:
                 if program.name in kinds:
                     program.set_kind(*kinds[program.name])
@@ -149,6 +149,14 @@ def _load_once(
             return _take_over(raw, name, variables, raw.logs() if statistics else {})
     except (OSError, ValueError) as error:
         raise _open_error(name, error) from error
+
+
+def _tables(elf: bytes, variables: Mapping[str, Symbol]) -> dict[str, bytes]:
+    """The tables that the object carries.  Raises ValueError: they are not this program's."""
+    found = elf_file.tables_in(elf)
+    if any(name not in variables or len(data) != variables[name].size for name, data in found.items()):
+        raise ValueError("its tables are another program's")
+    return found
 
 
 def _set_up(
