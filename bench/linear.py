@@ -1,9 +1,8 @@
 """Policies of n five-tuple rules that are tried one after the other.
 
-Out: for each n what a packet costs that the first rule, the last rule or none
-matches, in nanoseconds above an empty program; and how long it takes from the
-policy's text to a program on an interface, step by step, and for an access list
-of as many rules (rulesets.py) all in all.
+Out: for each n how long it takes from the policy's text to a program on an
+interface, step by step, and for an access list of as many rules (rulesets.py)
+all in all.
 
     drop if src host 10.0.3.1 and dst host 192.0.2.3 and tcp src port 1003 and dst port 4
 """
@@ -15,8 +14,7 @@ from time import perf_counter
 from typing import TypeVar
 
 from bench import rulesets
-from bench.usual import Row, measured
-from penstock.compiler.clang import compile_c
+from bench.usual import Row
 from penstock.compiler.codegen.emit import emit
 from penstock.compiler.driver import object_of
 from penstock.compiler.ir.lower import lower_filter
@@ -28,14 +26,10 @@ from penstock.kernel.bpf_object import load_object
 from penstock.kernel.link import attach_xdp
 from penstock.kernel.netlink import GENERIC
 from penstock.kernel.netns import isolated
-from penstock.model.packet import read_packet
 from penstock.model.spec import PROGRAM
 from penstock.pipeline.collector import paused
-from penstock.pipeline.policy import load_policy
-from penstock.price.report import EMPTY
 
-SIZES = (1, 20, 100, 1000)
-LOADING_SIZES = (*SIZES, 10_000)
+SIZES = (1, 20, 100, 1_000, 10_000)
 STEPS = ("parse", "check", "lower", "emit", "clang", "load", "attach")
 #: From this many rules on a run takes seconds, and is repeated no more often than this.
 _LARGE, _FEW = 5_000, 3
@@ -57,29 +51,9 @@ def _rule(number: int) -> str:
     return f"src host {source} and dst host {target} and tcp src port {sport} and dst port {dport}"
 
 
-def _packet(number: int) -> bytes:
-    source, target, sport, dport = _addresses(number)
-    return read_packet(f'IPv4(src="{source}", dst="{target}")/TCP(sport={sport}, dport={dport}, flags="S")')
-
-
-def linear_rows(rounds: int) -> list[Row]:
-    """A row a size: ns above empty where the first rule, the last one and none matches."""
-    return [_linear_row(size, rounds) for size in SIZES]
-
-
-def _linear_row(size: int, rounds: int) -> Row:
-    frames = {"first": _packet(0), "last": _packet(size - 1), "none": _packet(size)}
-    objects = {"empty": compile_c(EMPTY), "policy": load_policy(policy_text(size)).elf}
-    costs = measured(objects, frames, rounds)
-    return {
-        "rules": size,
-        **{name: round(costs["policy"][name] - costs["empty"][name], 1) for name in frames},
-    }
-
-
 def loading_rows(runs: int) -> list[Row]:
     """A row a size: milliseconds from text to attached, of the quickest run; other work only adds to a run."""
-    return [_loading_row(size, runs) for size in LOADING_SIZES]
+    return [_loading_row(size, runs) for size in SIZES]
 
 
 def _loading_row(size: int, runs: int) -> Row:

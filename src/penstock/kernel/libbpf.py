@@ -167,11 +167,6 @@ class RawProgram:
         _check(library().bpf_program__set_type(self.pointer, kind))
         _check(library().bpf_program__set_expected_attach_type(self.pointer, attach_type))
 
-    def add_flags(self, flags: int) -> None:
-        """Set bits of the load flags (BPF_F_*) beside those that its section asks for."""
-        present = library().bpf_program__flags(self.pointer)
-        _check(library().bpf_program__set_flags(self.pointer, present | flags))
-
 
 @dataclass(frozen=True, slots=True)
 class RawMap:

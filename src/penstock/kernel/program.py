@@ -106,11 +106,6 @@ class Program(Descriptor):
         """A hash of its instructions: equal programs have equal tags."""
         return self.info.tag
 
-    def refresh(self) -> ProgramInfo:
-        """Read `info` again: run time and count move while statistics are on."""
-        self.info = _program_info(self.fd)
-        return self.info
-
     def test_run(self, data: bytes, *, repeat: int = 1, ctx: bytes | None = None) -> TestRun:
         """Run the program on a frame; `ctx` is a struct xdp_md (its data pointers are offsets).
 

@@ -26,7 +26,6 @@ Column = npt.NDArray[Any]
 
 #: Lanes of 16 bits in a word; the top bit of each is kept free (`order.MAX_LANE`).
 LANES = 4
-LANE_TOP = 0x8000_8000_8000_8000
 #: The longest list that is compared record by record; a group with a longer one becomes bit vectors.
 MAX_SCAN = 64
 LAST_RECORD = 1 << 63

@@ -7,7 +7,7 @@ Which stretch takes which form is decided in plan.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,8 +58,3 @@ def conditions(stages: Iterable[Stage]) -> Iterator[Predicate]:
         else:
             yield from stage.opaque
             yield from (Within(ref, IntervalSet.single(0)) for ref in stage.refs)
-
-
-def lines_of(rules: Sequence[NumberedRule]) -> tuple[int, int]:
-    """The first and the last line of some rules."""
-    return rules[0].rule.line, rules[-1].rule.line

@@ -52,9 +52,6 @@ class Token(Struct, frozen=True, gc=False):
     def is_word(self, *words: str) -> bool:
         return self.kind == "word" and self.text in words
 
-    def is_name(self, *names: str) -> bool:
-        return self.kind == "name" and self.text in names
-
 
 @dataclass(frozen=True, slots=True)
 class Lexed:
