@@ -198,6 +198,33 @@ def test_a_few_odd_rules_leave_the_others_flat() -> None:
         assert disagreements(rules, plane, tried) == []
 
 
+def crowded(fields: int) -> RuleSet:
+    """Rules about addresses of both families, each with one more of so many fields."""
+    tests = ["src port {}", "dst port {}", "len > {}", "vlan.pcp == {}", "ip.len == {}", "vlan.id == {}", "ttl == {}",
+             "dscp == {}", "tcp.flags == {}", "ip.id == {}", "icmp.type == {}", "icmp6.type == {}", "ecn == {}",
+             "ether proto {}"][:fields]  # fmt: skip
+    places = [
+        "src net 10.{}.0.0/16",
+        "dst net 2001:db8:{}::/48",
+        "(src net 10.9.{}.0/24 or dst host fe80::{})",
+    ]
+    lines = [
+        f"drop if {test.format(k)} and {places[(at + k) % 3].replace('{}', str(k + 1))}"
+        for k in range(4)
+        for at, test in enumerate(tests)
+    ]
+    return rule_set("filter edge at xdp {\n" + "\n".join(lines) + "\n}\n")
+
+
+@pytest.mark.parametrize("fields", [9, 11, 13, 14])
+def test_records_of_many_fields_leave_room_on_the_stack(fields: int) -> None:
+    """Beside the overlay's records; what the stack has no room for is no record."""
+    rules = crowded(fields)
+    for compiler in (oldest_clang(), None):
+        with DataPlane.of(rules, compiler, TABLES) as plane:
+            assert disagreements(rules, plane, FRAMES) == []
+
+
 def test_predicates_about_different_addresses_are_one_run() -> None:
     lines = [f"drop if src host 10.0.0.{at} and ip[{at % 20}] & 7 == {at % 8}" for at in range(100)]
     lines += [line for line in rule_lines(generate("acl", 200, 3)) if " if " in line]

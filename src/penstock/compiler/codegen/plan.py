@@ -11,15 +11,16 @@ nothing: packets in random order | one packet again and again.  ClassBench-like
 rules and five-tuples, `python -m bench.forms` on Linux 6.18 (AMD EPYC), medians:
 
     rules   linear, inline   linear, functions   nested, inline   nested, function   tables
-    10       9-13 |  1        16-32 |  7-12        9-12 |  0-3     18-22 |  8-13     18-51 | 15-34
-    30      12-17 |  1        19-26 |  7-15       14-18 |  1-4     18-27 |  6-14     21-50 | 15-25
-    64      18-38 | 2-10      40-52 |  6-25       16-26 |  1-6     23-34 |  7-14     25-58 | 15-27
-    100     refused           48-83 | 14-21       15-18 |   1      24-36 |  9-14     32-65 | 16-24
+    10       8-13 | 0-2        5-12 |  0-1        9-13 |  0-3      7-12 |  0-1      14-18 |  6-13
+    30      14-19 |  1        11-17 |  0-1       13-17 |  1-3     11-15 |  0-2       9-18 |  6-8
+    64      16-27 | 1-5       21-26 |  2-10      16-18 |  0-2     14-17 |  0-2       9-20 |  6-7
+    100     mostly refused    34-56 |  4-10       19   |  1-2     16-21 |   1       10-42 |  6-15
 
 What a packet pays is, within the noise, 0.3 ns a comparison it meets and 5 ns
 each time a branch goes another way than the processor expected (estimate.py
-counts both on packets drawn from the rules), and 4 ns more where views are in
-memory (7 in the table, from before the first function was inlined).  So:
+counts both on packets drawn from the rules), and some ns more where views are
+in memory.  Tables that stay in a cache are cheaper here than estimated: among
+other work they do not stay there.  So:
 
 * Up to PLAIN_SIZE comparisons nothing is gained, and numpy is not even imported.
 * A diagram is the cheapest form wherever it is small: NESTED_SIZE is where its
@@ -33,8 +34,8 @@ memory (7 in the table, from before the first function was inlined).  So:
   instructions, the same 241 in a row 350,000.
 * As functions, up to PLAIN_SIZE comparisons stay with their neighbours, and a policy cut into more than MAX_DIAGRAMS
   stretches by rules that count gets no diagrams.
-* Tables cost 20 to 65 ns however many rules there are, so only what costs more
-  as functions gets them.
+* Tables cost 10 to 45 ns for some hundred rules, and little more for thousands,
+  so what costs more as functions gets them.
 """
 
 from __future__ import annotations
