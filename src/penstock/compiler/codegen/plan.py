@@ -19,15 +19,14 @@ rules and five-tuples, `python -m bench.forms` on Linux 6.18 (AMD EPYC), medians
 What a packet pays is, within the noise, 0.3 ns a comparison it meets and 5 ns
 each time a branch goes another way than the processor expected (estimate.py
 counts both on packets drawn from the rules), and some ns more where views are
-in memory.  Tables that stay in a cache are cheaper here than estimated: among
-other work they do not stay there.  So:
+in memory.  Small tables came out cheaper than estimated.  So:
 
 * Up to PLAIN_SIZE comparisons nothing is gained, and numpy is not even imported.
 * A diagram is the cheapest form wherever it is small: NESTED_SIZE is where its
   verification (4 instructions a comparison) reaches 2,000.  Up to there it is
   inlined too, if it is all that the policy has.
 * Rules one after the other are inlined up to INLINE_SIZE: 186 comparisons took
-  the verifier 318,000 instructions, 380 over a million.
+  the verifier 141,000 instructions, 245 took 586,000, 380 over a million.
 * Of several stretches, what is compared in a row counts together: what one has
   taught the verifier it still knows in the next.  A diagram teaches it nothing:
   three with 276 comparisons and rules that count between them took it 18,000
