@@ -91,7 +91,7 @@ static __always_inline __u32 ps_next(struct xdp_md *ctx, __u32 decides)
 	return found;
 }
 
-SEC("xdp.frags") int ps_xdp(struct xdp_md *ctx)
+SEC("xdp.frags") int ps_filter(struct xdp_md *ctx)
 {
 	ps_next(ctx, 1);
 	return 2;
@@ -216,7 +216,7 @@ def _timed(loaded: dict[Wish, BpfObject], tuples: np.ndarray, rounds: int) -> di
     for _ in range(rounds):
         for wish, made in loaded.items():
             base = _once(made, "ps_nothing")
-            found[wish].append(_once(made, "ps_xdp") - base)
+            found[wish].append(_once(made, "ps_filter") - base)
     return {wish: round(median(values), 1) for wish, values in found.items()}
 
 

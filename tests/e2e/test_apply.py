@@ -112,7 +112,7 @@ def test_a_policy_that_the_verifier_refuses_changes_nothing(
         "#define SEC(name) __attribute__((section(name), used))\n"
         'struct xdp_md { unsigned data, data_end; };\nchar ps_license[] SEC("license") = "GPL";\n'
         '#line 4 "guard.policy"\n'
-        'SEC("xdp.frags") int ps_xdp(struct xdp_md *ctx) { return *(char *)(long)ctx->data; }\n'
+        'SEC("xdp.frags") int ps_filter(struct xdp_md *ctx) { return *(char *)(long)ctx->data; }\n'
     )
     bad = tmp_path / "bad.pso"
     bad.write_bytes(join(compile_c(source, [("guard.policy", policy.read_text())]), good.identity))

@@ -98,7 +98,7 @@ def test_the_kernel_names_policy_lines() -> None:
         pytest.skip("clang 14 to 16 name one file for a whole function, here the hook's")
     text = "filter edge at xdp {\n    default pass\n    drop if udp dst port 53\n}\n"
     with load_object(compile_rule_set(rule_set(text)).elf, "edge") as loaded:
-        number = str(loaded.programs["ps_xdp"].id)
+        number = str(loaded.programs["ps_filter"].id)
         dump = subprocess.run(
             ["bpftool", "prog", "dump", "xlated", "id", number, "linum"], capture_output=True, text=True
         ).stdout
@@ -118,7 +118,7 @@ def test_a_rule_ends_at_its_time() -> None:
 def test_bounce_swaps_the_addresses_and_sends_back() -> None:
     base = rule_set("filter edge at xdp {\n bounce if udp dst port 53\n}\n")
     with load_object(compile_rule_set(base).elf, "edge") as loaded:
-        answer = loaded.programs["ps_xdp"].test_run(DNS)
+        answer = loaded.programs["ps_filter"].test_run(DNS)
     assert answer.retval == 3
     assert answer.data_out == DNS[6:12] + DNS[:6] + DNS[12:]
 
@@ -145,4 +145,4 @@ def test_names_stay_names(evil: str) -> None:
     plain = compile_rule_set(replace(base, source=Source("x", base.source.text)), probe=True)
     assert built.spec.rules[0].name == evil
     with load_object(built.elf, "evil") as loaded, load_object(plain.elf, "plain") as other:
-        assert loaded.programs["ps_xdp"].tag == other.programs["ps_xdp"].tag
+        assert loaded.programs["ps_filter"].tag == other.programs["ps_filter"].tag

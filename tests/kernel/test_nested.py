@@ -103,4 +103,4 @@ def test_what_the_verifier_follows(flavour: Flavour, count: int) -> None:
 
 def verified(rules: RuleSet) -> int:
     with load_object(object_of(emit(rules, wish=STAGED)), "nested") as loaded:
-        return loaded.programs["ps_xdp"].info.verified_insns
+        return loaded.programs["ps_filter"].info.verified_insns

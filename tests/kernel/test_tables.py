@@ -128,7 +128,7 @@ def test_five_thousand_rules() -> None:
 def test_ten_thousand_rules_load() -> None:
     rules = rule_set(policy_text(generate("acl", 10_000)))
     with load_object(compile_rule_set(rules).elf, "many") as loaded:
-        assert loaded.programs["ps_xdp"].info.verified_insns < 20_000
+        assert loaded.programs["ps_filter"].info.verified_insns < 20_000
 
 
 #: As many fields as one run's tables may have.
@@ -274,8 +274,8 @@ def test_a_built_file_carries_its_tables() -> None:
     assert tables_in(again.elf) == tables_in(policy.elf) != {}
     dns = bytes(Ether() / IPv4() / UDP(dport=53))
     with load(again) as loaded:
-        assert loaded.programs["ps_xdp"].test_run(dns).retval == 3
-        assert loaded.programs["ps_xdp"].test_run(bytes(Ether() / IPv4() / UDP(dport=54))).retval == 2
+        assert loaded.programs["ps_filter"].test_run(dns).retval == 3
+        assert loaded.programs["ps_filter"].test_run(bytes(Ether() / IPv4() / UDP(dport=54))).retval == 2
 
 
 def test_a_built_file_with_other_tables_is_refused() -> None:
@@ -299,7 +299,7 @@ def test_without_its_tables_an_object_is_refused() -> None:
     with pytest.raises(KernelError, match="its tables are missing"):
         load_object(compile_c(source.text, source.files), "edge")
     with load_object(object_of(source), "edge") as loaded:
-        assert loaded.programs["ps_xdp"].test_run(bytes(Ether() / IPv4() / UDP(dport=53))).retval == 3
+        assert loaded.programs["ps_filter"].test_run(bytes(Ether() / IPv4() / UDP(dport=53))).retval == 3
 
 
 @pytest.mark.parametrize("change", [lambda name, data: (name, data + bytes(64)), lambda name, data: (name, data[:-64]),

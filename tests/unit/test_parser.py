@@ -263,9 +263,15 @@ def test_rules_of_later_versions_get_one_diagnostic(rule: str) -> None:
     assert _codes(f"filter a at xdp {{\n    {rule}\n    drop\n}}") == ["PS107"]
 
 
-@pytest.mark.parametrize("hook", ["tc", "tc ingress", "tc egress", "socket"])
-def test_hooks_of_later_versions_get_one_diagnostic(hook: str) -> None:
-    assert _codes(f"filter a at {hook} {{\n    drop if tcp\n}}") == ["PS107"]
+@pytest.mark.parametrize("hook", ["xdp", "tc ingress", "tc  egress", "socket"])
+def test_every_hook_is_known(hook: str) -> None:
+    policy = parse_policy(Source("a.policy", f"filter a at {hook} {{\n    drop if tcp\n}}"))
+    assert policy.filters[0].hook == " ".join(hook.split())
+
+
+@pytest.mark.parametrize("hook", ["tc", "tc sideways", "ingress", "kprobe"])
+def test_what_is_no_hook_gets_one_diagnostic(hook: str) -> None:
+    assert _codes(f"filter a at {hook} {{\n    drop if tcp\n}}") == ["PS102" if hook == "tc" else "PS103"]
 
 
 def test_strings_and_labels_are_data() -> None:

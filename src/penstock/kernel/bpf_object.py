@@ -5,7 +5,7 @@ which owns a descriptor of every program and map.  Either everything is loaded
 or nothing: on an error the kernel holds what it held before.
 
     with load_object(elf, "edge", rodata={"ps_sample": 100}) as edge:
-        edge.programs["ps_xdp"].test_run(frame)
+        edge.programs["ps_filter"].test_run(frame)
         edge.maps["ps_counters"].read_all()
         edge.variable("ps_enabled")[:] = b"\\1"
 """

@@ -5,7 +5,7 @@ can be set before the load and seen after it under the name it has in C, and an
 instruction of a function can be found in its section.
 
     variables(elf)["ps_sample"]  ->  Symbol(section=".rodata", offset=8, size=4)
-    functions(elf)["ps_xdp"]     ->  Symbol(section="xdp.frags", offset=0, size=48)
+    functions(elf)["ps_filter"]     ->  Symbol(section="xdp.frags", offset=0, size=48)
 
 Layouts: elf(5).
 """

@@ -2,7 +2,7 @@
 
 In: an object, a program, the index of one of its instructions.  Out: `file:line`.
 
-    place_of(elf, "ps_xdp", 7)   ->  "edge.policy:12"
+    place_of(elf, "ps_filter", 7)   ->  "edge.policy:12"
 
 Kernels from 6.9 on print that place into the verifier's log; for the others it
 is looked up here.  Layout of `.BTF.ext`: Documentation/bpf/btf.rst, section 4.

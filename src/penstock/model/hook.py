@@ -1,4 +1,7 @@
-"""The places in the kernel where a filter can run, and what each of them can do."""
+"""The places in the kernel where a filter can run, and what each of them can do.
+
+TRAITS[Hook.TC_INGRESS].codes[Verdict.DROP]    ->  2, TC_ACT_SHOT
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,46 @@ class Hook(Enum):
     """A kind of place; an interface's own place of that kind is an attach point."""
 
     XDP = "xdp"
+    TC_INGRESS = "tc ingress"
+    TC_EGRESS = "tc egress"
+    SOCKET = "socket"
+
+    @property
+    def is_tc(self) -> bool:
+        """Whether the program meets socket buffers on their way through traffic control."""
+        return self in (Hook.TC_INGRESS, Hook.TC_EGRESS)
 
 
 @dataclass(frozen=True, slots=True)
 class HookTraits:
-    """`section` is the ELF section libbpf knows; `codes` the hook's action codes."""
+    """What compiling for a hook needs to know of it.
+
+    `section` is the ELF section libbpf knows, `frame` the file that a generated
+    text ends with; `codes` are the verdicts the hook has, each with what the
+    program answers for it.
+    """
 
     section: str
+    frame: str
     codes: dict[Verdict, int]
 
 
-# XDP action codes: enum xdp_action in <linux/bpf.h>.
-XDP = HookTraits(section="xdp.frags", codes={Verdict.DROP: 1, Verdict.PASS: 2, Verdict.BOUNCE: 3})
-TRAITS = {Hook.XDP: XDP}
+# XDP action codes: enum xdp_action in <linux/bpf.h>.  A refusal that is built in place goes out by XDP_TX.
+_XDP = HookTraits(
+    section="xdp.frags",
+    frame="xdp",
+    codes={Verdict.DROP: 1, Verdict.PASS: 2, Verdict.BOUNCE: 3},
+)
+# TC_ACT_SHOT; TC_ACT_UNSPEC, which lets the programs behind this one have their say (<linux/pkt_cls.h>).
+_TC = HookTraits(
+    section="tc",
+    frame="tc",
+    codes={Verdict.DROP: 2, Verdict.PASS: 0xFFFFFFFF},
+)
+# How many bytes of the packet the socket is given.
+_SOCKET = HookTraits(
+    section="socket",
+    frame="socket",
+    codes={Verdict.DROP: 0, Verdict.PASS: 0xFFFFFFFF},
+)
+TRAITS = {Hook.XDP: _XDP, Hook.TC_INGRESS: _TC, Hook.TC_EGRESS: _TC, Hook.SOCKET: _SOCKET}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PROGRAM = "ps_xdp"
+PROGRAM = "ps_filter"
 COUNTERS_MAP = "ps_counters"
 SCRATCH_MAP = "ps_scratch"
 PROBE_MAP = "ps_probe"

@@ -10,7 +10,7 @@ from enum import Enum, IntEnum
 
 
 class Verdict(Enum):
-    """A deciding action.  The number it has at a hook is that hook's business."""
+    """A deciding action.  What a program answers for it is its hook's business (`model.hook`)."""
 
     PASS = "pass"  # noqa: S105 - no password
     DROP = "drop"
@@ -35,5 +35,10 @@ class Condition(IntEnum):
         """The condition as policies spell it."""
         return self.name.lower().replace("_", "-")
 
+
+#: What a verdict is in a program's decision (verdict.bpf.h), at every hook; never 0, which is "go on".
+DECISION_CODES = {Verdict.DROP: 1, Verdict.PASS: 2, Verdict.BOUNCE: 3}
+#: A decision is a counter's slot, shifted by so many bits, and one of those codes.
+DECISION_SHIFT = 3
 
 CONDITION_WORDS = {condition.word: condition for condition in Condition}

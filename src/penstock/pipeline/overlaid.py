@@ -23,9 +23,8 @@ from msgspec.structs import replace
 from penstock.errors import KernelError
 from penstock.kernel.attach_point import AttachPoint
 from penstock.model.field import Layer
-from penstock.model.hook import TRAITS, Hook
 from penstock.model.overlay import END, LAYOUT, RECORDS, RULES, Record
-from penstock.model.verdict import Condition, Verdict
+from penstock.model.verdict import DECISION_CODES, Condition, Verdict
 from penstock.pipeline.added import constants_of, ir_rule
 from penstock.pipeline.apply import Applied, put
 from penstock.pipeline.attach import AUTO
@@ -218,8 +217,7 @@ def _made(place: _Place, number: int | None, identity: Identity) -> tuple[Held, 
         found = conjunctions(rule.condition, identity.offer.fields, Layer(identity.offer.depth))
     except UnsayableError as error:
         raise _CompileError(str(error)) from error
-    codes = TRAITS[Hook(identity.hook)].codes
-    code = codes[rule.action] if isinstance(rule.action, Verdict) else 0
+    code = DECISION_CODES[rule.action] if isinstance(rule.action, Verdict) else 0
     made = [Record(one, place.position, number, code, rule.until_ns or 0) for one in found]
     key = rule_key(rule, place.text)
     return Held(key, number, place.position), [record.packed() for record in made]

@@ -25,6 +25,8 @@ static __always_inline void ps_count_conditions(__u32 conditions, __u32 bytes)
 	}
 }
 
+_Static_assert(PS_DROP == 1 && PS_PASS == 2 && PS_BOUNCE == 3, "the verdicts' codes are those of enum xdp_action");
+
 /* ps_act - give the action code; a frame to be sent back has its MAC addresses swapped first. */
 static __always_inline int ps_act(struct xdp_md *ctx, int code)
 {
@@ -50,7 +52,7 @@ static __always_inline __u32 ps_judged(__u32 conditions, __u32 bytes)
 
 	ps_count_conditions(conditions, bytes);
 	if (decision)
-		ps_record_decision(decision >> 2);
+		ps_record_decision(ps_slot_of(decision));
 	return decision;
 }
 
@@ -79,7 +81,7 @@ __noinline int ps_exact(struct xdp_md *ctx)
 		__u32 decision = ps_judged(conditions, scratch->len);
 
 		if (decision)
-			return ps_act(ctx, decision & 3);
+			return ps_act(ctx, ps_code_of(decision));
 	}
 	ps_enter(ctx);
 	return ps_act(ctx, ps_finish(ps_decide_scratch(ctx), scratch->len));
@@ -103,7 +105,7 @@ static __always_inline int ps_usual(struct xdp_md *ctx, struct ps_view *s, __u64
 	} while (0)
 
 SEC(PS_SECTION)
-int ps_xdp(struct xdp_md *ctx)
+int ps_filter(struct xdp_md *ctx)
 {
 	struct ps_view local[PS_SCOPES], *s = local;
 	struct ps_bounds bounds = { ps_data(ctx), ps_data_end(ctx) };
@@ -146,7 +148,7 @@ behind_tags:
 			__u32 decision = ps_judged(PS_FRAGMENT, len);
 
 			if (decision)
-				return ps_act(ctx, decision & 3);
+				return ps_act(ctx, ps_code_of(decision));
 		}
 		PS_USUAL();
 	}

@@ -43,8 +43,7 @@ from penstock.compiler.ir.ops import (
     Within,
 )
 from penstock.errors import LimitError
-from penstock.model.hook import TRAITS
-from penstock.model.verdict import Verdict
+from penstock.model.verdict import DECISION_CODES, Verdict
 
 #: A block holds rules of so many comparisons.
 BLOCK_COST = 128
@@ -149,7 +148,7 @@ def too_many(item: NumberedRule) -> LimitError:
 # ── statements ───────────────────────────────────────────────────────────────
 
 
-def rule_lines(item: NumberedRule, rule_set: RuleSet, printer: Printer, source: str) -> Iterator[str]:
+def rule_lines(item: NumberedRule, printer: Printer, source: str) -> Iterator[str]:
     """The statement of one rule."""
     rule = item.rule
     condition = printer.predicate(rule.condition)
@@ -159,7 +158,7 @@ def rule_lines(item: NumberedRule, rule_set: RuleSet, printer: Printer, source: 
     yield f"\tif ({condition}) {comment(rule.name)}"
     yield line_directive(rule.line, source)
     if isinstance(rule.action, Verdict):
-        yield f"\t\treturn PS_DECISION({item.slot}, {TRAITS[rule_set.hook].codes[rule.action]});"
+        yield f"\t\treturn PS_DECISION({item.slot}, {DECISION_CODES[rule.action]});"
     else:
         yield f"\t\tps_hit({item.slot}, {printer.naming.length});"
 
@@ -256,4 +255,4 @@ def _in_order(calls: Sequence[str]) -> Iterator[str]:
 
 def default_of(rule_set: RuleSet) -> str:
     """The decision on a packet that no rule decides."""
-    return f"PS_DECISION(0, {TRAITS[rule_set.hook].codes[rule_set.default]})"
+    return f"PS_DECISION(0, {DECISION_CODES[rule_set.default]})"

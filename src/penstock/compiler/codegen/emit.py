@@ -60,7 +60,7 @@ from penstock.model.field import Layer
 from penstock.model.hook import TRAITS, Hook
 from penstock.model.overlay import BANK_BYTES, BANKS_MAP, RULES, TEXT
 from penstock.model.spec import COUNTERS_MAP, PROBE_MAP, SCRATCH_MAP, ObjectSpec, RuleSpec
-from penstock.model.verdict import Condition, Verdict
+from penstock.model.verdict import DECISION_CODES, Condition, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def emit(
         "",
         *body,
         "",
-        f"#include <hooks/{rule_set.hook.value}.bpf.c>",
+        f"#include <hooks/{TRAITS[rule_set.hook].frame}.bpf.c>",
     ]
     text, spec = "\n".join(lines) + "\n", _spec(rule_set, offered(reads) if overlay else (), probe=probe)
     return CSource(text, spec, ((name, rule_set.source.text),), tuple(tables), plan.dear)
@@ -130,11 +130,11 @@ def _inline(stages: Sequence[Stage], rule_set: RuleSet, printer: Printer, source
     for number, stage in enumerate(stages):
         match stage:
             case Linear(rules):
-                statements += [line for item in rules for line in rule_lines(item, rule_set, printer, source)]
+                statements += [line for item in rules for line in rule_lines(item, printer, source)]
             case Nested():
                 from penstock.compiler.codegen.nested import nested_lines  # imports numpy
 
-                statements += nested_lines(stage, f"ps_nested_{number}", rule_set, printer, source)
+                statements += nested_lines(stage, f"ps_nested_{number}", printer, source)
             case Tabled():
                 raise InternalError("tables are functions of their own, yet they are to be inlined")
             case _:
@@ -154,7 +154,7 @@ def _staged(
         room = MAX_BLOCKS - used
         if isinstance(stage, Linear):
             for block in blocks_of(stage.rules, room):
-                lines = (line for item in block for line in rule_lines(item, rule_set, printer, source))
+                lines = (line for item in block for line in rule_lines(item, printer, source))
                 found += block_lines(lines, count)
                 firsts.append(block[0].slot)
                 count, used = count + 1, used + 1
@@ -165,11 +165,11 @@ def _staged(
         if isinstance(stage, Nested):
             from penstock.compiler.codegen.nested import nested_lines
 
-            found += block_lines(nested_lines(stage, "ps_nested", rule_set, printer, source), count)
+            found += block_lines(nested_lines(stage, "ps_nested", printer, source), count)
         else:
             from penstock.compiler.codegen.tabled import tabled_lines, tables_of
 
-            found += [line_directive(1, "generated"), *tabled_lines(stage, count, rule_set, printer)]
+            found += [line_directive(1, "generated"), *tabled_lines(stage, count, printer)]
             tables.append(tables_of(stage, count))
         firsts.append(stage.rules[0].slot)
         count, used = count + 1, used + functions
@@ -222,8 +222,7 @@ def _constants(rule_set: RuleSet, reads: Reads, *, inline: bool, probe: bool, ov
                 ("PS_DEPTH", rule_set.depth.value),
                 ("PS_LEVEL", reads.level.value),
                 ("PS_INLINE", int(inline)),
-                ("PS_DEFAULT", traits.codes[rule_set.default]),
-                ("PS_BOUNCE", traits.codes[Verdict.BOUNCE]),
+                ("PS_DEFAULT", DECISION_CODES[rule_set.default]),
                 ("PS_BOUNCES", int(overlay or _bounces(rule_set))),
                 ("PS_SLOTS", slots + (RULES if overlay else 0)),
                 ("PS_CONDITIONS", len(Condition)),
@@ -248,14 +247,13 @@ def _bounces(rule_set: RuleSet) -> bool:
 
 def _on(rule_set: RuleSet) -> list[str]:
     """The decision on odd packets: the first condition, in their order, that has a verdict."""
-    codes = TRAITS[rule_set.hook].codes
     found = ["static __always_inline __u32 ps_on(__u32 conditions)", "{"]
     for condition in Condition:
         verdict = rule_set.verdict_on(condition)
         if verdict is not None:
             found += [
                 f"\tif (conditions & PS_{condition.name})",
-                f"\t\treturn PS_DECISION({FIRST_CONDITION_SLOT + condition}, {codes[verdict]});",
+                f"\t\treturn PS_DECISION({FIRST_CONDITION_SLOT + condition}, {DECISION_CODES[verdict]});",
             ]
     return [*found, "\treturn 0;", "}"]
 

@@ -31,10 +31,9 @@ from penstock.compiler.codegen.predicate import Printer, interval, interval128
 from penstock.compiler.codegen.stages import Nested
 from penstock.compiler.codegen.writer import comment, line_directive
 from penstock.compiler.diagram.node import Terminal
-from penstock.compiler.ir.ops import FieldRef, RuleSet
+from penstock.compiler.ir.ops import FieldRef
 from penstock.errors import InternalError
-from penstock.model.hook import TRAITS
-from penstock.model.verdict import Verdict
+from penstock.model.verdict import DECISION_CODES, Verdict
 
 _GENERATED = line_directive(1, "generated")
 
@@ -42,9 +41,9 @@ _GENERATED = line_directive(1, "generated")
 # ── statements ───────────────────────────────────────────────────────────────
 
 
-def nested_lines(stage: Nested, name: str, rule_set: RuleSet, printer: Printer, source: str) -> list[str]:
+def nested_lines(stage: Nested, name: str, printer: Printer, source: str) -> list[str]:
     """The statements; labels begin with `name`, which no other stretch of the function has."""
-    printing = _Printing(stage, name, rule_set, printer, source, stage.flow.shared)
+    printing = _Printing(stage, name, printer, source, stage.flow.shared)
     found, end = list(printing.lines()), f"{name}_none"
     return [*found, f"{end}:;"] if any(line.endswith(f"goto {end};") for line in found) else found
 
@@ -55,7 +54,6 @@ class _Printing:
 
     stage: Nested
     name: str
-    rule_set: RuleSet
     printer: Printer
     source: str
     shared: frozenset[Place]
@@ -111,7 +109,7 @@ class _Printing:
             item = self.stage.rules[number]
             directive = line_directive(item.rule.line, self.source)
             yield directive
-            decision = f"return {decided(item, self.rule_set)}; {comment(item.rule.name)}"
+            decision = f"return {decided(item)}; {comment(item.rule.name)}"
             if opaque:
                 yield f"{tabs}if ({self.printer.predicate(self.stage.opaque[opaque - 1])})"
                 yield directive
@@ -133,8 +131,8 @@ def without_vain(terminal: Terminal) -> Terminal:
     return tuple(found)
 
 
-def decided(item: NumberedRule, rule_set: RuleSet) -> str:
+def decided(item: NumberedRule) -> str:
     """The decision of a rule that decides, in C."""
     if not isinstance(item.rule.action, Verdict):
         raise InternalError(f"rule {item.rule.name} decides nothing, yet it is in a diagram")
-    return f"PS_DECISION({item.slot}, {TRAITS[rule_set.hook].codes[item.rule.action]})"
+    return f"PS_DECISION({item.slot}, {DECISION_CODES[item.rule.action]})"

@@ -19,11 +19,10 @@ from penstock.compiler.codegen.fields import Naming
 from penstock.compiler.codegen.predicate import Printer
 from penstock.compiler.codegen.stages import Tabled
 from penstock.compiler.codegen.tables import Access, classifier_source, image
-from penstock.compiler.ir.ops import FieldRef, Predicate, Rule, RuleSet
+from penstock.compiler.ir.ops import FieldRef, Predicate, Rule
 from penstock.errors import InternalError
-from penstock.model.hook import TRAITS
 from penstock.model.tables import variable_of
-from penstock.model.verdict import Verdict
+from penstock.model.verdict import DECISION_CODES, Verdict
 
 _PARAMETER = "struct xdp_md *ctx, const struct ps_scratch *scratch, const struct ps_view *s"
 _OPENING = [
@@ -34,12 +33,12 @@ _OPENING = [
 _VIEWS = ["", "\tps_keep(ctx);", "\tif (!scratch)", "\t\treturn 0;", "\ts = scratch->s;", "\tps_keep(s);"]
 
 
-def tabled_lines(stage: Tabled, number: int, rule_set: RuleSet, printer: Printer) -> list[str]:
+def tabled_lines(stage: Tabled, number: int, printer: Printer) -> list[str]:
     """The stage's functions, `ps_rules_{number}` last."""
     name = f"ps_run_{number}"
     asks = f"{name}_asks(ctx, {{number}})" if stage.opaque else "0"
     access = _access(stage, printer.naming, asks)
-    codes = [_code(item.rule, rule_set) for item in stage.rules]
+    codes = [_code(item.rule) for item in stage.rules]
     return [
         *(_asking(name, stage.opaque, printer) if stage.opaque else ()),
         *classifier_source(stage.classifier, name, access).splitlines(),
@@ -107,10 +106,10 @@ def _asking(name: str, opaque: Sequence[Predicate], printer: Printer) -> list[st
     ]
 
 
-def _code(rule: Rule, rule_set: RuleSet) -> int:
+def _code(rule: Rule) -> int:
     if not isinstance(rule.action, Verdict):
         raise InternalError(f"rule {rule.name} decides nothing, yet it is in a table")
-    return TRAITS[rule_set.hook].codes[rule.action]
+    return DECISION_CODES[rule.action]
 
 
 def _verdicts(name: str, codes: Sequence[int]) -> list[str]:

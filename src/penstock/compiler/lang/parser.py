@@ -31,7 +31,7 @@ from penstock.compiler.lang.scenario import read_step
 from penstock.compiler.lang.source import Source, Span
 from penstock.compiler.lang.tokens import TokenStream
 from penstock.compiler.lang.values import read_listed
-from penstock.compiler.lang.words import BODY_WORDS, LATER_HOOKS, LATER_TOP, TEST_WORDS, TOP_WORDS, later
+from penstock.compiler.lang.words import BODY_WORDS, LATER_TOP, TEST_WORDS, TOP_WORDS, later
 from penstock.errors import PolicyError
 from penstock.model.hook import Hook
 from penstock.model.verdict import Verdict
@@ -41,6 +41,8 @@ MAX_EXPRESSION_BYTES = 1 << 20
 
 #: C0 and C1 controls but tab and line ends, lone surrogates, and what turns the direction of text around.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_DIRECTIONS = ("ingress", "egress")
+_HOOK_WORDS = tuple(dict.fromkeys(hook.value.split()[0] for hook in Hook))
 _TOP_STATEMENT = re.compile(r"(?:let|filter|test)[ \t]+[\"A-Za-z_]")
 _NEXT_ITEM = re.compile(r"^[ \t]*(?=(?:let|filter|test)[ \t]+[\"A-Za-z_])", re.MULTILINE)
 
@@ -249,16 +251,17 @@ class _Reader:
 
     def _hook(self) -> str:
         cursor = self.cursor
-        word, span = cursor.peek_word(), cursor.here()
-        if word in LATER_HOOKS:
-            cursor.advance(len(word))
-            direction = cursor.take_word("ingress", "egress")
-            self.faults.error("PS107", later(word, LATER_HOOKS[word]), span.to(direction or span))
-            return Hook.XDP.value
-        if word not in {hook.value for hook in Hook}:
-            raise cursor.unexpected("a hook, which is `xdp`,", known=tuple(hook.value for hook in Hook))
+        word = cursor.peek_word()
+        if word not in _HOOK_WORDS:
+            raise cursor.unexpected("a hook (xdp, tc ingress, tc egress, socket)", known=_HOOK_WORDS)
         cursor.advance(len(word))
-        return word
+        if word != "tc":
+            return word
+        direction = cursor.peek_word()
+        if direction not in _DIRECTIONS:
+            raise cursor.unexpected("`ingress` or `egress`", "behind `at tc`", known=_DIRECTIONS)
+        cursor.advance(len(direction))
+        return f"{word} {direction}"
 
     def _block(self, opening: Span, what: str, statement: Callable[[], None]) -> int:
         """Read statements up to the closing brace; the offset behind it."""

@@ -197,7 +197,6 @@ TEST_WORDS = ("packet", "pcap")
 
 #: Words of later versions -> what they will be about.  Where each may stand differs.
 LATER_TOP = {"set": "sets", "include": "including other files", "feed": "feeds"}
-LATER_HOOKS = {"tc": "the tc hook", "socket": "the socket hook"}
 LATER_ACTIONS = {
     "reject": "answering with a refusal",
     "redirect": "redirecting to another interface",

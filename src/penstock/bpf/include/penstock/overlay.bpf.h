@@ -272,7 +272,7 @@ __noinline __u32 ps_overlay_count(struct xdp_md *ctx, __u32 in_use, __u32 end, _
 static __always_inline __u32 ps_overlay_merge(struct xdp_md *ctx, struct ps_scratch *scratch, __u32 in_use,
 					      __u32 decision)
 {
-	__u32 last = decision >> 2 ? decision >> 2 : PS_OVERLAY_END, end = PS_OVERLAY_RECORDS;
+	__u32 last = ps_slot_of(decision) ? ps_slot_of(decision) : PS_OVERLAY_END, end = PS_OVERLAY_RECORDS;
 	struct ps_record *record = ps_overlay_record(in_use, ps_unknown(scratch->added) - 1);
 
 	if (record && record->position <= last) {

@@ -2,15 +2,20 @@
 /*
  * verdict.bpf.h - counters, and for tests a record of the whole outcome.
  *
- * A decision is one number: the counter slot of what decided, times four, plus
- * the hook's action code, which is never 0.  So 0 says "go on".
+ * A decision is one number: the counter slot of what decided, times eight, plus
+ * the code of the verdict, which is never 0.  So 0 says "go on".
  */
 #ifndef PENSTOCK_VERDICT_BPF_H
 #define PENSTOCK_VERDICT_BPF_H
 
 #include <penstock/cursor.bpf.h>
 
-#define PS_DECISION(slot, code) ((__u32)(slot) << 2 | (code))
+#define PS_DECISION(slot, code) ((__u32)(slot) << 3 | (code))
+#define ps_slot_of(decision) ((decision) >> 3)
+#define ps_code_of(decision) ((decision) & 7)
+
+/* What is decided, at every hook; ps_act says what the hook answers for it (penstock.model.verdict). */
+enum { PS_DROP = 1, PS_PASS = 2, PS_BOUNCE = 3 };
 
 struct ps_counter {
 	__u64 packets;
@@ -118,12 +123,12 @@ static __always_inline void ps_hit(__u32 slot, __u64 bytes)
 	ps_record_hit(slot);
 }
 
-/* ps_finish - count the decision; gives the hook's action code. */
+/* ps_finish - count the decision; gives its code. */
 static __always_inline int ps_finish(__u32 decision, __u64 bytes)
 {
-	ps_count(decision >> 2, bytes);
-	ps_record_decision(decision >> 2);
-	return decision & 3;
+	ps_count(ps_slot_of(decision), bytes);
+	ps_record_decision(ps_slot_of(decision));
+	return ps_code_of(decision);
 }
 
 #endif
