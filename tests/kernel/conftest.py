@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -12,6 +14,9 @@ import pytest
 from tests.netns import Namespace, veth
 
 from penstock.kernel.bpf_object import BpfObject, load_object
+from penstock.kernel.netlink import interface
+
+Ends = tuple[Namespace, Namespace]
 
 CompileC = Callable[[str], bytes]
 
@@ -70,3 +75,50 @@ def ends() -> Iterator[tuple[Namespace, Namespace]]:
     with Namespace("kernel-left") as left, Namespace("kernel-right") as right:
         veth(left, "v0", right, "v1")
         yield left, right
+
+
+@pytest.fixture
+def v0(ends: Ends) -> Iterator[int]:
+    """The index of the left end; this thread is in its namespace."""
+    with ends[0].inside():
+        yield interface("v0").index
+
+
+class Wire:
+    """Sends raw frames out of the right end; says whether one came up from the left."""
+
+    def __init__(self, ends: Ends) -> None:
+        with ends[0].inside():
+            self.receiver = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88B5))
+            self.receiver.bind(("v0", 0x88B5))
+        with ends[1].inside():
+            self.sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+            self.sender.bind(("v1", 0))
+
+    def carries(self, timeout_s: float = 5.0) -> bool:
+        """Whether a frame with an experimental ethertype arrives within the deadline."""
+        self.receiver.settimeout(timeout_s)
+        try:
+            self.sender.send(b"\xff" * 6 + b"\x02" * 6 + b"\x88\xb5" + bytes(46))
+        except OSError as error:
+            # What is dropped on its way out is refused to a packet socket.
+            if error.errno == errno.ENOBUFS:
+                return False
+            raise
+        try:
+            return bool(self.receiver.recv(100))
+        except TimeoutError:
+            return False
+
+    def close(self) -> None:
+        """Close both sockets."""
+        self.receiver.close()
+        self.sender.close()
+
+
+@pytest.fixture
+def wire(ends: Ends) -> Iterator[Wire]:
+    """A way to send a frame through the pair."""
+    made = Wire(ends)
+    yield made
+    made.close()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import socket
 import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.kernel.conftest import Wire
 from tests.netns import Namespace
 
 from penstock.errors import KernelError, NotSupportedError, VerifierError
@@ -19,7 +19,6 @@ from penstock.kernel.link import Link, attach_xdp, attached, links
 from penstock.kernel.netlink import GENERIC, NATIVE, interface, interfaces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.kernel.conftest import CompileC
@@ -34,13 +33,6 @@ BAD = 'SEC("xdp.frags") int ps_bad(struct xdp_md *ctx) { return *(char *)(long)c
 
 
 @pytest.fixture
-def v0(ends: Ends) -> Iterator[int]:
-    """The index of the left end; this thread is in its namespace."""
-    with ends[0].inside():
-        yield interface("v0").index
-
-
-@pytest.fixture
 def passes(passing: BpfObject) -> Program:
     """A program that passes everything."""
     return passing.programs["ps_pass"]
@@ -50,40 +42,6 @@ def passes(passing: BpfObject) -> Program:
 def drops(dropping: BpfObject) -> Program:
     """A program that drops everything."""
     return dropping.programs["ps_drop"]
-
-
-class Wire:
-    """Sends raw frames out of the right end; says whether one came up from the left."""
-
-    def __init__(self, ends: Ends) -> None:
-        with ends[0].inside():
-            self.receiver = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88B5))
-            self.receiver.bind(("v0", 0x88B5))
-        with ends[1].inside():
-            self.sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-            self.sender.bind(("v1", 0))
-
-    def carries(self, timeout_s: float = 5.0) -> bool:
-        """Whether a frame with an experimental ethertype arrives within the deadline."""
-        self.receiver.settimeout(timeout_s)
-        self.sender.send(b"\xff" * 6 + b"\x02" * 6 + b"\x88\xb5" + bytes(46))
-        try:
-            return bool(self.receiver.recv(100))
-        except TimeoutError:
-            return False
-
-    def close(self) -> None:
-        """Close both sockets."""
-        self.receiver.close()
-        self.sender.close()
-
-
-@pytest.fixture
-def wire(ends: Ends) -> Iterator[Wire]:
-    """A way to send a frame through the pair."""
-    made = Wire(ends)
-    yield made
-    made.close()
 
 
 # XDP runs before the packet socket of the receiver, so what it drops never

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BPF_XDP = 37  # enum bpf_attach_type
-XDP_LINK = 6  # enum bpf_link_type
+XDP_LINK, TCX_LINK = 6, 11  # enum bpf_link_type
 _F_REPLACE = 1 << 2
 #: What the kernel answers where another program is in the way.
 OCCUPIED = {errno.EBUSY, errno.EEXIST}
@@ -44,17 +44,21 @@ _CREATE = struct.Struct("=IIII48x")
 _BPF_NETFILTER = 45  # enum bpf_attach_type
 _CREATE_NETFILTER = struct.Struct("=IIIIIIiI32x")
 _UPDATE = struct.Struct("=IIII")
-_INFO = struct.Struct("=IIIxxxxI4x")
+_INFO = struct.Struct("=IIIxxxxII")
 
 
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """`ifindex` is 0 once the interface is gone, and counts in the link's own network namespace."""
+    """`ifindex` is 0 once the interface is gone, and counts in the link's own network namespace.
+
+    `attach_type` tells the TC hooks apart; it is 0 for XDP.
+    """
 
     id: int
     type: int
     program_id: int
     ifindex: int
+    attach_type: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +102,10 @@ class Link(Descriptor):
     def info(self) -> LinkInfo:
         """What the link ties together at this moment.  Raises KernelError."""
         with kernel_errors("describe", "a link"):
-            kind, number, program, ifindex = _INFO.unpack(syscall.object_info(self.fd, _INFO.size))
-        return LinkInfo(number, kind, program, ifindex if kind == XDP_LINK else 0)
+            kind, number, program, ifindex, place = _INFO.unpack(syscall.object_info(self.fd, _INFO.size))
+        if kind not in (XDP_LINK, TCX_LINK):
+            ifindex = 0
+        return LinkInfo(number, kind, program, ifindex, place if kind == TCX_LINK and ifindex else 0)
 
     def update(self, program: Program, expected_old: Program | None = None) -> None:
         """Replace the program in one step; when this returns no packet is in the old one any more.
@@ -182,7 +188,7 @@ def links_of(ifindex: int) -> dict[int, list[int]]:
 
 
 def _attach_error(program: Program, ifindex: int, mode: str, code: int) -> KernelError:
-    place = _interface_name(ifindex)
+    place = interface_name(ifindex)
     if code in OCCUPIED:
         present = "; ".join(str(found) for found in attached(ifindex)) or "one that has just come"
         meaning, hint = f"another XDP program is there: {present}", "--replace takes over"
@@ -193,7 +199,8 @@ def _attach_error(program: Program, ifindex: int, mode: str, code: int) -> Kerne
     return kernel_error(f"attach program {program.name} ({mode} mode) to", place, code)
 
 
-def _interface_name(ifindex: int) -> str:
+def interface_name(ifindex: int) -> str:
+    """What errors call an interface that may be gone."""
     try:
         return netlink.interface(ifindex).name
     except KernelError:

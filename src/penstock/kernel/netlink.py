@@ -124,6 +124,20 @@ def set_xdp(index: int, fd: int, mode: str, *, expected_fd: int | None = None) -
         ) from error
 
 
+def ask(kind: int, payload: bytes) -> list[tuple[int, bytes]]:
+    """The messages that answer a request for a dump; none where the subject does not exist.
+
+    Raises:
+        KernelError: there is no such interface, or it may not be asked.
+    """
+    try:
+        return list(_talk(kind, _DUMP, payload))
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return []
+        raise kernel_error("ask for", "traffic control", error.errno or 0, needs=(NET_ADMIN,)) from error
+
+
 def _links(payload: bytes, flags: int) -> Iterator[Interface]:
     for kind, body in _talk(_RTM_GETLINK, flags, payload):
         if kind == _RTM_NEWLINK:
