@@ -4,6 +4,7 @@
     ├── PolicyError          the policy is wrong; carries all its diagnostics          exit 1
     ├── LimitError           the policy is right but too big: which limit, which rule  exit 1
     ├── CaptureError         a capture file is not one, or is cut                      exit 1
+    ├── BtfError             type information is damaged, or says what no C can say    exit 1
     ├── PacketNotationError  a packet as written in a test or for explain is wrong     exit 1
     ├── ToolchainError       clang is missing or failed                                exit 2
     ├── KernelError          a bpf or netlink call failed                              exit 3
@@ -58,6 +59,10 @@ class LimitError(PenstockError):
 
 class CaptureError(PenstockError):
     """A file is not a capture, or its contents contradict its own headers."""
+
+
+class BtfError(PenstockError):
+    """Type information (BTF) contradicts its own layout, or there is none where it was asked for."""
 
 
 class PacketNotationError(PenstockError):
