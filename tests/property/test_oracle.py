@@ -18,10 +18,11 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests import cbpf, frames
+from tests import frames
 from tests.property import expressions
 from tests.strategies import expression_texts
 
+from penstock.compiler.ir.classic import run
 from penstock.compiler.ir.depth import leaves
 from penstock.compiler.ir.evaluate import Packet, holds
 from penstock.compiler.ir.lower import lower_expression
@@ -129,8 +130,8 @@ def differences(pair: Pair, frame: bytes) -> set[str]:
 
 def _truncation(pair: Pair, frame: bytes) -> set[str]:
     found = set()
-    result = cbpf.run(pair.program.instructions, frame)
-    literal = cbpf.run(pair.literal.instructions, frame)
+    result = run(pair.program.instructions, frame)
+    literal = run(pair.literal.instructions, frame)
     if result.out_of_bounds and not (_is_plain(pair.tree) and _is_conjunction(pair.predicate)):
         found.add("truncated")
     if result.zero_divisor:

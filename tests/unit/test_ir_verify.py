@@ -12,6 +12,7 @@ from penstock.compiler.ir.ops import (
     Always,
     Any,
     Base,
+    Classic,
     Compare,
     FieldRef,
     FieldTerm,
@@ -27,10 +28,12 @@ from penstock.compiler.ir.verify import verify, verify_predicate
 from penstock.compiler.lang.parser import parse_policy
 from penstock.compiler.lang.source import Source
 from penstock.errors import InternalError
+from penstock.model.classic import Instruction
 from penstock.model.field import Layer
 from penstock.model.net import IntervalSet
 
 PORT = Within(FieldRef("dport"), IntervalSet.single(53))
+ACCEPT = Instruction(0x06, 0, 0, 1)
 TCP = Within(FieldRef("proto"), IntervalSet.single(6))
 
 
@@ -44,6 +47,12 @@ TCP = Within(FieldRef("proto"), IntervalSet.single(6))
         (Within(FieldRef("port"), IntervalSet.single(5)), "no field"),
         (Within(FieldRef("dport", index=1), IntervalSet.single(5)), "index"),
         (Compare("==", FieldTerm(FieldRef("ip6.src")), Literal32(0)), "wider"),
+        (Classic(()), "no size"),
+        (Classic((Instruction(0x28, 0, 0, 12),)), "does not end"),
+        (Classic((Instruction(0x05, 0, 0, 0xFFFFFFFF), ACCEPT)), "backwards"),
+        (Classic((Instruction(0x15, 9, 0, 1), ACCEPT)), "out of itself"),
+        (Classic((Instruction(0x60, 0, 0, 1), ACCEPT)), "before it writes"),
+        (Classic((Instruction(0x02, 0, 0, 16), ACCEPT)), "word too many"),
         (Compare("==", Literal32(1 << 32), Literal32(0)), "32 bits"),
         (Compare("==", Read(Base.FRAME, Literal32(0), 3), Literal32(0)), "3 bytes"),
         (Compare("==", Read(Base.FRAME, Literal32(-1), 1), Literal32(0)), "32 bits"),

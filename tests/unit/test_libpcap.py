@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 
 import pytest
-from tests import cbpf, frames
+from tests import frames
 
+from penstock.compiler.ir.classic import Result, run
 from penstock.compiler.libpcap import LibpcapError, compile_filter, version
 from penstock.model.packet import build_packet, parse_packet
 
@@ -79,11 +80,11 @@ def test_the_interpreter_agrees_with_libpcaps(text: str) -> None:
     program = compile_filter(text)
     for frame in frames.frames():
         for cut in (frame, frame[:20], frame[:37]):
-            assert cbpf.run(program.instructions, cut).matched == program.matches(cut)
+            assert run(program.instructions, cut).matched == program.matches(cut)
 
 
 def test_the_interpreter_tells_why() -> None:
     program = compile_filter("udp dst port 53").instructions
-    assert cbpf.run(program, DNS) == cbpf.Result(matched=True)
-    assert cbpf.run(program, DNS[:37]) == cbpf.Result(matched=False, out_of_bounds=True)
-    assert cbpf.run(program, bytes(60)) == cbpf.Result(matched=False)
+    assert run(program, DNS) == Result(matched=True)
+    assert run(program, DNS[:37]) == Result(matched=False, out_of_bounds=True)
+    assert run(program, bytes(60)) == Result(matched=False)

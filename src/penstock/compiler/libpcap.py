@@ -22,6 +22,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError
+from penstock.model.classic import Instruction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,16 +57,6 @@ class _PacketHeader(ctypes.Structure):
         ("captured", ctypes.c_uint32),
         ("length", ctypes.c_uint32),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Instruction:
-    """One instruction of classic BPF, as in <linux/filter.h>."""
-
-    code: int
-    jt: int
-    jf: int
-    k: int
 
 
 @dataclass(frozen=True)

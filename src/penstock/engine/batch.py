@@ -25,6 +25,7 @@ from penstock.compiler.ir.ops import (
     All,
     Always,
     Any,
+    Classic,
     Compare,
     FieldRef,
     HeaderWalked,
@@ -68,7 +69,7 @@ class Batch:
                 return np.full(len(rows), value, dtype=bool)
             case Within(ref, values):
                 return self._within(ref, values, rows)
-            case Compare() | HeaderWalked():
+            case Compare() | HeaderWalked() | Classic():
                 return self._asked(predicate, rows)
             case Negation(operand):
                 return ~self.holds(operand, rows)

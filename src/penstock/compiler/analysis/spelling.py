@@ -18,6 +18,7 @@ from penstock.compiler.ir.dump import dump_predicate
 from penstock.compiler.ir.ops import (
     Base,
     Binary,
+    Classic,
     Compare,
     FieldRef,
     FieldTerm,
@@ -65,6 +66,8 @@ def _atom(atom: Atom, fields: Fields, with_depth: bool) -> tuple[str, bool]:
             return f"malformed (down to {depth.name.lower()})", False
         case Odd(condition):
             return condition.word, False
+        case Classic():
+            return dump_predicate(atom), True
         case Compare(operator, left, right):
             sides = _term(left, fields), _term(right, fields)
             if sides[0] is not None and sides[1] is not None:

@@ -30,6 +30,7 @@ from penstock.compiler.ir.ops import (
     Always,
     Any,
     Binary,
+    Classic,
     Compare,
     FieldTerm,
     HeaderWalked,
@@ -86,6 +87,8 @@ def cost(node: Predicate | Term) -> int:
             return 0
         case HeaderWalked():
             return 1
+        case Classic():
+            return 4
         case Read(_, offset):
             return 4 + cost(offset)
         case Compare(_, left, right) | Binary(_, left, right):

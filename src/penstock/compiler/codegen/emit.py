@@ -44,6 +44,7 @@ from penstock.compiler.codegen.plan import Wish, plan_of
 from penstock.compiler.codegen.predicate import Printer
 from penstock.compiler.codegen.stages import Linear, Nested, Stage, Tabled, conditions
 from penstock.compiler.codegen.writer import comment, enumeration, line_directive, string
+from penstock.compiler.ir.depth import classics
 from penstock.compiler.ir.ops import (
     FIRST_CONDITION_SLOT,
     FIRST_RULE_SLOT,
@@ -111,6 +112,7 @@ def emit(
         "#include <penstock/verdict.bpf.h>",
         *(["#include <penstock/overlay.bpf.h>", *offset_lines(offered(reads))] if overlay else []),
         *printer.lists.lines(),
+        *printer.programs.lines(),
         "",
         *_on(rule_set),
         "",
@@ -149,7 +151,7 @@ def _staged(
     found: list[str] = []
     tables: list[tuple[str, bytes]] = []
     firsts: list[int] = []
-    count, used = 0, 0
+    count, used = 0, len(classics(conditions(stages)))
     for stage in stages:
         room = MAX_BLOCKS - used
         if isinstance(stage, Linear):

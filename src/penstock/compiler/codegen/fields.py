@@ -18,6 +18,7 @@ from penstock.compiler.ir.ops import (
     Any,
     Base,
     Binary,
+    Classic,
     Compare,
     FieldRef,
     FieldTerm,
@@ -124,7 +125,7 @@ def _collect(node: Predicate | Term, refs: set[FieldRef], places: set[tuple[Scop
             layer = {Base.FRAME: Layer.LINK, Base.NETWORK: Layer.LINK, Base.TRANSPORT: Layer.TRANSPORT}[base]
             places.add((scope, layer))
             _collect(offset, refs, places)
-        case Always() | Literal32():
+        case Always() | Literal32() | Classic():
             pass
         case _:
             for part in _parts(node):

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from penstock.compiler.codegen.boundaries import Boundaries
+from penstock.compiler.codegen.classic import Programs
 from penstock.compiler.codegen.fields import Naming, is_wide
 from penstock.compiler.ir.ops import (
     All,
@@ -24,6 +25,7 @@ from penstock.compiler.ir.ops import (
     Any,
     Base,
     Binary,
+    Classic,
     Compare,
     FieldRef,
     FieldTerm,
@@ -58,10 +60,11 @@ _HALF = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class Printer:
-    """Prints predicates for one place in the C, collecting the long lists they need."""
+    """Prints predicates for one place in the C, collecting the long lists and classic programs they need."""
 
     naming: Naming
     lists: Boundaries = field(default_factory=Boundaries)
+    programs: Programs = field(default_factory=Programs)
 
     def predicate(self, predicate: Predicate) -> str:
         """A C expression that is true iff the predicate holds; it needs no parentheses around it."""
@@ -74,6 +77,8 @@ class Printer:
                 return f"PS_COMPARE({self.term(left)}, {operator}, {self.term(right)})"
             case HeaderWalked():
                 return self._walked(predicate)
+            case Classic():
+                return self.programs.call(predicate, self.naming.length)
             case Negation(operand):
                 return f"!{self.predicate(operand)}"
             case All(operands):

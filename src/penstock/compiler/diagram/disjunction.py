@@ -2,7 +2,7 @@
 
 In: a predicate.  Out: `Term`s, at least one of which holds exactly when the
 predicate does.  Tests that no field's values can express (arithmetic on packet
-bytes, headers walked, tests behind a tunnel) are the *opaque* predicates of
+bytes, headers walked, tests behind a tunnel, libpcap's programs) are the *opaque* predicates of
 their terms.
 
     tcp dst port 80 or arp        eth.type … proto 6, dport 80 | eth.type 0x806
@@ -22,6 +22,7 @@ from penstock.compiler.ir.ops import (
     All,
     Always,
     Any,
+    Classic,
     Compare,
     FieldRef,
     HeaderWalked,
@@ -90,7 +91,7 @@ def _terms(condition: Predicate, wanted: bool) -> tuple[Term, ...]:
         case Compare():
             found = compared(condition)
             return _within(*found, wanted) if found else _opaque(condition, wanted)
-        case HeaderWalked():
+        case HeaderWalked() | Classic():
             return _opaque(condition, wanted)
         case Negation(operand):
             return _terms(operand, not wanted)

@@ -10,6 +10,7 @@ from penstock.compiler.ir.ops import (
     Any,
     Base,
     Binary,
+    Classic,
     Compare,
     FieldRef,
     FieldTerm,
@@ -61,12 +62,21 @@ def leaves(predicate: Predicate) -> Iterator[tuple[Predicate, int]]:
                 yield node, nesting
 
 
+def classics(predicates: Iterable[Predicate]) -> tuple[Classic, ...]:
+    """The different classic programs of some predicates, in order."""
+    found = (leaf for predicate in predicates for leaf, _ in leaves(predicate))
+    return tuple(dict.fromkeys(leaf for leaf in found if isinstance(leaf, Classic)))
+
+
 def _leaf_depth(leaf: Predicate) -> Layer:
     match leaf:
         case Compare(_, left, right):
             return max(_term_depth(left), _term_depth(right))
         case HeaderWalked(_, scope, _):
             return _behind(scope, Layer.NETWORK)
+        case Classic():
+            # libpcap's program may look anywhere; nobody should get round `on malformed` by quoting.
+            return Layer.TRANSPORT
         case _:
             return Layer.LINK
 

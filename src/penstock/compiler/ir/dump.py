@@ -6,7 +6,7 @@
     1  dns:            drop if all(proto in 17, dport in 53)
 
 Promised: the same rule set gives the same text; every field, interval and
-operand is shown.
+operand is shown, and what libpcap made of every `pcap "EXPR"` behind the rules.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, assert_never
 
+from penstock.compiler.ir.depth import classics
 from penstock.compiler.ir.ops import (
     FIRST_RULE_SLOT,
     All,
     Always,
     Any,
     Binary,
+    Classic,
     Compare,
     FieldRef,
     FieldTerm,
@@ -34,6 +36,7 @@ from penstock.compiler.ir.ops import (
     Term,
     Within,
 )
+from penstock.model.classic import listing
 
 if TYPE_CHECKING:
     from penstock.model.net import Interval
@@ -53,6 +56,8 @@ def dump(rule_set: RuleSet) -> str:
         lines.append(f"on {condition.word} {verdict.value if verdict else 'continue'}")
     for slot, rule in enumerate(rule_set.rules, FIRST_RULE_SLOT):
         lines.extend(_rule(slot, rule))
+    for program in classics(rule.condition for rule in rule_set.rules):
+        lines += [dump_predicate(program), *(f"    {line}" for line in listing(program.program))]
     return "\n".join(lines) + "\n"
 
 
@@ -93,6 +98,8 @@ def dump_predicate(predicate: Predicate) -> str:
             return f"{dump_term(left)} {operator} {dump_term(right)}"
         case HeaderWalked(number, scope, ipv4):
             return f"{_scoped(scope)}{'ip' if ipv4 else 'ip6'} header {number}"
+        case Classic(_, text):
+            return f'pcap "{text}"'
         case Negation(operand):
             return f"not({dump_predicate(operand)})"
         case All(operands):

@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from penstock.compiler.ir.chain import AUTHENTICATION
+from penstock.compiler.ir.classic import run
 from penstock.compiler.ir.conditions import conditions_of
 from penstock.compiler.ir.headers import Headers, Packet
 from penstock.compiler.ir.ops import (
@@ -32,6 +33,7 @@ from penstock.compiler.ir.ops import (
     Any,
     Base,
     Binary,
+    Classic,
     Compare,
     FieldTerm,
     HeaderWalked,
@@ -103,6 +105,8 @@ def holds(predicate: Predicate, packet: Packet) -> bool:
             return _compare(operator, term_value(left, packet), term_value(right, packet))
         case HeaderWalked():
             return _is_walked(predicate, packet)
+        case Classic(program):
+            return run(program, packet.frame, packet.wire_length).matched
         case Negation(operand):
             return not holds(operand, packet)
         case All(operands):

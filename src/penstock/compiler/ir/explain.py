@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
+from penstock.compiler.ir.classic import run
 from penstock.compiler.ir.dump import dump_interval, dump_predicate, dump_term, dump_value
 from penstock.compiler.ir.evaluate import evaluate_packet, holds, matches, term_value
 from penstock.compiler.ir.headers import Packet
@@ -22,6 +23,7 @@ from penstock.compiler.ir.ops import (
     All,
     Always,
     Any,
+    Classic,
     Compare,
     FieldRef,
     FieldTerm,
@@ -141,8 +143,19 @@ def _blame(predicate: Predicate, packet: Packet, *, wanted: bool) -> _Blame:
             return _blame_comparison(predicate, packet, wanted=wanted)
         case HeaderWalked(number, _, _):
             return f"{'no' if wanted else 'has an'} extension header {number}", not wanted
+        case Classic():
+            return _blame_program(predicate, packet, wanted=wanted)
         case _:
             assert_never(predicate)
+
+
+def _blame_program(test: Classic, packet: Packet, *, wanted: bool) -> _Blame:
+    result, shown = run(test.program, packet.frame, packet.wire_length), dump_predicate(test)
+    if result.out_of_bounds:
+        return f"{shown} reads beyond the packet's end, which makes it false as a whole", False
+    if result.zero_divisor:
+        return f"{shown} divides by zero, which makes it false as a whole", False
+    return f"{shown} does not match" if wanted else f"{shown} matches", True
 
 
 def _blame_field(ref: FieldRef, values: IntervalSet, packet: Packet, *, wanted: bool) -> _Blame:

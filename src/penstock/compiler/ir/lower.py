@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, assert_never
 from penstock.compiler.ir.depth import depth_of, nesting_of
 from penstock.compiler.ir.lower_address import Addresses
 from penstock.compiler.ir.lower_arithmetic import relation
+from penstock.compiler.ir.lower_classic import classic
 from penstock.compiler.ir.lower_link import cast, encapsulation, length, llc, way
 from penstock.compiler.ir.lower_port import port
 from penstock.compiler.ir.lower_protocol import abbreviation, protocol, protocol_chain
@@ -268,6 +269,8 @@ class _Expression:
                 return self._flag(name, node, at)
             case ast.Relation():
                 return relation(self.lowering, node, at)
+            case ast.Pcap():
+                return classic(self.lowering, node)
             case ast.And() | ast.Or() | ast.Xor() | ast.Not() | ast.Encapsulation():
                 raise InternalError("a connective was taken for a leaf")
             case _:

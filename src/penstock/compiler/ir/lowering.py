@@ -17,6 +17,8 @@ with a predicate that is never true, so that one run shows all of them.
     PS312  a field or constant of arithmetic that is not one
     PS313  more nesting than penstock takes
     PS314  two rules of one name
+    PS320  what libpcap refuses, in its own words
+    PS321  what libpcap takes and no program in the kernel can do
 """
 
 from __future__ import annotations

@@ -12,13 +12,14 @@ step first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
 from msgspec import Struct
 
 from penstock.compiler.lang.source import Source, Span
+from penstock.model.classic import Program
 from penstock.model.field import FIELDS, Field, Layer
 from penstock.model.hook import Hook
 from penstock.model.net import IntervalSet
@@ -140,6 +141,19 @@ class HeaderWalked:
 
 
 @dataclass(frozen=True, slots=True)
+class Classic:
+    """A classic BPF program matches the frame itself; see `classic.py`.
+
+    It reads what it likes, whatever the headers say.  A read beyond the packet
+    makes it false as a whole, and so does a division by zero.  `text` is what
+    libpcap compiled, and plays no part in what it means.
+    """
+
+    program: Program
+    text: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Negation:
     operand: Predicate
 
@@ -158,7 +172,7 @@ class Any:
     operands: tuple[Predicate, ...]
 
 
-Predicate = Always | Within | Compare | HeaderWalked | Negation | All | Any
+Predicate = Always | Within | Compare | HeaderWalked | Classic | Negation | All | Any
 
 # ── rules ────────────────────────────────────────────────────────────────────
 

@@ -6,6 +6,7 @@ A breach is a bug of penstock, never of a policy:
 * only `vlan.*` fields have an index, and only fields of at most 32 bits are terms;
 * a `Read` is of 1, 2 or 4 bytes; a literal lies in 32 bits; a walked header is one that can be walked;
 * `All` and `Any` are flat, have at least two operands and no `Always` among them;
+* a classic program ends, jumps forwards and inside itself, and reads what it has written of its sixteen words;
 * rule names are unique and not those of other counters; every condition has an entry;
 * no rule looks deeper than `depth` says.
 """
@@ -20,6 +21,7 @@ from penstock.compiler.ir.ops import (
     Always,
     Any,
     Binary,
+    Classic,
     Compare,
     FieldRef,
     FieldTerm,
@@ -33,6 +35,7 @@ from penstock.compiler.ir.ops import (
     Within,
 )
 from penstock.errors import InternalError
+from penstock.model.classic import MAX_INSTRUCTIONS, MEMORY_WORDS, RET, Program, loops, reads_unwritten
 from penstock.model.field import EXTENSION_HEADERS, FIELDS
 from penstock.model.net import merge_intervals
 from penstock.model.verdict import Condition
@@ -86,6 +89,8 @@ def verify_predicate(predicate: Predicate, *, where: str = "expression") -> Pred
             case HeaderWalked(number, _, ipv4):
                 known = number == 51 if ipv4 else number in EXTENSION_HEADERS
                 _must(known, f"{number} is no header that is walked over", where)
+            case Classic(program):
+                _verify_program(program, where)
             case Always():
                 pass
             case _:
@@ -97,6 +102,18 @@ def _verify_operands(node: All | Any, operands: tuple[Predicate, ...], where: st
     _must(len(operands) >= 2, f"{type(node).__name__} of fewer than two operands", where)
     flat = not any(isinstance(operand, Always | type(node)) for operand in operands)
     _must(flat, f"{type(node).__name__} is not flat", where)
+
+
+def _verify_program(program: Program, where: str) -> None:
+    _must(0 < len(program) <= MAX_INSTRUCTIONS, "a classic program of no size that can be", where)
+    targets = [target for at, one in enumerate(program) for target in one.jump_targets(at)]
+    _must(not loops(program), "a classic program jumps backwards", where)
+    _must(all(target < len(program) for target in targets), "a classic program jumps out of itself", where)
+    _must(program[-1].kind == RET, "a classic program does not end", where)
+    _must(not reads_unwritten(program), "a classic program reads memory before it writes it", where)
+    _must(
+        all((one.word or 0) < MEMORY_WORDS for one in program), "a classic program has a word too many", where
+    )
 
 
 def _verify_within(node: Within, where: str) -> None:

@@ -235,6 +235,15 @@ class FieldFlag:
 
 
 @dataclass(frozen=True, slots=True)
+class Pcap:
+    """`pcap "EXPR"`: libpcap's own meaning of the text, which `text_span` is the place of, without its quotes."""
+
+    text: str
+    text_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
 class Relation:
     """`left OPERATOR right` over arithmetic; `=` is read as `==`."""
 
@@ -273,7 +282,7 @@ class Xor:
     span: Span = _span()
 
 
-Leaf = Primitive | Protocol | Cast | LengthTest | Encapsulation | Llc | Way | FieldFlag | Relation
+Leaf = Primitive | Protocol | Cast | LengthTest | Encapsulation | Llc | Way | FieldFlag | Relation | Pcap
 Expr = And | Or | Xor | Not | Leaf
 
 # ── statements ───────────────────────────────────────────────────────────────

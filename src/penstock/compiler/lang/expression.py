@@ -2,7 +2,7 @@
 
     expression = operand { ("and" | "or" | "xor") operand }      left to right, equal precedence
     operand    = { "not" } ( primitive | relation | value | "(" expression ")" )
-    primitive  = [protocol] [direction] [kind] value | protocol | vlan … | less … | …
+    primitive  = [protocol] [direction] [kind] value | protocol | vlan … | less … | pcap "EXPR" | …
     relation   = arithmetic ("<" | "<=" | ">" | ">=" | "=" | "==" | "!=") arithmetic
 
 A value alone takes the qualifiers of the primitive to its left.  libpcap hands
@@ -34,6 +34,7 @@ from penstock.compiler.lang.ast import (
     Not,
     Number,
     Or,
+    Pcap,
     Primitive,
     Qualifiers,
     Relation,
@@ -45,6 +46,7 @@ from penstock.compiler.lang.faults import Faults, SyntaxFault
 from penstock.compiler.lang.lexer import Token
 from penstock.compiler.lang.primitive import Head, read_term, starts_term
 from penstock.compiler.lang.qualification import check_value
+from penstock.compiler.lang.source import Span
 from penstock.compiler.lang.tokens import TokenStream
 from penstock.compiler.lang.values import BadValue, read_value
 from penstock.compiler.lang.words import (
@@ -189,6 +191,12 @@ class _Reader:
             return _Read(FieldFlag(token.text, stream.take().span), None)
         if starts_term(token):
             return self._term()
+        if (
+            token.kind == "name"
+            and token.text == "pcap"
+            and (inherit is None or stream.following.kind == "string")
+        ):
+            return self._pcap()
         self._refuse_later(token, inherit)
         return self._value(inherit)
 
@@ -220,6 +228,15 @@ class _Reader:
         self.head = found
         values = self.finished(self.operand(found.qualifiers, values_only=True), found.qualifiers)
         return _Read(values.node, values.inherit)
+
+    def _pcap(self) -> _Read:
+        """`pcap "EXPR"`; what the quotes hold is libpcap's to read."""
+        word, token = self.stream.take(), self.stream.next
+        if token.kind != "string":
+            raise self.stream.unexpected("an expression in double quotes", hint='as in `pcap "udp port 53"`')
+        self.stream.take()
+        inside = Span(token.span.start + 1, token.span.end - 1)
+        return _Read(Pcap(token.text, inside, word.span.to(token.span)), None)
 
     # ── values ───────────────────────────────────────────────────────────────
 

@@ -28,14 +28,15 @@ from penstock.compiler.lang.source import Span
 from penstock.compiler.lang.words import KEYWORDS, NAMED_NUMBERS
 
 TokenKind = Literal[
-    "word", "name", "escaped", "number", "ipv4", "ipv6", "mac", "constant", "mark", "bad", "end"
+    "word", "name", "escaped", "number", "ipv4", "ipv6", "mac", "constant", "string", "mark", "bad", "end"
 ]
 
 
 class Token(Struct, frozen=True, gc=False):
     """A Struct, because there are many, and it is made in a fifth of a dataclass's time.
 
-    `value` is the number of a number; `text` is the text as written, for a constant without its `$`.
+    `value` is the number of a number; `text` is the text as written, for a constant
+    without its `$`, for a string without its quotes.
 
     A `bad` token carries the sentence that says what is wrong with it in `fault`.
     """
@@ -93,6 +94,7 @@ _B, _B2 = "[0-9A-Fa-f]{1,2}", "[0-9A-Fa-f]{4}"
 _NUMBER = re.compile("0[xX][0-9A-Fa-f]+|[0-9]+")
 _NAME = re.compile(r"[A-Za-z0-9](?:[-_.A-Za-z0-9]*[.A-Za-z0-9])?")
 _ESCAPED = re.compile(r"\\[^ !()\n\t\r#{}'\"\\]+")
+_QUOTED = re.compile(r'"([^"\n]*)"')
 _CONSTANT = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 _mac = _longest(
     f"{_B}(?::{_B}){{5}}",
@@ -232,6 +234,8 @@ class _Lexer:
         if char == "\\":
             found = _ESCAPED.match(text, at, self.stop)
             return self._made("escaped", found.end()) if found else self._bad("a name must follow `\\`")
+        if char == '"':
+            return self._string()
         mark = _MARK.match(text, at, self.stop)
         if mark:
             return self._mark(mark.end())
@@ -244,6 +248,13 @@ class _Lexer:
         if not found:
             return self._bad("the name of a constant must follow `$`")
         return Token("constant", found[1], Span(self.at, found.end()))
+
+    def _string(self) -> Token:
+        """A text in double quotes, taken literally: a backslash in it is libpcap's."""
+        found = _QUOTED.match(self.text, self.at, self.stop)
+        if not found:
+            return self._bad("this text has no closing quote on its line")
+        return Token("string", found[1], Span(self.at, found.end()))
 
     def _mark(self, end: int) -> Token:
         text = self.text[self.at : end]

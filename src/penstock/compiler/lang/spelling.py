@@ -41,6 +41,7 @@ from penstock.compiler.lang.ast import (
     Number,
     Or,
     PartialAddress,
+    Pcap,
     PortRange,
     Prefix,
     Primitive,
@@ -54,6 +55,7 @@ from penstock.compiler.lang.ast import (
 from penstock.compiler.lang.lexer import lex
 from penstock.compiler.lang.words import (
     FLAG_FIELDS,
+    FORM_WORDS,
     LATER_EVENT_FIELDS,
     LATER_PREDICATES,
     NUMBER_FIELDS,
@@ -102,7 +104,7 @@ def _range_end(end: Number | Name) -> str:
 
 
 _SPECIAL = frozenset(
-    {*FLAG_FIELDS, *NUMBER_FIELDS, *OPERATOR_WORDS, *LATER_PREDICATES, *LATER_EVENT_FIELDS, "in"}
+    {*FLAG_FIELDS, *NUMBER_FIELDS, *OPERATOR_WORDS, *FORM_WORDS, *LATER_PREDICATES, *LATER_EVENT_FIELDS, "in"}
 )
 
 
@@ -334,6 +336,8 @@ def spell_leaf(leaf: Leaf) -> str:
             return f"llc {kind}" if kind else "llc"
         case Way(kind=kind):
             return kind
+        case Pcap(text=text):
+            return f'pcap "{text}"'
         case Relation(operator=operator, left=left, right=right):
             return f"{spell_arithmetic(left)} {operator} {_right_side(right)}"
         case _:

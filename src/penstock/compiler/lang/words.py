@@ -195,6 +195,9 @@ TOP_WORDS = ("let", "filter", "test")
 BODY_WORDS = ("default", "on", *ACTIONS)
 TEST_WORDS = ("packet", "pcap")
 
+#: Words that are a predicate with what follows them, and names anywhere else.
+FORM_WORDS = ("pcap",)
+
 #: Words of later versions -> what they will be about.  Where each may stand differs.
 LATER_TOP = {"set": "sets", "include": "including other files", "feed": "feeds"}
 LATER_ACTIONS = {
@@ -213,13 +216,12 @@ LATER_PREDICATES = {
     "over": "rates",
     "sample": "sampling",
     "inner": "looking into tunnels",
-    "pcap": "expressions in libpcap's exact meaning",
     "vxlan": "looking into VXLAN",
 }
 LATER_EVENT_FIELDS = frozenset({"rule", "verdict", "worker"})
 
 EXPRESSION_WORDS = tuple(
-    sorted({*KEYWORDS, *NAMED_NUMBERS, *NUMBER_FIELDS, *FLAG_FIELDS, "xor"} - set(REFUSED)),
+    sorted({*KEYWORDS, *NAMED_NUMBERS, *NUMBER_FIELDS, *FLAG_FIELDS, *FORM_WORDS, "xor"} - set(REFUSED)),
 )
 
 
