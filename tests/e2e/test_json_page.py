@@ -86,6 +86,50 @@ def test_what_needs_no_privilege(cli: Cli, tmp_path: Path) -> None:
     assert_documented(*((cli, call) for call in calls))
 
 
+#: It lacks a header, has a map and changes packets, so that its records have everything that there is.
+PROGRAM = """\
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <bpf/bpf_helpers.h>
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, IPPROTO_UDP);
+	__type(key, __u32);
+	__type(value, __u64);
+} seen SEC(".maps");
+SEC("xdp") int counts(struct xdp_md *ctx) {
+	__u8 *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 key = 0;
+
+	if (data + ETH_HLEN > end || !bpf_map_lookup_elem(&seen, &key))
+		return XDP_ABORTED;
+	data[0] ^= 1;
+	return XDP_PASS;
+}
+char _license[] SEC("license") = "GPL";
+"""
+
+
+@pytest.mark.privileged
+def test_programs(host: Cli, tmp_path: Path) -> None:
+    file, capture = tmp_path / "counts.c", tmp_path / "a.pcap"
+    file.write_text(PROGRAM)
+    frame = build_packet(parse_packet("IPv4/UDP(dport=53)"))
+    write_pcap(capture, frames_of([frame]))
+    loaded = host("program", "load", str(file), "-i", "v1", "--json")
+    assert shape(loaded.out) in documented()
+    number = str(loaded.record["program_id"])
+    calls = [
+        ("build", str(file)),
+        ("list",),
+        ("show", number),
+        ("run", number, "--packet", frame.hex()),
+        ("run", number, "--pcap", str(capture)),
+        ("detach", number),
+    ]
+    assert_documented(*((host, ("program", *call)) for call in calls))
+
+
 @pytest.mark.privileged
 def test_what_needs_privilege(host: Cli) -> None:
     calls = [

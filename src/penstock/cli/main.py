@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "drop": ("drop", "Drop what an expression matches, for a time."),
     "try": ("attempt", "Count what an expression would drop, for a time."),
     "undrop": ("undrop", "Take emergency rules back before their time."),
+    "program": ("program", "Build, load, run and inspect eBPF programs written in C."),
     "bench": ("bench", "Measure what a policy costs a packet."),
     "completion": ("completion", "Print the completion script of a shell."),
     "version": ("version", "Print the version."),
@@ -167,7 +168,7 @@ def show(error: PenstockError) -> None:
 
 
 def _show_log(title: str, log: str) -> None:
-    if os.environ.get("PENSTOCK_DEBUG") and log:
+    if output.logs_are_shown() and log:
         output.fault_text(f"{title}:\n{log}")
     elif log:
         output.note(f"({title} is shown with PENSTOCK_DEBUG=1)")

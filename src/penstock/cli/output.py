@@ -35,6 +35,7 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 @dataclass
 class _Settings:
     quiet: bool = False
+    logs: bool = False
 
 
 _settings = _Settings()
@@ -48,6 +49,16 @@ def be_quiet() -> None:
 def is_quiet() -> bool:
     """Whether notices and progress are silenced."""
     return _settings.quiet
+
+
+def show_logs(wanted: bool) -> None:
+    """Show whole logs with an error, the verifier's and clang's, as PENSTOCK_DEBUG=1 does."""
+    _settings.logs = wanted
+
+
+def logs_are_shown() -> bool:
+    """Whether whole logs are shown with an error."""
+    return _settings.logs or bool(os.environ.get("PENSTOCK_DEBUG"))
 
 
 def printable(text: str) -> str:
@@ -149,6 +160,12 @@ def errors_have_colour() -> bool:
 def rendered(lines: str) -> None:
     """Lines for standard error in which control characters are shown as escapes already."""
     print(lines, end="" if lines.endswith("\n") else "\n", file=sys.stderr)
+
+
+def said(text: str) -> None:
+    """What another program has said, on standard error; nothing where it was silent."""
+    if text.strip():
+        rendered(printable(text))
 
 
 def fault_text(text: str) -> None:

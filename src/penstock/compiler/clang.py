@@ -167,7 +167,7 @@ def compile_c(
     with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
         for name, content in files:
             _write_beside(Path(folder), name, content)
-        result = _run(argv, text, folder)
+        result = run(argv, text, folder)
         if result.returncode:
             raise _failed(argv, result, text)
         return Path(folder, "object.o").read_bytes()
@@ -180,13 +180,20 @@ def _write_beside(folder: Path, name: str, content: str) -> None:
             (folder / name).write_text(content, encoding="utf-8", newline="")
 
 
-def _run(argv: Sequence[str], text: str, folder: str) -> subprocess.CompletedProcess[bytes]:
+def run(
+    argv: Sequence[str], text: str, folder: str, *, cwd: str | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """clang, run to its end with bounds; its temporary files are in `folder`, where it also runs unless told `cwd`.
+
+    Raises:
+        ToolchainError: it cannot be run, or did not finish in time.
+    """
     try:
         return subprocess.run(
             argv,
             input=text.encode(),
             capture_output=True,
-            cwd=folder,
+            cwd=cwd or folder,
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TMPDIR": folder},
             timeout=TIME_LIMIT_S,
             preexec_fn=_limit,
@@ -195,7 +202,9 @@ def _run(argv: Sequence[str], text: str, folder: str) -> subprocess.CompletedPro
         )
     except subprocess.TimeoutExpired as error:
         raise ToolchainError(
-            f"clang did not finish within {TIME_LIMIT_S} s", argv=argv, source_path=_keep(text)
+            f"clang did not finish within {TIME_LIMIT_S} s",
+            argv=argv,
+            source_path=_keep(text) if text else None,
         ) from error
     except OSError as error:
         raise ToolchainError(

@@ -68,6 +68,8 @@ _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "bpf_program__set_flags": (_INT, (_POINTER, _UINT)),
     "bpf_program__set_autoload": (_INT, (_POINTER, ctypes.c_bool)),
     "bpf_program__autoload": (ctypes.c_bool, (_POINTER,)),
+    "bpf_program__section_name": (_TEXT, (_POINTER,)),
+    "bpf_program__type": (_INT, (_POINTER,)),
     "bpf_program__set_type": (_INT, (_POINTER, _INT)),
     "bpf_program__set_expected_attach_type": (_INT, (_POINTER, _INT)),
     "bpf_program__set_log_level": (_INT, (_POINTER, _UINT)),
@@ -152,6 +154,16 @@ class RawProgram:
     def fd(self) -> int:
         """The descriptor, owned by the object; negative when it was not loaded."""
         return int(library().bpf_program__fd(self.pointer))
+
+    @property
+    def section(self) -> str:
+        """The section of the object that it lies in."""
+        return str(library().bpf_program__section_name(self.pointer).decode("utf-8", "replace"))
+
+    @property
+    def kind(self) -> int:
+        """Its bpf_prog_type as its section says; 0 where libbpf does not know that section."""
+        return int(library().bpf_program__type(self.pointer))
 
     @property
     def is_wanted(self) -> bool:

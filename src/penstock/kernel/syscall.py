@@ -92,8 +92,13 @@ def object_info(fd: int, size: int) -> bytes:
     Fields that the kernel is too old to know are zero.
     """
     info = bytearray(size)
-    bpf(Command.OBJ_GET_INFO_BY_FD, bytearray(_INFO.pack(fd, size, address_of(info))))
+    fill_object_info(fd, info)
     return bytes(info)
+
+
+def fill_object_info(fd: int, info: bytearray) -> None:
+    """The same, for arrays that the info points to: `info` says where there is room for them, and how much."""
+    bpf(Command.OBJ_GET_INFO_BY_FD, bytearray(_INFO.pack(fd, len(info), address_of(info))))
 
 
 def pin(fd: int, path: str | os.PathLike[str]) -> None:

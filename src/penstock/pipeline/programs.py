@@ -1,0 +1,212 @@
+"""Load a hand-written program, attach it so that it outlives the command, take it away.
+
+    found = open_program("filter.c")
+    load_program(found, choose(found), Hook.XDP, interface="eth0")   ->  Loaded(program_id=42, mode="native", …)
+    detach_program(42)
+
+Nothing is changed before the kernel has verified the program; when attaching or
+pinning fails, the program is gone again and what was there before is there.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from penstock.errors import KernelError, PenstockError
+from penstock.kernel import netns, pin, syscall
+from penstock.kernel.attach_point import AttachPoint, attach_point
+from penstock.kernel.capability import kernel_errors
+from penstock.kernel.link import Link
+from penstock.kernel.lock import lock
+from penstock.model.hook import Hook
+from penstock.pipeline import program_slot
+from penstock.pipeline.program_attach import Wanted, check_wanted, mode_at, put_at
+from penstock.pipeline.program_object import check_hook, load
+from penstock.pipeline.program_slot import LINK, PROGRAM, ProgramIdentity
+
+if TYPE_CHECKING:
+    from penstock.kernel.bpf_object import BpfObject
+    from penstock.kernel.object_programs import ProgramSpec
+    from penstock.kernel.program import Program
+    from penstock.kernel.syscall import Descriptor
+    from penstock.pipeline.program_object import ProgramObject
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What `load_program` did; `pins` are the paths that the user asked for."""
+
+    identity: ProgramIdentity
+    pins: tuple[str, ...]
+    notices: tuple[str, ...]
+
+
+def load_program(
+    found: ProgramObject,
+    program: ProgramSpec,
+    hook: Hook | None,
+    *,
+    interface: str | None = None,
+    wanted: Wanted | None = None,
+    values: Mapping[str, str] | None = None,
+    pin_at: str | None = None,
+) -> Loaded:
+    """Load a program and, with an interface, attach it there.
+
+    `pin_at` is a directory in bpffs that gets the program and its maps under
+    their names, for others to use; penstock keeps its own pins besides.
+
+    Raises:
+        PenstockError: it cannot run at that hook, or a variable is not there.
+        KernelError: the kernel refuses it, another program is there (`wanted.replace`
+            takes over), or there is no BPF file system.
+    """
+    if hook is not None:
+        check_hook(program, hook)
+    place = _place(interface, hook, wanted or Wanted())
+    pin.prepare_root(program_slot.programs_root())
+    with load(found, program, hook, values or {}) as loaded, ExitStack() as undo:
+        pins = undo.enter_context(_pinned_for_others(loaded, Path(pin_at))) if pin_at else ()
+        own, objects = loaded.programs[program.name], _kept(loaded, program.name)
+        identity = _identity(found, program, own, hook)
+        if place is None or hook is None:
+            program_slot.keep(identity, objects)
+            return Loaded(identity, pins, ())
+        notices: list[str] = []
+        identity = _attach(own, objects, identity, place, hook, wanted or Wanted(), notices)
+    return Loaded(identity, pins, tuple(notices))
+
+
+def _attach(
+    own: Program,
+    objects: dict[str, Descriptor],
+    identity: ProgramIdentity,
+    place: AttachPoint,
+    hook: Hook,
+    wanted: Wanted,
+    notices: list[str],
+) -> ProgramIdentity:
+    """Attach a program and pin what belongs to it; on failure neither is done."""
+    with lock(place.name), put_at(own, place, hook, wanted, notices) as held, held:
+        where = structs.replace(
+            identity,
+            interface=place.ifname,
+            ifindex=place.ifindex,
+            netns=place.netns,
+            mode=mode_at(held, place, own),
+        )
+        if isinstance(held, Link):
+            program_slot.keep(where, {**objects, LINK: held})
+            return where
+        where = program_slot.with_filter(where, held)
+        program_slot.keep(where, objects)
+        try:
+            held.attach(own)
+        except BaseException:
+            pin.remove(program_slot.programs_root(), str(own.id))
+            raise
+        return where
+
+
+def _place(interface: str | None, hook: Hook | None, wanted: Wanted) -> AttachPoint | None:
+    if interface is None:
+        return None
+    if hook is None or hook is Hook.SOCKET:
+        raise _no_interface(hook)
+    check_wanted(hook, wanted)
+    return attach_point(interface)
+
+
+def detach_program(number: int) -> ProgramIdentity:
+    """Take away a program that penstock loaded; gives what it was.
+
+    Raises:
+        KernelError: penstock loaded no such program; one that somebody else has put there is left alone.
+    """
+    try:
+        identity = program_slot.read_identity(number)
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        raise _not_ours(number) from error
+    program_slot.forget(identity)
+    return identity
+
+
+def programs_on(interface: str, hook: Hook | None = None) -> list[ProgramIdentity]:
+    """Those that penstock has loaded onto an interface of this network namespace."""
+    here = None if netns.is_initial() else netns.inode()
+    return [
+        one
+        for one in program_slot.kept()
+        if one.interface == interface and one.netns == here and hook in (None, _hook(one))
+    ]
+
+
+def _hook(identity: ProgramIdentity) -> Hook | None:
+    return Hook(identity.hook) if identity.hook else None
+
+
+def _kept(loaded: BpfObject, name: str) -> dict[str, Descriptor]:
+    """What is pinned of an object: the program, those that it may call, and its maps without the data sections."""
+    objects: dict[str, Descriptor] = {PROGRAM: loaded.programs[name]}
+    objects |= {f"program_{other}": one for other, one in loaded.programs.items() if other != name}
+    objects |= {f"map_{key}": one for key, one in loaded.maps.items() if "." not in key}
+    return objects
+
+
+@contextmanager
+def _pinned_for_others(loaded: BpfObject, folder: Path) -> Iterator[tuple[str, ...]]:
+    """Programs and maps pinned under their names, for good if the block succeeds.  Raises KernelError."""
+    objects: dict[str, Descriptor] = {**loaded.programs}
+    objects |= {name: one for name, one in loaded.maps.items() if "." not in name}
+    pin.require_bpffs(folder)
+    with ExitStack() as undo:
+        with kernel_errors("pin in", str(folder)):
+            if not folder.exists():
+                folder.mkdir(parents=True, mode=0o700)
+                undo.callback(folder.rmdir)
+            for name, one in objects.items():
+                syscall.pin(one.fd, folder / name)
+                undo.callback((folder / name).unlink)
+        yield tuple(str(folder / name) for name in objects)
+        undo.pop_all()
+
+
+def _identity(found: ProgramObject, program: ProgramSpec, own: Program, hook: Hook | None) -> ProgramIdentity:
+    return ProgramIdentity(
+        program=own.id,
+        name=program.name,
+        section=program.section,
+        path=found.path,
+        loaded_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        hook=hook.value if hook else "",
+    )
+
+
+def _no_interface(hook: Hook | None) -> PenstockError:
+    if hook is Hook.SOCKET:
+        return PenstockError(
+            "a socket filter is attached to a socket, not to an interface",
+            hint="load it with --pin PATH; a program attaches it by SO_ATTACH_BPF (docs/programs.md)",
+        )
+    return PenstockError("where on the interface?", hint="--hook xdp, --hook tc-ingress or --hook tc-egress")
+
+
+def _not_ours(number: int) -> KernelError:
+    ours = ", ".join(f"{one.program} ({one.name})" for one in program_slot.kept())
+    return KernelError(
+        "detach",
+        f"program {number}",
+        errno.ENOENT,
+        meaning="penstock did not load it, and takes away no program of somebody else's",
+        hint=f"those that it did: {ours}" if ours else "`penstock program list` shows who did",
+    )

@@ -1,0 +1,359 @@
+"""Programs written by hand: built, loaded, run, shown and taken away by the command."""
+
+from __future__ import annotations
+
+import json
+import platform
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.e2e.conftest import CLIENT, Cli, Wire, write
+
+from penstock.compiler.clang import find_clang
+from penstock.kernel.maps import Map
+from penstock.model.packet import read_packet
+from penstock.observe.pcap import frames_of, write_pcap
+
+# As users type it in: it lacks <linux/in.h>.
+DROP_DNS = """\
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/udp.h>
+#include <bpf/bpf_helpers.h>
+SEC("xdp")
+int drop_dns(struct xdp_md *ctx) {
+void *data = (void *)(long)ctx->data;
+void *data_end = (void *)(long)ctx->data_end;
+struct ethhdr *eth = data;
+if ((void *)(eth + 1) > data_end) return XDP_PASS;
+if (eth->h_proto != __constant_htons(ETH_P_IP)) return XDP_PASS;
+struct iphdr *ip = (void *)(eth + 1);
+if ((void *)(ip + 1) > data_end) return XDP_PASS;
+if (ip->protocol != IPPROTO_UDP) return XDP_PASS;
+struct udphdr *udp = (void *)(ip + 1);
+if ((void *)(udp + 1) > data_end) return XDP_PASS;
+if (udp->dest == __constant_htons(53)) return XDP_DROP;
+return XDP_PASS;
+}
+char _license[] SEC("license") = "GPL";
+"""
+HEAD = """\
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+char _license[] SEC("license") = "GPL";
+"""
+SEVERAL = (
+    HEAD
+    + """
+const volatile __u32 answer = XDP_PASS;
+__s16 shift = -1;
+char label[8];
+SEC("xdp") int one(struct xdp_md *ctx) { return answer + shift + 1 + label[0]; }
+SEC("xdp") int other(struct xdp_md *ctx) { return XDP_DROP; }
+SEC("tc") int third(struct __sk_buff *skb) { skb->mark = 7; return -1; }
+SEC("socket") int fourth(struct __sk_buff *skb) { return skb->len > 40 ? 20 : 0; }
+"""
+)
+TAIL_CALLS = (
+    HEAD
+    + """
+SEC("xdp") int last(struct xdp_md *ctx) { return XDP_DROP; }
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 2);
+	__uint(key_size, 4);
+	__array(values, int(void *));
+} next SEC(".maps") = { .values = { [1] = (void *)&last } };
+SEC("xdp") int first(struct xdp_md *ctx) {
+	bpf_tail_call(ctx, &next, 1);
+	return XDP_PASS;
+}
+"""
+)
+REWRITES = (
+    HEAD
+    + """
+SEC("xdp") int rewrites(struct xdp_md *ctx) {
+	__u8 *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	if (data + 14 > end)
+		return XDP_ABORTED;
+	data[1] = 0xee;
+	return bpf_xdp_adjust_tail(ctx, -4) ? 9 : XDP_TX;
+}
+"""
+)
+DNS = 'IPv4/UDP(dport=53)/Raw("hello")'
+
+
+@pytest.fixture
+def drop_dns(tmp_path: Path) -> str:
+    return str(write(tmp_path / "drop_dns.c", DROP_DNS))
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> str:
+    return str(write(tmp_path / "several.c", SEVERAL))
+
+
+@pytest.fixture
+def programs(host: Cli) -> Iterator[Cli]:
+    """The command line; what it has loaded is taken away at the end."""
+    yield host
+    for one in json.loads(host("program", "list", "--json").out)["programs"]:
+        if one["loaded_from"] and one["loaded_from"].endswith((".c", ".o")):
+            host("program", "detach", str(one["id"]))
+
+
+def test_a_program_that_lacks_a_header_builds_and_hears_of_it(cli: Cli, drop_dns: str) -> None:
+    done = cli("program", "build", drop_dns, "--json")
+    assert done.code == 0, done.err
+    assert "error: use of undeclared identifier 'IPPROTO_UDP'" in done.err
+    assert "lacks `#include <linux/in.h>` for IPPROTO_UDP" in done.err
+    assert done.record["programs"] == [{"name": "drop_dns", "section": "xdp"}]
+    assert Path(done.record["object"]).read_bytes().startswith(b"\x7fELF")
+
+
+def test_what_clang_says_is_passed_on(cli: Cli, tmp_path: Path) -> None:
+    warned = cli("program", "build", str(write(tmp_path / "w.c", HEAD + "static int unused;\n")))
+    assert warned.code == 0
+    assert "warning: unused variable 'unused'" in warned.err
+    refused = cli(
+        "program", "build", str(write(tmp_path / "e.c", HEAD + "int f(void) { return nothing; }\n"))
+    )
+    assert refused.code == 2
+    assert "e.c:4:22: error: use of undeclared identifier 'nothing'" in refused.err
+    assert "does not compile: 1 error, the first: use of undeclared identifier 'nothing'" in refused.err
+    absent = cli("program", "build", str(write(tmp_path / "v.c", '#include "vmlinux.h"\n')))
+    assert absent.code == 2
+    assert "--vmlinux" in absent.err
+
+
+def test_a_file_that_is_not_there_is_a_sentence(cli: Cli, tmp_path: Path) -> None:
+    done = cli("program", "build", str(tmp_path / "nothing.c"))
+    assert done.code == 1
+    assert "nothing.c cannot be read: No such file or directory" in done.err
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("built", [False, True], ids=["from C", "from an object"])
+def test_it_drops_what_it_should(programs: Cli, wire: Wire, drop_dns: str, built: bool) -> None:
+    if built:
+        programs("program", "build", drop_dns)
+        drop_dns = drop_dns.replace(".c", ".o")
+    done = programs("program", "load", drop_dns, "--hook", "xdp", "-i", "v1", "--json")
+    assert done.code == 0, done.err
+    assert (done.record["mode"], done.record["hook"]) == ("native", "xdp")
+    assert (wire.arrived(53), wire.arrived(54)) == (0, 5)
+    again = programs("program", "load", drop_dns, "-i", "v1")
+    assert again.code == 3
+    assert "another XDP program is there" in again.err
+    gone = programs("program", "detach", "-i", "v1")
+    assert gone.code == 0, gone.err
+    assert wire.arrived(53) == 5
+
+
+@pytest.mark.privileged
+def test_one_of_several_is_chosen(cli: Cli, several: str) -> None:
+    done = cli("program", "run", several, "--packet", DNS)
+    assert done.code == 1
+    assert "several programs: which?" in done.err
+    assert "one (section xdp), other (section xdp), third (section tc), fourth (section socket)" in done.err
+    wrong = cli("program", "load", several, "--section", "third", "--hook", "xdp")
+    assert "third in section tc is a TC classifier program: it cannot run at xdp" in wrong.err
+    for name, said in (("other", "XDP_DROP"), ("third", "TC_ACT_UNSPEC"), ("socket", "drop")):
+        assert cli("program", "run", several, "--section", name, "--packet", DNS).out.startswith(said)
+
+
+@pytest.mark.privileged
+def test_variables_are_set_by_name(cli: Cli, several: str) -> None:
+    base = ("program", "run", several, "--section", "one", "--packet", DNS)
+    assert cli(*base).out.startswith("XDP_PASS")
+    assert cli(*base, "--set", "answer=1").out.startswith("XDP_DROP")
+    assert cli(*base, "--set", "answer=0x1", "--set", "shift=1").out.startswith("XDP_TX")
+    absent = cli(*base, "--set", "nothing=1")
+    assert absent.code == 1
+    assert "has no variable nothing" in absent.err
+    assert "answer, label, shift" in absent.err
+    large = cli(*base, "--set", "shift=70000")
+    assert large.code == 1
+    assert "shift" in large.err
+
+
+@pytest.mark.privileged
+def test_a_run_tells_answer_time_and_what_changed(cli: Cli, tmp_path: Path) -> None:
+    file = str(write(tmp_path / "rewrites.c", REWRITES))
+    done = cli("program", "run", file, "--packet", DNS, "--repeat", "1", "--json").record
+    frame = read_packet(DNS)
+    assert (done["value"], done["name"]) == (3, "XDP_TX")
+    assert done["changes"][0] == {"offset": 1, "before": "00", "after": "ee"}
+    assert done["changes"][1] == {"offset": len(frame) - 4, "before": frame[-4:].hex(), "after": ""}
+    text = cli("program", "run", file, "--packet", frame.hex()).out
+    assert "the packet is 4 bytes shorter" in text
+    assert "bytes from 1: 00 -> ee" in text
+
+
+@pytest.mark.privileged
+def test_a_capture_is_run_as_a_whole(cli: Cli, drop_dns: str, tmp_path: Path) -> None:
+    capture = tmp_path / "a.pcap"
+    write_pcap(capture, frames_of([read_packet(f"IPv4/UDP(dport={port})") for port in (53, 53, 54)]))
+    done = cli("program", "run", drop_dns, "--pcap", str(capture), "--json").record
+    assert [(one["name"], one["packets"]) for one in done["answers"]] == [("XDP_DROP", 2), ("XDP_PASS", 1)]
+
+
+@pytest.mark.privileged
+def test_a_loaded_program_is_shown(programs: Cli, drop_dns: str) -> None:
+    number = str(programs("program", "load", drop_dns, "-i", "v1", "--json").record["program_id"])
+    shown = programs("program", "show", number, "--json").record
+    assert shown["attached"] == ["v1 xdp native"]
+    assert shown["loaded_from"] == drop_dns
+    assert shown["xlated_bytes"] % 8 == 0
+    assert shown["jited_bytes"] > 0
+    assert shown["btf_id"] > 0
+    lines = {one["line"]: one["text"] for one in shown["source"]}
+    assert lines[18] == "if (udp->dest == __constant_htons(53)) return XDP_DROP;"
+    text = programs("program", "show", number).out
+    assert "kernel.bpf_stats_enabled=1" in text
+    assert "    18  if (udp->dest" in text
+    assert programs("program", "run", number, "--packet", DNS).out.startswith("XDP_DROP")
+    listed = [
+        one for one in programs("program", "list", "--json").record["programs"] if one["id"] == int(number)
+    ]
+    assert listed[0]["name"] == "drop_dns"
+
+
+@pytest.mark.privileged
+def test_tail_calls_go_on_when_the_command_has_ended(programs: Cli, tmp_path: Path) -> None:
+    file = str(write(tmp_path / "tail.c", TAIL_CALLS))
+    done = programs("program", "load", file, "--section", "first", "-i", "v1", "--json")
+    assert done.code == 0, done.err
+    # A map of programs forgets them when no process has it open any more, unless it is pinned.
+    ran = programs("program", "run", str(done.record["program_id"]), "--packet", DNS)
+    assert ran.out.startswith("XDP_DROP")
+
+
+@pytest.mark.privileged
+def test_maps_are_pinned_for_others(programs: Cli, tmp_path: Path, bpffs: Path) -> None:
+    text = HEAD + (
+        "struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32);"
+        ' __type(value, __u64); } seen SEC(".maps");\n'
+        'SEC("xdp") int counts(struct xdp_md *ctx) { __u32 k = 0; __u64 *v = bpf_map_lookup_elem(&seen, &k);'
+        " if (v) __sync_fetch_and_add(v, 1); return XDP_PASS; }\n"
+    )
+    file, place = str(write(tmp_path / "counts.c", text)), bpffs / "for-others"
+    done = programs("program", "load", file, "--pin", str(place), "--json")
+    assert done.record["pins"] == [str(place / "counts"), str(place / "seen")]
+    programs("program", "run", str(place / "counts"), "--packet", DNS)
+    with Map.open(place / "seen") as seen:
+        assert seen.lookup(bytes(4)) == struct.pack("=Q", 1)
+    refused = programs("program", "load", file, "--pin", str(place))
+    assert refused.code == 3
+    assert "File exists" in refused.err
+
+
+@pytest.mark.privileged
+def test_a_program_of_somebody_elses_is_left_alone(programs: Cli) -> None:
+    done = programs("program", "detach", "999999999")
+    assert done.code == 3
+    assert "penstock did not load it" in done.err
+
+
+@pytest.mark.privileged
+def test_an_object_without_btf_loads_with_a_warning(cli: Cli, drop_dns: str, tmp_path: Path) -> None:
+    bare = str(tmp_path / "bare.o")
+    argv = ["-O2", "-target", "bpf", "-idirafter", f"/usr/include/{platform.machine()}-linux-gnu"]
+    argv += ["-include", "linux/in.h", "-c", drop_dns, "-o", bare]
+    subprocess.run([find_clang().path, *argv], check=True)
+    ran = cli("program", "run", bare, "--packet", DNS)
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("XDP_DROP")
+    assert "has no BTF" in ran.err
+
+
+DROPS_AT_TC = (
+    HEAD
+    + """
+const volatile __u32 port = 53;
+SEC("tc") int by_port(struct __sk_buff *skb) {
+	__be16 dport = 0;
+	__u8 proto = 0;
+	bpf_skb_load_bytes(skb, 14 + 9, &proto, 1);
+	bpf_skb_load_bytes(skb, 14 + 20 + 2, &dport, 2);
+	return proto == 17 && dport == __builtin_bswap16(port) ? 2 : -1;
+}
+"""
+)
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("mode", ["tcx", "clsact"])
+def test_programs_at_tc_run_one_after_the_other(programs: Cli, wire: Wire, tmp_path: Path, mode: str) -> None:
+    file = str(write(tmp_path / "by_port.c", DROPS_AT_TC))
+    load = ("program", "load", file, "--hook", "tc-ingress", "-i", "v1", "--mode", mode, "--json")
+    first = programs(*load)
+    assert first.code == 0, first.err
+    assert (first.record["hook"], first.record["mode"]) == ("tc ingress", mode)
+    second = programs(*load, "--set", "port=54", "--order", "first")
+    assert second.code == 0, second.err
+    assert (wire.arrived(53), wire.arrived(54), wire.arrived(55)) == (0, 0, 5)
+    assert programs("program", "detach", str(first.record["program_id"])).code == 0
+    assert (wire.arrived(53), wire.arrived(54)) == (5, 0)
+    assert programs("program", "detach", "-i", "v1", "--hook", "tc-ingress").code == 0
+    assert wire.arrived(54) == 5
+
+
+@pytest.mark.privileged
+def test_what_leaves_is_filtered_too(programs: Cli, wire: Wire, tmp_path: Path) -> None:
+    file = str(write(tmp_path / "by_port.c", DROPS_AT_TC))
+    unsaid = programs("program", "load", file, "-i", "v1")
+    assert unsaid.code == 1
+    assert "--hook" in unsaid.err
+    done = programs("program", "load", file, "--hook", "tc-egress", "-i", "v1", "--json")
+    assert done.code == 0, done.err
+    with wire.client.inside():
+        refused, taken = (_bound(port) for port in (53, 54))
+    with wire.server.inside():
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with refused, taken, sender:
+        for port in (53, 54):
+            sender.sendto(b"x", (CLIENT, port))
+        taken.settimeout(10)
+        assert taken.recv(9) == b"x"
+        refused.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            refused.recv(9)
+    shown = programs("program", "show", str(done.record["program_id"]), "--json").record
+    assert shown["attached"] == ["v1 tc egress tcx"]
+
+
+def _bound(port: int) -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind((CLIENT, port))
+    return made
+
+
+@pytest.mark.privileged
+def test_the_kernels_types_are_there_on_request(cli: Cli, tmp_path: Path) -> None:
+    text = """\
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+SEC("tc") int by_type(struct __sk_buff *ctx) {
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(ctx, 14, &ip, sizeof(ip)) < 0 || !bpf_core_field_exists(struct sk_buff, mark))
+		return -1;
+	return ip.protocol == IPPROTO_UDP ? 2 : -1;
+}
+char _license[] SEC("license") = "GPL";
+"""
+    file = str(write(tmp_path / "by_type.c", text))
+    done = cli("program", "build", file, "--vmlinux")
+    assert done.code == 0, done.err
+    built = file.replace(".c", ".o")
+    assert cli("program", "run", built, "--packet", "IPv4/UDP").out.startswith("TC_ACT_SHOT")
+    assert cli("program", "run", built, "--packet", "IPv4/TCP").out.startswith("TC_ACT_UNSPEC")
