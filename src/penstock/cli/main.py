@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "try": ("attempt", "Count what an expression would drop, for a time."),
     "undrop": ("undrop", "Take emergency rules back before their time."),
     "program": ("program", "Build, load, run and inspect eBPF programs written in C."),
+    "probe": ("probe", "Say what this kernel can do, each thing tried."),
     "bench": ("bench", "Measure what a policy costs a packet."),
     "completion": ("completion", "Print the completion script of a shell."),
     "version": ("version", "Print the version."),

@@ -19,11 +19,14 @@ from penstock.errors import NotSupportedError
 
 BPF_FS_MAGIC = 0xCAFE4A11  # <linux/magic.h>
 CLONE_NEWNET = 0x40000000
+CLONE_NEWNS = 0x00020000
 
 _TEST_RUN = 10
 _MEMBARRIER_GLOBAL, _MEMBARRIER_GLOBAL_EXPEDITED = 1, 2
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
+_MS_PRIVATE_TREE = 1 << 14 | 1 << 18  # MS_REC | MS_PRIVATE
+_MNT_DETACH = 2
 _STATFS_SIZE = 256
 
 # (bpf, membarrier): x86-64 and 32-bit tables differ, newer ports share asm-generic's.
@@ -129,3 +132,20 @@ def exchange(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> N
     names = os.fsencode(first), os.fsencode(second)
     if _libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], ctypes.c_uint(_RENAME_EXCHANGE)) != 0:
         raise _last_error(os.fspath(second))
+
+
+def mount_private_bpffs(place: str) -> None:
+    """Mount a BPF file system where no other mount namespace sees it; the calling thread must have one of its own."""
+    # What is mounted in a new namespace would be passed on to its origin where the mounts are shared.
+    for source, target, kind, flags in (
+        (b"none", b"/", None, _MS_PRIVATE_TREE),
+        (b"bpf", os.fsencode(place), b"bpf", 0),
+    ):
+        if _libc.mount(source, target, kind, ctypes.c_ulong(flags), None) != 0:
+            raise _last_error(place)
+
+
+def unmount(place: str) -> None:
+    """Take away what is mounted at `place`, at once."""
+    if _libc.umount2(os.fsencode(place), _MNT_DETACH) != 0:
+        raise _last_error(place)

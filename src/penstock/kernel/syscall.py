@@ -35,6 +35,7 @@ class Command(IntEnum):
     PROG_LOAD = 5
     OBJ_PIN = 6
     OBJ_GET = 7
+    PROG_ATTACH = 8
     PROG_TEST_RUN = 10
     PROG_GET_NEXT_ID = 11
     MAP_GET_NEXT_ID = 12
@@ -44,6 +45,7 @@ class Command(IntEnum):
     PROG_QUERY = 16
     BTF_GET_FD_BY_ID = 19
     MAP_LOOKUP_AND_DELETE_ELEM = 21
+    BTF_LOAD = 18
     MAP_FREEZE = 22
     BTF_GET_NEXT_ID = 23
     MAP_LOOKUP_BATCH = 24
@@ -53,6 +55,7 @@ class Command(IntEnum):
     LINK_GET_FD_BY_ID = 30
     LINK_GET_NEXT_ID = 31
     LINK_DETACH = 34
+    TOKEN_CREATE = 36
 
 
 _OBJ = struct.Struct("=QII")
