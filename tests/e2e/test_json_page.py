@@ -143,6 +143,8 @@ def test_what_needs_privilege(host: Cli) -> None:
         ("rule", "list", "-i", "v1"),
         ("rule", "remove", "rule#1", "-i", "v1"),
         ("detach", "-i", "v1"),
+        ("probe",),
+        ("probe", "--for", DNS),
         ("bench", DNS, "--rounds", "1"),
         ("bench", DENY, "--rounds", "1", "--rules", "--peers", "--budget", "ns=1000"),
     ]

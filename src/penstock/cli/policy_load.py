@@ -13,17 +13,29 @@ if TYPE_CHECKING:
     from penstock.pipeline.policy import LoadedPolicy
 
 
+def built_policy(path: str) -> LoadedPolicy | None:
+    """The policy in a file that `penstock build` made; None if the file is something else.
+
+    Raises:
+        PenstockError: it is one, but it is cut.
+    """
+    from penstock.pipeline.policy import load_built
+
+    data = _object_in(path)
+    return None if data is None else load_built(data, path)
+
+
 def load_file(path: str, filter_name: str | None = None, *, trusted: bool = False) -> LoadedPolicy:
     """The compiled policy of a file; its warnings are shown.
 
     Raises:
         PenstockError: the file cannot be read, PolicyError among them.
     """
-    from penstock.pipeline.policy import load_built, load_policy
+    from penstock.pipeline.policy import load_policy
 
-    data = _object_in(path)
-    if data is not None:
-        return load_built(data, path)
+    built = built_policy(path)
+    if built is not None:
+        return built
     source = read_policy(path, trusted=trusted)
     policy = load_policy(source.text, name=source.name, filter=filter_name)
     show_warnings(policy)

@@ -97,7 +97,11 @@ def _show_types(
     output.answer(f"{title}: {here} of {len(answers)}")
     for name, found in answers.items():
         if not found.has:
-            why = found.why if found.has is None else f"Linux {known[name].since} and newer have it"
+            why = (
+                found.why
+                if found.has is None
+                else f"not in this kernel; Linux may have it since {known[name].since}"
+            )
             output.answer(f"  {mark(found.has):<3}  {name}: {why}")
 
 

@@ -80,7 +80,7 @@ def _attached(index: int, mode: str) -> Found:
 
 
 def _on_veth() -> Found:
-    from pyroute2 import IPRoute, NetlinkError
+    from pyroute2 import IPRoute, NetlinkError  # type: ignore[import-untyped,unused-ignore]
 
     with IPRoute() as route:
         try:
@@ -91,7 +91,7 @@ def _on_veth() -> Found:
 
 
 def _clsact() -> Found:
-    from pyroute2 import IPRoute, NetlinkError
+    from pyroute2 import IPRoute, NetlinkError  # type: ignore[import-untyped,unused-ignore]
 
     with IPRoute() as route:
         try:
