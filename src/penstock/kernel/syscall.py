@@ -43,9 +43,9 @@ class Command(IntEnum):
     MAP_GET_FD_BY_ID = 14
     OBJ_GET_INFO_BY_FD = 15
     PROG_QUERY = 16
+    BTF_LOAD = 18
     BTF_GET_FD_BY_ID = 19
     MAP_LOOKUP_AND_DELETE_ELEM = 21
-    BTF_LOAD = 18
     MAP_FREEZE = 22
     BTF_GET_NEXT_ID = 23
     MAP_LOOKUP_BATCH = 24
