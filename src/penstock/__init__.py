@@ -25,10 +25,10 @@ if TYPE_CHECKING:
         PolicyError,
         ToolchainError,
     )
-    from penstock.pipeline.apply import apply, detach
+    from penstock.pipeline.apply import apply, apply_all, detach
     from penstock.pipeline.attach import Attached, attach
     from penstock.pipeline.counters import Counter
-    from penstock.pipeline.policy import LoadedPolicy, load_policy
+    from penstock.pipeline.policy import LoadedPolicy, load_policies, load_policy
     from penstock.pipeline.rules import add_rule, added_rules, remove_rule
     from penstock.pipeline.status import status
 
@@ -36,11 +36,13 @@ __version__ = version.VERSION
 
 _PIPELINE = {
     "load_policy": "policy",
+    "load_policies": "policy",
     "LoadedPolicy": "policy",
     "attach": "attach",
     "Attached": "attach",
     "Counter": "counters",
     "apply": "apply",
+    "apply_all": "apply",
     "status": "status",
     "detach": "apply",
     "add_rule": "rules",
@@ -50,11 +52,13 @@ _PIPELINE = {
 
 __all__ = [
     "load_policy",
+    "load_policies",
     "LoadedPolicy",
     "attach",
     "Attached",
     "Counter",
     "apply",
+    "apply_all",
     "status",
     "detach",
     "add_rule",

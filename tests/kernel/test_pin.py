@@ -19,6 +19,7 @@ from penstock.kernel.features import features, is_bpffs
 from penstock.kernel.lock import lock, lock_directory
 from penstock.kernel.maps import Map, MapType
 from penstock.kernel.netlink import interface
+from penstock.model.hook import Hook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,17 +190,27 @@ def test_a_read_only_bpf_file_system_is_told_apart(tmp_path: Path, passing: BpfO
 
 
 @pytest.mark.parametrize(
-    "ifname", ["eth0", "eth0.100", "a%b", "x@y", "..5", "wlp0s20f3", "br-é", "%new-x", "a+b-c_d"]
+    "ifname", ["eth0", "eth0.100", "a%b", "x@y", "..5", "wlp0s20f3", "br-é", "%new-x", "a+b-c_d", "a:b"]
 )
 @pytest.mark.parametrize("namespace", [None, 4026532177])
+@pytest.mark.parametrize("hook", [Hook.XDP, Hook.TC_INGRESS, Hook.TC_EGRESS])
 def test_names_of_attach_points_read_back_and_suit_bpffs(
-    root: Path, ifname: str, namespace: int | None
+    root: Path, ifname: str, namespace: int | None, hook: Hook
 ) -> None:
-    name = encode(ifname, namespace)
-    assert decode(name) == (ifname, namespace)
+    name = encode(ifname, namespace, hook)
+    assert decode(name) == (ifname, namespace, hook)
     with make_map("one") as one:
         pin.publish(root, name, pin.stage(root, name, {"link": one}))
     assert list(pin.attach_points(root)) == [name]
+
+
+def test_names_of_xdp_are_what_they_were_and_no_interface_has_the_name_of_another_hook() -> None:
+    assert encode("eth0", None) == "eth0"
+    assert encode("eth0", 7, Hook.TC_EGRESS) == "eth0:tc-egress@7"
+    assert encode("eth0:tc-egress", None) != encode("eth0", None, Hook.TC_EGRESS)
+    for other in ("eth0:tc", "eth0:xdp", "eth0@x", "eth.0", "%programs", "", "eth0:tc-egress@"):
+        with pytest.raises(ValueError, match="no"):
+            decode(other)
 
 
 def test_an_attach_point_says_in_which_namespace_it_is() -> None:

@@ -8,57 +8,83 @@ import click
 
 from penstock.cli import output
 from penstock.cli.options import interface_option, json_option, mode_option, netns_option
-from penstock.cli.policy_load import load_file
+from penstock.cli.policy_load import load_filters
 
 if TYPE_CHECKING:
-    from penstock.pipeline.apply import Applied
     from penstock.pipeline.policy import LoadedPolicy
+    from penstock.pipeline.putting import Applied
 
 
 @click.command("apply")
 @click.argument("file", type=click.Path())
 @interface_option()
 @mode_option
-@click.option("--filter", "filter_name", metavar="NAME", help="Which filter, when the policy has several.")
-@click.option("--replace", is_flag=True, help="Take over from a program that is not penstock's.")
+@click.option(
+    "--filter", "filter_name", metavar="NAME", help="Only this filter, when the policy has several."
+)
+@click.option("--replace", is_flag=True, help="Take over from an XDP program that is not penstock's.")
+@click.option(
+    "--order",
+    metavar="PLACE",
+    help="At TC, where among other programs: first, last, before:ID, after:ID (a program's id); "
+    "with --mode clsact also a priority.  [default: last]",
+)
 @click.option("--dry-run", is_flag=True, help="Compile, load and verify, but change nothing.")
 @netns_option
 @json_option
 def command(
-    file: str, interface: str, mode: str, filter_name: str | None, replace: bool, dry_run: bool, as_json: bool
+    file: str,
+    interface: str,
+    mode: str,
+    filter_name: str | None,
+    replace: bool,
+    order: str | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Put a policy in place on an interface.
 
     FILE is a policy, `-` for standard input, or what `penstock build` made.  A policy of penstock's that is there is
-    replaced in one step, and rules that keep their label keep their counters.
+    replaced in one step, and rules that keep their label keep their counters.  Filters at several hooks are all put in
+    place, or none of them.
     """
-    policy = load_file(file, filter_name, trusted=True)
+    policies = load_filters(file, filter_name)
     if dry_run:
-        _dry_run(policy, interface, as_json)
+        _dry_run(policies, interface, as_json)
         return
-    from penstock.pipeline.apply import apply
+    from penstock.pipeline.apply import apply_all
 
-    done = apply(interface, policy, mode, replace=replace)
-    for notice in done.notices:
-        output.warn(notice)
-    _report(done, len(policy.rule_keys), as_json)
+    for done, policy in zip(
+        apply_all(interface, policies, mode, replace=replace, order=order), policies, strict=True
+    ):
+        for notice in done.notices:
+            output.warn(notice)
+        _report(done, len(policy.rule_keys), as_json)
 
 
-def _dry_run(policy: LoadedPolicy, interface: str, as_json: bool) -> None:
+def _dry_run(policies: tuple[LoadedPolicy, ...], interface: str, as_json: bool) -> None:
     from penstock.pipeline.attach import dry_run
 
-    program = dry_run(interface, policy)
-    if as_json:
-        content = {"interface": interface, "policy": policy.name, "applied": False}
-        output.record("penstock.apply/1", {**content, "verified_instructions": program.verified_insns})
-        return
-    output.answer(f"{policy.name}: the kernel accepts it; nothing was changed on {interface}")
+    for policy in policies:
+        program = dry_run(interface, policy)
+        if not as_json:
+            output.answer(f"{policy.name}: the kernel accepts it; nothing was changed on {interface}")
+            continue
+        content = {
+            "interface": interface,
+            "hook": policy.identity.hook,
+            "policy": policy.name,
+            "applied": False,
+            "verified_instructions": program.verified_insns,
+        }
+        output.record("penstock.apply/1", content)
 
 
 def _report(done: Applied, rules: int, as_json: bool) -> None:
     if as_json:
         content = {
             "interface": done.interface,
+            "hook": done.hook,
             "policy": done.name,
             "applied": True,
             "mode": done.mode,
@@ -71,6 +97,7 @@ def _report(done: Applied, rules: int, as_json: bool) -> None:
         return
     word = f"in the place of {done.replaced}" if done.replaced else "attached"
     plural = "rule" if rules == 1 else "rules"
+    where = done.interface if done.hook == "xdp" else f"{done.interface} at {done.hook}"
     output.answer(
-        f"{done.name}: {word} on {done.interface}, {rules} {plural}, {done.mode} mode, program {done.program_id}"
+        f"{done.name}: {word} on {where}, {rules} {plural}, {done.mode} mode, program {done.program_id}"
     )

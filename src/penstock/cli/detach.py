@@ -1,28 +1,28 @@
-"""`penstock detach -i IF`: take penstock's filter off an interface."""
+"""`penstock detach -i IF [--hook HOOK]`: take penstock's filters off an interface."""
 
 from __future__ import annotations
 
 import click
 
 from penstock.cli import output
-from penstock.cli.options import interface_option, json_option, netns_option
+from penstock.cli.options import hook_option, interface_option, json_option, netns_option
 
 
 @click.command("detach")
 @interface_option()
+@hook_option("Only the one at this hook (xdp, tc-ingress, tc-egress); else all of the interface.")
 @netns_option
 @json_option
-def command(interface: str, as_json: bool) -> None:
-    """Take the policy off an interface.  Programs of others are left alone."""
+def command(interface: str, hook: str | None, as_json: bool) -> None:
+    """Take the policies off an interface.  Programs of others are left alone."""
     from penstock.pipeline.apply import detach
 
-    done = detach(interface)
-    if as_json:
+    for done in detach(interface, hook):
+        if not as_json:
+            output.answer(f"{done.name}: taken off {interface} at {done.hook}")
+            continue
         counters = {
             name: {"packets": found.packets, "bytes": found.bytes} for name, found in done.counters.items()
         }
-        output.record(
-            "penstock.detach/1", {"interface": interface, "policy": done.name, "counters": counters}
-        )
-        return
-    output.answer(f"{done.name}: taken off {interface}")
+        content = {"interface": interface, "hook": done.hook, "policy": done.name, "counters": counters}
+        output.record("penstock.detach/1", content)

@@ -97,10 +97,38 @@ def json_option(function: F) -> F:
 
 
 def mode_option(function: F) -> F:
-    """`--mode native|generic|auto`."""
-    choice = click.Choice(["auto", "native", "generic"])
-    text = "In the driver, in the stack, or (auto) the driver if it can."
+    """`--mode native|generic|tcx|clsact|auto`."""
+    choice = click.Choice(["auto", "native", "generic", "tcx", "clsact"])
+    text = (
+        "At XDP: native in the driver, generic in the stack; at TC: by a tcx link, or a filter on clsact; "
+        "auto: the first that can be."
+    )
     return click.option("--mode", type=choice, default="auto", show_default=True, help=text)(function)
+
+
+def hook_option(text: str) -> Callable[[F], F]:
+    """`--hook xdp|tc-ingress|tc-egress`; gives the hook as policies spell it (`tc ingress`)."""
+    return click.option("--hook", type=HOOK, metavar="HOOK", help=text, shell_complete=_hooks)
+
+
+def _hooks(_context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    return [word for word in HOOK_WORDS if word.startswith(start)]
+
+
+class HookWord(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """`xdp`, `tc-ingress`, `tc-egress`, with a space or a hyphen; gives the word as policies spell it."""
+
+    name = "hook"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        word = str(value).replace(" ", "-").lower()
+        if word not in HOOK_WORDS:
+            self.fail(f"{value!r} is no hook of an interface; there are: {', '.join(HOOK_WORDS)}", param, ctx)
+        return word.replace("-", " ")
+
+
+HOOK_WORDS = ("xdp", "tc-ingress", "tc-egress")
+HOOK = HookWord()
 
 
 def duration_text(seconds: float) -> str:

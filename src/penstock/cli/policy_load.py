@@ -42,9 +42,32 @@ def load_file(path: str, filter_name: str | None = None, *, trusted: bool = Fals
     return policy
 
 
+def load_filters(path: str, filter_name: str | None = None) -> tuple[LoadedPolicy, ...]:
+    """The compiled filters of a file for one interface, one at each hook, or the one that is named.
+
+    Raises:
+        PenstockError: the file cannot be read or is not to be trusted, PolicyError among them.
+    """
+    from penstock.pipeline.policy import load_built, load_policies
+
+    data = _object_in(path)
+    if data is not None:
+        return (load_built(data, path),)
+    source = read_policy(path, trusted=True)
+    policies = load_policies(source.text, name=source.name, filter=filter_name)
+    show_diagnostics(policies[0].warnings)
+    for policy in policies:
+        _show_dear(policy)
+    return policies
+
+
 def show_warnings(policy: LoadedPolicy) -> None:
     """What is odd in the policy's text, and what makes it slow."""
     show_diagnostics(policy.warnings)
+    _show_dear(policy)
+
+
+def _show_dear(policy: LoadedPolicy) -> None:
     for dear in policy.dear:
         output.warn(f"some rules are dear: {dear}")
 

@@ -13,6 +13,7 @@ from penstock.cli import output
 from penstock.cli.options import DURATION, duration_text, interface_option, json_option, netns_option
 
 if TYPE_CHECKING:
+    from penstock.kernel.link import AttachedProgram
     from penstock.pipeline.counters import Counter
     from penstock.pipeline.status import Status
 
@@ -71,8 +72,8 @@ def _show(
     as_json: bool,
 ) -> None:
     if as_json:
-        earlier = {one.interface: one for one in before}
-        filters = [_record(one, earlier.get(one.interface)) for one in found]
+        earlier = {(one.interface, one.hook): one for one in before}
+        filters = [_record(one, earlier.get((one.interface, one.hook))) for one in found]
         output.record("penstock.status/1", {"filters": filters})
         return
     for line in _lines(found, before, interface, show_all):
@@ -82,7 +83,7 @@ def _show(
 def _lines(
     found: tuple[Status, ...], before: tuple[Status, ...], interface: str | None, show_all: bool
 ) -> Iterator[str]:
-    earlier = {one.interface: one for one in before}
+    earlier = {(one.interface, one.hook): one for one in before}
     if not found:
         yield (
             f"penstock has put no filter on {interface}"
@@ -95,9 +96,10 @@ def _lines(
         yield _headline(one)
         if one.trouble:
             yield f"  ! {one.trouble}"
+        yield from _others(one)
         for rule, left in one.emergencies:
             yield f"  {rule.name}: {rule.action} if {rule.expression}, {duration_text(left)} left"
-        yield from _table(one, earlier.get(one.interface), show_all)
+        yield from _table(one, earlier.get((one.interface, one.hook)), show_all)
 
 
 def _table(one: Status, before: Status | None, show_all: bool) -> list[str]:
@@ -110,11 +112,21 @@ def _table(one: Status, before: Status | None, show_all: bool) -> list[str]:
 
 def _headline(one: Status) -> str:
     mode = f"{one.mode} mode" if one.mode else "does not run here"
+    mode = f"at {one.identity.hook}, {mode}"
     if not one.identity.program:
         return f"{one.interface}: {one.identity.name}"
     origin = f" from {one.identity.path}" if one.identity.path else ""
     since = f"program {one.identity.program}, since {one.identity.applied_at}"
     return f"{one.interface}: {one.identity.name}{origin}, {mode}, {since}"
+
+
+def _others(one: Status) -> Iterator[str]:
+    """The other programs on the hook, in the order in which packets meet them."""
+    before, behind = one.others if one.mode else ((), ())
+    for found in before:
+        yield f"  before it: {found}"
+    for found in behind:
+        yield f"  behind it: {found}"
 
 
 def _rows(one: Status, before: Status | None, show_all: bool) -> Iterator[tuple[str, ...]]:
@@ -185,10 +197,21 @@ def _record(one: Status, before: Status | None) -> dict[str, object]:
         "hook": one.identity.hook,
         "mode": one.mode or None,
         "program_id": one.identity.program,
+        "programs": [_program(found) for found in one.programs],
         "applied_at": one.identity.applied_at,
         "trouble": one.trouble,
         "emergencies": emergencies,
         "counters": rules,
+    }
+
+
+def _program(found: AttachedProgram) -> dict[str, object]:
+    return {
+        "program_id": found.program_id or None,
+        "kind": found.kind,
+        "mode": found.mode,
+        "link_id": found.link_id,
+        "priority": found.priority,
     }
 
 

@@ -109,7 +109,7 @@ def start(policy: ast.Policy, filter_name: str | None) -> Coverage:
     Raises:
         PenstockError: there is no such filter, or it cannot be lowered.
     """
-    chosen = choose_filter(policy, "xdp", filter_name)
+    chosen = choose_filter(policy, None, filter_name)
     rules = lower_filter(policy, chosen)
     covered = [
         RuleCoverage(rule, list(_terms(written, policy)))

@@ -69,7 +69,7 @@ def run_tests(policy: ast.Policy, engine: EngineName, folder: Path) -> Iterator[
     with ExitStack() as opened:
         engines: dict[str, tuple[RuleSet, Engine]] = {}
         for test in policy.tests:
-            wanted = choose_filter(policy, "xdp", test.filter or policy.filters[0].name)
+            wanted = choose_filter(policy, None, test.filter or policy.filters[0].name)
             if wanted.name not in engines:
                 rules = lower_filter(policy, wanted)
                 engines[wanted.name] = rules, opened.enter_context(open_engine(engine, rules))

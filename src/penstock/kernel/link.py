@@ -65,16 +65,22 @@ class LinkInfo:
 class AttachedProgram:
     """A program found on an interface, whoever put it there.
 
-    `link_id` is None when netlink put it there, and when links may not be listed.
+    `link_id` is None when netlink put it there, and when links may not be listed;
+    `priority` is that of a filter on clsact, and `kind` tells of one that is no
+    BPF program (`u32`, its `program_id` is 0).
     """
 
     mode: str
     program_id: int
     link_id: int | None
+    priority: int | None = None
+    kind: str = "bpf"
 
     def __str__(self) -> str:
         via = f", by link {self.link_id}" if self.link_id is not None else ""
-        return f"program {describe_program(self.program_id)}, {self.mode} mode{via}"
+        via += f", priority {self.priority}" if self.priority is not None else ""
+        what = f"program {describe_program(self.program_id)}" if self.program_id else f"a {self.kind} filter"
+        return f"{what}, {self.mode} mode{via}"
 
 
 class Link(Descriptor):

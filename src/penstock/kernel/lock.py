@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.errors import KernelError
-from penstock.kernel.attach_point import decode
+from penstock.kernel.attach_point import decode, place_words
 from penstock.kernel.capability import kernel_errors
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _take(fd: int, name: str) -> None:
         who = f"process {holder}" if holder else "another process"
         raise KernelError(
             "change",
-            decode(name)[0],
+            place_words(decode(name).ifname, decode(name).hook),
             errno.EBUSY,
             meaning=f"busy: {who} is changing it",
             hint="try again when it is done",

@@ -79,6 +79,11 @@ class Descriptor(Closing):
             raise ValueError(f"this {type(self).__name__} is closed")
         return self._fd
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not closed."""
+        return self._fd >= 0
+
     def close(self) -> None:
         """Give the descriptor back; a second call does nothing."""
         fd, self._fd = self._fd, -1

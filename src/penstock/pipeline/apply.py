@@ -1,7 +1,8 @@
 """Put a policy in place so that it outlives the command, replace it, take it away.
 
     apply("eth0", load_policy(text))    ->  Applied(interface="eth0", mode="native", kept=9, …)
-    detach("eth0")                      ->  the counters it had
+    apply_all("eth0", policies)         ->  one Applied for each: all of them in place, or none
+    detach("eth0")                      ->  the counters they had
 
 The order of an `apply`, and why a `kill -9` between any two steps is harmless:
 
@@ -20,48 +21,27 @@ import dataclasses
 import errno
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from penstock.errors import KernelError, PenstockError, PrivilegeError
 from penstock.kernel import pin
-from penstock.kernel.attach_point import AttachPoint, attach_point, decode
-from penstock.kernel.blob import write_blob
-from penstock.kernel.link import Link, attached
+from penstock.kernel.attach_point import AttachPoint, attach_point, decode, place_words
+from penstock.kernel.attached import programs_at
 from penstock.kernel.lock import lock
-from penstock.model.overlay import BANKS_MAP, SWITCH_MAP
-from penstock.model.spec import COUNTERS_MAP, PROGRAM
+from penstock.kernel.order import read_order
+from penstock.model.hook import Hook
 from penstock.pipeline import slot as slots
 from penstock.pipeline import whereabouts
-from penstock.pipeline.attach import AUTO, load, mode_of, put_on
+from penstock.pipeline.attach import load
 from penstock.pipeline.counters import Counter
-from penstock.pipeline.identity import Identity, encode, kept_slots
-from penstock.pipeline.overlay import BANKS, SWITCH
+from penstock.pipeline.placing import AUTO, Wish, wishes
 from penstock.pipeline.policy import LoadedPolicy, add_emergencies, live, load_policy
-from penstock.pipeline.slot import CARRIED, COUNTERS, IDENTITY, LINK, Slot, open_slot
+from penstock.pipeline.putting import Applied, Putting, put_together
+from penstock.pipeline.slot import Slot, open_slot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from penstock.kernel.bpf_object import BpfObject
-    from penstock.kernel.program import Program
-    from penstock.kernel.syscall import Descriptor
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What `apply` did.  `kept` counters were carried over; `replaced` is the name of the policy before."""
-
-    interface: str
-    name: str
-    mode: str
-    program_id: int
-    replaced: str | None = None
-    kept: int = 0
-    notices: tuple[str, ...] = ()
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +51,23 @@ class Detached:
     interface: str
     name: str
     counters: dict[str, Counter]
+    hook: str = Hook.XDP.value
 
 
-def apply(ifname: str, policy: LoadedPolicy | str, mode: str = AUTO, *, replace: bool = False) -> Applied:
-    """Put a policy on an interface; it stays until `detach`, another `apply` or a reboot.
+def apply(
+    ifname: str,
+    policy: LoadedPolicy | str,
+    mode: str = AUTO,
+    *,
+    replace: bool = False,
+    order: str | None = None,
+) -> Applied:
+    """Put a policy on an interface, at its filter's hook; it stays until `detach`, another `apply` or a reboot.
 
-    A penstock policy that is there is replaced in one step.  Another program is
-    left alone unless `replace` is true.
+    A penstock policy that is there is replaced in one step, and keeps its place.
+    Another XDP program is left alone unless `replace` is true; at TC programs run one
+    after the other, `order` is `first`, `last`, `before:ID`, `after:ID` or, for `mode`
+    clsact, a priority.
 
     Raises:
         PolicyError: the text is no policy.
@@ -86,29 +76,67 @@ def apply(ifname: str, policy: LoadedPolicy | str, mode: str = AUTO, *, replace:
             kernel refuses the program.  What ran before runs on.
     """
     wanted = policy if isinstance(policy, LoadedPolicy) else load_policy(policy)
-    point, root = attach_point(ifname), pin.pin_root()
+    (done,) = apply_all(ifname, (wanted,), mode, replace=replace, order=order)
+    return done
+
+
+def apply_all(
+    ifname: str,
+    policies: Sequence[LoadedPolicy],
+    mode: str = AUTO,
+    *,
+    replace: bool = False,
+    order: str | None = None,
+) -> tuple[Applied, ...]:
+    """Put policies of different hooks on an interface: all of them, or, where one is refused, none.
+
+    `mode`, `replace` and `order` go to the hooks that know them.
+
+    Raises:
+        PenstockError: as `apply`; or two of them are at one hook.
+    """
+    hooks = [Hook(policy.identity.hook) for policy in policies]
+    if len(set(hooks)) < len(hooks):
+        raise PenstockError("two filters cannot be at one hook of an interface")
+    each = wishes(hooks, Wish(mode, read_order(order) if order else None, replace))
+    points, root = [attach_point(ifname, hook) for hook in hooks], pin.pin_root()
     pin.prepare_root(root)
-    with locked(point, root), ExitStack() as opened:
-        present = find_open(root, point, opened)
-        done = put(root, point, _with_emergencies(wanted, present), present, mode, replace=replace)
-    lost = _lost(present, wanted)
-    return dataclasses.replace(done, notices=(*done.notices, lost)) if lost else done
+    with ExitStack() as opened:
+        for point in sorted(points, key=lambda point: point.name):
+            opened.enter_context(locked(point, root))
+        present = [find_open(root, point, opened) for point in points]
+        with_rules = [_with_emergencies(*pair) for pair in zip(policies, present, strict=True)]
+        done = _put(root, points, with_rules, present, each)
+    lost = [_lost(*pair) for pair in zip(present, policies, strict=True)]
+    return tuple(_with_notice(one, text) for one, text in zip(done, lost, strict=True))
+
+
+def _with_notice(done: Applied, notice: str | None) -> Applied:
+    return dataclasses.replace(done, notices=(*done.notices, notice)) if notice else done
 
 
 def put(
-    root: Path,
-    point: AttachPoint,
-    policy: LoadedPolicy,
-    present: Slot | None,
-    mode: str,
-    *,
-    replace: bool = False,
+    root: Path, point: AttachPoint, policy: LoadedPolicy, present: Slot | None, wish: Wish | None = None
 ) -> Applied:
     """Attach a policy, or replace the one that is there.  Hold the lock; raises as `apply`."""
-    with load(policy) as loaded:
-        if present is None or present.is_defunct:
-            return _first(root, point, policy, loaded, mode, replace=replace, gone=present)
-        return _replace(root, point, policy, loaded, mode, present)
+    (done,) = _put(root, [point], [policy], [present], wishes([point.hook], wish or Wish()))
+    return done
+
+
+def _put(
+    root: Path,
+    points: Sequence[AttachPoint],
+    policies: Sequence[LoadedPolicy],
+    present: Sequence[Slot | None],
+    wish: Sequence[Wish],
+) -> tuple[Applied, ...]:
+    """Load all, and only then change anything."""
+    with ExitStack() as opened:
+        loaded = [opened.enter_context(load(policy)) for policy in policies]
+        puttings = [
+            Putting(root, *each) for each in zip(points, policies, loaded, present, wish, strict=True)
+        ]
+        return put_together(puttings)
 
 
 def _with_emergencies(policy: LoadedPolicy, present: Slot | None) -> LoadedPolicy:
@@ -141,7 +169,7 @@ def locked(point: AttachPoint, root: Path) -> Iterator[None]:
 
 
 def find_open(root: Path, point: AttachPoint, opened: ExitStack) -> Slot | None:
-    """The opened pins of an interface, named after it, or None.  Hold its lock.
+    """The opened pins of an attach point, named after it, or None.  Hold its lock.
 
     Raises:
         KernelError: one of the pins is missing or not what it should be.
@@ -158,110 +186,41 @@ def find_open(root: Path, point: AttachPoint, opened: ExitStack) -> Slot | None:
         raise
 
 
-def _first(
-    root: Path,
-    point: AttachPoint,
-    policy: LoadedPolicy,
-    loaded: BpfObject,
-    mode: str,
-    *,
-    replace: bool,
-    gone: Slot | None,
-) -> Applied:
-    """Attach where no filter of penstock's runs; `gone` is one whose interface went away, and whose counters stay."""
-    notices = [] if gone is None else [f"{point.ifname} had been away: its filter is attached again"]
-    with put_on(loaded.programs[PROGRAM], point.ifindex, mode, notices, replace=replace) as link:
-        program_id = loaded.programs[PROGRAM].id
-        identity = _identity(policy, point, mode_of(point.ifindex, program_id), program_id)
-        _pin(root, point, identity, loaded, link, gone)
-    link.close()
-    return Applied(point.ifname, policy.name, identity.mode, program_id, notices=tuple(notices))
-
-
-def _replace(
-    root: Path, point: AttachPoint, policy: LoadedPolicy, loaded: BpfObject, mode: str, present: Slot
-) -> Applied:
-    running = mode_of(point.ifindex, present.info.program_id)
-    if mode not in (AUTO, running):
-        raise PenstockError(
-            f"the filter on {point.ifname} runs in {running} mode, and a replacement keeps the mode",
-            hint=f"`penstock detach -i {point.ifname}` first, then apply again",
-        )
-    program = loaded.programs[PROGRAM]
-    identity = _identity(policy, point, running, program.id)
-
-    _pin(root, point, identity, loaded, present.link, present, switch_to=program)
-    kept = len(kept_slots(present.keys, identity.counters))
-    return Applied(point.ifname, policy.name, running, program.id, present.identity.name, kept)
-
-
-def _identity(policy: LoadedPolicy, point: AttachPoint, mode: str, program_id: int) -> Identity:
-    """The policy's identity, with where and when it was put in place."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return msgspec.structs.replace(
-        policy.identity,
-        interface=point.ifname,
-        ifindex=point.ifindex,
-        mode=mode,
-        applied_at=now,
-        program=program_id,
-    )
-
-
-def _pin(
-    root: Path,
-    point: AttachPoint,
-    identity: Identity,
-    loaded: BpfObject,
-    link: Link,
-    before: Slot | None,
-    switch_to: Program | None = None,
-) -> None:
-    """Stage, switch, carry over, publish: steps 2 to 5."""
-    with (
-        write_blob(encode(identity), "ps_identity") as blob,
-        slots.create_carried(len(identity.counters)) as carried,
-    ):
-        objects: dict[str, Descriptor] = {
-            IDENTITY: blob,
-            COUNTERS: loaded.maps[COUNTERS_MAP],
-            CARRIED: carried,
-            LINK: link,
-        }
-        if BANKS_MAP in loaded.maps:
-            objects |= {SWITCH: loaded.maps[SWITCH_MAP], BANKS: loaded.maps[BANKS_MAP]}
-        with ExitStack() as undo:
-            staged = pin.stage(root, point.name, objects)
-            undo.callback(pin.discard, staged)
-            if switch_to is not None:
-                link.update(switch_to)
-                undo.pop_all()  # The change is made; whoever comes next finishes what fails from here on.
-            if before is not None:
-                slots.carry(before, identity, carried)
-            pin.publish(root, point.name, staged)
-            undo.pop_all()
-
-
-def detach(ifname: str) -> Detached:
-    """Take penstock's filter off an interface, which may have gone away itself.
+def detach(ifname: str, hook: str | None = None) -> tuple[Detached, ...]:
+    """Take penstock's filters off an interface, which may have gone away itself: all, or the one at a hook.
 
     Raises:
         KernelError: there is no filter of penstock's, another process is changing it,
             or a capability is missing.
     """
     root = pin.pin_root()
-    point = _point_or_gone(root, ifname)
-    with locked(point, root), ExitStack() as opened:
+    points = [
+        _point_or_gone(root, ifname, one) for one in ([Hook(hook)] if hook else _hooks_used(root, ifname))
+    ]
+    with ExitStack() as opened:
+        for point in points:
+            opened.enter_context(locked(point, root))
+        return tuple(_detach(root, point) for point in points)
+
+
+def _hooks_used(root: Path, ifname: str) -> list[Hook]:
+    """The hooks of an interface that have a filter of penstock's, or XDP if none has."""
+    used = [hook for hook in whereabouts.HOOKS if whereabouts.is_used(root, ifname, hook)]
+    return used or [Hook.XDP]
+
+
+def _detach(root: Path, point: AttachPoint) -> Detached:
+    with ExitStack() as opened:
         try:
             present = find_open(root, point, opened)
         except KernelError as error:
             if isinstance(error, PrivilegeError) or error.errno == errno.EBUSY:
                 raise
             _take_off_damaged(root, point)
-            return Detached(ifname, "what was left of a filter", {})
+            return Detached(point.ifname, "what was left of a filter", {}, point.hook.value)
         if present is None:
             raise nothing_there(root, point)
-        found = Detached(ifname, present.identity.name, present.counter_values())
+        found = Detached(point.ifname, present.identity.name, present.counter_values(), point.hook.value)
         take_off(root, point, present)
     return found
 
@@ -276,30 +235,31 @@ def take_off(root: Path, point: AttachPoint, present: Slot) -> None:
 
 
 def _take_off_damaged(root: Path, point: AttachPoint) -> None:
-    """Remove pins that cannot be read, and the filter if its link is among them."""
-    path = root / point.name / LINK
+    """Remove pins that cannot be read, and the filter if what holds it is among them."""
     with ExitStack() as opened:
-        link = opened.enter_context(Link.open(path)) if path.exists() else None
+        link = slots.open_holder(root / point.name)
+        if link is not None:
+            opened.enter_context(link)
         pin.remove(root, point.name)
         if link is not None and link.info().ifindex:
             link.detach()
 
 
-def _point_or_gone(root: Path, ifname: str) -> AttachPoint:
+def _point_or_gone(root: Path, ifname: str, hook: Hook) -> AttachPoint:
     """The attach point of an interface, or of the pins that an interface of that name has left.  Raises KernelError."""
     try:
-        return attach_point(ifname)
+        return attach_point(ifname, hook)
     except KernelError:
-        name = whereabouts.true_name(ifname)
+        name = whereabouts.true_name(ifname, hook)
         if name not in whereabouts.names_here(root):
             raise
-        return AttachPoint(ifname, 0, decode(name)[1])
+        return AttachPoint(ifname, 0, decode(name).netns, hook)
 
 
 def nothing_there(root: Path, point: AttachPoint) -> KernelError:
-    """The error for an interface without a filter of penstock's; it says where there is one."""
-    names = [decode(name)[0] for name in whereabouts.names_here(root)]
-    there = "; ".join(map(str, attached(point.ifindex))) if point.ifindex else ""
+    """The error for an attach point without a filter of penstock's; it says where there is one."""
+    names = [place_words(decode(name).ifname, decode(name).hook) for name in whereabouts.names_here(root)]
+    there = "; ".join(map(str, programs_at(point.ifindex, point.hook))) if point.ifindex else ""
     meaning = "penstock has put no filter there" + (f" (it carries {there})" if there else "")
     hint = f"there is one on: {', '.join(names)}" if names else None
-    return KernelError("find the policy on", point.ifname, errno.ENOENT, meaning=meaning, hint=hint)
+    return KernelError("find the policy on", str(point), errno.ENOENT, meaning=meaning, hint=hint)

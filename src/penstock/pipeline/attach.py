@@ -5,32 +5,29 @@
         running.replace(better)
 
 Nothing is pinned: when the block ends, or the process however it ends, the
-kernel takes the filter off.
+kernel takes the filter off.  (One on clsact, for which no link exists, stays if
+the process is killed.)
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
-from functools import partial
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
 
-from penstock.errors import NotSupportedError
+from penstock.errors import PenstockError
+from penstock.kernel.attach_point import attach_point
 from penstock.kernel.bpf_object import BpfObject, load_object
-from penstock.kernel.foreign import taken_place
-from penstock.kernel.link import Link, attach_xdp
-from penstock.kernel.netlink import GENERIC, NATIVE, interface, interfaces
+from penstock.kernel.clsact import Filter
+from penstock.kernel.netlink import interface
+from penstock.kernel.order import read_order
+from penstock.kernel.program import ProgramInfo
 from penstock.model.closing import Closing
+from penstock.model.hook import Hook
 from penstock.model.spec import COUNTERS_MAP, PROGRAM
 from penstock.pipeline.counters import Counter, Totals, added, carried_over, named, read_totals
 from penstock.pipeline.identity import kept_slots
+from penstock.pipeline.placing import AUTO, Wish, mode_of, put_on, wishes
 from penstock.pipeline.policy import LoadedPolicy, load_policy
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from penstock.kernel.program import Program, ProgramInfo
-
-AUTO = "auto"
+from penstock.pipeline.slot import Holder
 
 
 def load(policy: LoadedPolicy) -> BpfObject:
@@ -53,56 +50,12 @@ def dry_run(ifname: str, policy: LoadedPolicy) -> ProgramInfo:
         return loaded.programs[PROGRAM].info
 
 
-@contextmanager
-def put_on(
-    program: Program, ifindex: int, mode: str, notices: list[str], *, replace: bool = False
-) -> Iterator[Link]:
-    """Attach a program for good if the block succeeds; if it does not, what was there is there again.
-
-    Gives the link; what had to be done differently is added to `notices`.
-
-    Raises:
-        KernelError: another program is there and `replace` is false, or the kernel refuses.
-    """
-    with ExitStack() as undo:
-        if replace:
-            taken = undo.enter_context(taken_place(ifindex))
-            notices.extend(f"took the place of {found}" for found in taken)
-        link = _attach(program, ifindex, mode, notices)
-        undo.push(partial(_detach_after_failure, link))
-        yield link
-
-
-def _detach_after_failure(link: Link, kind: object, _error: object, _at: object) -> None:
-    # Closing would do it too, but later: the place must be free before its former owner comes back.
-    if kind is not None:
-        with link:
-            link.detach()
-
-
-def _attach(program: Program, ifindex: int, mode: str, notices: list[str]) -> Link:
-    if mode != AUTO:
-        return attach_xdp(program, ifindex, mode=mode)
-    try:
-        return attach_xdp(program, ifindex, mode=NATIVE)
-    except NotSupportedError:
-        name = interface(ifindex).name
-        notices.append(
-            f"the driver of {name} refuses native XDP: generic mode is used, which is several times slower"
-        )
-        return attach_xdp(program, ifindex, mode=GENERIC)
-
-
-def mode_of(ifindex: int, program_id: int) -> str:
-    """The mode in which a program runs on an interface; empty when either is not here."""
-    here = (program for found in interfaces() if found.index == ifindex for program in found.xdp)
-    return next((program.mode for program in here if program.id == program_id), "")
-
-
 class Attached(Closing):
     """A filter on an interface; `notices` tells what was done differently from what was asked."""
 
-    def __init__(self, policy: LoadedPolicy, loaded: BpfObject, link: Link, notices: tuple[str, ...]) -> None:
+    def __init__(
+        self, policy: LoadedPolicy, loaded: BpfObject, link: Holder, notices: tuple[str, ...]
+    ) -> None:
         self.policy = policy
         self.notices = notices
         self._object = loaded
@@ -116,9 +69,8 @@ class Attached(Closing):
 
     @property
     def mode(self) -> str:
-        """``native`` or ``generic``; empty once the interface is gone, and in another network namespace."""
-        info = self._link.info()
-        return mode_of(info.ifindex, info.program_id) if info.ifindex else ""
+        """``native``, ``generic``, ``tcx``, ``clsact``; empty once the interface is gone, or in another namespace."""
+        return mode_of(self._link.info())
 
     def counters(self) -> dict[str, Counter]:
         """Packets and bytes by name: ``default``, ``on malformed`` and so on, then the rules in order."""
@@ -131,6 +83,10 @@ class Attached(Closing):
             PenstockError: the new one cannot be compiled or loaded; the old one runs on.
         """
         new = policy if isinstance(policy, LoadedPolicy) else load_policy(policy)
+        if new.identity.hook != self.policy.identity.hook:
+            raise PenstockError(
+                f"{new.name} is at {new.identity.hook}, and takes no place at {self.policy.identity.hook}"
+            )
         loaded = load(new)
         try:
             self._link.update(loaded.programs[PROGRAM], self._object.programs[PROGRAM])
@@ -144,6 +100,8 @@ class Attached(Closing):
 
     def close(self) -> None:
         """Take the filter off the interface."""
+        if isinstance(self._link, Filter) and self._link.is_open:
+            self._link.detach()
         self._link.close()
         self._object.close()
 
@@ -152,19 +110,34 @@ class Attached(Closing):
         return added(own, self._base)
 
 
-def attach(ifname: str, policy: LoadedPolicy | str, mode: str = AUTO, *, replace: bool = False) -> Attached:
-    """Put a policy on an interface until the result is closed; `mode` is native, generic or auto.
+def attach(
+    ifname: str,
+    policy: LoadedPolicy | str,
+    mode: str = AUTO,
+    *,
+    replace: bool = False,
+    order: str | None = None,
+) -> Attached:
+    """Put a policy on an interface, at its filter's hook, until the result is closed.
+
+    `mode` is native or generic at XDP, tcx or clsact at TC, or auto; `order` is
+    the place among other programs at TC (`first`, `last`, `before:ID`, `after:ID`).
 
     Raises:
         PolicyError: the text is no policy.
-        KernelError: there is no such interface, it carries another program (`replace`
+        KernelError: there is no such interface, it carries another XDP program (`replace`
             takes over), a capability is missing, or the kernel refuses the program.
     """
     wanted = policy if isinstance(policy, LoadedPolicy) else load_policy(policy)
-    place = interface(ifname)
+    hook = Hook(wanted.identity.hook)
+    (wish,) = wishes([hook], Wish(mode, read_order(order) if order else None, replace))
+    point = attach_point(ifname, hook)
     notices: list[str] = []
     with ExitStack() as opened:
         loaded = opened.enter_context(load(wanted))
-        with put_on(loaded.programs[PROGRAM], place.index, mode, notices, replace=replace) as link:
+        program = loaded.programs[PROGRAM]
+        with put_on(program, point, wish, notices) as link:
+            if isinstance(link, Filter):
+                link.attach(program)
             opened.pop_all()
     return Attached(wanted, loaded, link, tuple(notices))

@@ -24,11 +24,12 @@ from penstock.errors import KernelError, PenstockError
 from penstock.kernel import pin
 from penstock.kernel.attach_point import AttachPoint, attach_point
 from penstock.pipeline import whereabouts
-from penstock.pipeline.apply import Applied, find_open, locked, nothing_there, put, take_off
-from penstock.pipeline.attach import AUTO
+from penstock.pipeline.apply import find_open, locked, nothing_there, put, take_off
 from penstock.pipeline.identity import Emergency
 from penstock.pipeline.overlaid import Wanted, put_rules
+from penstock.pipeline.placing import AUTO, Wish
 from penstock.pipeline.policy import check_expression, compiled_again, live, load_policy
+from penstock.pipeline.putting import Applied
 from penstock.pipeline.slot import Slot, open_slot
 
 #: The filter that holds emergency rules where there is no policy.
@@ -152,7 +153,9 @@ def _change(ifname: str, change: Change, mode: str, *, may_be_first: bool = Fals
         if present is None or not present.identity.has_policy:
             return _without_policy(root, point, rules, present, mode)
         if present.is_defunct:
-            return put(root, point, compiled_again(present.identity, rules, present.added), present, mode)
+            return put(
+                root, point, compiled_again(present.identity, rules, present.added), present, Wish(mode)
+            )
         return put_rules(root, point, present, Wanted(present.added, rules), mode).applied
 
 
@@ -164,7 +167,7 @@ def _without_policy(
         take_off(root, point, present)
         return None
     policy = load_policy(EMPTY_POLICY, name=_NOBODY, emergencies=rules, has_policy=False)
-    return put(root, point, policy, present, mode)
+    return put(root, point, policy, present, Wish(mode))
 
 
 def boot_clock_ns() -> int:

@@ -60,6 +60,17 @@ class Added(msgspec.Struct, frozen=True):
     labelled: bool = False
 
 
+class Clsact(msgspec.Struct, frozen=True):
+    """How a filter on clsact is found again: by the name that it has in the kernel; it has no link.
+
+    `owns_qdisc` is true where penstock made the qdisc, which goes with the last filter.
+    """
+
+    name: str
+    priority: int
+    owns_qdisc: bool
+
+
 class Offer(msgspec.Struct, frozen=True):
     """What the program lets added rules test while it runs.
 
@@ -87,6 +98,8 @@ class Identity(msgspec.Struct, frozen=True):
     offer: Offer | None = None
     #: False when there was no policy and the filter exists for its emergency rules alone.
     has_policy: bool = True
+    #: None for a program that a link holds.
+    clsact: Clsact | None = None
     interface: str = ""
     ifindex: int = 0
     mode: str = ""

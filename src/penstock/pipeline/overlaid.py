@@ -26,12 +26,13 @@ from penstock.model.field import Layer
 from penstock.model.overlay import END, LAYOUT, RECORDS, RULES, Record
 from penstock.model.verdict import DECISION_CODES, Condition, Verdict
 from penstock.pipeline.added import constants_of, ir_rule
-from penstock.pipeline.apply import Applied, put
-from penstock.pipeline.attach import AUTO
+from penstock.pipeline.apply import put
 from penstock.pipeline.counters import clear
 from penstock.pipeline.identity import Added, Emergency, Identity, rule_key
 from penstock.pipeline.overlay import Content, Held
+from penstock.pipeline.placing import AUTO, Wish
 from penstock.pipeline.policy import compiled_again, emergency_rule, live
+from penstock.pipeline.putting import Applied
 from penstock.pipeline.slot import Slot
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def put_rules(
         return _by_overlay(point, present, wanted)
     except _CompileError as error:
         policy = compiled_again(present.identity, live(wanted.emergencies), wanted.added)
-        return Done("compiled", str(error), put(root, point, policy, present, mode))
+        return Done("compiled", str(error), put(root, point, policy, present, Wish(mode)))
 
 
 def own_names(identity: Identity) -> list[str]:

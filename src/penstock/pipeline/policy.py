@@ -73,7 +73,7 @@ class LoadedPolicy:
 @paused()
 def load_policy(
     text: str,
-    hook: str = "xdp",
+    hook: str | None = None,
     *,
     name: str = "<policy>",
     filter: str | None = None,
@@ -83,8 +83,8 @@ def load_policy(
 ) -> LoadedPolicy:
     """Compile a policy; needs clang, but neither privilege nor a kernel.
 
-    `name` is what the text is called in diagnostics, usually its path; `filter`
-    chooses one of several filters of the hook; `added` are rules that are
+    `name` is what the text is called in diagnostics, usually its path; `hook` and
+    `filter` choose one of several filters (`load_policies` takes all); `added` are rules that are
     compiled in although the text does not have them.
 
     Raises:
@@ -96,11 +96,12 @@ def load_policy(
 
     source = Source(name, text)
     policy, warnings = checked(source)
-    rules = with_emergencies(with_added(_lowered(policy, hook, filter), added, text), emergencies)
+    chosen = choose_filter(policy, hook, filter)
+    rules = with_emergencies(with_added(_lowered(policy, chosen), added, text), emergencies)
     built = compile_rule_set(rules)
     identity = Identity(
         name=rules.name,
-        hook=hook,
+        hook=chosen.hook,
         path=name,
         text=text,
         counters=counter_keys(rules, emergencies, added),
@@ -112,6 +113,24 @@ def load_policy(
     )
     told = tuple(found for found in warnings if found.severity is Severity.WARNING)
     return LoadedPolicy(identity, built.elf, rules, told, built.dear)
+
+
+def load_policies(
+    text: str, *, name: str = "<policy>", filter: str | None = None
+) -> tuple[LoadedPolicy, ...]:
+    """Compile the filters of a policy for one interface: all, one at each hook, or the one that is named.
+
+    A filter at socket is no matter of an interface: it is left out beside others.
+
+    Raises:
+        PenstockError: as `load_policy`; or several are at one hook, and none is named.
+    """
+    policy, _ = checked(Source(name, text))
+    if filter is not None or len(policy.filters) < 2:
+        return (load_policy(text, name=name, filter=filter),)
+    hooks = list(dict.fromkeys(one.hook for one in policy.filters if one.hook != "socket")) or ["socket"]
+    names = [choose_filter(policy, hook).name for hook in hooks]
+    return tuple(load_policy(text, name=name, filter=one) for one in names)
 
 
 def _offer(built: Compiled, depth: Layer) -> Offer | None:
@@ -201,7 +220,7 @@ def rule_set_of(text: str, *, name: str = "<policy>", filter: str | None = None)
         PolicyError: with every fault of the text.
     """
     policy, _ = checked(Source(name, text))
-    return _lowered(policy, "xdp", filter)
+    return _lowered(policy, choose_filter(policy, None, filter))
 
 
 def check_expression(text: str, *, netmask: int | None = None) -> Predicate:
@@ -282,35 +301,34 @@ def _sorted(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
     return tuple(sorted(diagnostics, key=lambda found: (found.span.start, found.code)))
 
 
-def _lowered(policy: ast.Policy, hook: str, name: str | None) -> RuleSet:
+def _lowered(policy: ast.Policy, chosen: ast.Filter) -> RuleSet:
     from penstock.compiler.ir.lower import lower_filter
 
-    return lower_filter(policy, choose_filter(policy, hook, name))
+    return lower_filter(policy, chosen)
 
 
-def choose_filter(policy: ast.Policy, hook: str, name: str | None = None) -> ast.Filter:
-    """The filter of that name, or the only one at the hook.
+def choose_filter(policy: ast.Policy, hook: str | None = None, name: str | None = None) -> ast.Filter:
+    """The filter of that name, or the only one (at the hook).
 
     Raises:
         PenstockError: there is none, or there are several and none was named.
     """
-    there = [found for found in policy.filters if found.hook == hook]
-    names = ", ".join(found.name for found in there)
+    at = f" at {hook}" if hook else ""
+    there = [found for found in policy.filters if hook in (None, found.hook)]
+    hooks = {found.hook for found in there}
+    listed = ", ".join(f"{found.name} at {found.hook}" if len(hooks) > 1 else found.name for found in there)
     if name is not None:
         chosen = next((found for found in there if found.name == name), None)
         if chosen is None:
-            raise PenstockError(
-                f"{policy.source.name} has no filter {name} at {hook}", hint=f"it has: {names}"
-            )
+            raise PenstockError(f"{policy.source.name} has no filter {name}{at}", hint=f"it has: {listed}")
         return chosen
     if not there:
-        raise PenstockError(
-            f"{policy.source.name} has no filter at {hook}", hint=f"filter NAME at {hook} {{ … }}"
-        )
+        hint = f"filter NAME at {hook or 'xdp'} {{ … }}"
+        raise PenstockError(f"{policy.source.name} has no filter{at}", hint=hint)
     if len(there) > 1:
         raise PenstockError(
-            f"{policy.source.name} has {len(there)} filters at {hook}",
-            hint=f"say which with --filter: {names}",
+            f"{policy.source.name} has {len(there)} filters{at or (' at ' + hooks.pop() if len(hooks) == 1 else '')}",
+            hint=f"say which with --filter: {listed}",
         )
     return there[0]
 
@@ -341,6 +359,7 @@ __all__ = [
     "emergency_rule",
     "live",
     "load_built",
+    "load_policies",
     "load_policy",
     "rule_set_of",
     "with_emergencies",

@@ -2,13 +2,14 @@
 
     /sys/fs/bpf/penstock/eth0/
         link        the bpf_link: as long as this name exists the filter runs
+        program     in its place, of a filter on clsact: the program (`Holder`)
         counters    the running program's own counters
         carried     what programs before it had counted for rules that are the same
         identity    who it is: the policy's text, path, rules, program id
         overlay, added    of a large policy: rules added while it runs (overlay.py)
 
-A change is staged in a directory of its own, the link is updated, and then the
-directories are exchanged.  The link update is what counts; if the process dies
+A change is staged in a directory of its own, the link (or filter) is updated, and
+then the directories are exchanged.  The update is what counts; if the process dies
 beside it, `settle` finds from the program's id which side of it the kernel is
 on, and finishes or forgets the change.
 """
@@ -25,10 +26,14 @@ from typing import Self
 
 from penstock.errors import KernelError
 from penstock.kernel import pin
+from penstock.kernel.attach_point import decode, here
 from penstock.kernel.blob import read_blob
 from penstock.kernel.capability import kernel_errors
+from penstock.kernel.clsact import Filter
 from penstock.kernel.link import Link, LinkInfo
 from penstock.kernel.maps import Map, MapType
+from penstock.kernel.program import Program
+from penstock.model.hook import Hook
 from penstock.pipeline.counters import (
     PAIR,
     Counter,
@@ -45,7 +50,10 @@ from penstock.pipeline.identity import Added, CounterKey, Emergency, Identity, k
 from penstock.pipeline.identity import decode as decode_identity
 from penstock.pipeline.overlay import Held, Overlay, State
 
-LINK, COUNTERS, CARRIED, IDENTITY = "link", "counters", "carried", "identity"
+LINK, PROGRAM_PIN = "link", "program"
+COUNTERS, CARRIED, IDENTITY = "counters", "carried", "identity"
+#: What ties a program to its hook, and can replace it in one step.
+Holder = Link | Filter
 _ONLY_KEY = bytes(4)
 
 
@@ -54,7 +62,7 @@ class Slot:
     """A directory of pins, opened.  Close it, or use it as a context."""
 
     directory: Path
-    link: Link
+    link: Holder
     counters: Map
     carried: Map
     identity: Identity
@@ -65,7 +73,7 @@ class Slot:
 
     @property
     def is_defunct(self) -> bool:
-        """Whether the interface that the link was on is gone."""
+        """Whether the interface that the link was on is gone, or somebody has taken the filter off."""
         return self.info.ifindex == 0
 
     @property
@@ -139,10 +147,11 @@ def open_slot(directory: Path) -> Slot:
         KernelError: one of them is missing (errno ENOENT), or not what it should be.
     """
     with _held(directory) as place, ExitStack() as opened:
-        link = opened.enter_context(Link.open(place / LINK))
+        identity = _read_identity(place, directory)
+        link: Holder = _holder(place, identity)
+        opened.enter_context(link)
         counters = opened.enter_context(Map.open(place / COUNTERS))
         carried = opened.enter_context(Map.open(place / CARRIED))
-        identity = decode_identity(read_blob(place / IDENTITY), str(directory / IDENTITY))
         overlay = Overlay.open(place)
         if overlay is not None:
             opened.callback(overlay.close)
@@ -150,6 +159,31 @@ def open_slot(directory: Path) -> Slot:
         return Slot(
             directory, link, counters, carried, identity, link.info(), overlay, state, opened.pop_all()
         )
+
+
+def open_holder(directory: Path) -> Holder | None:
+    """What holds the program of a directory of pins; None where that cannot be told."""
+    try:
+        if (directory / LINK).exists():
+            return Link.open(directory / LINK)
+        if (directory / PROGRAM_PIN).exists():
+            return _holder(directory, _read_identity(directory, directory))
+    except KernelError:
+        return None
+    return None
+
+
+def _holder(place: Path, identity: Identity) -> Holder:
+    found = identity.clsact
+    if found is None:
+        return Link.open(place / LINK)
+    Program.open(place / PROGRAM_PIN).close()
+    hook = Hook(identity.hook)
+    return Filter(identity.ifindex, hook, found.name, found.priority, owns_qdisc=found.owns_qdisc)
+
+
+def _read_identity(place: Path, directory: Path) -> Identity:
+    return decode_identity(read_blob(place / IDENTITY), str(directory / IDENTITY))
 
 
 @contextmanager
@@ -198,7 +232,7 @@ def settle(root: Path, name: str) -> None:
         if _was_put_in_place(staged):
             _finish(root, name, staged)
         else:
-            pin.discard(staged)
+            _forget(staged, name)
 
 
 def _was_put_in_place(staged: Path) -> bool:
@@ -208,6 +242,15 @@ def _was_put_in_place(staged: Path) -> bool:
             return slot.is_current and not slot.is_defunct
     except KernelError:
         return False
+
+
+def _forget(staged: Path, name: str) -> None:
+    """Take a staged directory away, with the empty clsact that may have been made for it."""
+    with ExitStack() as held:
+        found = open_holder(staged)
+        if isinstance(found, Filter) and decode(name).netns == here():
+            held.callback(held.enter_context(found).clear_qdisc)
+        pin.discard(staged)
 
 
 def _finish(root: Path, name: str, staged: Path) -> None:

@@ -14,8 +14,11 @@ from pathlib import Path
 
 from penstock.errors import KernelError, PrivilegeError
 from penstock.kernel import pin
-from penstock.kernel.attach_point import decode
+from penstock.kernel.attach_point import decode, here
+from penstock.kernel.attached import mode_on, programs_at
+from penstock.kernel.link import AttachedProgram
 from penstock.kernel.netlink import Interface, interface
+from penstock.model.hook import Hook
 from penstock.pipeline import whereabouts
 from penstock.pipeline.counters import Counter
 from penstock.pipeline.identity import Added, CounterKey, Emergency, Identity
@@ -30,7 +33,8 @@ class Status:
     """One filter of penstock's.
 
     `interface` is the interface's name now, `mode` how the program runs there
-    (empty when it does not), `keys` what is counted, `emergency_rules` and
+    (empty when it does not), `programs` everything that runs on that hook, this
+    filter too, in the order in which packets meet it, `keys` what is counted, `emergency_rules` and
     `added` the rules that are no part of the policy's text, `trouble` a sentence
     when something is wrong, `read_at_ns` the boot clock at which the counters
     were read, `is_current` whether they are those of the program that runs.
@@ -46,6 +50,20 @@ class Status:
     added: tuple[Added, ...] = ()
     is_current: bool = True
     trouble: str | None = None
+    programs: tuple[AttachedProgram, ...] = ()
+
+    @property
+    def hook(self) -> Hook:
+        """Where it runs."""
+        return Hook(self.identity.hook)
+
+    @property
+    def others(self) -> tuple[tuple[AttachedProgram, ...], tuple[AttachedProgram, ...]]:
+        """The programs of others on the hook that packets meet before this one, and behind it."""
+        at = next(
+            (at for at, one in enumerate(self.programs) if one.program_id == self.identity.program), None
+        )
+        return ((), self.programs) if at is None else (self.programs[:at], self.programs[at + 1 :])
 
     @property
     def rows(self) -> tuple[tuple[CounterKey, Counter], ...]:
@@ -61,7 +79,7 @@ class Status:
 
 
 def status(ifname: str | None = None) -> tuple[Status, ...]:
-    """The filters of this network namespace, or the one of an interface; none is no error.
+    """The filters of this network namespace, or those of an interface; none is no error.
 
     Raises:
         KernelError: there is no such interface and it has left no filter, or pins cannot be read.
@@ -74,7 +92,7 @@ def status(ifname: str | None = None) -> tuple[Status, ...]:
 
 
 def _on(ifname: str, found: tuple[Status, ...]) -> tuple[Status, ...]:
-    """The filter of the interface that has this name now; if there is none, what one of that name has left."""
+    """The filters of the interface that has this name now, and, of hooks without, what one of that name has left."""
     left = tuple(one for one in found if one.identity.interface == ifname)
     try:
         name = interface(ifname).name
@@ -82,7 +100,9 @@ def _on(ifname: str, found: tuple[Status, ...]) -> tuple[Status, ...]:
         if left:
             return left
         raise
-    return tuple(one for one in found if one.mode and one.interface == name) or left
+    own = tuple(one for one in found if one.mode and one.interface == name)
+    used = {one.hook for one in own}
+    return (*own, *(one for one in left if one not in own and one.hook not in used))
 
 
 def _settled_status(directory: Path) -> Status | None:
@@ -110,7 +130,7 @@ def _status(directory: Path) -> Status:
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         place = Places().of(slot.info)
         name = place.name if place else slot.identity.interface
-        mode = _mode_in(place, slot.info.program_id) if place else ""
+        mode = mode_on(place, slot.info) if place else ""
         # Asked once more: what was seen of the interface is about this program, and not about the next.
         is_settled = slot.link.info() == slot.info and (slot.is_current or slot.is_defunct)
         is_settled = is_settled and slot.is_unchanged()
@@ -125,20 +145,19 @@ def _status(directory: Path) -> Status:
             slot.added,
             is_settled,
             _trouble(slot, place),
+            programs_at(place.index, Hook(slot.identity.hook)) if place else (),
         )
 
 
-def _mode_in(place: Interface, program_id: int) -> str:
-    return next((found.mode for found in place.xdp if found.id == program_id), "")
-
-
 def _trouble(slot: Slot, place: Interface | None) -> str | None:
-    name, (_, namespace) = slot.identity.interface, decode(slot.directory.name)
+    name, pinned = slot.identity.interface, decode(slot.directory.name)
+    if slot.is_defunct and pinned.netns == here() and _is_there(slot.identity.ifindex, name):
+        return f"somebody has taken its filter off {name}; `penstock apply` attaches it again"
     if slot.is_defunct:
         return f"{name} is gone, and its filter with it; once it is back, `penstock apply` attaches it again"
     if place is None:
         return f"{name} was moved to another network namespace, and its filter runs there"
-    if namespace != whereabouts.namespace():
+    if pinned.netns != here():
         return f"applied in another network namespace, to {name}, which was moved here"
     if place.name != name:
         return f"applied to {name}, which is now called {place.name}"
@@ -147,10 +166,17 @@ def _trouble(slot: Slot, place: Interface | None) -> str | None:
     return None
 
 
+def _is_there(ifindex: int, name: str) -> bool:
+    try:
+        return interface(ifindex).name == name
+    except KernelError:
+        return False
+
+
 def _damaged(directory: Path, error: KernelError) -> Status:
     """What can be said of pins that cannot be read."""
-    name = decode(directory.name)[0]
-    identity = Identity(name="damaged", hook="xdp", path="", text="", counters=(), interface=name)
+    name, _, hook = decode(directory.name)
+    identity = Identity(name="damaged", hook=hook.value, path="", text="", counters=(), interface=name)
     trouble = (
         f"its pins cannot be read ({error.message}); `penstock detach -i {name}` takes away what is left"
     )

@@ -1,0 +1,237 @@
+"""Several filters put in place together: all of them, or none.
+
+In: for each filter what is loaded, what is in its place now, and how it is to be
+attached.  Out: `Applied` for each.
+
+    put_together([Putting(root, point, policy, loaded, present, Wish()), …])
+
+What the kernel may refuse comes first: new links are made, pins are staged; only
+then running filters are replaced, which it refuses only if their interface goes
+away meanwhile.  Whatever fails, what was there runs again.  A process that is
+killed between two filters leaves each of them old or new.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from penstock.errors import KernelError, PenstockError
+from penstock.kernel import pin
+from penstock.kernel.attached import CLSACT, programs_at
+from penstock.kernel.blob import write_blob
+from penstock.kernel.clsact import Filter
+from penstock.kernel.program import Program
+from penstock.model.hook import Hook
+from penstock.model.overlay import BANKS_MAP, SWITCH_MAP
+from penstock.model.spec import COUNTERS_MAP, PROGRAM
+from penstock.pipeline import slot as slots
+from penstock.pipeline.identity import Clsact, Identity, encode, kept_slots
+from penstock.pipeline.overlay import BANKS, SWITCH
+from penstock.pipeline.placing import AUTO, Wish, mode_of, put_on
+from penstock.pipeline.slot import CARRIED, COUNTERS, IDENTITY, LINK, PROGRAM_PIN, Holder, Slot
+from penstock.pipeline.whereabouts import owns_clsact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from penstock.kernel.attach_point import AttachPoint
+    from penstock.kernel.bpf_object import BpfObject
+    from penstock.kernel.order import Order
+    from penstock.kernel.syscall import Descriptor
+    from penstock.pipeline.policy import LoadedPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What `apply` did.  `kept` counters were carried over; `replaced` is the name of the policy before."""
+
+    interface: str
+    name: str
+    mode: str
+    program_id: int
+    replaced: str | None = None
+    kept: int = 0
+    notices: tuple[str, ...] = ()
+    hook: str = Hook.XDP.value
+
+
+def put_together(puttings: Sequence[Putting]) -> tuple[Applied, ...]:
+    """Put all of them in place.  Hold the locks of their attach points.
+
+    Raises:
+        PenstockError: the kernel refuses one of them; what was there before is there.
+    """
+    fresh = [one for one in puttings if one.is_fresh]
+    running = [one for one in puttings if not one.is_fresh]
+    with ExitStack() as held:
+        with ExitStack() as undo:
+            for one in puttings:
+                one.prepare(undo, held)
+            for one in (*fresh, *running):
+                one.switch(undo)
+            for one in fresh:
+                one.publish(undo)
+        # The change is made; whoever comes next finishes what fails from here on.
+        for one in running:
+            one.publish()
+    return tuple(one.applied() for one in puttings)
+
+
+class Putting:
+    """One filter on its way into place; `is_fresh` where none of penstock's runs."""
+
+    def __init__(
+        self,
+        root: Path,
+        point: AttachPoint,
+        policy: LoadedPolicy,
+        loaded: BpfObject,
+        present: Slot | None,
+        wish: Wish,
+    ) -> None:
+        self._root, self._point, self._policy, self._wish = root, point, policy, wish
+        self._loaded, self._program = loaded, loaded.programs[PROGRAM]
+        # What is defunct has pins and counters, but its interface went away.
+        self._before = present
+        self._running = present if present is not None and not present.is_defunct else None
+        self._notices: list[str] = []
+
+    @property
+    def is_fresh(self) -> bool:
+        return self._running is None
+
+    def prepare(self, undo: ExitStack, held: ExitStack) -> None:
+        """Attach where nothing runs, and stage the pins: all but the change of what is there."""
+        if self._running is not None:
+            self._holder: Holder = self._running.link
+            self._old = held.enter_context(_program(self._running.identity.program))
+            mode = self._mode_kept(self._running)
+        else:
+            if self._before is not None:
+                self._notices.append(f"{self._point.ifname} had been away: its filter is attached again")
+            self._holder = undo.enter_context(put_on(self._program, self._point, self._wish, self._notices))
+            held.enter_context(self._holder)
+            mode = CLSACT if isinstance(self._holder, Filter) else mode_of(self._holder.info())
+        self._identity = self._described(mode)
+        self._carried = held.enter_context(slots.create_carried(len(self._identity.counters)))
+        self._staged = self._stage()
+        undo.push(_if_failed(pin.discard, self._staged))
+
+    def switch(self, undo: ExitStack) -> None:
+        """Make the change: each packet meets what was there or the new program."""
+        if self._running is not None:
+            self._holder.update(self._program)
+            if self._old is not None:
+                undo.push(_if_failed(self._holder.update, self._old))
+        elif isinstance(self._holder, Filter):
+            self._holder.attach(self._program)
+
+    def publish(self, undo: ExitStack | None = None) -> None:
+        """Carry the counters over, and give the pins their name."""
+        if self._before is not None:
+            slots.carry(self._before, self._identity, self._carried)
+        pin.publish(self._root, self._point.name, self._staged)
+        if undo is not None:
+            undo.push(_if_failed(pin.remove, self._root, self._point.name))
+
+    def applied(self) -> Applied:
+        """What was done."""
+        before = self._running
+        return Applied(
+            self._point.ifname,
+            self._policy.name,
+            self._identity.mode,
+            self._program.id,
+            before.identity.name if before else None,
+            len(kept_slots(before.keys, self._identity.counters)) if before else 0,
+            tuple(self._notices),
+            self._point.hook.value,
+        )
+
+    def _mode_kept(self, running: Slot) -> str:
+        """The mode that a replacement keeps.  Raises PenstockError: another mode, or another place, is wished."""
+        mode = mode_of(running.info)
+        hint = f"`penstock detach -i {self._point.ifname}` first, then apply again"
+        if self._wish.mode not in (AUTO, mode):
+            raise PenstockError(
+                f"the filter on {self._point} runs in {mode} mode, and a replacement keeps the mode",
+                hint=hint,
+            )
+        if self._wish.order is not None and not self._stands(running, self._wish.order):
+            raise PenstockError(
+                f"the filter on {self._point} does not stand {self._wish.order}, and a replacement keeps its place",
+                hint=hint,
+            )
+        return mode
+
+    def _stands(self, running: Slot, order: Order) -> bool:
+        found = programs_at(self._point.ifindex, self._point.hook)
+        own = next((one for one in found if one.program_id == running.info.program_id), None)
+        # Those of the other mode run before or behind all of this one.
+        beside = [one.program_id for one in found if own is not None and one.mode == own.mode]
+        return own is not None and order.holds(own.program_id, beside, own.priority)
+
+    def _described(self, mode: str) -> Identity:
+        """The policy's identity, with where, how and when it was put in place."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return msgspec.structs.replace(
+            self._policy.identity,
+            interface=self._point.ifname,
+            ifindex=self._point.ifindex,
+            mode=mode,
+            applied_at=now,
+            program=self._program.id,
+            clsact=self._clsact(),
+        )
+
+    def _clsact(self) -> Clsact | None:
+        if not isinstance(self._holder, Filter):
+            return None
+        if self._running is None and owns_clsact(self._root, self._point):
+            self._holder.owns_qdisc = True
+        return Clsact(self._holder.name, self._holder.priority, self._holder.owns_qdisc)
+
+    def _stage(self) -> Path:
+        """Pin everything under a name that no reader looks at."""
+        maps = self._loaded.maps
+        with write_blob(encode(self._identity), "ps_identity") as blob:
+            objects: dict[str, Descriptor] = {
+                IDENTITY: blob,
+                COUNTERS: maps[COUNTERS_MAP],
+                CARRIED: self._carried,
+            }
+            if isinstance(self._holder, Filter):
+                objects[PROGRAM_PIN] = self._program
+            else:
+                objects[LINK] = self._holder
+            if BANKS_MAP in maps:
+                objects |= {SWITCH: maps[SWITCH_MAP], BANKS: maps[BANKS_MAP]}
+            return pin.stage(self._root, self._point.name, objects)
+
+
+@contextmanager
+def _program(number: int) -> Iterator[Program | None]:
+    """The program that is to be replaced, to be put back if need be; None where it may not be opened."""
+    try:
+        found = Program.by_id(number)
+    except KernelError:
+        yield None
+        return
+    with found:
+        yield found
+
+
+def _if_failed(action: Callable[..., object], *arguments: object) -> Callable[..., None]:
+    """For ExitStack.push: run the action only if the block has failed."""
+
+    def after(kind: object, _error: object, _at: object) -> None:
+        if kind is not None:
+            action(*arguments)
+
+    return after
