@@ -112,7 +112,7 @@ def load(
     It stays until `penstock program detach`, or a reboot.  Without -i it is loaded and pinned only.
     """
     from penstock.kernel.order import read_order
-    from penstock.pipeline.program_attach import Wanted
+    from penstock.pipeline.placing import Wish
     from penstock.pipeline.program_object import choose, hook_of
     from penstock.pipeline.programs import load_program
 
@@ -125,7 +125,7 @@ def load(
             program,
             hook or hook_of(program),
             interface=interface,
-            wanted=Wanted(mode, read_order(order) if order else None, replace),
+            wanted=Wish(mode, read_order(order) if order else None, replace),
             values=read_settings(settings),
             pin_at=pin_at,
         )

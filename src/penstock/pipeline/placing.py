@@ -69,9 +69,14 @@ def wishes(hooks: Sequence[Hook], wish: Wish) -> list[Wish]:
     if wish.mode != AUTO and not any(wish.mode in MODES[hook] for hook in hooks):
         known = sorted({mode for hook in hooks for mode in MODES[hook]})
         raise PenstockError(f"{wish.mode} is no mode at {named}", hint=f"there are: {', '.join(known)}")
+    if wish.replace and Hook.XDP not in hooks:
+        raise PenstockError(
+            f"nothing has to make room at {named}: programs run there one after the other",
+            hint="--order says where among them",
+        )
     if wish.order is not None and not any(hook.is_tc for hook in hooks):
         raise PenstockError(
-            f"there is no order at {named}: one program runs there", hint="--replace takes another's place"
+            f"there is no order at {named}: one program runs there", hint="--replace takes its place"
         )
     return [
         Wish(

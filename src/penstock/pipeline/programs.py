@@ -23,12 +23,13 @@ from msgspec import structs
 from penstock.errors import KernelError, PenstockError
 from penstock.kernel import netns, pin, syscall
 from penstock.kernel.attach_point import AttachPoint, attach_point
+from penstock.kernel.attached import CLSACT
 from penstock.kernel.capability import kernel_errors
 from penstock.kernel.link import Link
 from penstock.kernel.lock import lock
 from penstock.model.hook import Hook
 from penstock.pipeline import program_slot
-from penstock.pipeline.program_attach import Wanted, check_wanted, mode_at, put_at
+from penstock.pipeline.placing import Wish, mode_of, put_on, wishes
 from penstock.pipeline.program_object import check_hook, load
 from penstock.pipeline.program_slot import LINK, PROGRAM, ProgramIdentity
 
@@ -55,7 +56,7 @@ def load_program(
     hook: Hook | None,
     *,
     interface: str | None = None,
-    wanted: Wanted | None = None,
+    wanted: Wish | None = None,
     values: Mapping[str, str] | None = None,
     pin_at: str | None = None,
 ) -> Loaded:
@@ -71,7 +72,7 @@ def load_program(
     """
     if hook is not None:
         check_hook(program, hook)
-    place = _place(interface, hook, wanted or Wanted())
+    place = _place(interface, hook, wanted or Wish())
     pin.prepare_root(program_slot.programs_root())
     with load(found, program, hook, values or {}) as loaded, ExitStack() as undo:
         pins = undo.enter_context(_pinned_for_others(loaded, Path(pin_at))) if pin_at else ()
@@ -81,7 +82,7 @@ def load_program(
             program_slot.keep(identity, objects)
             return Loaded(identity, pins, ())
         notices: list[str] = []
-        identity = _attach(own, objects, identity, place, hook, wanted or Wanted(), notices)
+        identity = _attach(own, objects, identity, place, wanted or Wish(), notices)
     return Loaded(identity, pins, tuple(notices))
 
 
@@ -90,18 +91,17 @@ def _attach(
     objects: dict[str, Descriptor],
     identity: ProgramIdentity,
     place: AttachPoint,
-    hook: Hook,
-    wanted: Wanted,
+    wanted: Wish,
     notices: list[str],
 ) -> ProgramIdentity:
     """Attach a program and pin what belongs to it; on failure neither is done."""
-    with lock(place.name), put_at(own, place, hook, wanted, notices) as held, held:
+    with lock(place.name), put_on(own, place, wanted, notices) as held, held:
         where = structs.replace(
             identity,
             interface=place.ifname,
             ifindex=place.ifindex,
             netns=place.netns,
-            mode=mode_at(held, place, own),
+            mode=mode_of(held.info()) if isinstance(held, Link) else CLSACT,
         )
         if isinstance(held, Link):
             program_slot.keep(where, {**objects, LINK: held})
@@ -116,13 +116,13 @@ def _attach(
         return where
 
 
-def _place(interface: str | None, hook: Hook | None, wanted: Wanted) -> AttachPoint | None:
+def _place(interface: str | None, hook: Hook | None, wanted: Wish) -> AttachPoint | None:
     if interface is None:
         return None
     if hook is None or hook is Hook.SOCKET:
         raise _no_interface(hook)
-    check_wanted(hook, wanted)
-    return attach_point(interface)
+    wishes([hook], wanted)
+    return attach_point(interface, hook)
 
 
 def detach_program(number: int) -> ProgramIdentity:
