@@ -202,7 +202,7 @@ def _padded(row: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> 
 
 
 def verdict_word(word: str) -> str:
-    """`drop`, `pass` or `bounce`, coloured on a terminal."""
+    """A verdict, coloured on a terminal."""
     return _painted(word, {"drop": "red", "pass": "green"}.get(word, "yellow"), sys.stdout)
 
 

@@ -153,8 +153,14 @@ def _text(rule: Rule, rule_set: RuleSet) -> str:
 
 def rule_key(rule: Rule, text: str) -> CounterKey:
     """The key of a rule's counter."""
-    meaning = "" if rule.labelled else _digest(repr((rule.action, rule.condition)))
-    return CounterKey(rule.name, rule.action.value, text, rule.line, meaning, rule.until_ns)
+    meaning = "" if rule.labelled else _digest(_meaning(rule))
+    return CounterKey(rule.name, rule.doing, text, rule.line, meaning, rule.until_ns)
+
+
+def _meaning(rule: Rule) -> str:
+    """Equal for rules that do the same; without an argument as it was before there were any."""
+    parts = (rule.action, rule.condition) if rule.argument is None else (rule.doing, rule.condition)
+    return repr(parts)
 
 
 def _digest(text: str) -> str:

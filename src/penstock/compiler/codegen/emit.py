@@ -294,4 +294,4 @@ def _spec(rule_set: RuleSet, overlay: tuple[str, ...], *, probe: bool) -> Object
 def _rule_spec(item: NumberedRule, source: Source) -> RuleSpec:
     rule = item.rule
     text = " ".join(source.text[rule.span.start : rule.span.end].split())
-    return RuleSpec(rule.name, rule.action.value, rule.line, text, item.slot, rule.labelled, rule.until_ns)
+    return RuleSpec(rule.name, rule.doing, rule.line, text, item.slot, rule.labelled, rule.until_ns)
