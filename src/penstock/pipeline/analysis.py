@@ -110,7 +110,9 @@ class Analysis:
     def _correlated(self, one: Correlation) -> Diagnostic:
         first, would = self.rule_set.rules[one.first].action, self.rule_set.rules[one.second].doing
         assert isinstance(first, Verdict)
-        message = f"{self._name(one.first)} comes first and {_DOES[first]} packets that this one would {would}"
+        message = (
+            f"{self._name(one.first)} comes first and {_DOES[first]} packets that this one would {would}"
+        )
         notes = _examples(one.example, "is one of them")
         hint = "exchange the two rules if this one should decide"
         return self._on(one.second, "PS233", Severity.NOTE, message, notes, hint)

@@ -4,8 +4,7 @@ redirect eth1 if icmp     ->  ps_device_of(9) is 0, the number of eth1 in ps_dev
 mark 0x10/0xff if udp     ->  ps_want_mark(0x10, 0xff);
 mirror eth2               ->  ps_want_mirror(1);
 
-What a program does not do costs it nothing: the constants below are 0, and
-clang drops what they guard.
+What a program does not do costs it nothing: it is not in its text.
 """
 
 from __future__ import annotations
@@ -44,16 +43,20 @@ def verdicts_of(rule_set: RuleSet) -> set[Verdict]:
     return {rule_set.default, *odd, *rules}
 
 
-def action_constants(rule_set: RuleSet) -> list[tuple[str, int]]:
-    """What the hook's frame needs to know of the actions."""
+def action_lines(rule_set: RuleSet, devices: tuple[str, ...]) -> Iterator[str]:
+    """The headers of what the filter's actions need, behind what the hook's frame asks for."""
     verdicts = verdicts_of(rule_set)
-    mangles = any(rule.argument is not None and not rule.decides for rule in rule_set.rules)
-    return [
-        ("PS_REDIRECTS", int(Verdict.REDIRECT in verdicts)),
-        ("PS_REJECTS", int(Verdict.REJECT in verdicts)),
-        ("PS_MANGLES", int(mangles)),
-        ("PS_DEVICES", len(devices_of(rule_set))),
-    ]
+    if devices:
+        yield f"#define PS_DEVICES {len(devices)}"
+        yield "#include <penstock/device.bpf.h>"
+    if any(rule.argument is not None and not rule.decides for rule in rule_set.rules):
+        yield "#define PS_MANGLES 1"
+        yield "#include <penstock/mangle.bpf.h>"
+    if Verdict.REDIRECT in verdicts:
+        yield "#define PS_REDIRECTS 1"
+    if Verdict.REJECT in verdicts:
+        yield "#define PS_REJECTS 1"
+        yield "#include <penstock/reject.bpf.h>"
 
 
 def wants(argument: Argument | None, devices: tuple[str, ...]) -> str:
