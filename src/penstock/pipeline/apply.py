@@ -120,7 +120,6 @@ def put(
     root: Path, point: AttachPoint, policy: LoadedPolicy, present: Slot | None, wish: Wish | None = None
 ) -> Applied:
     """Attach a policy, or replace the one that is there.  Hold the lock; raises as `apply`."""
-from penstock.pipeline.devices import with_devices
     (done,) = _put(root, [point], [policy], [present], wishes([point.hook], wish or Wish()))
     return done
 
