@@ -19,11 +19,9 @@ from penstock.kernel.maps import Map
 from penstock.model.hook import TRAITS, Hook
 from penstock.model.overlay import RULES
 from penstock.model.spec import COUNTERS_MAP, PROBE_MAP, PROGRAM, ProbeLayout
-from penstock.model.verdict import DECISION_CODES, Condition, Verdict
+from penstock.model.verdict import Condition, Verdict
 
-CODES = TRAITS[Hook.XDP].codes
-VERDICTS = {code: verdict for verdict, code in CODES.items()}
-DECISIONS = {code: verdict for verdict, code in DECISION_CODES.items()}
+VERDICTS = {code: verdict for verdict, code in TRAITS[Hook.XDP].codes.items()}
 
 
 class DataPlane:
@@ -43,14 +41,13 @@ class DataPlane:
     def outcome(self, frame: bytes, wire_length: int = 0) -> Outcome:
         layout = self._layout
         self._probe.update(bytes(4), struct.pack("=I", wire_length).ljust(self._probe.size, b"\0"))
-        answer = self._program.test_run(frame).retval
+        code = self._program.test_run(frame).retval
         said = self._probe.lookup(bytes(4)) or b""
-        slot, conditions, code = struct.unpack_from("=III", said, layout.slot)
-        verdict = DECISIONS[code]
-        assert CODES.get(verdict, answer) == answer
+        slot, conditions, decided = struct.unpack_from("=III", said, layout.slot)
+        assert decided == 1
         hits = int.from_bytes(said[layout.hits : layout.size], sys.byteorder)
         return Outcome(
-            verdict,
+            VERDICTS[code],
             slot,
             tuple(at for at in range(layout.slots) if hits >> at & 1),
             frozenset(condition for condition in Condition if conditions >> condition & 1),

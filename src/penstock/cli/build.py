@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from penstock.cli import output
+from penstock.cli.classic import classic_text
 from penstock.cli.policy_file import STDIN, read_policy
 from penstock.cli.policy_load import show_warnings
 from penstock.compiler.lang.source import Source
@@ -28,16 +29,47 @@ _STAGE_BY_SUFFIX = {".dot": "diagram", ".svg": "diagram", ".c": "c"}
 )
 @click.option(
     "--emit",
-    type=click.Choice(["ast", "ir", "diagram", "plan", "c", "object"]),
+    type=click.Choice(["ast", "ir", "diagram", "plan", "c", "classic", "object"]),
     help="Which stage: syntax, meaning, decision diagrams (to a .dot or .svg file: a picture), which form "
-    "rules take and why, generated C, object file.  [default: diagram for -o FILE.dot or .svg, c for .c, else object]",
+    "rules take and why, generated C, classic BPF, object file.  "
+    "[default: diagram for -o FILE.dot or .svg, c for .c, else object]",
 )
 @click.option("--filter", "filter_name", metavar="NAME", help="Which filter, when the policy has several.")
-def command(file: str, target: str | None, emit: str | None, filter_name: str | None) -> None:
+@click.option(
+    "--classic",
+    "is_classic",
+    is_flag=True,
+    help="Classic BPF, as tcpdump -d prints it; FILE may be an expression instead.  The same as --emit classic.",
+)
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(["listing", "c", "decimal", "bytecode"]),
+    help="Classic BPF like tcpdump -d, -dd or -ddd, or for iptables -m bpf --bytecode.  [default: listing]",
+)
+@click.option(
+    "--start",
+    type=click.Choice(["packet", "frame", "cooked", "network", "transport"]),
+    help="Where classic BPF finds the packet: a packet socket (its VLAN tag beside the packet), a frame of a "
+    "capture, a packet socket of type SOCK_DGRAM, a raw IPv4 socket or iptables, a UDP or TCP socket.  "
+    "[default: packet]",
+)
+def command(
+    file: str,
+    target: str | None,
+    emit: str | None,
+    filter_name: str | None,
+    is_classic: bool,
+    form: str | None,
+    start: str | None,
+) -> None:
     """Compile a policy to an object file that `penstock apply` takes on hosts without a compiler.
 
     Needs no privilege.  The same policy and clang give the same bytes.
     """
+    if _wants_classic(emit, is_classic, form or start):
+        _write_text(classic_text(file, filter_name, form or "listing", start or "packet"), target)
+        return
     source = read_policy(file)
     emit = emit or _STAGE_BY_SUFFIX.get(Path(target or "").suffix, "object")
     if emit != "object":
@@ -48,6 +80,14 @@ def command(file: str, target: str | None, emit: str | None, filter_name: str | 
     policy = load_policy(source.text, name=source.name, filter=filter_name)
     show_warnings(policy)
     _write_object(policy.to_bytes(), target or _default_target(file, policy.name))
+
+
+def _wants_classic(emit: str | None, is_classic: bool, detail: str | None) -> bool:
+    if is_classic and emit not in (None, "classic"):
+        raise PenstockError(f"--classic and --emit {emit} are two different things")
+    if detail and not is_classic and emit != "classic":
+        raise PenstockError("--as and --start say something of classic BPF only", hint="add --classic")
+    return is_classic or emit == "classic"
 
 
 def _write_stage(source: Source, emit: str, filter_name: str | None, target: str | None) -> None:

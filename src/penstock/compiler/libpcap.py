@@ -65,7 +65,7 @@ class Program:
 
     instructions: tuple[Instruction, ...]
     _native: _Program = field(compare=False, repr=False)
-    _array: Sequence[object] = field(compare=False, repr=False)
+    _array: object = field(compare=False, repr=False)
 
     def matches(self, frame: bytes, wire_length: int | None = None) -> bool:
         """Whether libpcap's own interpreter accepts the frame; see `pcap_offline_filter(3PCAP)`."""
@@ -98,6 +98,21 @@ def compile_filter(
         return _copied(native)
     finally:
         library.pcap_freecode(ctypes.byref(native))
+
+
+def program_of(instructions: Sequence[Instruction]) -> Program:
+    """Instructions from elsewhere as a program that libpcap's interpreter runs.
+
+    Raises:
+        LibpcapError: bpf_validate(3) refuses them.
+    """
+    array = (_Instruction * len(instructions))()
+    for at, one in enumerate(instructions):
+        array[at] = _Instruction(one.code, one.jt, one.jf, one.k)
+    pointer = ctypes.cast(array, ctypes.POINTER(_Instruction))
+    if not _library().bpf_validate(pointer, len(instructions)):
+        raise LibpcapError("libpcap finds that this is no program")
+    return Program(tuple(instructions), _Program(len(instructions), pointer), array)
 
 
 def _copied(native: _Program) -> Program:
@@ -158,6 +173,8 @@ def _library() -> ctypes.CDLL:
     library.pcap_freecode.restype = None
     library.pcap_offline_filter.argtypes = (program, ctypes.POINTER(_PacketHeader), ctypes.c_char_p)
     library.pcap_offline_filter.restype = ctypes.c_int
+    library.bpf_validate.argtypes = (ctypes.POINTER(_Instruction), ctypes.c_int)
+    library.bpf_validate.restype = ctypes.c_int
     library.pcap_lib_version.argtypes = ()
     library.pcap_lib_version.restype = ctypes.c_char_p
     return library

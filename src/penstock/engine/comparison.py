@@ -26,16 +26,7 @@ from penstock.compiler.analysis.spelling import condition_of
 from penstock.compiler.diagram.axis import integers
 from penstock.compiler.diagram.disjunction import TooManyTermsError, terms
 from penstock.compiler.ir.evaluate import Packet, conditions_of, evaluate, evaluate_packet, holds
-from penstock.compiler.ir.ops import (
-    FIRST_RULE_SLOT,
-    Decision,
-    FieldRef,
-    Predicate,
-    Rule,
-    RuleSet,
-    counter_names,
-    decision_on,
-)
+from penstock.compiler.ir.ops import FIRST_RULE_SLOT, FieldRef, Predicate, Rule, RuleSet, counter_names
 from penstock.engine.batch import axes_of
 from penstock.model.net import IntervalSet
 from penstock.model.verdict import Condition, Verdict
@@ -153,8 +144,8 @@ def shown(found: Found, old: RuleSet, new: RuleSet, wanted: Predicate | None = N
     parts = change.samples or (change.fields,)
     tries = (one for fields in parts for one in guesses(fields, change.literals))
     for one in islice(tries, MAX_TRIES):
-        decisions = decision_on(old, evaluate(old, one.frame)), decision_on(new, evaluate(new, one.frame))
-        if decisions == (change.old, change.new) and (wanted is None or holds(wanted, Packet(one.frame))):
+        verdicts = evaluate(old, one.frame).verdict, evaluate(new, one.frame).verdict
+        if verdicts == (change.old, change.new) and (wanted is None or holds(wanted, Packet(one.frame))):
             return replace(found, example=one)
     return found
 
@@ -183,7 +174,7 @@ def _tries(fields: Mapping[FieldRef, IntervalSet], old: RuleSet, new: RuleSet) -
 
 
 def _changes(frame: bytes, old: RuleSet, new: RuleSet) -> bool:
-    return decision_on(old, evaluate(old, frame)) != decision_on(new, evaluate(new, frame))
+    return evaluate(old, frame).verdict is not evaluate(new, frame).verdict
 
 
 # ── settings and counters ────────────────────────────────────────────────────
@@ -217,7 +208,7 @@ def _counters(old: RuleSet, new: RuleSet) -> Counters:
 
 
 def _told(rule: Rule) -> tuple[object, Predicate]:
-    return (rule.action, rule.argument), rule.condition
+    return rule.action, rule.condition
 
 
 # ── does it touch an expression? ─────────────────────────────────────────────
@@ -326,14 +317,11 @@ class Classes:
     def differs(self, packet: Packet) -> bool:
         """The definition of a packet whose verdict changes."""
         before, after = self._verdicts(packet)
-        return before != after
+        return before is not after
 
-    def _verdicts(self, packet: Packet) -> tuple[Decision, Decision]:
+    def _verdicts(self, packet: Packet) -> tuple[Verdict, Verdict]:
         first, second = self._sides
-        return (
-            decision_on(first, evaluate_packet(first, packet)),
-            decision_on(second, evaluate_packet(second, packet)),
-        )
+        return evaluate_packet(first, packet).verdict, evaluate_packet(second, packet).verdict
 
 
 def _key(packet: Packet, ref: FieldRef) -> int:

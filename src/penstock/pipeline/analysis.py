@@ -27,13 +27,7 @@ if TYPE_CHECKING:
 MOST_WARNINGS, MOST_NOTES = 50, 3
 #: Findings that say of a rule what this module would say again.
 ALREADY = frozenset({"PS201", "PS202", "PS203", "PS204", "PS205", "PS207"})
-_DOES = {
-    Verdict.PASS: "passes",
-    Verdict.DROP: "drops",
-    Verdict.BOUNCE: "bounces",
-    Verdict.REDIRECT: "redirects",
-    Verdict.REJECT: "rejects",
-}
+_DOES = {Verdict.PASS: "passes", Verdict.DROP: "drops", Verdict.BOUNCE: "bounces"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +102,10 @@ class Analysis:
             yield self._on(told.second, "PS233", Severity.NOTE, message, (), _ALL_OF_THEM)
 
     def _correlated(self, one: Correlation) -> Diagnostic:
-        first, would = self.rule_set.rules[one.first].action, self.rule_set.rules[one.second].doing
+        first, second = self.rule_set.rules[one.first].action, self.rule_set.rules[one.second].action
         assert isinstance(first, Verdict)
-        message = (
-            f"{self._name(one.first)} comes first and {_DOES[first]} packets that this one would {would}"
-        )
+        assert isinstance(second, Verdict)
+        message = f"{self._name(one.first)} comes first and {_DOES[first]} packets that this one would {second.value}"
         notes = _examples(one.example, "is one of them")
         hint = "exchange the two rules if this one should decide"
         return self._on(one.second, "PS233", Severity.NOTE, message, notes, hint)

@@ -13,18 +13,6 @@
  * (PS_INLINE), else from views in memory; an odd one always from memory.
  */
 
-#ifdef PS_REDIRECTS
-/* bpf_redirect_map: packets on their way to one device leave in batches. */
-struct {
-	__uint(type, BPF_MAP_TYPE_DEVMAP);
-	__uint(max_entries, PS_DEVICES);
-	__type(key, __u32);
-	__type(value, __u32);
-} ps_devmap SEC(".maps");
-
-static long (*const bpf_redirect_map)(void *map, __u64 key, __u64 flags) = (void *)51;
-#endif
-
 static __always_inline void ps_count_conditions(__u32 conditions, __u32 bytes)
 {
 	struct ps_probe *probe = ps_probe_area();
@@ -39,25 +27,11 @@ static __always_inline void ps_count_conditions(__u32 conditions, __u32 bytes)
 
 _Static_assert(PS_DROP == 1 && PS_PASS == 2 && PS_BOUNCE == 3, "the verdicts' codes are those of enum xdp_action");
 
-/*
- * ps_act - carry a decision out, and give the action code.
- *
- * A frame to be sent back has its MAC addresses swapped first.  One for a device
- * that has gone away, which the kernel takes out of the map, is dropped.
- */
-static __always_inline int ps_act(struct xdp_md *ctx, __u32 decision)
+/* ps_act - give the action code; a frame to be sent back has its MAC addresses swapped first. */
+static __always_inline int ps_act(struct xdp_md *ctx, int code)
 {
-	int code = ps_code_of(decision);
 	__u16 *mac = ps_data(ctx);
 
-#ifdef PS_REDIRECTS
-	if (code == PS_REDIRECT)
-		return bpf_redirect_map(&ps_devmap, ps_device_of(ps_slot_of(decision)), PS_DROP);
-#endif
-#ifdef PS_REJECTS
-	if (code == PS_REJECT)
-		return ps_reject(ctx) ? PS_BOUNCE : PS_DROP;
-#endif
 	if (!PS_BOUNCES || code != PS_BOUNCE)
 		return code;
 	if ((void *)(mac + 6) > ps_data_end(ctx))
@@ -78,7 +52,7 @@ static __always_inline __u32 ps_judged(__u32 conditions, __u32 bytes)
 
 	ps_count_conditions(conditions, bytes);
 	if (decision)
-		ps_record_decision(decision);
+		ps_record_decision(ps_slot_of(decision));
 	return decision;
 }
 
@@ -95,7 +69,7 @@ __noinline int ps_exact(struct xdp_md *ctx)
 	__u32 conditions;
 
 	if (!scratch)
-		return ps_act(ctx, PS_DECISION(0, PS_DEFAULT));
+		return PS_DEFAULT;
 	scratch->len = ps_length(ctx, ps_data_end(ctx) - ps_data(ctx));
 	ps_unlimited(scratch);
 	ps_open(ctx, scratch);
@@ -107,7 +81,7 @@ __noinline int ps_exact(struct xdp_md *ctx)
 		__u32 decision = ps_judged(conditions, scratch->len);
 
 		if (decision)
-			return ps_act(ctx, decision);
+			return ps_act(ctx, ps_code_of(decision));
 	}
 	ps_enter(ctx);
 	return ps_act(ctx, ps_finish(ps_decide_scratch(ctx), scratch->len));
@@ -144,7 +118,7 @@ int ps_filter(struct xdp_md *ctx)
 		struct ps_scratch *scratch = ps_scratch_area();
 
 		if (!scratch)
-			return ps_act(ctx, PS_DECISION(0, PS_DEFAULT));
+			return PS_DEFAULT;
 		scratch->len = len;
 		ps_unlimited(scratch);
 		s = scratch->s;
@@ -174,7 +148,7 @@ behind_tags:
 			__u32 decision = ps_judged(PS_FRAGMENT, len);
 
 			if (decision)
-				return ps_act(ctx, decision);
+				return ps_act(ctx, ps_code_of(decision));
 		}
 		PS_USUAL();
 	}

@@ -33,7 +33,6 @@ from penstock.compiler.ir.ops import (
     FIRST_RULE_SLOT,
     All,
     Always,
-    Decision,
     FieldRef,
     Negation,
     Predicate,
@@ -42,7 +41,7 @@ from penstock.compiler.ir.ops import (
 )
 from penstock.model.field import VLAN_TPIDS, Layer
 from penstock.model.net import IntervalSet
-from penstock.model.verdict import Condition
+from penstock.model.verdict import Condition, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ class Entry:
     """One thing that can decide: its counter slot, its verdict, what it asks, and whether of an odd packet."""
 
     slot: int
-    verdict: Decision
+    verdict: Verdict
     test: Predicate
     odd: Odd | None = None
 
@@ -158,9 +157,8 @@ def entries(rule_set: RuleSet) -> Iterator[Entry]:
             odd = Odd(condition, depth) if condition in _JUDGED else None
             yield Entry(slot, verdict, test, odd)
     for slot, rule in enumerate(rule_set.rules, FIRST_RULE_SLOT):
-        decision = rule.decision
-        if decision is not None:
-            yield Entry(slot, decision, rule.condition)
+        if isinstance(rule.action, Verdict):
+            yield Entry(slot, rule.action, rule.condition)
 
 
 def _drop_equal_odd(first: list[Entry], second: list[Entry]) -> None:

@@ -285,8 +285,7 @@ static __always_inline __u32 ps_overlay_merge(struct xdp_md *ctx, struct ps_scra
 	return decision;
 }
 
-/* The program's own rules count, and ask for something, only before the added rule that may decide; `scratch` is the name they know. */
-#define ps_reached(slot) ((slot) < scratch->limit)
-#define ps_hit(slot, bytes) (ps_reached(slot) ? (ps_hit)(slot, bytes) : (void)0)
+/* The program's own rules count only before the added rule that may decide; `scratch` is the name they know. */
+#define ps_hit(slot, bytes) ((slot) < scratch->limit ? (ps_hit)(slot, bytes) : (void)0)
 
 #endif
