@@ -46,6 +46,12 @@ SCOPES: tuple[Scope, ...] = (
     ("geneve", "mpls"),
     ("mpls", "geneve"),
     ("geneve", "geneve"),
+    ("inner",),
+    ("inner",),
+    ("inner", "inner"),
+    ("mpls", "inner"),
+    ("inner", "mpls"),
+    ("geneve", "inner"),
 )
 _COMMON = (
     "ip.src",
@@ -308,7 +314,7 @@ class Frames:
                     [draw.choice((0, 3, 8, 128)), 0]
                 ) + bytes(6) + data
             case 7 if nesting:
-                return 17, self._geneve(nesting - 1)
+                return self._tunnel(nesting - 1)
             case 8 if not v6:
                 proto = 17
                 for _ in range(draw.choice((1, 2, 8, 9))):
@@ -317,19 +323,70 @@ class Frames:
             case _:
                 return draw.choice((2, 47, 50, 59, 103, 255)), data
 
+    def _tunnel(self, nesting: int) -> tuple[int, bytes]:
+        """Something that carries a packet, and its protocol number."""
+        draw = self._random
+        match draw.randrange(8):
+            case 0:
+                return 4, self._ipv4(nesting)
+            case 1:
+                return 41, self._ipv6(nesting)
+            case 2 | 3:
+                return 47, self._gre(nesting)
+            case 4:
+                head = bytes([draw.choice((8, 8, 8, 0, 0xFF)), 0, 0, 0, 0, 0, 5, 0])
+                return 17, self._datagram(4789, head + self._ethernet(nesting))
+            case 5 | 6:
+                return 17, self._datagram(2152, self._gtp(nesting))
+            case _:
+                return 17, self._geneve(nesting)
+
+    def _datagram(self, port: int, payload: bytes) -> bytes:
+        return _u16(1024) + _u16(port) + _u16(8 + len(payload)) + b"\0\0" + payload
+
+    def _payload(self, nesting: int, kind: int) -> bytes:
+        match kind:
+            case 0x6558:
+                return self._ethernet(nesting)
+            case 0x0800:
+                return self._ipv4(nesting)
+            case 0x86DD:
+                return self._ipv6(nesting)
+            case _:
+                return self._labels(nesting)
+
+    def _gre(self, nesting: int) -> bytes:
+        draw = self._random
+        bits = [bit for bit in (0x8000, 0x2000, 0x1000) if draw.random() < 0.4]
+        kind = draw.choice((0x6558, 0x0800, 0x0800, 0x86DD, 0x8847))
+        flags = sum(bits) | draw.choice((0, 0, 0, 0, 0, 0, 1, 0x4000, 0x0800))
+        return _u16(flags) + _u16(kind) + bytes(4 * len(bits)) + self._payload(nesting, kind)
+
+    def _gtp(self, nesting: int) -> bytes:
+        draw = self._random
+        payload = self._payload(nesting, draw.choice((0x0800, 0x86DD, 0x8847)))
+        flags = draw.choice((0x30, 0x30, 0x32, 0x31, 0x34, 0x34, 0x36, 0x20, 0x50))
+        optional = b""
+        if flags & 7:
+            lengths = [draw.choice((1, 1, 2, 0)) for _ in range(draw.choice((0, 1, 2, 4, 5)))]
+            kinds = [0x85] * len(lengths) + [0]
+            headers = (
+                bytes([words, *bytes(max(4 * words - 2, 2)), kind])
+                for words, kind in zip(lengths, kinds[1:], strict=True)
+            )
+            optional = bytes([0, 9, 0, kinds[0] if flags & 4 else draw.choice((0, 0x85))])
+            optional += b"".join(headers) if flags & 4 else b""
+        kind = draw.choice((0xFF, 0xFF, 0xFF, 0xFF, 1))
+        return bytes([flags, kind]) + _u16(len(payload) + len(optional)) + bytes(4) + optional + payload
+
     def _geneve(self, nesting: int) -> bytes:
         draw = self._random
         options = 4 * draw.choice((0, 0, 1, 3))
         kind = draw.choice((0x6558, 0x6558, 0x0800, 0x86DD, 0x8847))
-        if kind == 0x6558:
-            inner = self._ethernet(nesting)
-        elif kind == 0x8847:
-            inner = self._labels(nesting)
-        else:
-            inner = self._ipv4(nesting) if kind == 0x0800 else self._ipv6(nesting)
+        inner = self._payload(nesting, kind)
         first = options // 4 | draw.choice((0, 0, 0, 0, 0x40))
         body = bytes([first, 0]) + _u16(kind) + bytes([0, 0, 1, 0]) + bytes(options) + inner
-        return _u16(1024) + _u16(6081) + _u16(8 + len(body)) + b"\0\0" + body
+        return self._datagram(6081, body)
 
 
 def _u16(value: int) -> bytes:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from penstock.compiler.ir.lower import MAX_NESTING, MAX_XOR
-from penstock.compiler.ir.lowering import MAX_SCOPE
+from penstock.compiler.ir.lower_classic import MAX_TEXT
+from penstock.compiler.ir.lowering import MAX_INNER, MAX_SCOPE
 from penstock.compiler.lang.cursor import MAX_PIECES
 from penstock.compiler.lang.parser import MAX_POLICY_BYTES
 from penstock.compiler.lang.source import Source
@@ -36,6 +37,8 @@ def test_the_limits_are_those_of_the_compiler() -> None:
         ("nesting of an expression", MAX_NESTING),
         ("`xor` in one expression", MAX_XOR),
         ("encapsulations in one `and` chain", MAX_SCOPE),
+        ("`inner`, one in the other", MAX_INNER),
+        ('the text of one `pcap "EXPR"`', f"{MAX_TEXT:,} characters"),
         ("a policy's text", f"{MAX_POLICY_BYTES >> 20} MiB"),
         ("statements, words, marks and comments of a policy", f"{MAX_PIECES:,}"),
     ):

@@ -254,9 +254,9 @@ def test_words_of_later_versions_get_one_diagnostic(word: str) -> None:
         "reject", "redirect eth1 if tcp", "steer workers 4 by flow", "balance x", "log 1/10 if tcp", "mark 5",
         "add src to @x for 5m if tcp", "remove src from @x", "dscp 5 if tcp", "mirror eth1", "x: reject if tcp",
         "drop log 1/100 if src in @threats", "drop if src in @x and over 5/s per src", "drop if in @x",
-        "drop if over 1000/s per src burst 2000", "drop if sample 1/10", "drop if inner(tcp port 80)",
+        "drop if over 1000/s per src burst 2000", "drop if sample 1/10",
         "drop if rule == 1", "drop if worker = 2", "on malformed reject", "default reject",
-        "drop if vxlan", "drop if ifindex 3",
+        "drop if ifindex 3",
     ],
 )  # fmt: skip
 def test_rules_of_later_versions_get_one_diagnostic(rule: str) -> None:

@@ -108,6 +108,7 @@ def emit(
         "",
         "#include <penstock/fast.bpf.h>",
         f"#include <penstock/{'scope' if len(reads.scopes) > 1 else 'parse'}.bpf.h>",
+        *(["#include <penstock/tunnel.bpf.h>"] if any("inner" in scope for scope in reads.scopes) else []),
         "#include <penstock/term.bpf.h>",
         "#include <penstock/verdict.bpf.h>",
         *(["#include <penstock/overlay.bpf.h>", *offset_lines(offered(reads))] if overlay else []),
@@ -229,6 +230,7 @@ def _constants(rule_set: RuleSet, reads: Reads, *, inline: bool, probe: bool, ov
                 ("PS_SLOTS", slots + (RULES if overlay else 0)),
                 ("PS_CONDITIONS", len(Condition)),
                 ("PS_SCOPES", len(reads.scopes)),
+                ("PS_TUNNELS", int(any("inner" in scope for scope in reads.scopes))),
                 ("PS_GENEVE", int(any("geneve" in scope for scope in reads.scopes))),
                 ("PS_TAGS", reads.tags),
                 *reads.wants(),
@@ -262,7 +264,12 @@ def _on(rule_set: RuleSet) -> list[str]:
 
 def _enter(scopes: Sequence[Scope]) -> list[str]:
     """Fill the views of what the frame carries, outer before inner."""
-    calls = {"mpls": "ps_behind_mpls", "pppoes": "ps_behind_pppoe", "geneve": "ps_behind_geneve"}
+    calls = {
+        "mpls": "ps_behind_mpls",
+        "pppoes": "ps_behind_pppoe",
+        "geneve": "ps_behind_geneve",
+        "inner": "ps_behind_tunnel",
+    }
     found = ["static __always_inline void ps_enter(struct xdp_md *ctx)", "{"]
     for number, scope in enumerate(scopes):
         if not scope:

@@ -101,7 +101,7 @@ def reads_of(predicates: Iterable[Predicate], depth: Layer) -> Reads:
     places.update((ref.scope, ref.field.layer) for ref in refs)
     scopes = _with_parents(scope for scope, _ in places)
     level = max([depth, *(layer for _, layer in places)])
-    if any("geneve" in scope for scope in scopes):
+    if any("geneve" in scope or "inner" in scope for scope in scopes):
         level = Layer.TRANSPORT
     tags = max((ref.index + 1 for ref in refs), default=0)
     return Reads(frozenset(ref.name for ref in refs), scopes, max(tags, MAX_VLAN_TAGS + 1), level)

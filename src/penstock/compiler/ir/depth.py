@@ -35,7 +35,7 @@ def depth_of(predicates: Iterable[Predicate]) -> Layer:
     """The deepest layer of the frame's own headers that any of the predicates needs; LINK at least.
 
     What lies behind MPLS or PPPoE needs the network layer that it is part of,
-    what lies behind Geneve the transport layer.
+    what a tunnel carries the transport layer.
     """
     found = [leaf for predicate in predicates for leaf, _ in leaves(predicate)]
     fields = {leaf.ref for leaf in found if isinstance(leaf, Within)}
@@ -87,7 +87,7 @@ def _field_depth(ref: FieldRef) -> Layer:
 
 
 def _behind(scope: Scope, layer: Layer) -> Layer:
-    if "geneve" in scope:
+    if "geneve" in scope or "inner" in scope:
         return Layer.TRANSPORT
     return Layer.NETWORK if scope else layer
 

@@ -37,6 +37,7 @@ from penstock.compiler.ir.ops import (
     Within,
 )
 from penstock.model.classic import listing
+from penstock.model.net import IntervalSet
 
 if TYPE_CHECKING:
     from penstock.model.net import Interval
@@ -91,6 +92,8 @@ def dump_predicate(predicate: Predicate) -> str:
     match predicate:
         case Always(value):
             return "always" if value else "never"
+        case Within(FieldRef("len", scope), values) if scope and values == IntervalSet.full(32):
+            return f"{'/'.join(scope)} is there"
         case Within(ref, values):
             shown = ", ".join(dump_interval(ref, interval) for interval in values)
             return f"{dump_field(ref)} in {{{shown}}}"

@@ -160,6 +160,11 @@ def _blame_program(test: Classic, packet: Packet, *, wanted: bool) -> _Blame:
 
 def _blame_field(ref: FieldRef, values: IntervalSet, packet: Packet, *, wanted: bool) -> _Blame:
     found = packet.value(ref)
+    if ref.scope[-1:] == ("inner",) and packet.headers(ref.scope) is None:
+        what = "the packet inside" if len(ref.scope) > 1 else "it"
+        return f"{what} carries no packet: no tunnel that is looked into", False
+    if ref.name == "len" and ref.scope and not wanted:
+        return "it carries a packet", True
     name, inner = _WORDS.get(ref.name, ref.name), " of the inner packet" if ref.scope else ""
     if found is None:
         what, _, why = _absence(ref, packet).partition(":")

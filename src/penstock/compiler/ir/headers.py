@@ -24,6 +24,9 @@ Step "geneve"
     if P has UDP with destination port 6081 and the version at T+8 is 0.  Behind
     the options: an Ethernet frame like scope () if the type is 0x6558, else the
     network header of that type.
+Step "inner"
+    if P carries a packet that is looked into (`tunnel.py`): an Ethernet frame like
+    scope (), or the network header of IPv4 or IPv6.
 IPv4 (eth.type 0x0800; the version nibble plays no part in presence)
     The transport base is T = N+4*ihl if ihl >= 5 and the fragment offset is 0.
 IPv6 (0x86dd)
@@ -44,11 +47,11 @@ from dataclasses import dataclass
 from penstock.compiler.ir.chain import Bytes, Network, ipv4_header, ipv6_header
 from penstock.compiler.ir.fields import FIXED, Place
 from penstock.compiler.ir.ops import Base, FieldRef, Scope, Step
+from penstock.compiler.ir.tunnel import GENEVE_PORT, TRANSPARENT_ETHERNET, UDP, carried
 from penstock.model.field import MAX_VLAN_TAGS, VLAN_TPIDS
 
 IPV4, ARP, RARP, IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
-MPLS, PPPOE_SESSION, TRANSPARENT_ETHERNET = 0x8847, 0x8864, 0x6558
-UDP, GENEVE_PORT = 17, 6081
+MPLS, PPPOE_SESSION = 0x8847, 0x8864
 
 #: PPP protocol numbers -> the Ethernet types that mean the same: IPv4, IPv6, XNS, DECnet, AppleTalk, MPLS.
 PPP_TYPES = {0x21: IPV4, 0x57: IPV6, 0x25: 0x0600, 0x27: 0x6003, 0x29: 0x809B, 0x281: MPLS}
@@ -171,6 +174,8 @@ def _step(packet: Packet, parent: Headers, step: Step, *, after_label: bool) -> 
             return _behind_pppoe(packet, parent.link)
         case "geneve":
             return _behind_geneve(packet, parent)
+        case "inner":
+            return _behind_tunnel(packet, parent)
 
 
 def _behind_mpls(packet: Packet, parent: Link, *, after_label: bool) -> Link | None:
@@ -210,6 +215,15 @@ def _behind_geneve(packet: Packet, parent: Headers) -> Link | None:
     if kind == TRANSPARENT_ETHERNET:
         return _ethernet(packet, inner)
     return Link(frame=None, network=None if kind is None else inner, eth_type=kind)
+
+
+def _behind_tunnel(packet: Packet, parent: Headers) -> Link | None:
+    found = carried(packet, parent.network)
+    if found is None:
+        return None
+    if found.eth_type == TRANSPARENT_ETHERNET:
+        return _ethernet(packet, found.start)
+    return Link(frame=None, network=found.start, eth_type=found.eth_type)
 
 
 def _tag_field(packet: Packet, link: Link, name: str, index: int) -> int | None:

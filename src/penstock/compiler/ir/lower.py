@@ -6,7 +6,7 @@ names and no precedence.  The meaning is pcap-filter's on Ethernet as libpcap
 
 `vlan`, `mpls`, `pppoes` and `geneve` move what stands to their right behind
 themselves within their own chain of `and`, parenthesised conjunctions included,
-and never out of an `or`, `xor` or `not`:
+and never out of an `or`, `xor` or `not`; `inner(EXPR)` moves EXPR alone:
 
     vlan 5 and (mpls and ip)         ip is looked for behind the label
     (vlan 5 or arp) and ip           ip is looked for in the frame itself
@@ -25,10 +25,10 @@ from penstock.compiler.ir.lower_classic import classic
 from penstock.compiler.ir.lower_link import cast, encapsulation, length, llc, way
 from penstock.compiler.ir.lower_port import port
 from penstock.compiler.ir.lower_protocol import abbreviation, protocol, protocol_chain
-from penstock.compiler.ir.lowering import Lowering, Position, nearest
+from penstock.compiler.ir.lowering import MAX_INNER, MAX_SCOPE, Lowering, Position, nearest
 from penstock.compiler.ir.names import Names, SystemNames
 from penstock.compiler.ir.ops import Effect, Predicate, Rule, RuleSet
-from penstock.compiler.ir.simplify import TRUE, all_of, any_of, equals, negation
+from penstock.compiler.ir.simplify import TRUE, all_of, any_of, carried, equals, negation
 from penstock.compiler.ir.verify import verify
 from penstock.compiler.lang import ast
 from penstock.compiler.lang.source import Source, Span
@@ -208,10 +208,20 @@ class _Expression:
                     return negation(self._lower(operand, at)[0]), at
                 case ast.Encapsulation():
                     return encapsulation(self.lowering, node, at)
+                case ast.Inner():
+                    return self._inner(node, at), at
                 case _:
                     return self._leaf(node, at), at
         finally:
             self._nesting -= 1
+
+    def _inner(self, node: ast.Inner, at: Position) -> Predicate:
+        """What the expression means of the packet that is carried; false without one."""
+        if at.scope.count("inner") >= MAX_INNER or len(at.scope) >= MAX_SCOPE:
+            message = f"more than {MAX_INNER} `inner`, one in the other"
+            return self.lowering.fault("PS313", message, node.span)
+        inside = at.behind("inner")
+        return all_of((carried(inside.scope), self._lower(node.operand, inside)[0]))
 
     def _chain(self, node: ast.Expr, at: Position) -> tuple[Predicate, Position]:
         """A left-leaning chain of connectives, walked from its leftmost operand, so that length is no depth.
@@ -270,8 +280,8 @@ class _Expression:
             case ast.Relation():
                 return relation(self.lowering, node, at)
             case ast.Pcap():
-                return classic(self.lowering, node)
-            case ast.And() | ast.Or() | ast.Xor() | ast.Not() | ast.Encapsulation():
+                return classic(self.lowering, node, at)
+            case ast.And() | ast.Or() | ast.Xor() | ast.Not() | ast.Encapsulation() | ast.Inner():
                 raise InternalError("a connective was taken for a leaf")
             case _:
                 assert_never(node)
@@ -321,7 +331,7 @@ class _Terms(_Expression):
 
     def _lower(self, node: ast.Expr, at: Position) -> tuple[Predicate, Position]:
         lowered = super()._lower(node, at)
-        if not isinstance(node, ast.And | ast.Or | ast.Xor | ast.Not):
+        if not isinstance(node, ast.And | ast.Or | ast.Xor | ast.Not | ast.Inner):
             self.found.append((node.span, lowered[0]))
         return lowered
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from penstock.compiler.ir.lowering import Lowering
+from penstock.compiler.ir.lowering import Lowering, Position
 from penstock.compiler.ir.ops import Classic, Predicate
 from penstock.compiler.lang.ast import Pcap
 from penstock.compiler.lang.parser import parse_expression
@@ -34,8 +34,13 @@ _QUOTED = re.compile(r"['\"`]([^'\"`]+)['\"`]")
 _WORD = r"(?<![-_.:A-Za-z0-9]){}(?![-_.:A-Za-z0-9])"
 
 
-def classic(lowering: Lowering, node: Pcap) -> Predicate:
+def classic(lowering: Lowering, node: Pcap, at: Position) -> Predicate:
     """The program that libpcap makes of the text."""
+    if "inner" in at.scope:
+        message = "libpcap is asked of the whole frame, never of what a tunnel carries"
+        return lowering.fault(
+            "PS309", message, node.span, hint="write it outside of `inner(…)`, or without `pcap`"
+        )
     if len(node.text) > MAX_TEXT:
         message = f"a text for libpcap has at most {MAX_TEXT:,} characters"
         return lowering.fault("PS321", message, node.text_span, hint="write it without `pcap` and quotes")

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock.compiler.ir.constants import LLC_SUPERVISORY, LLC_UNNUMBERED
-from penstock.compiler.ir.headers import GENEVE_PORT, IPV4, IPV6, MPLS, PPPOE_SESSION
+from penstock.compiler.ir.headers import IPV4, IPV6, MPLS, PPPOE_SESSION
 from penstock.compiler.ir.lower_protocol import is_802_3, link_type, network_equals
 from penstock.compiler.ir.lowering import MAX_SCOPE, Lowering, Position
 from penstock.compiler.ir.ops import Base, Binary, Compare, FieldTerm, Literal32, Predicate, Read
 from penstock.compiler.ir.simplify import FALSE, TRUE, all_of, any_of, equals, within
+from penstock.compiler.ir.tunnel import GENEVE_PORT, VXLAN_PORT
 from penstock.model.field import VLAN_TPIDS
 from penstock.model.net import IntervalSet
 
@@ -27,6 +28,7 @@ NUMBERS = {
     "mpls": (0xFFFFF, "an MPLS label"),
     "pppoes": (0xFFFF, "a PPPoE session"),
     "geneve": (0xFFFFFF, "a Geneve network identifier"),
+    "vxlan": (0xFFFFFF, "a VXLAN network identifier"),
 }
 
 
@@ -133,6 +135,8 @@ def encapsulation(lowering: Lowering, test: Encapsulation, at: Position) -> tupl
             return _pppoe_session(lowering, test, at), at.behind("pppoes")
         case "geneve":
             return _geneve(test, at), at.behind("geneve")
+        case "vxlan":
+            return _vxlan(test, at), at.behind("inner")
         case "pppoed":
             return link_type(lowering, PPPOE_DISCOVERY, at, test.span), at
 
@@ -167,6 +171,22 @@ def _pppoe_session(lowering: Lowering, test: Encapsulation, at: Position) -> Pre
     if test.number is None:
         return session
     return all_of((session, network_equals(2, 2, test.number, at)))
+
+
+def _vxlan(test: Encapsulation, at: Position) -> Predicate:
+    """UDP to VXLAN's port with the flag that says that there is a network identifier (RFC 7348).
+
+    Of such a packet "inner" is what VXLAN carries.
+    """
+    flags = Read(Base.TRANSPORT, Literal32(8), 1, at.scope)
+    parts = [
+        equals(at.field("udp.dport"), VXLAN_PORT),
+        Compare("!=", Binary("&", flags, Literal32(0x08)), Literal32(0)),
+    ]
+    if test.number is not None:
+        entry = Read(Base.TRANSPORT, Literal32(12), 4, at.scope)
+        parts.append(Compare("==", Binary(">>", entry, Literal32(8)), Literal32(test.number)))
+    return all_of(parts)
 
 
 def _geneve(test: Encapsulation, at: Position) -> Predicate:

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 #: More encapsulations in one `and` chain, and more values behind one constant, than these are refused.
 MAX_SCOPE = 8
 MAX_VALUES = 1_000_000
+#: More `inner`, one in the other, are refused: each costs the program a copy of every field.
+MAX_INNER = 4
 #: More faults than this are not listed.
 MAX_FAULTS = 100
 

@@ -6,8 +6,8 @@ implicit precondition of pcap-filter (`port` implies "first fragment of TCP, UDP
 or SCTP") is either spelled out or part of when a field is present.
 
 A `Scope` says whose headers are meant: () is the packet itself, ("mpls",) what
-lies behind one MPLS label, ("geneve",) the inner frame, and so on, outermost
-step first.
+lies behind one MPLS label, ("geneve",) the frame in it, ("inner",) the packet that
+a tunnel of any kind carries, and so on, outermost step first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from penstock.model.hook import Hook
 from penstock.model.net import IntervalSet
 from penstock.model.verdict import Condition, Verdict
 
-Step = Literal["mpls", "pppoes", "geneve"]
+Step = Literal["mpls", "pppoes", "geneve", "inner"]
 Scope = tuple[Step, ...]
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from penstock.compiler.ir.ops import All, Always, Any, FieldRef, Negation, Predicate, Within
+from penstock.compiler.ir.ops import All, Always, Any, FieldRef, Negation, Predicate, Scope, Within
 from penstock.model.net import Interval, IntervalSet
 
 if TYPE_CHECKING:
@@ -110,6 +110,11 @@ def within(ref: FieldRef, values: IntervalSet) -> Predicate:
     if values and values.intervals[-1][1] >> ref.field.bits:
         values &= IntervalSet.full(ref.field.bits)
     return Within(ref, values) if values else FALSE
+
+
+def carried(scope: Scope) -> Predicate:
+    """The packet has these headers at all; `len` is there wherever they are."""
+    return Within(FieldRef("len", scope), IntervalSet.full(32))
 
 
 def equals(ref: FieldRef, *values: int) -> Predicate:

@@ -203,9 +203,9 @@ class LengthTest:
 
 @dataclass(frozen=True, slots=True)
 class Encapsulation:
-    """`vlan [ID]`, `mpls [LABEL]`, `pppoed`, `pppoes [SESSION]`, `geneve [VNI]`."""
+    """`vlan [ID]`, `mpls [LABEL]`, `pppoed`, `pppoes [SESSION]`, `geneve [VNI]`, `vxlan [VNI]`."""
 
-    kind: Literal["vlan", "mpls", "pppoed", "pppoes", "geneve"]
+    kind: Literal["vlan", "mpls", "pppoed", "pppoes", "geneve", "vxlan"]
     number: int | None = None
     span: Span = _span()
 
@@ -282,7 +282,17 @@ class Xor:
     span: Span = _span()
 
 
-Leaf = Primitive | Protocol | Cast | LengthTest | Encapsulation | Llc | Way | FieldFlag | Relation | Pcap
+@dataclass(frozen=True, slots=True)
+class Inner:
+    """`inner(EXPR)`: the expression holds of the packet that this one carries."""
+
+    operand: Expr
+    span: Span = _span()
+
+
+Leaf = (
+    Primitive | Protocol | Cast | LengthTest | Encapsulation | Llc | Way | FieldFlag | Relation | Pcap | Inner
+)
 Expr = And | Or | Xor | Not | Leaf
 
 # ── statements ───────────────────────────────────────────────────────────────

@@ -23,7 +23,7 @@ from penstock.compiler.lang.ast import (
 )
 from penstock.compiler.lang.findings import Findings
 from penstock.compiler.lang.spelling import spell_leaf, spell_qualifiers, spell_value
-from penstock.compiler.lang.walk import chains, leaves, terms
+from penstock.compiler.lang.walk import chains, inner_leaves, terms
 
 _NETWORK = frozenset({"ip", "ip6", "arp", "rarp"})
 _TRANSPORT = frozenset({"tcp", "udp", "sctp", "icmp", "icmp6", "igmp", "pim"})
@@ -39,7 +39,7 @@ def check_contradictions(expr: Expr | None, findings: Findings) -> None:
     """Warn of chains that no packet can satisfy and of numbers that no field can hold."""
     if expr is None:
         return
-    found = list(leaves(expr))
+    found = list(inner_leaves(expr))
     if not any(isinstance(leaf, Encapsulation) for leaf in found):
         for chain in chains(expr):
             _check_chain(chain, findings)

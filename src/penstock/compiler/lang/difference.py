@@ -169,7 +169,7 @@ def _shifts_beyond_or(expr: Expr) -> Iterator[Encapsulation]:
                 pending += [(right, reaches_out), (left, reaches_out or confined)]
             case Not(operand=operand):
                 pending.append((operand, reaches_out))
-            case Encapsulation(kind=kind) if reaches_out and kind != "pppoed":
+            case Encapsulation(kind=kind) if reaches_out and kind not in {"pppoed", "vxlan"}:
                 yield node
             case _:
                 continue

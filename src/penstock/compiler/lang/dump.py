@@ -20,6 +20,7 @@ from penstock.compiler.lang.ast import (
     CaptureTest,
     Expr,
     Filter,
+    Inner,
     Item,
     Leaf,
     Let,
@@ -103,8 +104,8 @@ def _expression(expr: Expr) -> Iterator[str]:
             yield type(expr).__name__.lower()
             for operand in _chain(expr):
                 yield from _indented(_expression(operand))
-        case Not(operand=operand):
-            yield "not"
+        case Not(operand=operand) | Inner(operand=operand):
+            yield type(expr).__name__.lower()
             yield from _indented(_expression(operand))
         case _:
             yield _leaf(expr)

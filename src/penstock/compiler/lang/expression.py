@@ -2,7 +2,7 @@
 
     expression = operand { ("and" | "or" | "xor") operand }      left to right, equal precedence
     operand    = { "not" } ( primitive | relation | value | "(" expression ")" )
-    primitive  = [protocol] [direction] [kind] value | protocol | vlan … | less … | pcap "EXPR" | …
+    primitive  = [protocol] [direction] [kind] value | protocol | vlan … | less … | pcap "EXPR" | inner(expression) | …
     relation   = arithmetic ("<" | "<=" | ">" | ">=" | "=" | "==" | "!=") arithmetic
 
 A value alone takes the qualifiers of the primitive to its left.  libpcap hands
@@ -29,6 +29,7 @@ from penstock.compiler.lang.ast import (
     Constant,
     Expr,
     FieldFlag,
+    Inner,
     Name,
     NamedNumber,
     Not,
@@ -52,6 +53,7 @@ from penstock.compiler.lang.values import BadValue, read_value
 from penstock.compiler.lang.words import (
     EXPRESSION_WORDS,
     FLAG_FIELDS,
+    FORM_WORDS,
     KINDS,
     LATER_EVENT_FIELDS,
     LATER_PREDICATES,
@@ -191,12 +193,8 @@ class _Reader:
             return _Read(FieldFlag(token.text, stream.take().span), None)
         if starts_term(token):
             return self._term()
-        if (
-            token.kind == "name"
-            and token.text == "pcap"
-            and (inherit is None or stream.following.kind == "string")
-        ):
-            return self._pcap()
+        if self._is_form(token, inherit):
+            return self._pcap() if token.text == "pcap" else self._inner()
         self._refuse_later(token, inherit)
         return self._value(inherit)
 
@@ -237,6 +235,26 @@ class _Reader:
         self.stream.take()
         inside = Span(token.span.start + 1, token.span.end - 1)
         return _Read(Pcap(token.text, inside, word.span.to(token.span)), None)
+
+    def _is_form(self, token: Token, inherit: Qualifiers | None) -> bool:
+        """Whether `pcap "EXPR"` or `inner(EXPR)` begins here; what only looks like one may be the name of a host."""
+        if token.kind != "name" or token.text not in FORM_WORDS:
+            return False
+        follows = self.stream.following
+        return inherit is None or (follows.kind == "string" if token.text == "pcap" else follows.is_mark("("))
+
+    def _inner(self) -> _Read:
+        """`inner(EXPR)`; qualifiers go neither into the parentheses nor out of them."""
+        word, opening = self.stream.take(), self.stream.next
+        if not opening.is_mark("("):
+            raise self.stream.unexpected(
+                "an expression in parentheses", hint="as in `inner(tcp dst port 80)`"
+            )
+        self.stream.nest(self.stream.take())
+        found = self.finished(self.sequence(None, values_only=False), None)
+        self.stream.leave()
+        close(self.stream, opening)
+        return _Read(Inner(found.node, word.span.to(self.stream.last.span)), None)
 
     # ── values ───────────────────────────────────────────────────────────────
 

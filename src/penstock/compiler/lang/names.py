@@ -26,7 +26,7 @@ from penstock.compiler.lang.qualification import check_prefix, check_value
 from penstock.compiler.lang.source import Span
 from penstock.compiler.lang.spelling import spell_value
 from penstock.compiler.lang.values import BadValue
-from penstock.compiler.lang.walk import leaves, rules, terms
+from penstock.compiler.lang.walk import inner_leaves, rules, terms
 from penstock.model.verdict import CONDITION_WORDS
 
 RESERVED_LABELS = frozenset({"default", *CONDITION_WORDS})
@@ -99,7 +99,7 @@ def _values(constant: Constant, known: Constants, findings: Findings) -> tuple[V
 
 def check_references(expr: Expr | None, constants: Constants, findings: Findings) -> None:
     """Report constants that do not exist, or whose values cannot stand where they are used."""
-    for leaf in leaves(expr):
+    for leaf in inner_leaves(expr):
         if isinstance(leaf, Primitive) and isinstance(leaf.value, Constant):
             for value in _values(leaf.value, constants, findings):
                 _check_use(leaf.qualifiers, value, leaf.value, findings)
@@ -128,7 +128,7 @@ def _check_number(constant: Constant, constants: Constants, findings: Findings) 
 def _check_unused(policy: Policy, findings: Findings) -> None:
     used = {value.name for let in policy.constants for value in let.values if isinstance(value, Constant)}
     for rule in rules(policy):
-        for leaf in leaves(rule.condition):
+        for leaf in inner_leaves(rule.condition):
             if isinstance(leaf, Primitive) and isinstance(leaf.value, Constant):
                 used.add(leaf.value.name)
             used.update(_names(terms(leaf)))

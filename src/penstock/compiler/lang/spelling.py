@@ -30,6 +30,7 @@ from penstock.compiler.lang.ast import (
     Expr,
     FieldFlag,
     FieldValue,
+    Inner,
     Leaf,
     LengthTest,
     Llc,
@@ -222,10 +223,10 @@ def spine(expr: Expr) -> tuple[Expr, list[Joined]]:
 def _nesting(expr: Expr) -> int:
     """How many parentheses and `not` the expression needs, one inside the other."""
     first, joints = spine(expr)
-    deepest = 1 + _nesting(first.operand) if isinstance(first, Not) else 0
+    deepest = 1 + _nesting(first.operand) if isinstance(first, Not | Inner) else 0
     for joint in joints:
         right = joint.right
-        if isinstance(right, Not):
+        if isinstance(right, Not | Inner):
             deepest = max(deepest, 1 + _nesting(right.operand))
         elif isinstance(right, And | Or | Xor):
             deepest = max(deepest, 1 + _nesting(right))
@@ -336,6 +337,8 @@ def spell_leaf(leaf: Leaf) -> str:
             return f"llc {kind}" if kind else "llc"
         case Way(kind=kind):
             return kind
+        case Inner(operand=inner):
+            return f"inner({format_expression(inner)})"
         case Pcap(text=text):
             return f'pcap "{text}"'
         case Relation(operator=operator, left=left, right=right):

@@ -10,6 +10,7 @@ from penstock.compiler.lang.ast import (
     Arithmetic,
     Binary,
     Expr,
+    Inner,
     Leaf,
     Negate,
     Not,
@@ -24,7 +25,7 @@ _JOINED = (And, Or, Xor)
 
 
 def leaves(expr: Expr | None) -> Iterator[Leaf]:
-    """Every primitive, relation and flag of an expression, from left to right."""
+    """Every primitive, relation and flag of an expression, from left to right; `inner(EXPR)` is one of them."""
     pending = [] if expr is None else [expr]
     while pending:
         node = pending.pop()
@@ -34,6 +35,16 @@ def leaves(expr: Expr | None) -> Iterator[Leaf]:
             pending.append(node.operand)
         else:
             yield node
+
+
+def inner_leaves(expr: Expr | None) -> Iterator[Leaf]:
+    """The same, of the expressions in `inner(EXPR)` as well."""
+    pending = [expr]
+    while pending:
+        for leaf in leaves(pending.pop()):
+            yield leaf
+            if isinstance(leaf, Inner):
+                pending.append(leaf.operand)
 
 
 def terms(leaf: Leaf) -> Iterator[Arithmetic]:
@@ -85,7 +96,7 @@ def chains(expr: Expr) -> Iterator[list[Expr]]:
                 pending += operands
             case Or(left=left, right=right) | Xor(left=left, right=right):
                 pending += [right, left]
-            case Not(operand=operand):
+            case Not(operand=operand) | Inner(operand=operand):
                 pending.append(operand)
             case _:
                 pass

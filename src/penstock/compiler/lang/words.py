@@ -65,7 +65,7 @@ PROTOCOLS = {
 }
 KINDS = ("host", "net", "port", "portrange", "proto", "protochain", "gateway")
 DIRECTIONS = ("src", "dst")
-EncapsulationKind = Literal["vlan", "mpls", "pppoed", "pppoes", "geneve"]
+EncapsulationKind = Literal["vlan", "mpls", "pppoed", "pppoes", "geneve", "vxlan"]
 #: Encapsulation -> the greatest number that may follow it, None where none may.
 ENCAPSULATIONS: dict[str, tuple[EncapsulationKind, int | None]] = {
     "vlan": ("vlan", 0xFFF),
@@ -73,6 +73,7 @@ ENCAPSULATIONS: dict[str, tuple[EncapsulationKind, int | None]] = {
     "pppoed": ("pppoed", None),
     "pppoes": ("pppoes", 0xFFFF),
     "geneve": ("geneve", 0xFFFFFF),
+    "vxlan": ("vxlan", 0xFFFFFF),
 }
 OPERATOR_WORDS = {"and": "and", "&&": "and", "or": "or", "||": "or", "xor": "xor"}
 LLC_KINDS = frozenset(
@@ -196,7 +197,7 @@ BODY_WORDS = ("default", "on", *ACTIONS)
 TEST_WORDS = ("packet", "pcap")
 
 #: Words that are a predicate with what follows them, and names anywhere else.
-FORM_WORDS = ("pcap",)
+FORM_WORDS = ("pcap", "inner")
 
 #: Words of later versions -> what they will be about.  Where each may stand differs.
 LATER_TOP = {"set": "sets", "include": "including other files", "feed": "feeds"}
@@ -215,8 +216,6 @@ LATER_ACTIONS = {
 LATER_PREDICATES = {
     "over": "rates",
     "sample": "sampling",
-    "inner": "looking into tunnels",
-    "vxlan": "looking into VXLAN",
 }
 LATER_EVENT_FIELDS = frozenset({"rule", "verdict", "worker"})
 

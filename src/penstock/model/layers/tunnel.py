@@ -22,11 +22,14 @@ def geneve_options(count: int) -> bytes:
 
 
 def _gre(given: Given, payload: bytes, place: Place) -> bytes:
-    # RFC 2890: K says that a key follows, S that a sequence number does.
-    optional = [name for name in ("key", "seq") if name in given.values]
-    flags = sum({"key": 0x2000, "seq": 0x1000}[name] for name in optional) | given.number("version", 0)
+    # RFC 2784: C says that a checksum and 16 reserved bits follow; RFC 2890: K a key, S a sequence number.
+    bits = {"chksum": 0x8000, "key": 0x2000, "seq": 0x1000}
+    optional = [name for name in bits if name in given.values]
+    flags = sum(bits[name] for name in optional) | given.number("version", 0)
+    flags |= given.number("routing", 0) << 14
     head = struct.pack("!HH", flags, given.number("proto", place.ethertype()))
-    return head + b"".join(given.number(name, 0).to_bytes(4, "big") for name in optional) + payload
+    words = (given.number(name, 0) << (16 if name == "chksum" else 0) for name in optional)
+    return head + b"".join(word.to_bytes(4, "big") for word in words) + payload
 
 
 def _esp(given: Given, payload: bytes, _place: Place) -> bytes:
@@ -48,18 +51,39 @@ def _geneve(given: Given, payload: bytes, place: Place) -> bytes:
 
 
 def _gtpu(given: Given, payload: bytes, _place: Place) -> bytes:
-    # 3GPP TS 29.281: version 1, GTP; a sequence number brings four optional bytes with it.
-    sequence = struct.pack("!HBB", given.number("seq", 0), 0, 0) if "seq" in given.values else b""
-    size = given.computed("len", len(sequence) + len(payload), 16)
-    start = bytes((given.number("flags", 0x32 if sequence else 0x30), given.number("type", 255)))
-    return start + struct.pack("!HI", size, given.number("teid", 1)) + sequence + payload
+    # 3GPP TS 29.281: version 1, GTP; each of S, PN and E brings all four optional bytes with it.
+    bits = {"seq": 2, "npdu": 1, "extensions": 4}
+    flags = sum(bit for name, bit in bits.items() if name in given.values)
+    extensions = given.octets("extensions")
+    following = given.number("next", _PDU_SESSION if extensions else 0)
+    words = struct.pack("!HBB", given.number("seq", 0), given.number("npdu", 0), following) if flags else b""
+    size = given.computed("len", len(words) + len(extensions) + len(payload), 16)
+    start = bytes((given.number("flags", 0x30 | flags), given.number("type", 255)))
+    return start + struct.pack("!HI", size, given.number("teid", 1)) + words + extensions + payload
+
+
+_PDU_SESSION = 0x85
+
+
+def gtp_extensions(count: int) -> bytes:
+    """Extension headers of `count` bytes, four each: a length in words, two bytes, the next one's type."""
+    if count % 4:
+        raise MisfitError("its extension headers are a multiple of 4 bytes long")
+    return b"".join(bytes((1, 0, 9, _PDU_SESSION if left else 0)) for left in reversed(range(count // 4)))
 
 
 TUNNEL_LAYERS = (
     Layer(
         "GRE",
         _gre,
-        {"proto": unsigned(16), "key": unsigned(32), "seq": unsigned(32), "version": unsigned(3)},
+        {
+            "proto": unsigned(16),
+            "chksum": unsigned(16),
+            "key": unsigned(32),
+            "seq": unsigned(32),
+            "version": unsigned(3),
+            "routing": unsigned(1),
+        },
         protocol=47,
     ),
     Layer("ESP", _esp, {"spi": unsigned(32), "seq": unsigned(32)}, protocol=50),
@@ -85,6 +109,9 @@ TUNNEL_LAYERS = (
             "teid": unsigned(32),
             "type": unsigned(8),
             "seq": unsigned(16),
+            "npdu": unsigned(8),
+            "extensions": counted(gtp_extensions, 64),
+            "next": unsigned(8),
             "flags": unsigned(8),
             "len": unsigned(16),
         },

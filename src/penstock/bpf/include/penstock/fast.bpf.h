@@ -99,6 +99,17 @@ static __always_inline void ps_fast_ports(struct ps_view *v, void *at)
 	ps_set(v, dport, ps_be16(at + 2));
 }
 
+/* What may carry a packet that the rules look into (tunnel.bpf.h) is for the exact parser. */
+static __always_inline bool ps_is_tunnel_port(__be16 port)
+{
+	return port == ps_htons(4789) || port == ps_htons(6081) || port == ps_htons(2152);
+}
+
+static __always_inline bool ps_is_tunnel(__u32 proto)
+{
+	return proto == 4 || proto == 41 || proto == 47;
+}
+
 /* ps_fast_udp - `total` is what the IP header promises, `header` bytes before `at` included. */
 static __always_inline bool ps_fast_udp(struct ps_view *v, void *at, __u32 header, __u32 total)
 {
@@ -109,6 +120,8 @@ static __always_inline bool ps_fast_udp(struct ps_view *v, void *at, __u32 heade
 			return false;
 	}
 	if (PS_GENEVE && *(__be16 *)(at + 2) == ps_htons(6081))
+		return false;
+	if (PS_TUNNELS && ps_is_tunnel_port(*(__be16 *)(at + 2)))
 		return false;
 	ps_fast_ports(v, at);
 	ps_set(v, udp_sport, ps_be16(at));
@@ -147,6 +160,8 @@ static __always_inline bool ps_fast_ipv4_transport(void *end, struct ps_view *v,
 		return ps_fast_udp(v, at, 20, total);
 	if (proto == 6)
 		return ps_fast_tcp(end, v, at, 20, total);
+	if (PS_TUNNELS && ps_is_tunnel(proto))
+		return false;
 	/* 12 bytes are the longest fixed header among the rest, SCTP's. */
 	if (PS_DEPTH >= PS_TRANSPORT && total < 32)
 		return false;
@@ -250,6 +265,8 @@ static __always_inline bool ps_fast_ipv6_transport(void *end, struct ps_view *v,
 		return ps_fast_udp(v, at, 0, payload);
 	if (nh == 6)
 		return ps_fast_tcp(end, v, at, 0, payload);
+	if (PS_TUNNELS && ps_is_tunnel(nh))
+		return false;
 	if (PS_DEPTH >= PS_TRANSPORT && payload < 12)
 		return false;
 	if (nh == 132)
