@@ -17,9 +17,10 @@ import pytest
 
 from penstock.kernel.libc import unshare
 from penstock.kernel.netlink import interfaces
-from penstock.kernel.probe import Survey, attempt, kinds, survey_kernel
+from penstock.kernel.probe import attempt, kinds
 from penstock.kernel.probe.attempt import EXIT, ProgramTry, call
 from penstock.kernel.probe.behaviours import BEHAVIOURS, WATCHED_HELPERS, Need
+from penstock.kernel.probe.survey import Survey, survey_kernel
 from penstock.kernel.probe.tables import ATTACH_TYPES, HELPERS, MAP_TYPES, PROGRAM_TYPES, release
 from penstock.kernel.probe.tries import tries
 from penstock.pipeline.needs import Outcome, needs_of

@@ -35,7 +35,7 @@ def settle() -> list[str]:
 
 def survey() -> dict[str, object]:
     """Everything that the probe says."""
-    from penstock.kernel.probe import survey_kernel
+    from penstock.kernel.probe.survey import survey_kernel
 
     found = survey_kernel()
     sections = {

@@ -11,8 +11,8 @@ from penstock.cli import output
 from penstock.cli.options import json_option
 
 if TYPE_CHECKING:
-    from penstock.kernel.probe import Survey
     from penstock.kernel.probe.kinds import Found
+    from penstock.kernel.probe.survey import Survey
     from penstock.kernel.probe.tables import Known
 
 _SECTIONS = ("behaviours", "programs", "maps", "attach", "helpers")
@@ -40,7 +40,7 @@ def command(sections: tuple[str, ...], policy: str | None, full: bool, as_json: 
 
         show_needs(policy, as_json=as_json)
         return
-    from penstock.kernel.probe import survey_kernel
+    from penstock.kernel.probe.survey import survey_kernel
 
     found = survey_kernel(sections or _SECTIONS, full=full)
     if as_json:

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, NoReturn
 from penstock.errors import InternalError, KernelError, NotSupportedError, PrivilegeError, VerifierError
 from penstock.kernel import elf as elf_file
 from penstock.kernel.capability import BPF, NET_ADMIN, PERFMON, kernel_error, missing
-from penstock.kernel.libbpf import RawMap, RawObject, open_object
+from penstock.kernel.features import takes_frags
+from penstock.kernel.libbpf import RawMap, RawObject, load_frags_as_plain_xdp, open_object
 from penstock.kernel.lineinfo import place_of
 from penstock.kernel.maps import Map
 from penstock.kernel.program import Program
@@ -41,6 +42,7 @@ _LOG_GROWTH = 4
 _KERNEL_BTF = "/sys/kernel/btf/vmlinux"
 _NO_BTF = ("failed to find valid kernel BTF", "Error loading vmlinux BTF", "kernel BTF is missing")
 _LIBBPF_ERRNO = 4000
+_FRAGS = b"xdp.frags"
 # What the verifier says of pointer arithmetic to a process that may not learn kernel addresses.
 _NEEDS_PERFMON = re.compile(r"pointer \S+ pointer prohibited|leaks? addr|pointer comparison prohibited")
 
@@ -132,6 +134,8 @@ def _load_once(
     statistics: bool,
 ) -> BpfObject | None:
     """The loaded object, or None when the verifier's log needs more than `log_size`."""
+    if _FRAGS in elf and takes_frags() is False:
+        load_frags_as_plain_xdp()
     try:
         with open_object(elf, name) as raw:
             variables = elf_file.variables(elf)

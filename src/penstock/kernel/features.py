@@ -18,9 +18,13 @@ from pathlib import Path
 
 from penstock.kernel import libc
 from penstock.kernel.capability import BPF, NET_ADMIN, missing
+from penstock.kernel.probe import attempt
+from penstock.kernel.probe.attempt import RETURN_ZERO, ProgramTry
 from penstock.kernel.syscall import Command
 
 _BTF = Path("/sys/kernel/btf/vmlinux")
+_XDP = 6  # BPF_PROG_TYPE_XDP
+_XDP_HAS_FRAGS = 1 << 5
 _BPFFS = Path("/sys/fs/bpf")
 
 
@@ -48,6 +52,13 @@ def features() -> Features:
         xdp_link={errno.EBADF: True, errno.EINVAL: False}.get(refusal),
         bpffs=is_bpffs(_BPFFS),
     )
+
+
+@cache
+def takes_frags() -> bool | None:
+    """Whether XDP programs may say that they take frames of several buffers (Linux 5.18); None: it cannot be told."""
+    answer = attempt.load(ProgramTry(_XDP, flags=_XDP_HAS_FRAGS), RETURN_ZERO, log=False)
+    return {0: True, errno.EINVAL: False}.get(answer.code)
 
 
 def is_bpffs(path: Path) -> bool:

@@ -29,6 +29,7 @@ _SONAME = "libbpf.so.1"
 _PLACES = ("usr/lib/*-linux-gnu", "usr/lib64", "usr/lib", "lib64", "usr/local/lib64", "usr/local/lib")
 _LEAST_IMPORTANT = 1  # LIBBPF_INFO; 2 would be its debugging chatter
 _MESSAGE_SIZE = 1 << 16
+_PROG_TYPE_XDP, _ATTACH_XDP = 6, 37  # BPF_PROG_TYPE_XDP, BPF_XDP
 _LOG_STATISTICS = 4  # BPF_LOG_STATS of <linux/bpf_verifier.h>: the figures and no more
 _INSTALL = (
     "install it: `apt install libbpf1` (Debian, Ubuntu), `dnf install libbpf` (Fedora, RHEL), "
@@ -70,6 +71,7 @@ _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "bpf_program__autoload": (ctypes.c_bool, (_POINTER,)),
     "bpf_program__section_name": (_TEXT, (_POINTER,)),
     "bpf_program__type": (_INT, (_POINTER,)),
+    "libbpf_register_prog_handler": (_INT, (_TEXT, _INT, _INT, _POINTER)),
     "bpf_program__set_type": (_INT, (_POINTER, _INT)),
     "bpf_program__set_expected_attach_type": (_INT, (_POINTER, _INT)),
     "bpf_program__set_log_level": (_INT, (_POINTER, _UINT)),
@@ -136,6 +138,12 @@ def _collecting(messages: list[str]) -> Iterator[None]:
         yield
     finally:
         _local.messages = None
+
+
+@cache
+def load_frags_as_plain_xdp() -> None:
+    """From now on, programs of sections `xdp.frags` are loaded without the flag that those sections ask for."""
+    _check(library().libbpf_register_prog_handler(b"xdp.frags+", _PROG_TYPE_XDP, _ATTACH_XDP, None))
 
 
 def _check(result: int) -> None:
