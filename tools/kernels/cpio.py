@@ -1,4 +1,4 @@
-"""A cpio archive as the kernel unpacks it: the "newc" form of Documentation/driver-api/early-userspace/buffer-format.rst.
+"""A cpio archive as the kernel unpacks it: the "newc" form of initramfs-buffer-format.rst.
 
     archive = Archive()
     archive.file("/init", b"#!/bin/sh\n", mode=0o755)

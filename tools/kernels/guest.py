@@ -12,7 +12,13 @@ import sys
 import traceback
 from pathlib import Path
 
-PLACES = (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("bpf", "/sys/fs/bpf"), ("tmpfs", "/run"))
+PLACES = (
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+    ("devtmpfs", "/dev"),
+    ("bpf", "/sys/fs/bpf"),
+    ("tmpfs", "/run"),
+)
 REPORT = "/dev/ttyS1"
 FINIT_MODULE = 313  # x86-64
 POWER_OFF = 0x4321FEDC
@@ -56,7 +62,12 @@ def load(item: dict) -> dict[str, object]:
             wrong = [run(loaded, item, packet) for packet in item.get("packets", ())]
             return {"name": item["name"], "refused": None, "wrong": [text for text in wrong if text]}
     except PenstockError as error:
-        return {"name": item["name"], "refused": str(error), "log": getattr(error, "log", "")[-1500:], "wrong": []}
+        return {
+            "name": item["name"],
+            "refused": str(error),
+            "log": getattr(error, "log", "")[-1500:],
+            "wrong": [],
+        }
 
 
 def run(loaded, item: dict, packet: dict) -> str:
@@ -106,9 +117,9 @@ def main() -> None:
         report["probe"] = survey()
         report["objects"] = [load(item) for item in work["objects"]]
         report["attached"] = [attach(item) for item in work["attach"]]
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - process 1 tells what went wrong, whatever it was
         report["broken"] = traceback.format_exc()
-    with open(REPORT, "w") as port:
+    with Path(REPORT).open("w") as port:
         port.write(json.dumps(report) + "\n")
         port.flush()
         libc.tcdrain(port.fileno())

@@ -79,7 +79,7 @@ def _libbpf() -> Path:
 def _libraries(binaries: list[Path]) -> list[str]:
     """Every library that these need, under the names by which they are asked for."""
     said = subprocess.run(["ldd", *map(str, binaries)], capture_output=True, text=True, check=False).stdout
-    needed = {match for match in re.findall(r"(?:=> |^\s+)(/\S+) \(0x", said, re.MULTILINE)}
+    needed = set(re.findall(r"(?:=> |^\s+)(/\S+) \(0x", said, re.MULTILINE))
     return sorted({*needed, str(_libbpf())})
 
 

@@ -57,13 +57,28 @@ def boot(kernel: Kernel, image: bytes) -> Run:
 
 
 def _run(kernel: Kernel, folder: Path) -> str:
-    argv = [QEMU, "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", _MEMORY, "-display", "none", "-no-reboot"]
+    argv = [
+        QEMU,
+        "-accel",
+        "tcg",
+        "-cpu",
+        "max",
+        "-smp",
+        "2",
+        "-m",
+        _MEMORY,
+        "-display",
+        "none",
+        "-no-reboot",
+    ]
     argv += ["-nodefaults", "-kernel", str(kernel.image), "-initrd", str(folder / "initramfs")]
     argv += ["-append", _ARGUMENTS]
     for name in ("console", "report"):
         (folder / name).touch()
         argv += ["-serial", f"file:{folder / name}"]
-    running = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    running = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     try:
         said, _ = running.communicate(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""What a guest is to do: objects of the verdict cases, of the examples and of examples/programs, made on this machine."""
+"""What a guest is to do: objects of the verdict cases and of the examples, made on this machine."""
 
 from __future__ import annotations
 
