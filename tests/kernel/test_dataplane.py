@@ -24,6 +24,7 @@ from penstock.compiler.ir.ops import FIRST_RULE_SLOT, All, Any, FieldRef, RuleSe
 from penstock.compiler.lang.parser import parse_policy
 from penstock.compiler.lang.source import Source
 from penstock.kernel.bpf_object import load_object
+from penstock.model.hook import TRAITS, Hook
 from penstock.model.net import IntervalSet
 from penstock.model.verdict import Verdict
 
@@ -39,14 +40,27 @@ def rule_set(text: str, name: str = "edge.policy") -> RuleSet:
     return lower_filter(policy, policy.filters[0])
 
 
-@pytest.mark.parametrize("form", [None, Form.NESTED, Form.TABLES], ids=["planned", "nested", "tables"])
-@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
-def test_verdict_cases(case: Case, form: Form | None) -> None:
+FORMS = [
+    pytest.param(None, id="planned"),
+    *(pytest.param(form, id=form.value) for form in (Form.NESTED, Form.TABLES)),
+]
+#: Every case at every hook that has its verdicts.
+AT_HOOKS = [
+    pytest.param(case, hook, id=f"{case.name}-{hook.value}")
+    for case in cases()
+    for hook in Hook
+    if {packet.verdict for packet in case.packets} <= TRAITS[hook].codes.keys()
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("case", "hook"), AT_HOOKS)
+def test_verdict_cases(case: Case, hook: Hook, form: Form | None) -> None:
     """The cases that define the language's odd corners; frames shorter than a test run takes are left to others."""
-    rules = case.rule_set()
+    rules = replace(case.rule_set(), hook=hook)
     with DataPlane.of(rules, wish=None if form is None else Wish(form, inline=False)) as plane:
         for packet in case.packets:
-            if len(packet.frame) >= 14:
+            if plane.takes(packet.frame):
                 got = plane.outcome(packet.frame, packet.wire_length or 0)
                 assert got == wanted(rules, packet), f"{case.path.name}:{packet.line}: {in_words(rules, got)}"
 

@@ -21,13 +21,12 @@ from penstock.model.overlay import RULES
 from penstock.model.spec import COUNTERS_MAP, PROBE_MAP, PROGRAM, ProbeLayout
 from penstock.model.verdict import Condition, Verdict
 
-VERDICTS = {code: verdict for verdict, code in TRAITS[Hook.XDP].codes.items()}
-
 
 class DataPlane:
     """A probe build of a rule set, loaded."""
 
     def __init__(self, source: CSource, clang: Clang | None = None) -> None:
+        self._verdicts = {code: verdict for verdict, code in TRAITS[Hook(source.spec.hook)].codes.items()}
         self._object = load_object(object_of(source, clang, strict=True), "dataplane")
         self._program = self._object.programs[PROGRAM]
         self._probe = self._object.maps[PROBE_MAP]
@@ -38,6 +37,10 @@ class DataPlane:
     def of(cls, rule_set: RuleSet, clang: Clang | None = None, wish: Wish | None = None) -> Self:
         return cls(emit(rule_set, probe=True, wish=wish), clang)
 
+    def takes(self, frame: bytes) -> bool:
+        """Whether a test run takes the frame."""
+        return self._program.takes(frame)
+
     def outcome(self, frame: bytes, wire_length: int = 0) -> Outcome:
         layout = self._layout
         self._probe.update(bytes(4), struct.pack("=I", wire_length).ljust(self._probe.size, b"\0"))
@@ -47,7 +50,7 @@ class DataPlane:
         assert decided == 1
         hits = int.from_bytes(said[layout.hits : layout.size], sys.byteorder)
         return Outcome(
-            VERDICTS[code],
+            self._verdicts[code],
             slot,
             tuple(at for at in range(layout.slots) if hits >> at & 1),
             frozenset(condition for condition in Condition if conditions >> condition & 1),
@@ -59,7 +62,7 @@ class DataPlane:
 
     def verdicts(self, frames: Sequence[bytes]) -> list[Verdict]:
         """What becomes of each frame, without asking why."""
-        return [VERDICTS[self._program.test_run(frame).retval] for frame in frames]
+        return [self._verdicts[self._program.test_run(frame).retval] for frame in frames]
 
     def counters(self) -> dict[int, tuple[int, int]]:
         """Slot -> (packets, bytes), of those that counted anything."""

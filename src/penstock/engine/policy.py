@@ -4,8 +4,9 @@
         engine.outcome(frame, len(frame))       ->  Outcome(verdict=DROP, slot=6, …)
 
 Both engines mean the same; the reference says what is right and the kernel what
-is so.  The kernel's test run takes no frame of less than 14 bytes, which XDP
-never sees either: for those the kernel engine asks the reference.
+is so.  The kernel's test run takes no frame of less than 14 bytes, which no hook
+sees either, nor at TC and sockets half an IP header: for those the kernel engine
+asks the reference.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from typing import Literal, Protocol, Self
 from penstock.compiler.ir.evaluate import evaluate
 from penstock.compiler.ir.ops import FIRST_RULE_SLOT, Outcome, RuleSet
 from penstock.kernel.bpf_object import load_object
-from penstock.kernel.program import LEAST_FRAME
 from penstock.model.closing import Closing
 from penstock.model.hook import TRAITS
 from penstock.model.spec import COUNTERS_MAP, PROBE_MAP, PROGRAM, ProbeLayout
@@ -81,7 +81,8 @@ class KernelEngine(Closing):
 
         self._rules = rules
         self._object = load_object(compile_rule_set(rules, probe=True).elf, rules.name)
-        self._answer = self._object.programs[PROGRAM].answering()
+        self._program = self._object.programs[PROGRAM]
+        self._answer = self._program.answering()
         self._layout = ProbeLayout(FIRST_RULE_SLOT + len(rules.rules))
         # A memoryview of the map itself: two system calls for each frame would be most of its time.
         self._probe = memoryview(self._object.maps[PROBE_MAP].view()[0])
@@ -90,7 +91,7 @@ class KernelEngine(Closing):
 
     def outcome(self, data: bytes, wire_length: int) -> Outcome:
         """What the loaded program did with the frame."""
-        if len(data) < LEAST_FRAME:
+        if not self._program.takes(data):
             return evaluate(self._rules, data, wire_length)
         self._probe[:] = self._blank
         _WORD.pack_into(self._probe, self._layout.wire_length, wire_length)
@@ -102,7 +103,7 @@ class KernelEngine(Closing):
         return Outcome(self._verdicts[answer], slot, self._hits(found), odd)
 
     def run(self, frames: Iterable[Frame]) -> None:
-        """Let the program count frames of LEAST_FRAME bytes and more; quicker than their outcomes."""
+        """Let the program count frames that a test run takes; quicker than their outcomes."""
         probe, at, answer = self._probe, self._layout.wire_length, self._answer
         for data, wire_length, _, _ in frames:
             _WORD.pack_into(probe, at, wire_length)

@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-XDP = 6  # BPF_PROG_TYPE_XDP
+SOCKET_FILTER, SCHED_CLS, XDP = 1, 3, 6  # BPF_PROG_TYPE_…
 LEAST_FRAME = 14  # an Ethernet header: bpf_prog_test_run_xdp takes nothing shorter
+_SHORTEST_IPV6 = LEAST_FRAME + 40
+#: Of these Ethernet types bpf_prog_test_run_skb wants the whole fixed header of IP as well.
+_LEAST_PACKETS = {b"\x08\x00": LEAST_FRAME + 20, b"\x86\xdd": _SHORTEST_IPV6}
 
 # struct bpf_prog_info up to verified_insns.
 _INFO = struct.Struct("=II8sIIQQQIIQ16s")
@@ -41,6 +44,9 @@ _TEST = struct.Struct("=IIIIQQIIIIQQIIIxxxx")
 _RETVAL_AT, _SIZE_IN_AT, _SIZE_OUT_AT, _DURATION_AT = 4, 8, 12, 36
 _WORD, _TWO_WORDS = struct.Struct("=I"), struct.Struct("=II")
 _XDP_MD = struct.Struct("=IIIIII")
+# struct __sk_buff: its size, and what of it a test run may be given.
+_SK_BUFF_SIZE = 192
+_MARK_AT, _INGRESS_IFINDEX_AT, _IFINDEX_AT, _GSO_SEGMENTS_AT, _GSO_SIZE_AT = 8, 36, 40, 164, 176
 _LIVE_FRAMES, _LIVE_BATCH = 1 << 1, 64  # BPF_F_TEST_XDP_LIVE_FRAMES, Linux 5.18
 _ROOM_TO_GROW = 512  # a program may move the head or the tail of the frame outwards
 
@@ -106,14 +112,20 @@ class Program(Descriptor):
         """A hash of its instructions: equal programs have equal tags."""
         return self.info.tag
 
+    def takes(self, data: bytes) -> bool:
+        """Whether a test run takes the frame as far as its being short goes."""
+        if len(data) < LEAST_FRAME:
+            return False
+        return self.info.type == XDP or len(data) >= _LEAST_PACKETS.get(data[12:14], LEAST_FRAME)
+
     def test_run(self, data: bytes, *, repeat: int = 1, ctx: bytes | None = None) -> TestRun:
-        """Run the program on a frame; `ctx` is a struct xdp_md (its data pointers are offsets).
+        """Run the program on a frame; `ctx` is a struct xdp_md (its data pointers are offsets), or `skb_context`'s.
 
         With `repeat` > 1 the duration is the mean in ns, and on an XDP program
         that is attached nowhere the call itself takes 24–35 ms more.
 
         Raises:
-            KernelError: a frame of less than 14 bytes, one that the program
+            KernelError: a frame that is too short (`takes`), one that the program
                 cannot take whole, or a signal during the rounds.
         """
         frame, out = bytearray(data), bytearray(len(data) + _ROOM_TO_GROW)
@@ -134,20 +146,20 @@ class Program(Descriptor):
 
         return np.fromiter(map(self.answering(), frames), dtype=np.uint32)
 
-    def answering(self) -> Callable[[bytes], int]:
+    def answering(self, ctx: bytes = b"") -> Callable[[bytes], int]:
         """A function that gives the program's answer to a frame; `test_run` for many frames in turn.
 
         It raises KernelError as `test_run` does.
         """
-        frame = bytearray(1 << 16)
-        attr = _test_attr(self.fd, frame, bytearray(), bytearray(), 1)
+        frame, context = bytearray(1 << 16), bytearray(ctx)
+        attr = _test_attr(self.fd, frame, bytearray(), context, 1)
 
         def answer(data: bytes) -> int:
             nonlocal frame, attr
             size = len(data)
             if size > len(frame):
                 frame = bytearray(size)
-                attr = _test_attr(self.fd, frame, bytearray(), bytearray(), 1)
+                attr = _test_attr(self.fd, frame, bytearray(), context, 1)
             frame[:size] = data
             _TWO_WORDS.pack_into(attr, _SIZE_IN_AT, size, 0)
             self._run(attr, size)
@@ -196,6 +208,22 @@ class Program(Descriptor):
             raise _test_error(self.name, error.errno or 0, size) from error
 
 
+def skb_context(
+    *, mark: int = 0, ifindex: int = 0, ingress_ifindex: int = 0, segments: int = 0, segment_size: int = 0
+) -> bytes:
+    """A struct __sk_buff for test runs of programs that meet socket buffers.
+
+    `ifindex` is a device of this network namespace; 0 lets the kernel take the
+    loopback device.  With `segment_size` the packet stands for that many
+    `segments` (gso_size, gso_segs).
+    """
+    context = bytearray(_SK_BUFF_SIZE)
+    places = (_MARK_AT, _INGRESS_IFINDEX_AT, _IFINDEX_AT, _GSO_SEGMENTS_AT, _GSO_SIZE_AT)
+    for at, value in zip(places, (mark, ingress_ifindex, ifindex, segments, segment_size), strict=True):
+        _WORD.pack_into(context, at, value)
+    return bytes(context)
+
+
 def _test_attr(fd: int, frame: bytearray, out: bytearray, context: bytearray, repeat: int) -> bytearray:
     sizes = len(frame), len(out)
     addresses = address_of(frame), address_of(out)
@@ -209,6 +237,10 @@ def _test_error(name: str, code: int, size: int) -> KernelError:
     meaning = None
     if size < LEAST_FRAME and code == errno.EINVAL:
         meaning = f"the kernel's test run takes frames of at least {LEAST_FRAME} bytes, this one has {size}"
+    elif size < _SHORTEST_IPV6 and code == errno.EINVAL:
+        meaning = (
+            f"beyond XDP, the kernel's test run takes no part of an IP header; this frame has {size} bytes"
+        )
     elif code in (errno.EINVAL, errno.E2BIG, errno.ENOMEM):
         meaning = f"{os.strerror(code)}: {size} bytes; more than a page takes a program in section xdp.frags"
     elif code == errno.EINTR:

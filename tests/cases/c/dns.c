@@ -15,6 +15,7 @@ enum {
 	PS_WANT_icmp_type = 0, PS_WANT_icmp_code = 0, PS_WANT_icmp6_type = 0, PS_WANT_icmp6_code = 0
 };
 
+#include <penstock/xdp.bpf.h>
 #include <penstock/fast.bpf.h>
 #include <penstock/parse.bpf.h>
 #include <penstock/term.bpf.h>
@@ -27,11 +28,11 @@ static __always_inline __u32 ps_on(__u32 conditions)
 	return 0;
 }
 
-static __always_inline void ps_enter(struct xdp_md *ctx)
+static __always_inline void ps_enter(struct ps_ctx *ctx)
 {
 }
 
-static __always_inline __u32 ps_decide(struct xdp_md *ctx, const struct ps_view *s, __u32 len)
+static __always_inline __u32 ps_decide(struct ps_ctx *ctx, const struct ps_view *s, __u32 len)
 {
 #line 4 "dns.policy"
 	if ((s[0].udp_dport == 0x35U)) /* dns */
@@ -41,7 +42,7 @@ static __always_inline __u32 ps_decide(struct xdp_md *ctx, const struct ps_view 
 	return PS_DECISION(0, 2);
 }
 
-static __always_inline __u32 ps_decide_scratch(struct xdp_md *ctx)
+static __always_inline __u32 ps_decide_scratch(struct ps_ctx *ctx)
 {
 	const struct ps_scratch *scratch = ps_scratch_area();
 

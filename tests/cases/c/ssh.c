@@ -15,6 +15,7 @@ enum {
 	PS_WANT_icmp_type = 1, PS_WANT_icmp_code = 0, PS_WANT_icmp6_type = 0, PS_WANT_icmp6_code = 0
 };
 
+#include <penstock/xdp.bpf.h>
 #include <penstock/fast.bpf.h>
 #include <penstock/parse.bpf.h>
 #include <penstock/term.bpf.h>
@@ -29,11 +30,11 @@ static __always_inline __u32 ps_on(__u32 conditions)
 	return 0;
 }
 
-static __always_inline void ps_enter(struct xdp_md *ctx)
+static __always_inline void ps_enter(struct ps_ctx *ctx)
 {
 }
 
-static __always_inline __u32 ps_decide(struct xdp_md *ctx, const struct ps_view *s, __u32 len)
+static __always_inline __u32 ps_decide(struct ps_ctx *ctx, const struct ps_view *s, __u32 len)
 {
 #line 7 "ssh.policy"
 	if (((({ __u64 ps_x = s[0].addr_src; (((ps_x & 0xffffffffff000000ULL) == 0xa000000ULL) || ((ps_x & 0xffffffffffff0000ULL) == 0xc0a80000ULL)); }) || (s[0].ip6_src.present && (s[0].ip6_src.hi - 0x20010db800000000ULL <= 0xffffffffULL))) && (s[0].tcp_dport == 0x16U))) /* ssh:7 */
@@ -42,7 +43,7 @@ static __always_inline __u32 ps_decide(struct xdp_md *ctx, const struct ps_view 
 #line 8 "ssh.policy"
 	if (((s[0].proto == 0x6U) && PS_COMPARE(ps_and(ps_term(s[0].tcp_flags), 18ULL), ==, 2ULL))) /* ssh:8 */
 #line 8 "ssh.policy"
-		ps_hit(7, len);
+		ps_hit(ctx, 7, len);
 #line 9 "ssh.policy"
 	if (((s[0].eth_type == 0x800U) && (s[0].ip_proto == 0x1U) && (s[0].icmp_type == 0x8U))) /* ssh:9 */
 #line 9 "ssh.policy"
@@ -55,7 +56,7 @@ static __always_inline __u32 ps_decide(struct xdp_md *ctx, const struct ps_view 
 	return PS_DECISION(0, 1);
 }
 
-static __always_inline __u32 ps_decide_scratch(struct xdp_md *ctx)
+static __always_inline __u32 ps_decide_scratch(struct ps_ctx *ctx)
 {
 	const struct ps_scratch *scratch = ps_scratch_area();
 

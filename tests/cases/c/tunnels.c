@@ -15,6 +15,7 @@ enum {
 	PS_WANT_icmp_type = 0, PS_WANT_icmp_code = 0, PS_WANT_icmp6_type = 0, PS_WANT_icmp6_code = 0
 };
 
+#include <penstock/xdp.bpf.h>
 #include <penstock/fast.bpf.h>
 #include <penstock/scope.bpf.h>
 #include <penstock/term.bpf.h>
@@ -27,13 +28,13 @@ static __always_inline __u32 ps_on(__u32 conditions)
 	return 0;
 }
 
-static __always_inline void ps_enter(struct xdp_md *ctx)
+static __always_inline void ps_enter(struct ps_ctx *ctx)
 {
 	ps_behind_geneve(ctx, 0, 1);
 	ps_behind_mpls(ctx, 0, 2, 0);
 }
 
-static __always_inline __u32 ps_decide(struct xdp_md *ctx, const struct ps_view *s, __u32 len)
+static __always_inline __u32 ps_decide(struct ps_ctx *ctx, const struct ps_view *s, __u32 len)
 {
 #line 2 "tunnels.policy"
 	if ((({ __u32 ps_x = s[0].tpid[0]; ((ps_x == 0x8100U) || (ps_x == 0x88a8U) || (ps_x == 0x9100U)); }) && (ps_tag_id(s[0].tci[0]) == 0x7U) && ((s[0].udp_sport == 0x35U) || (s[0].udp_dport == 0x35U)))) /* tunnels:2 */
@@ -46,7 +47,7 @@ static __always_inline __u32 ps_decide(struct xdp_md *ctx, const struct ps_view 
 #line 4 "tunnels.policy"
 	if (((s[0].udp_dport == 0x17c1U) && PS_COMPARE(ps_and(ps_load_transport(ctx, s[0].net, s[0].trans, 8ULL, 1), 192ULL), ==, 0ULL) && PS_COMPARE(ps_load_transport(ctx, s[0].net, s[0].trans, 10ULL, 2), >=, 0ULL) && PS_COMPARE(ps_rsh(ps_load_transport(ctx, s[0].net, s[0].trans, 12ULL, 4), 8ULL), ==, 5ULL) && (s[1].eth_type == 0x86ddU))) /* tunnels:4 */
 #line 4 "tunnels.policy"
-		ps_hit(8, len);
+		ps_hit(ctx, 8, len);
 #line 5 "tunnels.policy"
 	if ((((s[0].eth_type == 0x86ddU) && PS_COMPARE(ps_load(ctx, s[0].net, ps_add(6ULL, ps_and(ps_load(ctx, s[0].net, 4ULL, 2), 1ULL)), 1), ==, 44ULL)) || (len - 0x5ddU <= 0xfffffa22U))) /* tunnels:5 */
 #line 5 "tunnels.policy"
@@ -55,7 +56,7 @@ static __always_inline __u32 ps_decide(struct xdp_md *ctx, const struct ps_view 
 	return PS_DECISION(0, 2);
 }
 
-static __always_inline __u32 ps_decide_scratch(struct xdp_md *ctx)
+static __always_inline __u32 ps_decide_scratch(struct ps_ctx *ctx)
 {
 	const struct ps_scratch *scratch = ps_scratch_area();
 

@@ -163,20 +163,20 @@ def rule_lines(item: NumberedRule, printer: Printer, source: str) -> Iterator[st
     if isinstance(rule.action, Verdict):
         yield f"\t\treturn PS_DECISION({item.slot}, {DECISION_CODES[rule.action]});"
     else:
-        yield f"\t\tps_hit({item.slot}, {printer.naming.length});"
+        yield f"\t\tps_hit(ctx, {item.slot}, {printer.naming.length});"
 
 
 def inline_lines(statements: Iterable[str], rule_set: RuleSet) -> list[str]:
     """Statements of rules as one function over views wherever they are, and the two ways into it."""
     return [
-        "static __always_inline __u32 ps_decide(struct xdp_md *ctx, const struct ps_view *s, __u32 len)",
+        "static __always_inline __u32 ps_decide(struct ps_ctx *ctx, const struct ps_view *s, __u32 len)",
         "{",
         *statements,
         _GENERATED,
         f"\treturn {default_of(rule_set)};",
         "}",
         "",
-        "static __always_inline __u32 ps_decide_scratch(struct xdp_md *ctx)",
+        "static __always_inline __u32 ps_decide_scratch(struct ps_ctx *ctx)",
         "{",
         "\tconst struct ps_scratch *scratch = ps_scratch_area();",
         "",
@@ -195,7 +195,7 @@ def block_lines(statements: Iterable[str], number: int) -> list[str]:
     if number:
         return [*_global_lines(number), *_VIEWS, *body]
     return [
-        "static __always_inline __u32 ps_first(struct xdp_md *ctx, const struct ps_scratch *scratch,",
+        "static __always_inline __u32 ps_first(struct ps_ctx *ctx, const struct ps_scratch *scratch,",
         "\t\t\t\t      const struct ps_view *s)",
         "{",
         *body,
@@ -208,7 +208,7 @@ def block_lines(statements: Iterable[str], number: int) -> list[str]:
 
 def _global_lines(number: int) -> list[str]:
     return [
-        f"__noinline __u32 ps_rules_{number}(struct xdp_md *ctx)",
+        f"__noinline __u32 ps_rules_{number}(struct ps_ctx *ctx)",
         "{",
         "\tconst struct ps_scratch *scratch = ps_scratch_area();",
         "",
@@ -230,7 +230,7 @@ def dispatch_lines(count: int, rule_set: RuleSet, before: Sequence[str] = ()) ->
     """What calls `count` functions of rules in order, behind some lines; the first is inlined for the usual packet."""
     rest = [f"ps_rules_{number}(ctx)" for number in range(1, count)]
     return [
-        "static __always_inline __u32 ps_decide_scratch(struct xdp_md *ctx)",
+        "static __always_inline __u32 ps_decide_scratch(struct ps_ctx *ctx)",
         "{",
         "\t__u32 decision;",
         *(before or ("",)),
@@ -238,7 +238,7 @@ def dispatch_lines(count: int, rule_set: RuleSet, before: Sequence[str] = ()) ->
         f"\treturn {default_of(rule_set)};",
         "}",
         "",
-        "static __always_inline __u32 ps_decide(struct xdp_md *ctx, const struct ps_view *s, __u32 len)",
+        "static __always_inline __u32 ps_decide(struct ps_ctx *ctx, const struct ps_view *s, __u32 len)",
         "{",
         "\tconst struct ps_scratch *scratch = (const void *)s - __builtin_offsetof(struct ps_scratch, s);",
         "\t__u32 decision;",

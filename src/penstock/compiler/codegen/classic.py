@@ -1,6 +1,6 @@
 """Print classic BPF programs as C functions, one for each different program.
 
-    (000) ldh  [12]                     __noinline __u32 ps_classic_0(struct xdp_md *ctx, __u32 len)
+    (000) ldh  [12]                     __noinline __u32 ps_classic_0(struct ps_ctx *ctx, __u32 len)
     (001) jeq  #0x800  jt 2 jf 3   ->       PS_CLASSIC_LOAD(a, 0, 12U, 2);
     (002) ret  #262144                      if (a != 0x800U) goto i3;
     (003) ret  #0                           return 1;
@@ -68,7 +68,7 @@ def _function(classic: Classic, number: int) -> Iterator[str]:
     targets = {target for at, one in enumerate(program) for target in _gone_to(one, at)}
     words = sorted({one.word for one in program if one.word is not None})
     yield comment(f"pcap {classic.text}")
-    yield f"__noinline __u32 ps_classic_{number}(struct xdp_md *ctx, __u32 len)"
+    yield f"__noinline __u32 ps_classic_{number}(struct ps_ctx *ctx, __u32 len)"
     yield "{"
     yield f"\t__u32 a = 0, x = 0{''.join(f', m{word} = 0' for word in words)};"
     yield ""

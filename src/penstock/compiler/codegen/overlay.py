@@ -107,7 +107,7 @@ def overlaid_lines(firsts: Sequence[int], default: str) -> list[str]:
         )
     ]
     return [
-        "__noinline __u32 ps_overlaid(struct xdp_md *ctx, __u32 in_use)",
+        "__noinline __u32 ps_overlaid(struct ps_ctx *ctx, __u32 in_use)",
         "{",
         "\tstruct ps_scratch *scratch = ps_scratch_area();",
         f"\t__u32 limit, decision = {default};",

@@ -24,7 +24,7 @@ from penstock.errors import InternalError
 from penstock.model.tables import variable_of
 from penstock.model.verdict import DECISION_CODES, Verdict
 
-_PARAMETER = "struct xdp_md *ctx, const struct ps_scratch *scratch, const struct ps_view *s"
+_PARAMETER = "struct ps_ctx *ctx, const struct ps_scratch *scratch, const struct ps_view *s"
 _OPENING = [
     "{",
     "\tconst struct ps_scratch *scratch = ps_scratch_area();",
@@ -92,7 +92,7 @@ def _asking(name: str, opaque: Sequence[Predicate], printer: Printer) -> list[st
         for line in (f"\tcase {number}:", f"\t\treturn !!({printer.predicate(predicate)});")
     ]
     return [
-        f"__noinline __u32 {name}_asks(struct xdp_md *ctx, __u32 number)",
+        f"__noinline __u32 {name}_asks(struct ps_ctx *ctx, __u32 number)",
         *_OPENING,
         *_VIEWS,
         "\tswitch (number) {",

@@ -17,15 +17,6 @@
 
 #include <penstock/cursor.bpf.h>
 
-/*
- * The packet's bounds, read once and passed on: a pointer that is read from the
- * context again has no checked range, and clang would read it again after each
- * store to memory.
- */
-struct ps_bounds {
-	void *data, *end;
-};
-
 #define ps_be16(p) ps_ntohs(*(__be16 *)(p))
 
 /*
@@ -67,7 +58,7 @@ static __always_inline struct ps_fast_net ps_fast_link(struct ps_bounds b, struc
 	void *data = b.data;
 	__be16 type;
 
-	if (data + 14 + 28 > b.end)
+	if (!ps_has_bytes(b, data, 14 + 28))
 		return (struct ps_fast_net){};
 	type = *(__be16 *)(data + 12);
 	v->frame = 0;
@@ -82,18 +73,18 @@ static __always_inline struct ps_fast_net ps_fast_link(struct ps_bounds b, struc
 /* ps_fast_tags - the same of what is behind a VLAN tag, or two. */
 static __always_inline struct ps_fast_net ps_fast_tags(struct ps_bounds b, struct ps_view *v)
 {
-	void *data = b.data, *end = b.end;
+	void *data = b.data;
 	__u32 net = 18;
 	__be16 type;
 	const struct ps_fast_net gave_up = {};
 
-	if (data + 18 + 28 > end)
+	if (!ps_has_bytes(b, data, 18 + 28))
 		return gave_up;
 	type = *(__be16 *)(data + 16);
 	ps_set_tag(v->tci[0], ps_be16(data + 14));
 	ps_set_tag(v->tpid[1], ps_ntohs(type));
 	if (unlikely(type != ps_htons(0x0800) && type != ps_htons(0x86dd) && ps_is_raw_tag(type))) {
-		if (data + 22 + 28 > end)
+		if (!ps_has_bytes(b, data, 22 + 28))
 			return gave_up;
 		type = *(__be16 *)(data + 20);
 		ps_set_tag(v->tci[1], ps_be16(data + 18));
@@ -105,6 +96,31 @@ static __always_inline struct ps_fast_net ps_fast_tags(struct ps_bounds b, struc
 	v->net = net;
 	v->eth_type = ps_ntohs(type);
 	return (struct ps_fast_net){ net, type };
+}
+
+/*
+ * ps_fast_beside - what is behind the link header when a tag lies beside the packet.
+ *
+ * Addressed as on the wire: the packet then begins four bytes earlier than its
+ * bytes do, of which the first sixteen are not to be read.
+ */
+static __always_inline struct ps_fast_net ps_fast_beside(struct ps_ctx *ctx, struct ps_bounds *b,
+							 struct ps_view *v, __be16 type)
+{
+	b->data -= 4;
+	v->net = 18;
+	ps_set_tag(v->tpid[0], ps_beside_tpid(ctx));
+	ps_set_tag(v->tci[0], ps_beside_tci(ctx));
+	ps_set_tag(v->tpid[1], ps_ntohs(type));
+	return (struct ps_fast_net){ ps_is_raw_tag(type) ? 0 : 18, type };
+}
+
+/* ps_fast_first - the link header, with a tag that lies beside the packet. */
+static __always_inline struct ps_fast_net ps_fast_first(struct ps_ctx *ctx, struct ps_bounds *b, struct ps_view *v)
+{
+	struct ps_fast_net net = ps_fast_link(*b, v);
+
+	return unlikely(ps_tag_beside(ctx)) && net.at ? ps_fast_beside(ctx, b, v, net.type) : net;
 }
 
 static __always_inline void ps_fast_ports(struct ps_view *v, void *at)
@@ -144,9 +160,9 @@ static __always_inline bool ps_fast_udp(struct ps_view *v, void *at, __u32 heade
 	return true;
 }
 
-static __always_inline bool ps_fast_tcp(void *end, struct ps_view *v, void *at, __u32 header, __u32 total)
+static __always_inline bool ps_fast_tcp(struct ps_bounds b, struct ps_view *v, void *at, __u32 header, __u32 total)
 {
-	if (at + 20 > end)
+	if (!ps_has_bytes(b, at, 20))
 		return false;
 	if (PS_DEPTH >= PS_TRANSPORT) {
 		__u32 offset = *(__u8 *)(at + 12);
@@ -165,7 +181,7 @@ static __always_inline bool ps_fast_tcp(void *end, struct ps_view *v, void *at, 
 	return true;
 }
 
-static __always_inline bool ps_fast_ipv4_transport(void *end, struct ps_view *v, void *ip, __u32 total)
+static __always_inline bool ps_fast_ipv4_transport(struct ps_bounds b, struct ps_view *v, void *ip, __u32 total)
 {
 	__u32 proto = *(__u8 *)(ip + 9);
 	void *at = ip + 20;
@@ -173,7 +189,7 @@ static __always_inline bool ps_fast_ipv4_transport(void *end, struct ps_view *v,
 	if (proto == 17)
 		return ps_fast_udp(v, at, 20, total);
 	if (proto == 6)
-		return ps_fast_tcp(end, v, at, 20, total);
+		return ps_fast_tcp(b, v, at, 20, total);
 	if (PS_TUNNELS && ps_is_tunnel(proto))
 		return false;
 	/* 12 bytes are the longest fixed header among the rest, SCTP's. */
@@ -216,7 +232,7 @@ static __always_inline bool ps_fast_ipv4(struct ps_bounds b, struct ps_view *v, 
 	/* Version 4, ihl 5, no fragment: two fields eight bytes apart in one compare. */
 	if ((*(__be64 *)ip & ps_htonll(0xff00000000003fffULL)) != ps_htonll(0x4500000000000000ULL))
 		return false;
-	if (ip + total > b.end)
+	if (ps_ends_beyond(b, ip, total))
 		return false;
 	/* A transport header that fits says as much. */
 	if (PS_DEPTH < PS_TRANSPORT && total < 20)
@@ -226,7 +242,7 @@ static __always_inline bool ps_fast_ipv4(struct ps_bounds b, struct ps_view *v, 
 	v->trans = net + 20;
 	v->frag = 0;
 	ps_fast_ipv4_fields(v, ip);
-	return PS_LEVEL < PS_TRANSPORT || ps_fast_ipv4_transport(b.end, v, ip, total);
+	return PS_LEVEL < PS_TRANSPORT || ps_fast_ipv4_transport(b, v, ip, total);
 }
 
 /* ps_fast_fragment - a later IPv4 fragment: addresses and protocol, no transport header. */
@@ -235,7 +251,7 @@ static __always_inline bool ps_fast_fragment(struct ps_bounds b, struct ps_view 
 	void *ip = b.data + net;
 	__u32 total = ps_length16(ip + 2);
 
-	if (*(__u8 *)ip != 0x45 || !(ps_be16(ip + 6) & 0x1fff) || total < 20 || ip + total > b.end)
+	if (*(__u8 *)ip != 0x45 || !(ps_be16(ip + 6) & 0x1fff) || total < 20 || ps_ends_beyond(b, ip, total))
 		return false;
 	v->frag = 2;
 	ps_fast_ipv4_fields(v, ip);
@@ -270,7 +286,7 @@ static __always_inline void ps_fast_ip6_address(struct ps_ip6 *a, void *at)
 	a->present = 1;
 }
 
-static __always_inline bool ps_fast_ipv6_transport(void *end, struct ps_view *v, void *ip, __u32 payload)
+static __always_inline bool ps_fast_ipv6_transport(struct ps_bounds b, struct ps_view *v, void *ip, __u32 payload)
 {
 	__u32 nh = *(__u8 *)(ip + 6);
 	void *at = ip + 40;
@@ -278,7 +294,7 @@ static __always_inline bool ps_fast_ipv6_transport(void *end, struct ps_view *v,
 	if (nh == 17)
 		return ps_fast_udp(v, at, 0, payload);
 	if (nh == 6)
-		return ps_fast_tcp(end, v, at, 0, payload);
+		return ps_fast_tcp(b, v, at, 0, payload);
 	if (PS_TUNNELS && ps_is_tunnel(nh))
 		return false;
 	if (PS_DEPTH >= PS_TRANSPORT && payload < 12)
@@ -297,12 +313,12 @@ static __always_inline bool ps_fast_ipv6(struct ps_bounds b, struct ps_view *v, 
 	void *ip = b.data + net;
 	__u32 payload, nh, word;
 
-	if (ip + 48 > b.end)
+	if (!ps_has_bytes(b, ip, 48))
 		return false;
 	word = ps_be32(ip);
 	payload = ps_length16(ip + 4);
 	nh = *(__u8 *)(ip + 6);
-	if (word >> 28 != 6 || ip + 40 + payload > b.end)
+	if (word >> 28 != 6 || ps_ends_beyond(b, ip + 40, payload))
 		return false;
 	/* UDP and TCP come first, and a header that fits says that the length is not 0. */
 	if ((PS_DEPTH < PS_TRANSPORT || (nh != 17 && nh != 6)) && (!payload || ps_is_extension(nh)))
@@ -321,7 +337,7 @@ static __always_inline bool ps_fast_ipv6(struct ps_bounds b, struct ps_view *v, 
 		ps_fast_ip6_address(&v->ip6_src, ip + 8);
 	if (PS_WANT_ip6_dst)
 		ps_fast_ip6_address(&v->ip6_dst, ip + 24);
-	return PS_LEVEL < PS_TRANSPORT || ps_fast_ipv6_transport(b.end, v, ip, payload);
+	return PS_LEVEL < PS_TRANSPORT || ps_fast_ipv6_transport(b, v, ip, payload);
 }
 
 #endif

@@ -155,7 +155,7 @@ static __always_inline bool ps_holds(const struct ps_scratch *scratch, const str
 }
 
 /* ps_overlay_fits - whether record `number` is one that decides, or not, fits the packet and has not ended. */
-__noinline __u32 ps_overlay_fits(struct xdp_md *ctx, __u32 in_use, __u32 number, __u32 decides)
+__noinline __u32 ps_overlay_fits(struct ps_ctx *ctx, __u32 in_use, __u32 number, __u32 decides)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_record *record = ps_overlay_record(in_use, number);
@@ -182,7 +182,7 @@ static __always_inline bool ps_key_passes(const struct ps_scratch *scratch, cons
 }
 
 /* ps_overlay_first - the position of the first record that decides and fits, PS_OVERLAY_NONE if none does. */
-static __always_inline __u32 ps_overlay_first(struct xdp_md *ctx, struct ps_scratch *scratch, __u32 in_use)
+static __always_inline __u32 ps_overlay_first(struct ps_ctx *ctx, struct ps_scratch *scratch, __u32 in_use)
 {
 	struct ps_overlay_bank *b = ps_overlay_bank(in_use);
 	struct ps_record *record;
@@ -216,7 +216,7 @@ static __always_inline __u32 ps_overlay_first(struct xdp_md *ctx, struct ps_scra
  *
  * `last` is the slot that decided.  Records of one rule count once.
  */
-__noinline __u32 ps_overlay_counts(struct xdp_md *ctx, __u32 in_use, __u32 number, __u32 last)
+__noinline __u32 ps_overlay_counts(struct ps_ctx *ctx, __u32 in_use, __u32 number, __u32 last)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_record *record = ps_overlay_record(in_use, number);
@@ -226,12 +226,12 @@ __noinline __u32 ps_overlay_counts(struct xdp_md *ctx, __u32 in_use, __u32 numbe
 	if (scratch->counted == record->rule + 1U || !ps_overlay_fits(ctx, in_use, number, 0))
 		return 0;
 	scratch->counted = record->rule + 1U;
-	ps_hit(PS_ADDED + record->rule, scratch->len);
+	ps_hit(ctx, PS_ADDED + record->rule, scratch->len);
 	return 1;
 }
 
 /* ps_overlay_count_some - count what a packet met of a turn of records from `first` on, those before `end`.  Gives 0. */
-__noinline __u32 ps_overlay_count_some(struct xdp_md *ctx, __u32 in_use, __u32 first, __u32 end, __u32 last)
+__noinline __u32 ps_overlay_count_some(struct ps_ctx *ctx, __u32 in_use, __u32 first, __u32 end, __u32 last)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_overlay_bank *b = ps_overlay_bank(in_use);
@@ -251,7 +251,7 @@ __noinline __u32 ps_overlay_count_some(struct xdp_md *ctx, __u32 in_use, __u32 f
 }
 
 /* ps_overlay_count - count what the packet met on its way to slot `last`, of the first `end` records.  Gives 0. */
-__noinline __u32 ps_overlay_count(struct xdp_md *ctx, __u32 in_use, __u32 end, __u32 last)
+__noinline __u32 ps_overlay_count(struct ps_ctx *ctx, __u32 in_use, __u32 end, __u32 last)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_overlay_bank *b = ps_overlay_bank(in_use);
@@ -269,7 +269,7 @@ __noinline __u32 ps_overlay_count(struct xdp_md *ctx, __u32 in_use, __u32 end, _
 }
 
 /* ps_overlay_merge - what the program came to by itself, or the added rule that stands before that; counts. */
-static __always_inline __u32 ps_overlay_merge(struct xdp_md *ctx, struct ps_scratch *scratch, __u32 in_use,
+static __always_inline __u32 ps_overlay_merge(struct ps_ctx *ctx, struct ps_scratch *scratch, __u32 in_use,
 					      __u32 decision)
 {
 	__u32 last = ps_slot_of(decision) ? ps_slot_of(decision) : PS_OVERLAY_END, end = PS_OVERLAY_RECORDS;
@@ -286,6 +286,6 @@ static __always_inline __u32 ps_overlay_merge(struct xdp_md *ctx, struct ps_scra
 }
 
 /* The program's own rules count only before the added rule that may decide; `scratch` is the name they know. */
-#define ps_hit(slot, bytes) ((slot) < scratch->limit ? (ps_hit)(slot, bytes) : (void)0)
+#define ps_hit(ctx, slot, bytes) ((slot) < scratch->limit ? (ps_hit)(ctx, slot, bytes) : (void)0)
 
 #endif

@@ -231,7 +231,7 @@ static __always_inline __u32 ps_extension_bit(__u32 nh)
  * A function of its own, so that the verifier follows its branches once and not
  * for each of the headers that there may be.
  */
-__noinline int ps_extension(struct xdp_md *ctx, __u32 number)
+__noinline int ps_extension(struct ps_ctx *ctx, __u32 number)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_view *v = ps_view_of(scratch, number);
@@ -250,7 +250,7 @@ __noinline int ps_extension(struct xdp_md *ctx, __u32 number)
 	next = ps_read8(&cur, at);
 	word = nh == 44 ? ps_read16(&cur, at + 2) : ps_read8(&cur, at + 1);
 	ps_set(v, ip6_headers, v->ip6_headers | ps_extension_bit(nh));
-	ps_odd_network(&cur, ps_beyond(at + 8, scratch->len));
+	ps_odd_network(&cur, ps_beyond(at + 8, scratch->extent));
 	v->proto = PS_ABSENT;
 	if (!ps_there(next | word)) {
 		if (ps_there(next) && nh == 44) {
@@ -273,7 +273,7 @@ __noinline int ps_extension(struct xdp_md *ctx, __u32 number)
 		return 1;
 	}
 	at += nh == 51 ? (word + 2) * 4 : (word + 1) * 8;
-	ps_odd_network(&cur, ps_beyond(at, scratch->len));
+	ps_odd_network(&cur, ps_beyond(at, scratch->extent));
 	walk->at = at;
 	return 1;
 }

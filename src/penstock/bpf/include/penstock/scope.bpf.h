@@ -12,7 +12,7 @@
 #include <penstock/parse.bpf.h>
 
 /* ps_scope_headers - the headers of view `number`, its link header being known.  Gives 0. */
-__noinline int ps_scope_headers(struct xdp_md *ctx, __u32 number)
+__noinline int ps_scope_headers(struct ps_ctx *ctx, __u32 number)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_view *v = ps_view_of(scratch, number);
@@ -22,12 +22,12 @@ __noinline int ps_scope_headers(struct xdp_md *ctx, __u32 number)
 	if (!scratch || !v)
 		return 0;
 	cur = (struct ps_cursor){ ctx, scratch };
-	ps_headers(&cur, v, number, scratch->len);
+	ps_headers(&cur, v, number, scratch->extent);
 	return 0;
 }
 
 /* ps_scope_ethernet - view `number` is that of an Ethernet frame at v->frame; parse all of it.  Gives 0. */
-__noinline int ps_scope_ethernet(struct xdp_md *ctx, __u32 number)
+__noinline int ps_scope_ethernet(struct ps_ctx *ctx, __u32 number)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_view *v = ps_view_of(scratch, number);
@@ -36,14 +36,14 @@ __noinline int ps_scope_ethernet(struct xdp_md *ctx, __u32 number)
 	if (!scratch || !v)
 		return 0;
 	cur = (struct ps_cursor){ ctx, scratch };
-	ps_link(&cur, v, scratch->len);
+	ps_link(&cur, v, scratch->extent);
 	if (PS_WANT_vlan)
 		ps_tags(&cur, v);
 	return ps_scope_headers(ctx, number);
 }
 
 /* ps_behind_mpls - `nested`: the parent is itself behind a label, and that label's bottom bit decides. */
-__noinline int ps_behind_mpls(struct xdp_md *ctx, __u32 parent, __u32 child, __u32 nested)
+__noinline int ps_behind_mpls(struct ps_ctx *ctx, __u32 parent, __u32 child, __u32 nested)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_view *p = ps_view_of(scratch, parent), *c = ps_view_of(scratch, child);
@@ -91,7 +91,7 @@ static __always_inline __u32 ps_ppp_type(__u32 protocol)
 	return protocol;
 }
 
-__noinline int ps_behind_pppoe(struct xdp_md *ctx, __u32 parent, __u32 child)
+__noinline int ps_behind_pppoe(struct ps_ctx *ctx, __u32 parent, __u32 child)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_view *p = ps_view_of(scratch, parent), *c = ps_view_of(scratch, child);
@@ -113,7 +113,7 @@ __noinline int ps_behind_pppoe(struct xdp_md *ctx, __u32 parent, __u32 child)
 	return ps_scope_headers(ctx, child);
 }
 
-__noinline int ps_behind_geneve(struct xdp_md *ctx, __u32 parent, __u32 child)
+__noinline int ps_behind_geneve(struct ps_ctx *ctx, __u32 parent, __u32 child)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_view *p = ps_view_of(scratch, parent), *c = ps_view_of(scratch, child);

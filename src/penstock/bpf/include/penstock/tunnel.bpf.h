@@ -58,7 +58,7 @@ static __always_inline void ps_in_geneve(const struct ps_cursor *cur, __u32 at)
  *
  * A function of its own, so that the verifier follows it once.
  */
-__noinline int ps_gtp_extension(struct xdp_md *ctx)
+__noinline int ps_gtp_extension(struct ps_ctx *ctx)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_cursor cur;
@@ -128,7 +128,7 @@ static __always_inline void ps_in_udp(const struct ps_cursor *cur, __u32 at)
 }
 
 /* ps_find_carried - leave in scratch->walk what view `parent` carries, type 0 if nothing.  Gives 0. */
-__noinline int ps_find_carried(struct xdp_md *ctx, __u32 parent)
+__noinline int ps_find_carried(struct ps_ctx *ctx, __u32 parent)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_view *p = ps_view_of(scratch, parent);
@@ -159,7 +159,7 @@ __noinline int ps_find_carried(struct xdp_md *ctx, __u32 parent)
 	return 0;
 }
 
-__noinline int ps_behind_tunnel(struct xdp_md *ctx, __u32 parent, __u32 child)
+__noinline int ps_behind_tunnel(struct ps_ctx *ctx, __u32 parent, __u32 child)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
 	struct ps_view *c = ps_view_of(scratch, child);

@@ -55,6 +55,7 @@ enum bpf_map_type {
 };
 
 enum { BPF_F_MMAPABLE = 1U << 10 };
+enum { BPF_HDR_START_MAC, BPF_HDR_START_NET };
 
 /* The verifier and BTF know a program's context by this name (global functions take it as `struct xdp_md *`). */
 struct xdp_md {
@@ -66,7 +67,49 @@ struct xdp_md {
 	__u32 egress_ifindex;
 };
 
+/* The same of programs that meet a socket buffer; the kernel turns each member's read into one of struct sk_buff's. */
+struct __sk_buff {
+	__u32 len;
+	__u32 pkt_type;
+	__u32 mark;
+	__u32 queue_mapping;
+	__u32 protocol;
+	__u32 vlan_present;
+	__u32 vlan_tci;
+	__u32 vlan_proto;
+	__u32 priority;
+	__u32 ingress_ifindex;
+	__u32 ifindex;
+	__u32 tc_index;
+	__u32 cb[5];
+	__u32 hash;
+	__u32 tc_classid;
+	__u32 data;
+	__u32 data_end;
+	__u32 napi_id;
+	__u32 family;
+	__u32 remote_ip4;
+	__u32 local_ip4;
+	__u32 remote_ip6[4];
+	__u32 local_ip6[4];
+	__u32 remote_port;
+	__u32 local_port;
+	__u32 data_meta;
+	__u64 flow_keys;
+	__u64 tstamp;
+	__u32 wire_len;
+	__u32 gso_segs;
+	__u64 sk;
+	__u32 gso_size;
+	__u8 tstamp_type;
+	__u8 unused[3];
+	__u64 hwtstamp;
+};
+
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static long (*const bpf_skb_load_bytes)(const struct __sk_buff *skb, __u32 offset, void *to, __u32 len) = (void *)26;
+static long (*const bpf_skb_load_bytes_relative)(const struct __sk_buff *skb, __u32 offset, void *to, __u32 len,
+						 __u32 start) = (void *)68;
 static __u64 (*const bpf_ktime_get_boot_ns)(void) = (void *)125;
 static __u64 (*const bpf_xdp_get_buff_len)(struct xdp_md *ctx) = (void *)188;
 static long (*const bpf_xdp_load_bytes)(struct xdp_md *ctx, __u32 offset, void *buf, __u32 len) = (void *)189;
@@ -77,6 +120,11 @@ static long (*const bpf_xdp_load_bytes)(struct xdp_md *ctx, __u32 offset, void *
  */
 struct xdp_buff {
 	__u32 flags;
+} __attribute__((preserve_access_index));
+
+struct sk_buff {
+	unsigned char *head, *data;
+	__u16 mac_header, network_header;
 } __attribute__((preserve_access_index));
 
 enum xdp_buff_flags { XDP_FLAGS_HAS_FRAGS = 1 };

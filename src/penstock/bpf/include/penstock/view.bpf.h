@@ -66,8 +66,12 @@ struct ps_scratch {
 	__u8 head[PS_HEAD + 4];	/* a number may begin in the last byte */
 	__u32 have;	/* bytes in the head */
 	__u32 settled;	/* what ends up to here is in the head or nowhere */
+	/* At a socket: where the packet begins, and what is shown before its bytes (socket.bpf.h). */
+	__u32 start, before, gap;
 	struct ps_walk walk;
-	__u32 len;
+	__u32 len;	/* what rules know as `len` */
+	__u32 extent;	/* the packet's length as it lies here: of an aggregate more than any of its segments has */
+	__u32 segments, octets;	/* of an aggregate: what it counts as */
 	__u32 conditions;	/* those of the frame itself, as bits */
 	__u32 end;	/* where the IP length says that the packet ends */
 	/* Of the added rules (overlay.bpf.h): where the one that may decide stands, its record, what was counted last. */

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * filter.bpf.h - the program, the same at every hook.
+ *
+ * The generated part says how packets are decided:
+ *
+ *     ps_decide(ctx, s)          rules over views in registers, inlined here
+ *     ps_decide_scratch(ctx)     the same rules over the views in ps_scratch
+ *     ps_on(conditions)          the decision on odd packets, 0 to go on
+ *     ps_enter(ctx)              fill the views of encapsulated scopes
+ *
+ * and the hook's frame, which includes this, what it answers:
+ *
+ *     ps_act(ctx, code)
+ *
+ * A usual packet is decided from registers where the policy is small
+ * (PS_INLINE), else from views in memory; an odd one always from memory.
+ */
+#ifndef PENSTOCK_FILTER_BPF_H
+#define PENSTOCK_FILTER_BPF_H
+
+static __always_inline void ps_count_conditions(struct ps_ctx *ctx, __u32 conditions, __u32 bytes)
+{
+	struct ps_probe *probe = ps_probe_area();
+
+	if (probe)
+		probe->conditions = conditions;
+	for (int k = 0; k < PS_CONDITIONS; k++) {
+		if (conditions & 1U << k)
+			ps_count(ctx, 1 + k, bytes);
+	}
+}
+
+/* ps_judged - count odd-packet conditions; the decision they come to, 0 to go on with the rules. */
+static __always_inline __u32 ps_judged(struct ps_ctx *ctx, __u32 conditions, __u32 bytes)
+{
+	__u32 decision = ps_on(conditions);
+
+	ps_count_conditions(ctx, conditions, bytes);
+	if (decision)
+		ps_record_decision(ps_slot_of(decision));
+	return decision;
+}
+
+/*
+ * ps_exact - decide a packet that the fast path gave up on; gives the hook's action code.
+ *
+ * A function of its own: inlined, clang would lay it between the usual packet's
+ * few instructions.
+ */
+__noinline int ps_exact(struct ps_ctx *ctx)
+{
+	struct ps_scratch *scratch = ps_scratch_area();
+	struct ps_cursor cur;
+	__u32 conditions;
+
+	if (!scratch)
+		return ps_act(ctx, PS_DEFAULT);
+	scratch->extent = scratch->len = ps_length(ps_extent(ctx));
+	ps_unlimited(scratch);
+	if (!PS_OPENED)
+		ps_open(ctx, scratch);
+	cur = (struct ps_cursor){ ctx, scratch };
+	ps_weigh(&cur);
+	ps_clear(&scratch->s[0]);
+	ps_frame(&cur, &scratch->s[0], scratch->extent);
+	conditions = ps_unknown(scratch->conditions);
+	if (conditions) {
+		__u32 decision = ps_judged(ctx, conditions, scratch->len);
+
+		if (decision)
+			return ps_act(ctx, ps_code_of(decision));
+	}
+	ps_enter(ctx);
+	return ps_act(ctx, ps_finish(ctx, ps_decide_scratch(ctx), scratch->len));
+}
+
+/* ps_usual - decide a packet that the fast path has parsed; gives the hook's action code. */
+static __always_inline int ps_usual(struct ps_ctx *ctx, struct ps_view *s, __u64 len)
+{
+	return ps_act(ctx, ps_finish(ctx, ps_decide(ctx, s, len), len));
+}
+
+/*
+ * From registers, one copy of the rules for each family, where what asks for
+ * the other's fields folds away; from memory, one for all.
+ */
+#define PS_USUAL() \
+	do { \
+		if (!PS_INLINE) \
+			goto usual; \
+		return ps_usual(ctx, s, len); \
+	} while (0)
+
+SEC(PS_SECTION)
+int ps_filter(struct ps_ctx *ctx)
+{
+	struct ps_view local[PS_SCOPES], *s = local;
+	struct ps_bounds bounds;
+	struct ps_fast_net net;
+	__u64 len;
+
+	if (unlikely(!ps_begin(ctx, &bounds)))
+		goto odd;
+	len = ps_length(ps_bounds_length(bounds));
+	if (!PS_INLINE) {
+		struct ps_scratch *scratch = ps_scratch_area();
+
+		if (!scratch)
+			return ps_act(ctx, PS_DEFAULT);
+		scratch->len = len;
+		ps_unlimited(scratch);
+		s = scratch->s;
+	}
+	/* Unrolled, or the views have to be an array on the stack. */
+#pragma unroll
+	for (int k = 0; k < PS_SCOPES; k++)
+		ps_clear(&s[k]);
+	net = ps_fast_first(ctx, &bounds, s);
+behind_tags:
+	if (!net.at)
+		goto odd;
+	if (PS_LEVEL < PS_NETWORK && (net.at != 14 || !ps_is_raw_tag(net.type)))
+		PS_USUAL();
+	if (net.type == ps_htons(0x0800)) {
+		if (ps_fast_ipv4(bounds, s, net.at))
+			PS_USUAL();
+	} else if (net.type == ps_htons(0x86dd)) {
+		if (ps_fast_ipv6(bounds, s, net.at))
+			PS_USUAL();
+	} else if (net.at == 14 && ps_is_raw_tag(net.type)) {
+		net = ps_fast_tags(bounds, s);
+		goto behind_tags;
+	}
+	if (ps_fast_other(bounds, s, net)) {
+		if (PS_DEPTH >= PS_NETWORK && s->frag == 2) {
+			__u32 decision = ps_judged(ctx, PS_FRAGMENT, len);
+
+			if (decision)
+				return ps_act(ctx, ps_code_of(decision));
+		}
+		PS_USUAL();
+	}
+odd:
+	return ps_exact(ctx);
+usual:
+	return ps_usual(ctx, s, len);
+}
+
+char ps_license[] SEC("license") = "Dual BSD/GPL";
+
+#endif

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * skb.bpf.h - what packets at TC and at sockets have in common, being socket buffers.
+ *
+ * One VLAN tag may lie beside the bytes, in the buffer's metadata; the bytes may
+ * lie in several pieces; and one buffer may stand for many frames (GSO on the way
+ * out, GRO on the way in): an aggregate.
+ */
+#ifndef PENSTOCK_SKB_BPF_H
+#define PENSTOCK_SKB_BPF_H
+
+#include <penstock/uapi.bpf.h>
+
+/* The kernel knows a program's context by its own name for it, also in the functions that take one. */
+#define ps_ctx __sk_buff
+
+#include <penstock/view.bpf.h>
+
+#define PS_TAG_AT 12	/* where a tag's place is, as on the wire */
+#define PS_TAG_SIZE 4
+
+#define ps_is_aggregate(ctx) unlikely((ctx)->gso_size)
+
+/* ps_number - the first 1, 2 or 4 bytes as a number in host order. */
+static __always_inline __u64 ps_number(const __u8 *b, __u32 size)
+{
+	__u32 word = (__u32)b[0] << 24 | (__u32)b[1] << 16 | (__u32)b[2] << 8 | b[3];
+
+	return word >> (32 - 8 * size);
+}
+
+/* ps_put_tag - put the tag that lies beside a packet into its head, of which the MAC addresses begin where the tag ends. */
+static __always_inline void ps_put_tag(struct ps_ctx *ctx, __u8 *head)
+{
+#pragma unroll
+	for (int k = 0; k < PS_TAG_AT; k += 4)
+		*(__u32 *)(head + k) = *(__u32 *)(head + k + PS_TAG_SIZE);
+	*(__be16 *)(head + PS_TAG_AT) = ctx->vlan_proto;
+	*(__be16 *)(head + PS_TAG_AT + 2) = ps_htons(ctx->vlan_tci);
+}
+
+/* ps_settle - the copy of the head is made; `length` is the packet's. */
+static __always_inline void ps_settle(struct ps_scratch *scratch, __u32 length)
+{
+	scratch->have = length < PS_HEAD ? length : PS_HEAD;
+	scratch->settled = length <= PS_HEAD ? PS_ABSENT : PS_HEAD;
+}
+
+#endif

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * tc.bpf.h - a packet at TC, on its way in or out: a socket buffer from its Ethernet header on.
+ *
+ * Its first piece can be read directly.  As a rule that holds the headers; what
+ * does not lie there is copied by the kernel, so that no packet is changed by
+ * looking at it.
+ */
+#ifndef PENSTOCK_TC_BPF_H
+#define PENSTOCK_TC_BPF_H
+
+#include <penstock/skb.bpf.h>
+
+/* The verifier loses the range of a packet pointer whose variable part may reach 64 KiB. */
+#define PS_NEAR 0x7fff
+
+static __always_inline void *ps_data(struct ps_ctx *ctx)
+{
+	return (void *)(long)ctx->data;
+}
+
+static __always_inline void *ps_data_end(struct ps_ctx *ctx)
+{
+	return (void *)(long)ctx->data_end;
+}
+
+/* A tag beside the packet: whether there is one, its type and its 16 bits. */
+#define ps_tag_beside(ctx) ((ctx)->vlan_present)
+#define ps_beside_tpid(ctx) ps_ntohs((ctx)->vlan_proto)
+#define ps_beside_tci(ctx) ((ctx)->vlan_tci)
+
+/* ps_extent - the packet's length with all of its pieces and the tag. */
+static __always_inline __u64 ps_extent(struct ps_ctx *ctx)
+{
+	return ctx->len + (ps_tag_beside(ctx) ? PS_TAG_SIZE : 0);
+}
+
+/* The first piece, and the length of all; read once and passed on, as in xdp.bpf.h. */
+struct ps_bounds {
+	void *data, *end;
+	__u64 length;
+};
+
+static __always_inline __u64 ps_bounds_length(struct ps_bounds b)
+{
+	return b.length;
+}
+
+/* ps_begin - the bounds, and whether the packet is one frame. */
+static __always_inline bool ps_begin(struct ps_ctx *ctx, struct ps_bounds *b)
+{
+	*b = (struct ps_bounds){ ps_data(ctx), ps_data_end(ctx), ps_extent(ctx) };
+	return !ps_is_aggregate(ctx);
+}
+
+#define ps_has_bytes(b, p, size) ((p) + (size) <= (b).end)
+#define ps_ends_beyond(b, p, size) ((__u64)((p) - (b).data) + (size) > (b).length)
+
+/* ps_far_tagged - `size` bytes of a packet with a tag beside it, one by one where they touch the tag. */
+static __always_inline long ps_far_tagged(struct ps_ctx *ctx, __u32 at, __u8 *b, __u32 size)
+{
+	__u8 tag[PS_TAG_SIZE] = { ps_beside_tpid(ctx) >> 8, ps_beside_tpid(ctx), ctx->vlan_tci >> 8, ctx->vlan_tci };
+	long failed = 0;
+
+	if (at >= PS_TAG_AT + PS_TAG_SIZE)
+		return bpf_skb_load_bytes(ctx, at - PS_TAG_SIZE, b, size);
+	for (__u32 k = 0; k < 4; k++) {
+		__u32 place = at + k;
+
+		if (k >= size)
+			break;
+		if (place < PS_TAG_AT)
+			failed |= bpf_skb_load_bytes(ctx, place, b + k, 1);
+		else if (place < PS_TAG_AT + PS_TAG_SIZE)
+			b[k] = tag[(place - PS_TAG_AT) & (PS_TAG_SIZE - 1)];
+		else
+			failed |= bpf_skb_load_bytes(ctx, place - PS_TAG_SIZE, b + k, 1);
+	}
+	return failed;
+}
+
+/* ps_far - read beyond the first piece; also what says no to a read beyond the end. */
+__noinline __u64 ps_far(struct ps_ctx *ctx, __u32 at, __u32 size)
+{
+	__u8 b[4] = {};
+	long failed;
+
+	if (size == 0 || size > 4)
+		return PS_ABSENT64;
+	if (ps_tag_beside(ctx))
+		failed = ps_far_tagged(ctx, at, b, size);
+	else
+		failed = bpf_skb_load_bytes(ctx, at, b, size);
+	return failed ? PS_ABSENT64 : ps_number(b, size);
+}
+
+/* ps_load - `size` bytes at `base` + `offset`, for the rules' accessors; as in xdp.bpf.h. */
+static __always_inline __u64 ps_load(struct ps_ctx *ctx, __u32 base, __u64 offset, const __u32 size)
+{
+	__u64 at = base + offset, near;
+	void *p;
+
+	if (base > 0x1ffff || offset > 0xffff)
+		return PS_ABSENT64;
+	near = at;
+	if (unlikely(ps_tag_beside(ctx)))
+		near = at < PS_TAG_AT + PS_TAG_SIZE ? PS_NEAR + 1 : at - PS_TAG_SIZE;
+	/* Or clang checks one register and adds another, and the verifier sees no check. */
+	asm volatile("" : "+r"(near));
+	if (near <= PS_NEAR) {
+		p = ps_data(ctx) + near;
+		if (p + size <= ps_data_end(ctx))
+			return size == 1   ? *(__u8 *)p
+			       : size == 2 ? ps_ntohs(*(__be16 *)p)
+					   : ps_ntohl(*(__be32 *)p);
+	}
+	return ps_far(ctx, at, size);
+}
+
+/* ps_open - copy the head of the packet into `scratch`, for ps_cursor; the tag is put at its place. */
+static __always_inline void ps_open(struct ps_ctx *ctx, struct ps_scratch *scratch)
+{
+	__u32 tag = ps_tag_beside(ctx) ? PS_TAG_SIZE : 0, length = ctx->len + tag, size;
+
+	ps_settle(scratch, length);
+	size = ps_unknown(scratch->have) - tag;
+	if (size - 1 < PS_HEAD)
+		bpf_skb_load_bytes(ctx, 0, scratch->head + tag, size);
+	if (tag)
+		ps_put_tag(ctx, scratch->head);
+}
+
+/* No head is copied before the exact parser wants it. */
+#define PS_OPENED 0
+
+#endif
