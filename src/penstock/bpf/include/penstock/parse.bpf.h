@@ -12,7 +12,9 @@
  * a header that ends beyond the frame's length on the wire, which differs only
  * in test runs over captures that were cut.
  */
-#ifndef PENSTOCK_PARSE_BPF_H
+#ifndef PS_PROBE /* Not a generated program but one by hand, which gets what is made for it. */
+#include <penstock/packet.bpf.h>
+#elif !defined(PENSTOCK_PARSE_BPF_H)
 #define PENSTOCK_PARSE_BPF_H
 
 #include <penstock/cursor.bpf.h>
