@@ -13,4 +13,4 @@ def test_a_fault_is_shown_beneath_what_was_typed() -> None:
     with pytest.raises(PolicyError) as raised:
         read_added("drp if arp", "", "guard")
     (fault,) = raised.value.diagnostics
-    assert render(fault).splitlines()[1:3] == ["  2 | drp if arp", "    | ^^^"]
+    assert render(fault).splitlines()[1:3] == ["  1 | drp if arp", "    | ^^^"]

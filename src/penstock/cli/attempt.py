@@ -12,6 +12,7 @@ from penstock.cli.interruption import Interruption
 from penstock.cli.options import (
     DURATION,
     duration_text,
+    hook_option,
     interface_option,
     json_option,
     mode_option,
@@ -29,10 +30,13 @@ _STEP_S = 1.0
 @click.argument("expression", metavar="EXPR")
 @interface_option()
 @click.option("--for", "seconds", type=DURATION, default="30s", show_default=True, help="How long.")
+@hook_option("Where: xdp (the default), tc-ingress or tc-egress.")
 @mode_option
 @netns_option
 @json_option
-def command(expression: str, interface: str, seconds: float, mode: str, as_json: bool) -> None:
+def command(
+    expression: str, interface: str, seconds: float, hook: str | None, mode: str, as_json: bool
+) -> None:
     """Count what an expression would drop, for a time; nothing is dropped.
 
     The counting rule stands before the rules of the policy in place and is gone afterwards, also on Ctrl-C.
@@ -40,47 +44,49 @@ def command(expression: str, interface: str, seconds: float, mode: str, as_json:
     from penstock.cli.expiry import start_expiry
     from penstock.pipeline.emergency import end, start
 
-    interruption = Interruption()
-    started = start(interface, expression, seconds, "audit", mode)
-    expiry = start_expiry(interface)
+    interruption, where = Interruption(), hook or "xdp"
+    started = start(interface, expression, seconds, "audit", mode, hook=where)
+    expiry = start_expiry(interface, where)
     last = None
     try:
         interruption.let_through()
         for notice in started.applied.notices:
             output.warn(notice)
-        last = _follow(interface, started.rule.name, seconds)
+        last = _follow(interface, where, started.rule.name, seconds)
     finally:
         interruption.hold()
-        last = _read(interface, started.rule.name) or last
+        last = _read(interface, where, started.rule.name) or last
         with expiry:
             expiry.terminate()
-        end(interface, started.rule.name)
-    _report(expression, interface, seconds, last, as_json)
+        end(interface, started.rule.name, hook=where)
+    _report(expression, interface, where, seconds, last, as_json)
 
 
-def _follow(interface: str, name: str, seconds: float) -> Counter | None:
+def _follow(interface: str, hook: str, name: str, seconds: float) -> Counter | None:
     """Show the counts until shortly before the rule lapses."""
     end = time.monotonic() + seconds
     last = None
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(_STEP_S, left))
-        last = _read(interface, name) or last
+        last = _read(interface, hook, name) or last
         if last is not None and left > _STEP_S:
             output.note(f"{last.packets} packets, {last.bytes} bytes; {duration_text(left - _STEP_S)} left")
     return last
 
 
-def _read(interface: str, name: str) -> Counter | None:
+def _read(interface: str, hook: str, name: str) -> Counter | None:
     from penstock.pipeline.status import status
 
-    found: Status | None = next(iter(status(interface)), None)
+    found: Status | None = next((one for one in status(interface) if one.hook.value == hook), None)
     return found.counters.get(name) if found else None
 
 
-def _report(expression: str, interface: str, seconds: float, counted: Counter | None, as_json: bool) -> None:
+def _report(
+    expression: str, interface: str, hook: str, seconds: float, counted: Counter | None, as_json: bool
+) -> None:
     packets, size = (counted.packets, counted.bytes) if counted else (0, 0)
     if as_json:
-        content = {"interface": interface, "expression": expression, "seconds": seconds}
+        content = {"interface": interface, "hook": hook, "expression": expression, "seconds": seconds}
         output.record("penstock.try/1", {**content, "packets": packets, "bytes": size})
         return
     output.answer(

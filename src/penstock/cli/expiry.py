@@ -21,10 +21,10 @@ _LONGEST_SLEEP_S = 60.0
 _SPARE_NS = 50_000_000
 
 
-def start_expiry(ifname: str) -> subprocess.Popen[bytes]:
+def start_expiry(ifname: str, hook: str = "xdp") -> subprocess.Popen[bytes]:
     """Start the process, detached from this one and its terminal, in the network namespace of this thread."""
     return subprocess.Popen(
-        [sys.executable, "-m", "penstock", "_expire", ifname],
+        [sys.executable, "-m", "penstock", "_expire", ifname, hook],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -36,14 +36,15 @@ def start_expiry(ifname: str) -> subprocess.Popen[bytes]:
 
 @click.command("_expire", hidden=True)
 @click.argument("interface")
-def command(interface: str) -> None:
+@click.argument("hook", default="xdp")
+def command(interface: str, hook: str) -> None:
     """Remove the emergency rules of an interface when their time is over, until none is left."""
     from penstock.pipeline.emergency import boot_clock_ns, expire
 
     attempts = 0
     while True:
         try:
-            until = expire(interface)
+            until = expire(interface, hook=hook)
         except KernelError as error:
             attempts += 1
             if error.errno not in (errno.EBUSY, errno.ENOENT) or attempts > _MOST_ATTEMPTS:

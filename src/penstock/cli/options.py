@@ -115,6 +115,11 @@ def _hooks(_context: click.Context, _parameter: click.Parameter, start: str) -> 
     return [word for word in HOOK_WORDS if word.startswith(start)]
 
 
+def hook_words(hook: str) -> str:
+    """What a command to be typed next needs to mean the same hook: ` --hook tc-egress`, or nothing for XDP."""
+    return "" if hook == "xdp" else f" --hook {hook.replace(' ', '-')}"
+
+
 class HookWord(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """`xdp`, `tc-ingress`, `tc-egress`, with a space or a hyphen; gives the word as policies spell it."""
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli import output
-from penstock.cli.options import interface_option, json_option, netns_option
+from penstock.cli.options import hook_option, interface_option, json_option, netns_option
 
 if TYPE_CHECKING:
     from penstock.pipeline.rules import Change
 
+_hook_option = hook_option("At which hook; else xdp, or the only one with a policy.")
 _rebuild_option = click.option(
     "--rebuild", is_flag=True, help="Compile the policy again, with all added rules."
 )
@@ -34,6 +35,7 @@ def command() -> None:
     "--last", "place", flag_value="last", help="Behind all rules, before the default (the default)."
 )
 @click.option("--label", metavar="NAME", help="The rule's name.")
+@_hook_option
 @_rebuild_option
 @netns_option
 @json_option
@@ -43,6 +45,7 @@ def add(
     before: str | None,
     place: str | None,
     label: str | None,
+    hook: str | None,
     rebuild: bool,
     as_json: bool,
 ) -> None:
@@ -55,7 +58,8 @@ def add(
 
     if place and before:
         raise click.UsageError("--before, --first and --last exclude one another")
-    done = add_rule(interface, rule, before=before, first=place == "first", label=label, rebuild=rebuild)
+    is_first = place == "first"
+    done = add_rule(interface, rule, before=before, first=is_first, label=label, rebuild=rebuild, hook=hook)
     where = f"before {done.before}" if done.before else "before the default"
     _report(done, "penstock.rule.add/1", f"added {where}", as_json)
 
@@ -63,25 +67,28 @@ def add(
 @command.command("remove")
 @click.argument("name")
 @interface_option()
+@_hook_option
 @_rebuild_option
 @netns_option
 @json_option
-def remove(name: str, interface: str, rebuild: bool, as_json: bool) -> None:
+def remove(name: str, interface: str, hook: str | None, rebuild: bool, as_json: bool) -> None:
     """Take an added rule away; rules of the policy's own text stay."""
     from penstock.pipeline.rules import remove_rule
 
-    _report(remove_rule(interface, name, rebuild=rebuild), "penstock.rule.remove/1", "removed", as_json)
+    done = remove_rule(interface, name, rebuild=rebuild, hook=hook)
+    _report(done, "penstock.rule.remove/1", "removed", as_json)
 
 
 @command.command("list")
 @interface_option()
+@_hook_option
 @netns_option
 @json_option
-def list_(interface: str, as_json: bool) -> None:
+def list_(interface: str, hook: str | None, as_json: bool) -> None:
     """Show the added rules as they are tried, with their counters."""
     from penstock.pipeline.rules import added_rules
 
-    found = added_rules(interface)
+    found = added_rules(interface, hook=hook)
     if as_json:
         rules = [
             {

@@ -54,7 +54,7 @@ def read_added(text: str, constants: str, filter: str, hook: str = "xdp") -> Rea
         raise _no_rule(text)
     # On a line of its own, so that a fault is shown beneath what was typed.
     head = f"filter {filter} at {hook} {{\n"
-    source = Source(RULE_NAME, f"{head}{text}\n}}\n{constants if '$' in text else ''}")
+    source = Source(RULE_NAME, f"{head}{text}\n}}\n{constants if '$' in text else ''}", above=1)
     policy, found = checked(source)
     end = len(head) + len(text)
     rules = [rule for one in policy.filters for rule in one.rules]

@@ -23,6 +23,7 @@ from typing import Literal
 from penstock.errors import KernelError, PenstockError
 from penstock.kernel import pin
 from penstock.kernel.attach_point import AttachPoint, attach_point
+from penstock.model.hook import Hook
 from penstock.pipeline import whereabouts
 from penstock.pipeline.apply import find_open, locked, nothing_there, put, take_off
 from penstock.pipeline.identity import Emergency
@@ -33,7 +34,7 @@ from penstock.pipeline.putting import Applied
 from penstock.pipeline.slot import Slot, open_slot
 
 #: The filter that holds emergency rules where there is no policy.
-EMPTY_POLICY = "filter emergency at xdp {\n    default pass\n}\n"
+EMPTY_POLICY = "filter emergency at {hook} {{\n    default pass\n}}\n"
 _NOBODY = "<emergency>"
 _PATIENCE_S, _BUSY_S = 10.0, 0.1
 
@@ -53,8 +54,16 @@ class Started:
     applied: Applied
 
 
-def start(ifname: str, expression: str, seconds: float, action: Action = "drop", mode: str = AUTO) -> Started:
-    """Drop (or count, for `audit`) what an expression matches, before any rule of the policy in place.
+def start(
+    ifname: str,
+    expression: str,
+    seconds: float,
+    action: Action = "drop",
+    mode: str = AUTO,
+    *,
+    hook: str = Hook.XDP.value,
+) -> Started:
+    """Drop (or count, for `audit`) what an expression matches, before any rule of the policy in place at the hook.
 
     Raises:
         PolicyError: the text is no expression.
@@ -68,14 +77,14 @@ def start(ifname: str, expression: str, seconds: float, action: Action = "drop",
         added.append(Emergency(_free_name(rules, action), action, expression, until))
         return (*rules, *added)
 
-    applied = _change(ifname, with_new, mode, may_be_first=True)
+    applied = _change(ifname, Hook(hook), with_new, mode, may_be_first=True)
     if applied is None:
         raise KernelError("add a rule to", ifname, errno.ENOENT)
     return Started(added[0], applied)
 
 
-def cancel(ifname: str, name: str | None = None) -> tuple[Emergency, ...]:
-    """Take an emergency rule back, or all of them; those that were taken.
+def cancel(ifname: str, name: str | None = None, *, hook: str | None = None) -> tuple[Emergency, ...]:
+    """Take an emergency rule back, or all of them, at a hook (XDP, or the only one in use); those that were taken.
 
     Raises:
         NoSuchRuleError: there is none (of that name).
@@ -93,11 +102,11 @@ def cancel(ifname: str, name: str | None = None) -> tuple[Emergency, ...]:
             )
         return tuple(rule for rule in rules if rule not in taken)
 
-    _change(ifname, without, AUTO)
+    _change(ifname, whereabouts.chosen_hook(pin.pin_root(), ifname, hook), without, AUTO)
     return tuple(taken)
 
 
-def end(ifname: str, name: str) -> None:
+def end(ifname: str, name: str, *, hook: str = Hook.XDP.value) -> None:
     """Take a rule back that may have lapsed, or been removed, already; waits while another process is at work.
 
     Raises:
@@ -106,7 +115,7 @@ def end(ifname: str, name: str) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            cancel(ifname, name)
+            cancel(ifname, name, hook=hook)
         except NoSuchRuleError:
             return
         except KernelError as error:
@@ -119,21 +128,21 @@ def end(ifname: str, name: str) -> None:
             return
 
 
-def expire(ifname: str) -> int | None:
+def expire(ifname: str, *, hook: str = Hook.XDP.value) -> int | None:
     """Remove the rules whose time is over; the boot clock at which the next one ends, None when none is left.
 
     Raises:
         KernelError: as `apply`; errno EBUSY or ENOENT while another process is changing the interface.
     """
-    rules = _rules_on(ifname)
+    rules = _rules_on(ifname, Hook(hook))
     if live(rules) != rules:
-        _change(ifname, lambda left: left, AUTO)
+        _change(ifname, Hook(hook), lambda left: left, AUTO)
     return min((rule.until_ns for rule in live(rules)), default=None)
 
 
-def _rules_on(ifname: str) -> tuple[Emergency, ...]:
+def _rules_on(ifname: str, hook: Hook) -> tuple[Emergency, ...]:
     """The emergency rules of an interface, read without its lock: whoever looks on should not make others wait."""
-    root, point = pin.pin_root(), attach_point(ifname)
+    root, point = pin.pin_root(), attach_point(ifname, hook)
     name = whereabouts.find(root, point)
     if name is None:
         return ()
@@ -141,9 +150,11 @@ def _rules_on(ifname: str) -> tuple[Emergency, ...]:
         return present.emergencies
 
 
-def _change(ifname: str, change: Change, mode: str, *, may_be_first: bool = False) -> Applied | None:
+def _change(
+    ifname: str, hook: Hook, change: Change, mode: str, *, may_be_first: bool = False
+) -> Applied | None:
     """Run `change` over the rules in force and put the outcome in place; None when the filter was taken off."""
-    root, point = pin.pin_root(), attach_point(ifname)
+    root, point = pin.pin_root(), attach_point(ifname, hook)
     pin.prepare_root(root)
     with locked(point, root), ExitStack() as opened:
         present = find_open(root, point, opened)
@@ -166,7 +177,8 @@ def _without_policy(
     if present is not None and not rules:
         take_off(root, point, present)
         return None
-    policy = load_policy(EMPTY_POLICY, name=_NOBODY, emergencies=rules, has_policy=False)
+    text = EMPTY_POLICY.format(hook=point.hook.value)
+    policy = load_policy(text, name=_NOBODY, emergencies=rules, has_policy=False)
     return put(root, point, policy, present, Wish(mode))
 
 

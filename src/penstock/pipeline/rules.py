@@ -73,10 +73,12 @@ def add_rule(
     first: bool = False,
     label: str | None = None,
     rebuild: bool = False,
+    hook: str | None = None,
 ) -> Change:
     """Add a rule to the policy on an interface: before a rule, before all, or (else) behind all, before the default.
 
-    With `rebuild` the policy is compiled again with it, and with those added before.
+    With `rebuild` the policy is compiled again with it, and with those added before.  Without
+    `hook` the policy is that at XDP, or the only one of the interface.
 
     Raises:
         PolicyError: the text is no rule.
@@ -103,10 +105,10 @@ def add_rule(
         order = placed(present.added, new, own_names(identity), before, first=first)
         return next(one for one in order if one.name == name), order, read.warnings
 
-    return _changed(ifname, change, "asked for" if rebuild else None, start)
+    return _changed(ifname, hook, change, "asked for" if rebuild else None, start)
 
 
-def remove_rule(ifname: str, name: str, *, rebuild: bool = False) -> Change:
+def remove_rule(ifname: str, name: str, *, rebuild: bool = False, hook: str | None = None) -> Change:
     """Take an added rule away again.
 
     Raises:
@@ -126,16 +128,17 @@ def remove_rule(ifname: str, name: str, *, rebuild: bool = False) -> Change:
             hint = f"there are: {listed}" if listed else "no rule was added"
         raise PenstockError(f"no added rule on {ifname} is named {name}", hint=hint)
 
-    return _changed(ifname, change, "asked for" if rebuild else None, start)
+    return _changed(ifname, hook, change, "asked for" if rebuild else None, start)
 
 
-def added_rules(ifname: str) -> tuple[AddedRule, ...]:
+def added_rules(ifname: str, *, hook: str | None = None) -> tuple[AddedRule, ...]:
     """The added rules on an interface, in the order in which they are tried, with what they have counted.
 
     Raises:
         KernelError: there is no filter, or its pins cannot be read.
     """
-    root, point = pin.pin_root(), attach_point(ifname)
+    root = pin.pin_root()
+    point = attach_point(ifname, whereabouts.chosen_hook(root, ifname, hook))
     whereabouts.settle_what_is_free(root)
     name = whereabouts.find(root, point)
     if name is None:
@@ -176,12 +179,14 @@ def _counted(present: Slot) -> dict[str, Counter]:
 @paused()
 def _changed(
     ifname: str,
+    hook: str | None,
     change: Callable[[Slot], tuple[Added, tuple[Added, ...], tuple[Diagnostic, ...]]],
     rebuild: str | None,
     start: float,
 ) -> Change:
     """Run `change` over the filter on an interface and put the outcome in place."""
-    root, point = pin.pin_root(), attach_point(ifname)
+    root = pin.pin_root()
+    point = attach_point(ifname, whereabouts.chosen_hook(root, ifname, hook))
     with locked(point, root), ExitStack() as opened:
         present = _policy_on(root, point, opened)
         rule, order, warnings = change(present)

@@ -87,7 +87,8 @@ def status(ifname: str | None = None) -> tuple[Status, ...]:
     root = pin.pin_root()
     whereabouts.settle_what_is_free(root)
     names = whereabouts.names_here(root)
-    found = tuple(one for name in names if (one := _settled_status(root / name)) is not None)
+    read = (one for name in names if (one := _settled_status(root / name)) is not None)
+    found = tuple(sorted(read, key=lambda one: (one.interface, whereabouts.HOOKS.index(one.hook))))
     return found if ifname is None else _on(ifname, found)
 
 

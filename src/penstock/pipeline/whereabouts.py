@@ -16,7 +16,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from penstock.errors import KernelError
+from penstock.errors import KernelError, PenstockError
 from penstock.kernel import pin
 from penstock.kernel.attach_point import AttachPoint, attach_point, decode, encode, here
 from penstock.kernel.attached import mode_on
@@ -79,6 +79,21 @@ def is_used(root: Path, ifname: str, hook: Hook) -> bool:
     except KernelError:
         return true_name(ifname, hook) in names_here(root)
     return find(root, point) is not None
+
+
+def chosen_hook(root: Path, ifname: str, hook: str | None) -> Hook:
+    """The hook that was named; else XDP, or the only one where the interface has a filter.
+
+    Raises:
+        PenstockError: both directions of TC have one, and XDP none.
+    """
+    if hook is not None:
+        return Hook(hook)
+    used = [one for one in HOOKS if is_used(root, ifname, one)]
+    if len(used) > 1 and Hook.XDP not in used:
+        listed = " and ".join(one.value for one in used)
+        raise PenstockError(f"{ifname} has filters at {listed}", hint="say which with --hook")
+    return used[0] if used else Hook.XDP
 
 
 def owns_clsact(root: Path, point: AttachPoint) -> bool:

@@ -23,10 +23,14 @@ class Span(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True)
 class Source:
-    """A text and the name it is shown under (a path, or ``<expression>``)."""
+    """A text and the name it is shown under (a path, or ``<expression>``).
+
+    `above` lines stand before what the user has typed: lines are counted from behind them.
+    """
 
     name: str
     text: str
+    above: int = 0
 
     @cached_property
     def _line_starts(self) -> tuple[int, ...]:
@@ -35,10 +39,10 @@ class Source:
     def position(self, offset: int) -> tuple[int, int]:
         """Line and column, both counted from 1, of a character offset."""
         line = bisect_right(self._line_starts, offset)
-        return line, offset - self._line_starts[line - 1] + 1
+        return line - self.above, offset - self._line_starts[line - 1] + 1
 
     def line(self, number: int) -> str:
         """The text of a line, counted from 1, without its line end."""
-        start = self._line_starts[number - 1]
+        start = self._line_starts[number - 1 + self.above]
         end = self.text.find("\n", start)
         return self.text[start:] if end < 0 else self.text[start:end].rstrip("\r")
