@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.privileged, pytest.mark.check(14)]
 _KILLED = """
 import os, signal, sys
 from importlib import import_module
-module, owner, name, when, path, interface = sys.argv[1:]
+module, owner, name, when, path, interface, mode = sys.argv[1:]
 place = import_module(module)
 place = getattr(place, owner) if owner else place
 whole = getattr(place, name)
@@ -30,7 +30,7 @@ def killed(*arguments, **named):
 setattr(place, name, killed)
 from penstock.pipeline.apply import apply
 from penstock.pipeline.policy import load_policy
-apply(interface, load_policy(open(path).read(), name=path))
+apply(interface, load_policy(open(path).read(), name=path), mode)
 """
 
 STEPS = {
@@ -49,8 +49,8 @@ STEPS = {
 NEW = "filter guard at xdp { dns: drop if udp dst port 5353\n ntp: drop if udp dst port 123 }"
 
 
-def _killed_apply(host: Cli, step: tuple[str, ...], path: Path) -> None:
-    argv = [*host.prefix, sys.executable, "-c", _KILLED, *step[:4], str(path), "v1"]
+def _killed_apply(host: Cli, step: tuple[str, ...], path: Path, mode: str = "auto") -> None:
+    argv = [*host.prefix, sys.executable, "-c", _KILLED, *step[:4], str(path), "v1", mode]
     done = subprocess.run(argv, env={**os.environ, **host.environment}, timeout=60)
     assert done.returncode == -signal.SIGKILL
 
@@ -88,6 +88,63 @@ def test_a_first_apply(wire: Wire, host: Cli, policy: Path, root: Path, name: st
     assert wire.arrived(53) == 5
 
 
+# What is not the same at TC: a tcx link, and a filter on clsact, which nothing holds but the qdisc.
+TC_STEPS = {
+    "tcx, after update": ("tcx", STEPS["after update"]),
+    "before update": ("clsact", ("penstock.kernel.clsact", "Filter", "update", "before", "old")),
+    "after update": ("clsact", ("penstock.kernel.clsact", "Filter", "update", "after", "new")),
+    "before publish": ("clsact", STEPS["before publish"]),
+}
+TC_FIRST_STEPS = {
+    "tcx, after stage": ("tcx", (*STEPS["after stage"][:4], "new")),
+    "before stage": ("clsact", STEPS["before stage"]),
+    "before attach": ("clsact", ("penstock.kernel.clsact", "Filter", "attach", "before", "old")),
+    "with clsact alone": ("clsact", ("penstock.kernel.clsact", "", "_make_qdisc", "after", "old")),
+    "after attach": ("clsact", ("penstock.kernel.clsact", "Filter", "attach", "after", "new")),
+    "before publish": ("clsact", STEPS["before publish"]),
+}
+
+
+def _at_tc(path: Path, text: str) -> Path:
+    return write(path, text.replace("at xdp", "at tc ingress"))
+
+
+@pytest.mark.parametrize(("mode", "step"), TC_STEPS.values(), ids=TC_STEPS.keys())
+def test_a_replacement_at_tc(
+    wire: Wire, host: Cli, policy: Path, tmp_path: Path, root: Path, mode: str, step: tuple[str, ...]
+) -> None:
+    host("apply", str(_at_tc(policy, policy.read_text())), "-i", "v1", "--mode", mode)
+    wire.arrived(53, count=3)
+    wire.arrived(123, count=2)
+    _killed_apply(host, step, _at_tc(tmp_path / "new.policy", NEW))
+    assert wire.arrived(53, count=4) == {"old": 0, "new": 4}[step[4]]
+    found = host("status", "--json")
+    assert (found.code, found.record["filters"][0]["mode"]) == (0, mode)
+    after = counters(found)
+    assert (after["dns"], after["ntp"]) == ({"old": 7, "new": 3}[step[4]], 2)
+    assert len(list(root.iterdir())) == 1
+    assert host("detach", "-i", "v1").code == 0
+    assert wire.arrived(53) == 5
+
+
+@pytest.mark.parametrize(("mode", "step"), TC_FIRST_STEPS.values(), ids=TC_FIRST_STEPS.keys())
+def test_a_first_apply_at_tc(
+    wire: Wire, host: Cli, policy: Path, root: Path, mode: str, step: tuple[str, ...]
+) -> None:
+    _killed_apply(host, step, _at_tc(policy, policy.read_text()), mode)
+    is_new = step[4] == "new"
+    assert wire.arrived(53) == (0 if is_new else 5)
+    found = host("status", "--json").record["filters"]
+    assert [one["policy"] for one in found] == (["guard"] if is_new else [])
+    if not is_new:
+        assert list(root.iterdir()) == []
+        assert "clsact" not in wire.server.run("tc", "qdisc", "show", "dev", "v1").stdout
+    host("detach", "-i", "v1")
+    assert list(root.iterdir()) == []
+    assert wire.arrived(53) == 5
+    assert "clsact" not in wire.server.run("tc", "qdisc", "show", "dev", "v1").stdout
+
+
 def test_a_detach(wire: Wire, host: Cli, policy: Path, root: Path) -> None:
     host("apply", str(policy), "-i", "v1")
     script = _KILLED.partition("from penstock.pipeline.apply import")[0]
@@ -103,6 +160,7 @@ def test_a_detach(wire: Wire, host: Cli, policy: Path, root: Path) -> None:
         "before",
         "-",
         "v1",
+        "auto",
     ]
     done = subprocess.run(argv, env={**os.environ, **host.environment}, timeout=60)
     assert done.returncode == -signal.SIGKILL

@@ -101,25 +101,42 @@ def received(sink: socket.socket, expected: int) -> int:
     return count
 
 
-@pytest.mark.parametrize("mode", [NATIVE, GENERIC])
+PLACES = [
+    ("xdp", NATIVE),
+    ("xdp", GENERIC),
+    ("tc ingress", "tcx"),
+    ("tc ingress", "clsact"),
+    ("tc egress", "tcx"),
+    ("tc egress", "clsact"),
+]
+
+
+@pytest.mark.parametrize(("hook", "mode"), PLACES)
 def test_under_traffic(
-    wire: Wire, root: Path, sinks: dict[int, socket.socket], monkeypatch: pytest.MonkeyPatch, mode: str
+    wire: Wire,
+    root: Path,
+    sinks: dict[int, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    hook: str,
+    mode: str,
 ) -> None:
     monkeypatch.setenv("PENSTOCK_BPFFS", str(root))
-    policies = [load_policy(text) for text in (OPEN, CLOSED)]
-    with wire.server.inside():
-        apply("v1", policies[0], mode)
+    policies = [load_policy(text.replace("at xdp", f"at {hook}")) for text in (OPEN, CLOSED)]
+    # Datagrams meet the filter where they leave, or where they come in.
+    side, name = (wire.client, "v0") if hook == "tc egress" else (wire.server, "v1")
+    with side.inside():
+        apply(name, policies[0], mode)
         with Flood(wire) as flood:
             for number in range(RELOADS):
-                assert apply("v1", policies[1 - number % 2]).kept >= 2
+                assert apply(name, policies[1 - number % 2]).kept >= 2
         assert min(flood.sent.values()) > RELOADS
         assert received(sinks[PASSED], flood.sent[PASSED]) == flood.sent[PASSED]
         assert received(sinks[DROPPED], 1) == 0
-        (found,) = status("v1")
-        for name, port in (("dns", DROPPED), ("web", PASSED)):
+        (found,) = status(name)
+        for rule, port in (("dns", DROPPED), ("web", PASSED)):
             sent = flood.sent[port]
-            assert (found.counters[name].packets, found.counters[name].bytes) == (sent, sent * (HEADERS + 58))
-        detach("v1")
+            assert (found.counters[rule].packets, found.counters[rule].bytes) == (sent, sent * (HEADERS + 58))
+        detach(name)
 
 
 def test_detaching_and_attaching_lose_nothing_that_passes(
