@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from penstock.pipeline.counters import Counter
     from penstock.pipeline.policy import LoadedPolicy, load_policies, load_policy
     from penstock.pipeline.rules import add_rule, added_rules, remove_rule
+    from penstock.pipeline.sockets import SocketFilter, attach_socket
     from penstock.pipeline.status import status
 
 __version__ = version.VERSION
@@ -40,6 +41,8 @@ _PIPELINE = {
     "LoadedPolicy": "policy",
     "attach": "attach",
     "Attached": "attach",
+    "attach_socket": "sockets",
+    "SocketFilter": "sockets",
     "Counter": "counters",
     "apply": "apply",
     "apply_all": "apply",
@@ -56,6 +59,8 @@ __all__ = [
     "LoadedPolicy",
     "attach",
     "Attached",
+    "attach_socket",
+    "SocketFilter",
     "Counter",
     "apply",
     "apply_all",

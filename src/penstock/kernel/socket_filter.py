@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SO_ATTACH_FILTER, SO_DETACH_FILTER, SO_ATTACH_BPF = 26, 27, 50
 _INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter
 _PROGRAM = struct.Struct("@HP")  # struct sock_fprog
+#: What recv(2) tells of a socket once, before it goes on with the queue.
+_PENDING = (errno.ENETDOWN, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EMSGSIZE)
 _NOTHING = (Instruction(RET, 0, 0, 0),)
 
 
@@ -91,14 +93,26 @@ def only_new(sock: socket.socket) -> Iterator[None]:
 
 
 def _drain(sock: socket.socket) -> None:
-    while True:
-        try:
-            sock.recv(1, socket.MSG_DONTWAIT | socket.MSG_TRUNC)
-        except BlockingIOError:
-            return
-        except OSError:
-            # An error that was pending for the socket (ENETDOWN, ECONNREFUSED) is told once; then the queue goes on.
-            continue
+    # A socket with a timeout waits, whatever recv(2) is told.
+    patience = sock.gettimeout()
+    sock.setblocking(False)
+    try:
+        while _took_one(sock):
+            pass
+    finally:
+        sock.settimeout(patience)
+
+
+def _took_one(sock: socket.socket) -> bool:
+    """Whether there was something in the queue, or an error pending, which is told once."""
+    try:
+        sock.recv(1, socket.MSG_TRUNC)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _PENDING:
+            raise _refused(error, "read from", sock) from error
+    return True
 
 
 def _set(sock: socket.socket, option: int, value: bytes, operation: str) -> None:

@@ -213,14 +213,16 @@ def checked_text(source: Source) -> Checked:
 
 
 @paused()
-def rule_set_of(text: str, *, name: str = "<policy>", filter: str | None = None) -> RuleSet:
+def rule_set_of(
+    text: str, *, name: str = "<policy>", filter: str | None = None, hook: str | None = None
+) -> RuleSet:
     """What a filter means, for the reference engine; compiles nothing.
 
     Raises:
         PolicyError: with every fault of the text.
     """
     policy, _ = checked(Source(name, text))
-    return _lowered(policy, choose_filter(policy, None, filter))
+    return _lowered(policy, choose_filter(policy, hook, filter))
 
 
 def check_expression(text: str, *, netmask: int | None = None) -> Predicate:
