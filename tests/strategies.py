@@ -389,22 +389,31 @@ def _own_terms(constants: tuple[str, ...]) -> st.SearchStrategy[str]:
     return st.sampled_from(plain + [used[name] for name in constants])
 
 
+RULE_HEADS = {
+    "xdp": ("pass", "drop", "bounce", "audit", "count", "reject", "redirect  eth1", 'redirect "if"'),
+    "tc ingress": (
+        "pass", "drop", "reject", "redirect eth1", "mirror eth0.100", "mark 7", "mark  0x10/255", "dscp 3", "dscp Af41",
+    ),
+}  # fmt: skip
+
+
 @st.composite
 def _filter(draw: st.DrawFn, name: str, constants: tuple[str, ...], grammar: Grammar) -> str:
-    statements = draw(st.lists(_of("default pass", "default drop"), max_size=1))
+    hook = draw(_of(*RULE_HEADS))
+    statements = draw(st.lists(_of("default pass", "default drop", "default  reject"), max_size=1))
     words = draw(st.lists(_of("malformed", "fragment", "ip-options", "unknown-tag"), unique=True, max_size=2))
-    statements += [f"on {word} {draw(_of('pass', 'drop', 'continue'))}" for word in words]
+    statements += [f"on {word} {draw(_of('pass', 'drop', 'reject', 'continue'))}" for word in words]
     labels = draw(st.lists(_of("", *LABEL_NAMES), max_size=5, unique_by=lambda label: label or object()))
     expressions = st.one_of(expression_texts(grammar), _own_terms(constants))
     for label in labels:
-        rule = draw(_of("pass", "drop", "bounce", "audit", "count"))
+        rule = draw(_of(*RULE_HEADS[hook]))
         if draw(st.booleans()):
             joint = draw(_of(" and ", "\n      and ", " and\n", " or # why\n  # else\n"))
             rule += f" if {draw(expressions)}{joint}{draw(expressions)}"
         statements.append(f"{label}: {rule}" if label else rule)
     indent = draw(_of("", "    ", "\t"))
     body = "".join(f"{draw(_leading())}{indent}{statement}{draw(_trailing())}\n" for statement in statements)
-    return f"filter {name} at xdp {{{draw(_trailing())}\n{body}{draw(_leading())}}}{draw(_trailing())}"
+    return f"filter {name} at {hook} {{{draw(_trailing())}\n{body}{draw(_leading())}}}{draw(_trailing())}"
 
 
 @st.composite
@@ -415,7 +424,7 @@ def _test(draw: st.DrawFn, filter_name: str, grammar: Grammar) -> str:
         if subject.startswith("pcap") and draw(st.booleans()):
             subject += f" '{draw(expression_texts(grammar))}'"
         share = draw(_of("", " >= 90%", " < 1.5%")) if subject.startswith("pcap") else ""
-        verdict = draw(_of("pass", "drop", "drop by default", "drop by malformed"))
+        verdict = draw(_of("pass", "drop", "reject", "redirect", "drop by default", "drop by malformed"))
         steps.append(f"{draw(_leading())}  {subject} -> {verdict}{share}{draw(_trailing())}\n")
     target = draw(_of("", f" for {filter_name}"))
     title = draw(st.sampled_from(TITLES))

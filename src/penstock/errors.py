@@ -113,15 +113,33 @@ class VerifierError(KernelError):
     """The kernel's verifier refused `subject`.
 
     `summary` is its decisive line, `place` the policy or C line it blames
-    (``edge.policy:12``) when the log names one, `log` the whole log.
+    (``edge.policy:12``) when the log names one, `source` that line's text, `log`
+    the whole log; `objection` and `reason` are sentences about what is known of
+    such a refusal, and the hint is what mends it.
     """
 
-    def __init__(self, program: str, errno: int, *, summary: str, place: str | None, log: str) -> None:
+    def __init__(
+        self,
+        program: str,
+        errno: int,
+        *,
+        summary: str,
+        place: str | None,
+        log: str,
+        source: str | None = None,
+        objection: str | None = None,
+        reason: str | None = None,
+        hint: str | None = None,
+    ) -> None:
         at = f" at {place}" if place else ""
-        super().__init__("load", program, errno, meaning=f"the kernel's verifier refused it{at}: {summary}")
+        refusal = f"the kernel's verifier refused it{at}: {summary}"
+        super().__init__("load", program, errno, meaning=refusal, hint=hint)
         self.summary = summary
         self.place = place
         self.log = log
+        self.source = source
+        self.objection = objection
+        self.reason = reason
 
 
 class NotSupportedError(KernelError):

@@ -14,7 +14,7 @@ from tests.kernel.conftest import DROP, PASS, CompileC
 from penstock.errors import InternalError, KernelError, NotSupportedError, PrivilegeError, VerifierError
 from penstock.kernel.bpf_object import BpfObject, load_object
 from penstock.kernel.elf import variables
-from penstock.kernel.lineinfo import place_of
+from penstock.kernel.lineinfo import line_of
 from penstock.kernel.maps import Map, MapType
 from penstock.kernel.verifier import read_log, read_statistics
 
@@ -334,16 +334,20 @@ def test_the_object_itself_tells_the_place_that_older_kernels_do_not(compile_c: 
     instruction = read_log(caught.value.log).instruction
     assert instruction is not None
     assert caught.value.place is not None
-    assert place_of(elf, caught.value.subject, instruction) == caught.value.place
+    found = line_of(elf, caught.value.subject, instruction)
+    assert found is not None
+    assert (found.place, found.text) == (caught.value.place, caught.value.source or "")
 
 
 def test_a_place_is_told_or_not_but_never_invented(compile_c: CompileC) -> None:
     elf = compile_c(SEVERAL)
-    assert place_of(elf, "ps_second", 0) == "edge.policy:7"
-    assert place_of(elf, "ps_second", 1000) is None
-    assert place_of(elf, "ps_third", 0) is None
-    assert place_of(elf[:300], "ps_second", 0) is None
-    assert place_of(b"", "ps_second", 0) is None
+    found = line_of(elf, "ps_second", 0)
+    assert found is not None
+    assert found.place == "edge.policy:7"
+    assert line_of(elf, "ps_second", 1000) is None
+    assert line_of(elf, "ps_third", 0) is None
+    assert line_of(elf[:300], "ps_second", 0) is None
+    assert line_of(b"", "ps_second", 0) is None
 
 
 def test_a_damaged_object_is_read_or_refused(compile_c: CompileC) -> None:
@@ -358,5 +362,5 @@ def test_a_damaged_object_is_read_or_refused(compile_c: CompileC) -> None:
             variables(bytes(damaged))
         except ValueError:
             refused += 1
-        place_of(bytes(damaged), "ps_count", 3)
+        line_of(bytes(damaged), "ps_count", 3)
     assert 0 < refused < 1000

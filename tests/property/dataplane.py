@@ -19,14 +19,17 @@ from penstock.kernel.maps import Map
 from penstock.model.hook import TRAITS, Hook
 from penstock.model.overlay import RULES
 from penstock.model.spec import COUNTERS_MAP, PROBE_MAP, PROGRAM, ProbeLayout
-from penstock.model.verdict import Condition, Verdict
+from penstock.model.verdict import DECISION_CODES, Condition, Verdict
+
+DECISIONS = {code: verdict for verdict, code in DECISION_CODES.items()}
 
 
 class DataPlane:
     """A probe build of a rule set, loaded."""
 
     def __init__(self, source: CSource, clang: Clang | None = None) -> None:
-        self._verdicts = {code: verdict for verdict, code in TRAITS[Hook(source.spec.hook)].codes.items()}
+        self._codes = TRAITS[Hook(source.spec.hook)].codes
+        self._verdicts = {code: verdict for verdict, code in self._codes.items()}
         self._object = load_object(object_of(source, clang, strict=True), "dataplane")
         self._program = self._object.programs[PROGRAM]
         self._probe = self._object.maps[PROBE_MAP]
@@ -44,13 +47,14 @@ class DataPlane:
     def outcome(self, frame: bytes, wire_length: int = 0) -> Outcome:
         layout = self._layout
         self._probe.update(bytes(4), struct.pack("=I", wire_length).ljust(self._probe.size, b"\0"))
-        code = self._program.test_run(frame).retval
+        answer = self._program.test_run(frame).retval
         said = self._probe.lookup(bytes(4)) or b""
-        slot, conditions, decided = struct.unpack_from("=III", said, layout.slot)
-        assert decided == 1
+        slot, conditions, code = struct.unpack_from("=III", said, layout.slot)
+        verdict = DECISIONS[code]
+        assert self._codes.get(verdict, answer) == answer
         hits = int.from_bytes(said[layout.hits : layout.size], sys.byteorder)
         return Outcome(
-            self._verdicts[code],
+            verdict,
             slot,
             tuple(at for at in range(layout.slots) if hits >> at & 1),
             frozenset(condition for condition in Condition if conditions >> condition & 1),

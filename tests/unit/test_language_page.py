@@ -12,8 +12,9 @@ from penstock.compiler.ir.lowering import MAX_INNER, MAX_SCOPE
 from penstock.compiler.lang.cursor import MAX_PIECES
 from penstock.compiler.lang.parser import MAX_POLICY_BYTES
 from penstock.compiler.lang.source import Source
-from penstock.compiler.lang.words import ACTIONS
+from penstock.compiler.lang.words import ACTIONS, DECIDING
 from penstock.model.field import FIELDS
+from penstock.model.hook import ACTION_HOOKS
 from penstock.model.verdict import CONDITION_WORDS
 from penstock.pipeline.policy import check_text
 
@@ -27,9 +28,16 @@ def test_every_named_field_has_its_row(field) -> None:
     assert f"| `{field.name}` | {field.bits} | {field.meaning} |" in PAGE
 
 
-@pytest.mark.parametrize("word", [*ACTIONS, *CONDITION_WORDS])
-def test_every_action_and_condition_has_a_row(word: str) -> None:
+@pytest.mark.parametrize("word", CONDITION_WORDS)
+def test_every_condition_has_a_row(word: str) -> None:
     assert f"| `{word}` |" in PAGE
+
+
+@pytest.mark.parametrize("word", ACTIONS)
+def test_every_action_has_a_row_with_its_hooks(word: str) -> None:
+    decides = "yes" if word in DECIDING else "no"
+    hooks = ", ".join(hook.value for hook in ACTION_HOOKS[word])
+    assert f"| `{word}` | {decides} | {hooks} |" in PAGE
 
 
 def test_the_limits_are_those_of_the_compiler() -> None:

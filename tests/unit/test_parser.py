@@ -251,12 +251,11 @@ def test_words_of_later_versions_get_one_diagnostic(word: str) -> None:
 @pytest.mark.parametrize(
     "rule",
     [
-        "reject", "redirect eth1 if tcp", "steer workers 4 by flow", "balance x", "log 1/10 if tcp", "mark 5",
-        "add src to @x for 5m if tcp", "remove src from @x", "dscp 5 if tcp", "mirror eth1", "x: reject if tcp",
+        "steer workers 4 by flow", "balance x", "log 1/10 if tcp", "x: steer workers 4",
+        "add src to @x for 5m if tcp", "remove src from @x", "on malformed steer", "default balance",
         "drop log 1/100 if src in @threats", "drop if src in @x and over 5/s per src", "drop if in @x",
         "drop if over 1000/s per src burst 2000", "drop if sample 1/10",
-        "drop if rule == 1", "drop if worker = 2", "on malformed reject", "default reject",
-        "drop if ifindex 3",
+        "drop if rule == 1", "drop if worker = 2", "drop if ifindex 3",
     ],
 )  # fmt: skip
 def test_rules_of_later_versions_get_one_diagnostic(rule: str) -> None:

@@ -220,7 +220,7 @@ def _rule_record(source: Source, one: RuleCoverage, reasons: dict[str, str]) -> 
     return {
         "name": one.rule.name,
         "line": one.rule.line,
-        "action": one.rule.action.value,
+        "action": one.rule.doing,
         "tried": one.tried,
         "packets": one.packets,
         "bytes": one.size,

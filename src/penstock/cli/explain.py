@@ -9,10 +9,13 @@ import click
 from penstock.cli import output
 from penstock.cli.options import json_option
 from penstock.cli.policy_file import read_policy
-from penstock.compiler.ir.ops import FIRST_RULE_SLOT
+from penstock.compiler.ir.ops import FIRST_RULE_SLOT, Asked, asked, decision_on
 from penstock.errors import PenstockError
+from penstock.model.action import Dscp, spell
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from penstock.compiler.ir.explain import Explanation
     from penstock.compiler.ir.ops import Rule, RuleSet
 
@@ -91,14 +94,26 @@ def _lines(rules: RuleSet, found: Explanation) -> list[str]:
     odd = ", ".join(condition.word for condition in sorted(outcome.conditions))
     lines = [f"odd packet: {odd}"] if odd else []
     lines += [
-        f"{rules.source.name}:{tried.rule.line}  {tried.rule.name}: {tried.rule.action.value}  "
+        f"{rules.source.name}:{tried.rule.line}  {tried.rule.name}: {tried.rule.doing}  "
         + (tried.reason if tried.matched else f"no: {tried.reason}")
         for tried in found.rules
     ]
     decider = deciding_rule(rules, found)
     place = f"{rules.source.name}:{decider.line}  " if decider else ""
-    verdict = output.verdict_word(outcome.verdict.value)
-    return [*lines, f"{place}{verdict} by {decider_name(outcome, rules)}"]
+    verdict = output.verdict_word(decision_on(rules, outcome).value)
+    also = ", ".join(_also(asked(rules, outcome)))
+    lines.append(f"{place}{verdict} by {decider_name(outcome, rules)}")
+    return [*lines, f"    and: {also}"] if also else lines
+
+
+def _also(found: Asked) -> Iterator[str]:
+    """What is done with a packet besides its verdict, in words."""
+    for device in found.mirrors:
+        yield f"a copy to {device}"
+    if found.mark is not None:
+        yield f"mark {spell(found.mark)}"
+    if found.dscp is not None:
+        yield f"dscp {spell(Dscp(found.dscp))}"
 
 
 def deciding_rule(rules: RuleSet, found: Explanation) -> Rule | None:
@@ -114,19 +129,24 @@ def _record(rules: RuleSet, found: Explanation, data: bytes, wire_length: int) -
         {
             "rule": one.rule.name,
             "line": one.rule.line,
-            "action": one.rule.action.value,
+            "action": one.rule.doing,
             "matched": one.matched,
             "reason": one.reason,
         }
         for one in found.rules
     ]
     decider = deciding_rule(rules, found)
+    also = asked(rules, found.outcome)
     return {
         "policy": rules.name,
         "frame": data.hex(),
         "wire_length": wire_length,
         "verdict": found.outcome.verdict.value,
         "decided_by": decider_name(found.outcome, rules),
+        "device": also.device,
+        "mirrors": list(also.mirrors),
+        "mark": {"value": also.mark.value, "mask": also.mark.mask} if also.mark else None,
+        "dscp": also.dscp,
         "line": decider.line if decider else None,
         "conditions": [condition.word for condition in sorted(found.outcome.conditions)],
         "rules_before": tried,

@@ -161,18 +161,26 @@ def show(error: PenstockError) -> None:
 
         show_diagnostics(error.diagnostics)
         return
-    output.fault(error)
+    output.fault(error, _explained(error) if isinstance(error, VerifierError) else ())
     if isinstance(error, VerifierError):
         _show_log("the verifier's log", error.log)
     elif isinstance(error, ToolchainError) and error.argv:
         _show_log("clang said", error.stderr)
 
 
+def _explained(error: VerifierError) -> list[str]:
+    """The line that the verifier refused, what it objects to and why; the hint says what mends it."""
+    line = f"{error.place}:  {error.source}" if error.place and error.source else ""
+    objection = f"it objects: {error.objection}" if error.objection else ""
+    reason = f"why: {error.reason}" if error.reason else ""
+    return [text for text in (line, objection, reason) if text]
+
+
 def _show_log(title: str, log: str) -> None:
     if output.logs_are_shown() and log:
         output.fault_text(f"{title}:\n{log}")
     elif log:
-        output.note(f"({title} is shown with PENSTOCK_DEBUG=1)")
+        output.note(f"({title} is shown with {output.log_words()})")
 
 
 def _usage(error: click.ClickException) -> int:

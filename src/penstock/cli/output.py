@@ -36,6 +36,7 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 class _Settings:
     quiet: bool = False
     logs: bool = False
+    log_words: str = "PENSTOCK_DEBUG=1"
 
 
 _settings = _Settings()
@@ -52,8 +53,13 @@ def is_quiet() -> bool:
 
 
 def show_logs(wanted: bool) -> None:
-    """Show whole logs with an error, the verifier's and clang's, as PENSTOCK_DEBUG=1 does."""
-    _settings.logs = wanted
+    """For a command with `--log`: show whole logs with an error, the verifier's and clang's, or name that option."""
+    _settings.logs, _settings.log_words = wanted, "--log"
+
+
+def log_words() -> str:
+    """What shows whole logs."""
+    return _settings.log_words
 
 
 def logs_are_shown() -> bool:
@@ -145,9 +151,11 @@ def warn(text: str) -> None:
     print(_painted("warning:", "yellow", sys.stderr), printable(text), file=sys.stderr, flush=True)
 
 
-def fault(error: PenstockError) -> None:
-    """An error as one sentence and, where there is one, what can be done about it."""
+def fault(error: PenstockError, more: Sequence[str] = ()) -> None:
+    """An error as one sentence and, where there is one, what can be done about it; `more` is told in between."""
     print(_painted("error:", "red", sys.stderr), printable(error.message), file=sys.stderr)
+    for text in more:
+        print(f"  {printable(text)}", file=sys.stderr)
     if error.hint:
         print(_painted("hint:", "blue", sys.stderr), printable(error.hint), file=sys.stderr)
 
@@ -194,7 +202,7 @@ def _padded(row: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> 
 
 
 def verdict_word(word: str) -> str:
-    """`drop`, `pass` or `bounce`, coloured on a terminal."""
+    """A verdict, coloured on a terminal."""
     return _painted(word, {"drop": "red", "pass": "green"}.get(word, "yellow"), sys.stdout)
 
 

@@ -26,7 +26,16 @@ from penstock.compiler.analysis.spelling import condition_of
 from penstock.compiler.diagram.axis import integers
 from penstock.compiler.diagram.disjunction import TooManyTermsError, terms
 from penstock.compiler.ir.evaluate import Packet, conditions_of, evaluate, evaluate_packet, holds
-from penstock.compiler.ir.ops import FIRST_RULE_SLOT, FieldRef, Predicate, Rule, RuleSet, counter_names
+from penstock.compiler.ir.ops import (
+    FIRST_RULE_SLOT,
+    Decision,
+    FieldRef,
+    Predicate,
+    Rule,
+    RuleSet,
+    counter_names,
+    decision_on,
+)
 from penstock.engine.batch import axes_of
 from penstock.model.net import IntervalSet
 from penstock.model.verdict import Condition, Verdict
@@ -144,8 +153,8 @@ def shown(found: Found, old: RuleSet, new: RuleSet, wanted: Predicate | None = N
     parts = change.samples or (change.fields,)
     tries = (one for fields in parts for one in guesses(fields, change.literals))
     for one in islice(tries, MAX_TRIES):
-        verdicts = evaluate(old, one.frame).verdict, evaluate(new, one.frame).verdict
-        if verdicts == (change.old, change.new) and (wanted is None or holds(wanted, Packet(one.frame))):
+        decisions = decision_on(old, evaluate(old, one.frame)), decision_on(new, evaluate(new, one.frame))
+        if decisions == (change.old, change.new) and (wanted is None or holds(wanted, Packet(one.frame))):
             return replace(found, example=one)
     return found
 
@@ -174,7 +183,7 @@ def _tries(fields: Mapping[FieldRef, IntervalSet], old: RuleSet, new: RuleSet) -
 
 
 def _changes(frame: bytes, old: RuleSet, new: RuleSet) -> bool:
-    return evaluate(old, frame).verdict is not evaluate(new, frame).verdict
+    return decision_on(old, evaluate(old, frame)) != decision_on(new, evaluate(new, frame))
 
 
 # ── settings and counters ────────────────────────────────────────────────────
@@ -208,7 +217,7 @@ def _counters(old: RuleSet, new: RuleSet) -> Counters:
 
 
 def _told(rule: Rule) -> tuple[object, Predicate]:
-    return rule.action, rule.condition
+    return (rule.action, rule.argument), rule.condition
 
 
 # ── does it touch an expression? ─────────────────────────────────────────────
@@ -317,11 +326,14 @@ class Classes:
     def differs(self, packet: Packet) -> bool:
         """The definition of a packet whose verdict changes."""
         before, after = self._verdicts(packet)
-        return before is not after
+        return before != after
 
-    def _verdicts(self, packet: Packet) -> tuple[Verdict, Verdict]:
+    def _verdicts(self, packet: Packet) -> tuple[Decision, Decision]:
         first, second = self._sides
-        return evaluate_packet(first, packet).verdict, evaluate_packet(second, packet).verdict
+        return (
+            decision_on(first, evaluate_packet(first, packet)),
+            decision_on(second, evaluate_packet(second, packet)),
+        )
 
 
 def _key(packet: Packet, ref: FieldRef) -> int:

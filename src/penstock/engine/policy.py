@@ -21,9 +21,8 @@ from penstock.compiler.ir.evaluate import evaluate
 from penstock.compiler.ir.ops import FIRST_RULE_SLOT, Outcome, RuleSet
 from penstock.kernel.bpf_object import load_object
 from penstock.model.closing import Closing
-from penstock.model.hook import TRAITS
 from penstock.model.spec import COUNTERS_MAP, PROBE_MAP, PROGRAM, ProbeLayout
-from penstock.model.verdict import Condition
+from penstock.model.verdict import DECISION_CODES, Condition
 from penstock.observe.frame import Frame
 
 EngineName = Literal["reference", "kernel"]
@@ -86,7 +85,7 @@ class KernelEngine(Closing):
         self._layout = ProbeLayout(FIRST_RULE_SLOT + len(rules.rules))
         # A memoryview of the map itself: two system calls for each frame would be most of its time.
         self._probe = memoryview(self._object.maps[PROBE_MAP].view()[0])
-        self._verdicts = {code: verdict for verdict, code in TRAITS[rules.hook].codes.items()}
+        self._verdicts = {code: verdict for verdict, code in DECISION_CODES.items()}
         self._blank = bytes(len(self._probe))
 
     def outcome(self, data: bytes, wire_length: int) -> Outcome:
@@ -95,12 +94,13 @@ class KernelEngine(Closing):
             return evaluate(self._rules, data, wire_length)
         self._probe[:] = self._blank
         _WORD.pack_into(self._probe, self._layout.wire_length, wire_length)
-        answer = self._answer(data)
+        self._answer(data)
         found = bytes(self._probe)
+        (code,) = _WORD.unpack_from(found, self._layout.decided)
         (slot,) = _WORD.unpack_from(found, self._layout.slot)
         (conditions,) = _WORD.unpack_from(found, self._layout.conditions)
         odd = frozenset(condition for condition in Condition if conditions >> condition & 1)
-        return Outcome(self._verdicts[answer], slot, self._hits(found), odd)
+        return Outcome(self._verdicts[code], slot, self._hits(found), odd)
 
     def run(self, frames: Iterable[Frame]) -> None:
         """Let the program count frames that a test run takes; quicker than their outcomes."""

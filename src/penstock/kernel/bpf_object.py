@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from penstock.errors import InternalError, KernelError, NotSupportedError, PrivilegeError, VerifierError
 from penstock.kernel import elf as elf_file
+from penstock.kernel.advice import explain
 from penstock.kernel.capability import BPF, NET_ADMIN, PERFMON, kernel_error, missing
 from penstock.kernel.features import takes_frags
 from penstock.kernel.libbpf import RawMap, RawObject, load_frags_as_plain_xdp, open_object
-from penstock.kernel.lineinfo import place_of
+from penstock.kernel.lineinfo import line_of
 from penstock.kernel.maps import Map
 from penstock.kernel.program import Program
 from penstock.kernel.verifier import read_log
@@ -238,12 +239,24 @@ def _verifier_error(elf: bytes, program: str, log: str, code: int) -> KernelErro
     refusal = read_log(log)
     if _NEEDS_PERFMON.search(refusal.summary) and missing(PERFMON):
         return PrivilegeError("load", program, code, capability=PERFMON)
-    place = refusal.place
+    place, source = refusal.place, refusal.source
     if place is None and refusal.instruction is not None:
-        place = place_of(elf, program, refusal.instruction)
+        found = line_of(elf, program, refusal.instruction)
+        place, source = (found.place, found.text) if found else (None, source)
+    advice = explain(refusal, log, program)
     # ENOSPC is about the log; what it hides is the verifier's own answer.
     code = errno.E2BIG if refusal.is_too_complex else code
-    return VerifierError(program, code, summary=refusal.summary, place=place, log=log)
+    return VerifierError(
+        program,
+        code,
+        summary=refusal.summary,
+        place=place,
+        log=log,
+        source=source,
+        objection=advice.objection if advice else None,
+        reason=advice.reason if advice else None,
+        hint=advice.change if advice else None,
+    )
 
 
 def _said(messages: list[str], code: int) -> str | None:

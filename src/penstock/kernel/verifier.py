@@ -29,6 +29,7 @@ _INSTRUCTION = re.compile(
     r"^(?:(?=\d+: \([0-9a-f]{2}\) )|unreachable insn |back-edge from insn |jump out of range from insn )(\d+)"
 )
 _PLACE = re.compile(r"^; .*@ (?P<place>\S[^@]*:\d+)\s*$")
+_QUOTED = re.compile(r"^; (.*?)(?: @ \S[^@]*:\d+\s*)?$")
 
 # What the verifier prints beside its verdict: instructions with and without the
 # state after them, states, jumps between paths, its statistics, and what
@@ -56,6 +57,7 @@ _NOISE = re.compile(
 class Refusal:
     """Why a program was refused, and the source line and instruction it is about, where the log tells.
 
+    `source` is the text of that line, as the log quotes it.
     `is_too_complex`: the program may be right, but the verifier's budget of
     instructions ran out before it could be shown.
     """
@@ -63,6 +65,7 @@ class Refusal:
     summary: str
     place: str | None
     instruction: int | None
+    source: str | None = None
 
     @property
     def is_too_complex(self) -> bool:
@@ -82,6 +85,7 @@ def read_log(log: str) -> Refusal:
         summary=_shorten(summary) or "the log does not say why",
         place=_place(lines[:start]),
         instruction=_instruction(lines[:end]),
+        source=_source(lines[:start]),
     )
 
 
@@ -115,6 +119,12 @@ def read_statistics(log: str) -> Effort | None:
 def _place(lines: list[str]) -> str | None:
     found = (match["place"] for line in reversed(lines) if (match := _PLACE.match(line)))
     return next(found, None)
+
+
+def _source(lines: list[str]) -> str | None:
+    """The last source line that the log quotes: `; text`, from Linux 6.9 on `; text @ file:line`."""
+    found = (_QUOTED.sub(r"\1", line).strip() for line in reversed(lines) if line.startswith("; "))
+    return next(found, None) or None
 
 
 def _instruction(lines: list[str]) -> int | None:

@@ -58,3 +58,25 @@ _SOCKET = HookTraits(
     codes={Verdict.DROP: 0, Verdict.PASS: 0xFFFFFFFF},
 )
 TRAITS = {Hook.XDP: _XDP, Hook.TC_INGRESS: _TC, Hook.TC_EGRESS: _TC, Hook.SOCKET: _SOCKET}
+
+_ALL = tuple(Hook)
+_TC_HOOKS = (Hook.TC_INGRESS, Hook.TC_EGRESS)
+#: The words of actions, each with the hooks that have it; docs/language.md shows the same table.
+ACTION_HOOKS: dict[str, tuple[Hook, ...]] = {
+    "pass": _ALL,
+    "drop": _ALL,
+    "reject": (Hook.XDP, Hook.TC_INGRESS),
+    "bounce": (Hook.XDP,),
+    "redirect": (Hook.XDP, *_TC_HOOKS),
+    "audit": _ALL,
+    "count": _ALL,
+    "mark": _TC_HOOKS,
+    "dscp": _TC_HOOKS,
+    "mirror": _TC_HOOKS,
+}
+
+
+def hooks_in_words(hooks: tuple[Hook, ...]) -> str:
+    """The hooks as a sentence has them: `xdp, tc ingress and tc egress`."""
+    words = [hook.value for hook in hooks]
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))

@@ -34,6 +34,7 @@ class ObjectSpec:
     `overlay` are the fields that rules added to the running program can test,
     in the order of the variable that says where they lie; () for a program that
     takes none.  `probe` objects have the `ps_probe` map and are for tests only.
+    `devices` are the network interfaces that the program knows by number (model/device.py).
     """
 
     policy: str
@@ -47,6 +48,7 @@ class ObjectSpec:
     maps: tuple[str, ...] = (COUNTERS_MAP, SCRATCH_MAP)
     probe: bool = False
     overlay: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ class Verdict(Enum):
     PASS = "pass"  # noqa: S105 - no password
     DROP = "drop"
     BOUNCE = "bounce"
+    REDIRECT = "redirect"
+    REJECT = "reject"
 
 
 class Condition(IntEnum):
@@ -37,7 +39,15 @@ class Condition(IntEnum):
 
 
 #: What a verdict is in a program's decision (verdict.bpf.h), at every hook; never 0, which is "go on".
-DECISION_CODES = {Verdict.DROP: 1, Verdict.PASS: 2, Verdict.BOUNCE: 3}
+DECISION_CODES = {
+    Verdict.DROP: 1,
+    Verdict.PASS: 2,
+    Verdict.BOUNCE: 3,
+    Verdict.REDIRECT: 4,
+    Verdict.REJECT: 5,
+}
+#: Verdicts that keep a packet from where it wanted to go: a filter with such a default denies.
+DENYING = frozenset({Verdict.DROP, Verdict.REJECT})
 #: A decision is a counter's slot, shifted by so many bits, and one of those codes.
 DECISION_SHIFT = 3
 

@@ -69,7 +69,8 @@ def read_added(text: str, constants: str, filter: str, hook: str = "xdp") -> Rea
 
 def _no_rule(text: str) -> PenstockError:
     return PenstockError(
-        f"`{text}` is not one rule", hint="[LABEL:] pass|drop|bounce|audit|count [if EXPRESSION]"
+        f"`{text}` is not one rule",
+        hint="[LABEL:] pass|drop|reject|bounce|redirect DEV|audit|count [if EXPRESSION]",
     )
 
 

@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 MOST_WARNINGS, MOST_NOTES = 50, 3
 #: Findings that say of a rule what this module would say again.
 ALREADY = frozenset({"PS201", "PS202", "PS203", "PS204", "PS205", "PS207"})
-_DOES = {Verdict.PASS: "passes", Verdict.DROP: "drops", Verdict.BOUNCE: "bounces"}
+_DOES = {
+    Verdict.PASS: "passes",
+    Verdict.DROP: "drops",
+    Verdict.BOUNCE: "bounces",
+    Verdict.REDIRECT: "redirects",
+    Verdict.REJECT: "rejects",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +108,11 @@ class Analysis:
             yield self._on(told.second, "PS233", Severity.NOTE, message, (), _ALL_OF_THEM)
 
     def _correlated(self, one: Correlation) -> Diagnostic:
-        first, second = self.rule_set.rules[one.first].action, self.rule_set.rules[one.second].action
+        first, would = self.rule_set.rules[one.first].action, self.rule_set.rules[one.second].doing
         assert isinstance(first, Verdict)
-        assert isinstance(second, Verdict)
-        message = f"{self._name(one.first)} comes first and {_DOES[first]} packets that this one would {second.value}"
+        message = (
+            f"{self._name(one.first)} comes first and {_DOES[first]} packets that this one would {would}"
+        )
         notes = _examples(one.example, "is one of them")
         hint = "exchange the two rules if this one should decide"
         return self._on(one.second, "PS233", Severity.NOTE, message, notes, hint)

@@ -34,6 +34,7 @@ from penstock.pipeline import slot as slots
 from penstock.pipeline import whereabouts
 from penstock.pipeline.attach import load
 from penstock.pipeline.counters import Counter
+from penstock.pipeline.devices import with_devices
 from penstock.pipeline.placing import AUTO, Wish, wishes
 from penstock.pipeline.policy import LoadedPolicy, add_emergencies, live, load_policy
 from penstock.pipeline.putting import Applied, Putting, put_together
@@ -131,6 +132,7 @@ def _put(
     wish: Sequence[Wish],
 ) -> tuple[Applied, ...]:
     """Load all, and only then change anything."""
+    policies = [with_devices(policy) for policy in policies]
     with ExitStack() as opened:
         loaded = [opened.enter_context(load(policy)) for policy in policies]
         puttings = [

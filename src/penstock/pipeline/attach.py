@@ -24,6 +24,7 @@ from penstock.model.closing import Closing
 from penstock.model.hook import Hook
 from penstock.model.spec import COUNTERS_MAP, PROGRAM
 from penstock.pipeline.counters import Counter, Totals, added, carried_over, named, read_totals
+from penstock.pipeline.devices import fill, located, values
 from penstock.pipeline.identity import kept_slots
 from penstock.pipeline.placing import AUTO, Wish, mode_of, put_on, wishes
 from penstock.pipeline.policy import LoadedPolicy, load_policy
@@ -34,9 +35,17 @@ def load(policy: LoadedPolicy) -> BpfObject:
     """The policy's program and maps in the kernel, attached nowhere.  Close it.
 
     Raises:
-        KernelError: VerifierError, PrivilegeError, NotSupportedError among them.
+        KernelError: VerifierError, PrivilegeError, NotSupportedError among them; or a
+            device that the policy names does not exist.
     """
-    return load_object(policy.elf, policy.name)
+    devices = located(policy.identity.devices)
+    loaded = load_object(policy.elf, policy.name, rodata=values(devices))
+    try:
+        fill(loaded, devices)
+    except BaseException:
+        loaded.close()
+        raise
+    return loaded
 
 
 def dry_run(ifname: str, policy: LoadedPolicy) -> ProgramInfo:

@@ -83,6 +83,13 @@ class Offer(msgspec.Struct, frozen=True):
     layout: int = LAYOUT
 
 
+class DeviceAt(msgspec.Struct, frozen=True):
+    """A network interface that the policy names; its index where the program was loaded, 0 in a built file."""
+
+    name: str
+    ifindex: int = 0
+
+
 class Identity(msgspec.Struct, frozen=True):
     """Who is running; `text` is the whole policy.  A built file carries it too."""
 
@@ -96,6 +103,8 @@ class Identity(msgspec.Struct, frozen=True):
     added: tuple[Added, ...] = ()
     #: None for a program that takes no rules while it runs.
     offer: Offer | None = None
+    #: The devices that the program knows by number, in that order.
+    devices: tuple[DeviceAt, ...] = ()
     #: False when there was no policy and the filter exists for its emergency rules alone.
     has_policy: bool = True
     #: None for a program that a link holds.
@@ -153,8 +162,14 @@ def _text(rule: Rule, rule_set: RuleSet) -> str:
 
 def rule_key(rule: Rule, text: str) -> CounterKey:
     """The key of a rule's counter."""
-    meaning = "" if rule.labelled else _digest(repr((rule.action, rule.condition)))
-    return CounterKey(rule.name, rule.action.value, text, rule.line, meaning, rule.until_ns)
+    meaning = "" if rule.labelled else _digest(_meaning(rule))
+    return CounterKey(rule.name, rule.doing, text, rule.line, meaning, rule.until_ns)
+
+
+def _meaning(rule: Rule) -> str:
+    """Equal for rules that do the same; without an argument as it was before there were any."""
+    parts = (rule.action, rule.condition) if rule.argument is None else (rule.doing, rule.condition)
+    return repr(parts)
 
 
 def _digest(text: str) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
 
+from penstock.compiler.ir.ops import Effect
 from penstock.errors import KernelError
 from penstock.kernel.attach_point import AttachPoint
 from penstock.model.field import Layer
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from penstock.compiler.ir.ops import Rule
 
 How = Literal["overlay", "compiled"]
+#: What a record's code can say: the others need a device, a number, or a part of the program that may not be there.
+_IN_RECORDS = frozenset({Verdict.PASS, Verdict.DROP, Verdict.BOUNCE, Effect.COUNT, Effect.AUDIT})
 #: The slot of the first rule: the default and the conditions have those before.
 _FIRST = 1 + len(Condition)
 
@@ -218,6 +221,8 @@ def _made(place: _Place, number: int | None, identity: Identity) -> tuple[Held, 
         found = conjunctions(rule.condition, identity.offer.fields, Layer(identity.offer.depth))
     except UnsayableError as error:
         raise _CompileError(str(error)) from error
+    if rule.action not in _IN_RECORDS:
+        raise _CompileError(f"a record cannot say `{rule.action.value}`")
     code = DECISION_CODES[rule.action] if isinstance(rule.action, Verdict) else 0
     made = [Record(one, place.position, number, code, rule.until_ns or 0) for one in found]
     key = rule_key(rule, place.text)

@@ -23,7 +23,7 @@ from penstock.model.verdict import Condition, Verdict
 from penstock.pipeline.added import with_added
 from penstock.pipeline.built import join, split
 from penstock.pipeline.collector import paused
-from penstock.pipeline.identity import Added, CounterKey, Emergency, Identity, Offer, counter_keys
+from penstock.pipeline.identity import Added, CounterKey, DeviceAt, Emergency, Identity, Offer, counter_keys
 from penstock.version import VERSION
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def load_policy(
         emergencies=emergencies,
         added=added,
         offer=_offer(built, rules.depth),
+        devices=tuple(map(DeviceAt, built.spec.devices)),
         has_policy=has_policy,
         version=VERSION,
     )

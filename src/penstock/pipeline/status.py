@@ -21,6 +21,7 @@ from penstock.kernel.netlink import Interface, interface
 from penstock.model.hook import Hook
 from penstock.pipeline import whereabouts
 from penstock.pipeline.counters import Counter
+from penstock.pipeline.devices import astray
 from penstock.pipeline.identity import Added, CounterKey, Emergency, Identity
 from penstock.pipeline.slot import Slot, open_slot
 from penstock.pipeline.whereabouts import Places
@@ -164,7 +165,7 @@ def _trouble(slot: Slot, place: Interface | None) -> str | None:
         return f"applied to {name}, which is now called {place.name}"
     if not slot.is_current:
         return "another program has been put on its link, so these counters stand still"
-    return None
+    return astray(slot.identity.devices)
 
 
 def _is_there(ifindex: int, name: str) -> bool:

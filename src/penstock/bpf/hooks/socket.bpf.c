@@ -4,9 +4,9 @@
  */
 
 /* ps_act - give how many bytes of the packet the socket gets: all, or none and it never hears of the packet. */
-static __always_inline int ps_act(struct ps_ctx *ctx, int code)
+static __always_inline int ps_act(struct ps_ctx *ctx, __u32 decision)
 {
-	return code == PS_DROP ? 0 : -1;
+	return ps_code_of(decision) == PS_DROP ? 0 : -1;
 }
 
 #include <penstock/aggregate.bpf.h>

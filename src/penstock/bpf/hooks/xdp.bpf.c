@@ -3,13 +3,39 @@
  * xdp.bpf.c - what a generated file ends with at XDP: what is answered for a verdict, and the program.
  */
 
+#ifdef PS_REDIRECTS
+/* bpf_redirect_map: packets on their way to one device leave in batches. */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, PS_DEVICES);
+	__type(key, __u32);
+	__type(value, __u32);
+} ps_devmap SEC(".maps");
+
+static long (*const bpf_redirect_map)(void *map, __u64 key, __u64 flags) = (void *)51;
+#endif
+
 _Static_assert(PS_DROP == 1 && PS_PASS == 2 && PS_BOUNCE == 3, "the verdicts' codes are those of enum xdp_action");
 
-/* ps_act - give the action code; a frame to be sent back has its MAC addresses swapped first. */
-static __always_inline int ps_act(struct ps_ctx *ctx, int code)
+/*
+ * ps_act - carry a decision out, and give the action code.
+ *
+ * A frame to be sent back has its MAC addresses swapped first.  One for a device
+ * that has gone away, which the kernel takes out of the map, is dropped.
+ */
+static __always_inline int ps_act(struct ps_ctx *ctx, __u32 decision)
 {
+	int code = ps_code_of(decision);
 	__u16 *mac = ps_data(ctx);
 
+#ifdef PS_REDIRECTS
+	if (code == PS_REDIRECT)
+		return bpf_redirect_map(&ps_devmap, ps_device_of(ps_slot_of(decision)), PS_DROP);
+#endif
+#ifdef PS_REJECTS
+	if (code == PS_REJECT)
+		return ps_reject(ctx) ? PS_BOUNCE : PS_DROP;
+#endif
 	if (!PS_BOUNCES || code != PS_BOUNCE)
 		return code;
 	if ((void *)(mac + 6) > ps_data_end(ctx))

@@ -41,7 +41,7 @@ from penstock.compiler.diagram.build import Budget, OverBudgetError, build, prun
 from penstock.compiler.diagram.node import Diagram, Terminal
 from penstock.compiler.diagram.order import axis_order
 from penstock.compiler.diagram.reduce import reduce
-from penstock.compiler.ir.ops import DEFAULT_SLOT, Always, FieldRef, Predicate, RuleSet
+from penstock.compiler.ir.ops import DEFAULT_SLOT, Always, Decision, FieldRef, Predicate, RuleSet
 from penstock.model.net import IntervalSet
 from penstock.model.verdict import Verdict
 
@@ -186,7 +186,7 @@ def _as_one(
     diagram: Diagram, answers: Answers, judge: _Judge, around: Mapping[FieldRef, IntervalSet]
 ) -> Iterator[Change]:
     """For each pair of verdicts all its classes as one: what they have in common, and some of them."""
-    kinds: dict[tuple[Verdict, Verdict], dict[int, Change]] = {}
+    kinds: dict[tuple[Decision, Decision], dict[int, Change]] = {}
     for at, (old, new) in enumerate(answers):
         for change in judge.changes(Difference({}, old, new, {})) if at else ():
             kinds.setdefault((change.old, change.new), {})[at] = change
@@ -250,7 +250,7 @@ class _Judge:
             raise OverBudgetError(f"more than {MAX_BRANCHES} ways to tell packets apart by opaque predicates")
         for literals, first, second in branches:
             old, new = self._verdict(first, self.old_default), self._verdict(second, self.new_default)
-            if old is not new:
+            if old != new:
                 slots = frozenset({self._slot(first)}), frozenset({self._slot(second)})
                 yield Change(difference.fields, literals, old, new, *slots)
 
@@ -279,7 +279,7 @@ class _Judge:
             return rule if unknown is None else unknown
         return None
 
-    def _verdict(self, entry: int | None, default: Verdict) -> Verdict:
+    def _verdict(self, entry: int | None, default: Verdict) -> Decision:
         return default if entry is None else self.both.entries[entry].verdict
 
     def _slot(self, entry: int | None) -> int:

@@ -33,6 +33,7 @@ from penstock.compiler.ir.ops import (
     FIRST_RULE_SLOT,
     All,
     Always,
+    Decision,
     FieldRef,
     Negation,
     Predicate,
@@ -41,7 +42,7 @@ from penstock.compiler.ir.ops import (
 )
 from penstock.model.field import VLAN_TPIDS, Layer
 from penstock.model.net import IntervalSet
-from penstock.model.verdict import Condition, Verdict
+from penstock.model.verdict import Condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Entry:
     """One thing that can decide: its counter slot, its verdict, what it asks, and whether of an odd packet."""
 
     slot: int
-    verdict: Verdict
+    verdict: Decision
     test: Predicate
     odd: Odd | None = None
 
@@ -157,8 +158,9 @@ def entries(rule_set: RuleSet) -> Iterator[Entry]:
             odd = Odd(condition, depth) if condition in _JUDGED else None
             yield Entry(slot, verdict, test, odd)
     for slot, rule in enumerate(rule_set.rules, FIRST_RULE_SLOT):
-        if isinstance(rule.action, Verdict):
-            yield Entry(slot, rule.action, rule.condition)
+        decision = rule.decision
+        if decision is not None:
+            yield Entry(slot, decision, rule.condition)
 
 
 def _drop_equal_odd(first: list[Entry], second: list[Entry]) -> None:

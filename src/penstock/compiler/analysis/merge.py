@@ -20,9 +20,8 @@ from penstock.compiler.analysis.expression import in_order, simplified
 from penstock.compiler.analysis.facts import fields_beneath
 from penstock.compiler.analysis.listing import Literal, Odd
 from penstock.compiler.analysis.reality import impossible
-from penstock.compiler.ir.ops import FieldRef
+from penstock.compiler.ir.ops import Decision, FieldRef
 from penstock.model.net import IntervalSet
-from penstock.model.verdict import Verdict
 
 Fields = Mapping[FieldRef, IntervalSet]
 
@@ -46,8 +45,8 @@ class Change:
 
     fields: Fields
     literals: frozenset[Literal]
-    old: Verdict
-    new: Verdict
+    old: Decision
+    new: Decision
     old_slots: frozenset[int]
     new_slots: frozenset[int]
     parts: int = 1

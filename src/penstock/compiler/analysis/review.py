@@ -29,7 +29,6 @@ from penstock.compiler.diagram.boxes import Boxes, Truth
 from penstock.compiler.diagram.convert import listed
 from penstock.compiler.ir.evaluate import Packet, evaluate, matches
 from penstock.compiler.ir.ops import DEFAULT_SLOT, FIRST_RULE_SLOT, All, Predicate, RuleSet
-from penstock.model.verdict import Verdict
 
 #: More pairs of correlated rules than these are not looked for.
 MOST_PAIRS = 1000
@@ -97,7 +96,7 @@ class _Reviewer:
     def __init__(self, rule_set: RuleSet) -> None:
         self.rule_set = rule_set
         boxes, opaque = listed(rule.condition for rule in rule_set.rules)
-        verdicts = [rule.action if isinstance(rule.action, Verdict) else None for rule in rule_set.rules]
+        verdicts = [rule.decision for rule in rule_set.rules]
         boxes, atoms = _expiring(rule_set, boxes, [_atoms(predicate) for predicate in opaque])
         self.anomalies = Anomalies(widened(boxes), verdicts, rule_set.default, world_of(rule_set), atoms)
         self.asking = set(boxes.rule[boxes.opaque != 0].tolist())
@@ -155,7 +154,7 @@ class _Reviewer:
 
     def _redundancy(self, rule: int, gone: Truth, removed: set[int]) -> Redundancy:
         """The example is one that the rule decides now, and that what is left then treats alike."""
-        verdict = self.rule_set.rules[rule].action
+        verdict = self.rule_set.rules[rule].decision
         then: int | None = None
 
         def accept(frame: bytes) -> bool:
@@ -163,7 +162,7 @@ class _Reviewer:
             if self._decider(frame) != rule:
                 return False
             then = self._next(rule, removed, Packet(frame))
-            return verdict == (self.rule_set.default if then is None else self.rule_set.rules[then].action)
+            return verdict == (self.rule_set.default if then is None else self.rule_set.rules[then].decision)
 
         if self.left < 0:
             return Redundancy(rule, None, None)

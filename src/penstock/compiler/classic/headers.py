@@ -15,17 +15,9 @@ from penstock.compiler.classic.needs import Needs, Part
 from penstock.compiler.classic.packet import ABSENT, NONE, Code, Fixed, Header, Kept, Where
 from penstock.compiler.classic.start import LINK_HEADER, NETWORK_HEADER, PROTOCOL, TAG_PRESENT, Start
 from penstock.compiler.ir.chain import AUTHENTICATION
-from penstock.compiler.ir.headers import (
-    GENEVE_PORT,
-    IPV4,
-    IPV6,
-    MPLS,
-    PPP_TYPES,
-    PPPOE_SESSION,
-    TRANSPARENT_ETHERNET,
-    UDP,
-)
+from penstock.compiler.ir.headers import IPV4, IPV6, MPLS, PPP_TYPES, PPPOE_SESSION
 from penstock.compiler.ir.ops import Base, Scope, Step
+from penstock.compiler.ir.tunnel import GENEVE_PORT, TRANSPARENT_ETHERNET, UDP
 from penstock.model.field import MAX_EXTENSION_HEADERS, MAX_VLAN_TAGS, VLAN_TPIDS
 
 _OFFSETS: frozenset[Part] = frozenset(("frame", "network", "transport"))

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from penstock.compiler.codegen.devices import wants
 from penstock.compiler.codegen.predicate import CHAIN, TREE, Printer
 from penstock.compiler.codegen.writer import comment, indented, line_directive
 from penstock.compiler.ir.ops import (
@@ -162,8 +163,10 @@ def rule_lines(item: NumberedRule, printer: Printer, source: str) -> Iterator[st
     yield line_directive(rule.line, source)
     if isinstance(rule.action, Verdict):
         yield f"\t\treturn PS_DECISION({item.slot}, {DECISION_CODES[rule.action]});"
-    else:
-        yield f"\t\tps_hit(ctx, {item.slot}, {printer.naming.length});"
+        return
+    hit = f"ps_hit(ctx, {item.slot}, {printer.naming.length});"
+    asked = wants(rule.argument, printer.devices)
+    yield f"\t{{ {hit} if (ps_reached({item.slot})) {asked} }}" if asked else f"\t\t{hit}"
 
 
 def inline_lines(statements: Iterable[str], rule_set: RuleSet) -> list[str]:

@@ -98,7 +98,7 @@ def _label(rules: Sequence[NumberedRule], opaque: Sequence[Predicate]) -> Label:
 
 def _decision(item: NumberedRule, asked: Predicate | None) -> str:
     rule = item.rule
-    found = f"{rule.action.value} by {rule.name} (line {rule.line})"
+    found = f"{rule.doing} by {rule.name} (line {rule.line})"
     if asked is None:
         return found
     words = dump_predicate(asked)

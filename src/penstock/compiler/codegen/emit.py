@@ -32,6 +32,7 @@ from penstock.compiler.codegen.blocks import (
     rule_lines,
     too_many,
 )
+from penstock.compiler.codegen.devices import action_lines, device_lines, devices_of, verdicts_of
 from penstock.compiler.codegen.fields import Naming, Reads, reads_of
 from penstock.compiler.codegen.overlay import (
     OVERLAID_CALL,
@@ -96,7 +97,8 @@ def emit(
     overlay = overlay and any(isinstance(stage, Tabled) for stage in plan.stages)
     if overlay:
         reads = with_offered(reads, rule_set.depth)
-    printer = Printer(Naming("len" if plan.inline else "scratch->len", reads.scopes))
+    naming = Naming("len" if plan.inline else "scratch->len", reads.scopes)
+    printer = Printer(naming, devices=devices_of(rule_set))
     body, tables = (
         (_inline(plan.stages, rule_set, printer, name), [])
         if plan.inline
@@ -113,12 +115,14 @@ def emit(
         "#include <penstock/term.bpf.h>",
         "#include <penstock/verdict.bpf.h>",
         *(["#include <penstock/overlay.bpf.h>", *offset_lines(offered(reads))] if overlay else []),
+        *action_lines(rule_set, printer.devices),
         *printer.lists.lines(),
         *printer.programs.lines(),
         "",
         *_on(rule_set),
         "",
         *_enter(reads.scopes),
+        *device_lines(rule_set, printer.devices),
         "",
         *body,
         "",
@@ -227,7 +231,7 @@ def _constants(rule_set: RuleSet, reads: Reads, *, inline: bool, probe: bool, ov
                 ("PS_LEVEL", reads.level.value),
                 ("PS_INLINE", int(inline)),
                 ("PS_DEFAULT", DECISION_CODES[rule_set.default]),
-                ("PS_BOUNCES", int(overlay or _bounces(rule_set))),
+                ("PS_BOUNCES", int(rule_set.hook is Hook.XDP and (overlay or _bounces(rule_set)))),
                 ("PS_SLOTS", slots + (RULES if overlay else 0)),
                 ("PS_CONDITIONS", len(Condition)),
                 ("PS_SCOPES", len(reads.scopes)),
@@ -246,8 +250,7 @@ def _constants(rule_set: RuleSet, reads: Reads, *, inline: bool, probe: bool, ov
 
 
 def _bounces(rule_set: RuleSet) -> bool:
-    verdicts = {rule_set.default, *(verdict for _, verdict in rule_set.conditions)}
-    return Verdict.BOUNCE in verdicts | {rule.action for rule in rule_set.rules}
+    return Verdict.BOUNCE in verdicts_of(rule_set)
 
 
 def _on(rule_set: RuleSet) -> list[str]:
@@ -296,10 +299,11 @@ def _spec(rule_set: RuleSet, overlay: tuple[str, ...], *, probe: bool) -> Object
         maps=maps,
         overlay=overlay,
         probe=probe,
+        devices=devices_of(rule_set),
     )
 
 
 def _rule_spec(item: NumberedRule, source: Source) -> RuleSpec:
     rule = item.rule
     text = " ".join(source.text[rule.span.start : rule.span.end].split())
-    return RuleSpec(rule.name, rule.action.value, rule.line, text, item.slot, rule.labelled, rule.until_ns)
+    return RuleSpec(rule.name, rule.doing, rule.line, text, item.slot, rule.labelled, rule.until_ns)

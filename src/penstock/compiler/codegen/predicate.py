@@ -64,6 +64,7 @@ class Printer:
 
     naming: Naming
     lists: Boundaries = field(default_factory=Boundaries)
+    devices: tuple[str, ...] = ()
     programs: Programs = field(default_factory=Programs)
 
     def predicate(self, predicate: Predicate) -> str:

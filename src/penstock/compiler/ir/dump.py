@@ -64,7 +64,7 @@ def dump(rule_set: RuleSet) -> str:
 
 def _rule(slot: int, rule: Rule) -> list[str]:
     until = f" until {rule.until_ns}" if rule.until_ns is not None else ""
-    head = f"{slot} {rule.name}: {rule.action.value}{until}"
+    head = f"{slot} {rule.name}: {rule.doing}{until}"
     if rule.condition == Always(True):
         return [head]
     return [f"{head} if", *_block(rule.condition, 1)]

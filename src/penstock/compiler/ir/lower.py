@@ -35,7 +35,7 @@ from penstock.compiler.lang.source import Source, Span
 from penstock.errors import InternalError, PolicyError
 from penstock.model.field import FLAG_WORDS, Layer
 from penstock.model.hook import Hook
-from penstock.model.verdict import Condition, Verdict
+from penstock.model.verdict import DENYING, Condition, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,9 +48,14 @@ _JOINED = (ast.And, ast.Or, ast.Xor)
 _ACTIONS: dict[ast.ActionWord, Verdict | Effect] = {
     "pass": Verdict.PASS,
     "drop": Verdict.DROP,
+    "reject": Verdict.REJECT,
     "bounce": Verdict.BOUNCE,
+    "redirect": Verdict.REDIRECT,
     "audit": Effect.AUDIT,
     "count": Effect.COUNT,
+    "mark": Effect.MARK,
+    "dscp": Effect.DSCP,
+    "mirror": Effect.MIRROR,
 }
 
 
@@ -133,7 +138,7 @@ def _rules(lowering: Lowering, filter: ast.Filter) -> tuple[Rule, ...]:
         if rule.condition is not None:
             condition = _Expression(lowering).predicate(rule.condition)
         action, labelled = _ACTIONS[rule.action], rule.label is not None
-        rules.append(Rule(name, action, condition, rule.span, line, labelled))
+        rules.append(Rule(name, action, condition, rule.span, line, labelled, argument=rule.argument))
     return tuple(rules)
 
 
@@ -155,7 +160,7 @@ def _rule_name(
 def _conditions(filter: ast.Filter, default: Verdict) -> tuple[tuple[Condition, Verdict | None], ...]:
     """What the filter says of each odd-packet condition, or what it says by saying nothing."""
     verdicts: dict[Condition, Verdict | None] = dict.fromkeys(Condition)
-    verdicts[Condition.MALFORMED] = Verdict.DROP if default is Verdict.DROP else None
+    verdicts[Condition.MALFORMED] = Verdict.DROP if default in DENYING else None
     verdicts[Condition.EXTHDR_LIMIT] = Verdict.DROP
     verdicts |= {told.condition: told.verdict for told in filter.conditions}
     return tuple(verdicts.items())

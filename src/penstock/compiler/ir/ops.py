@@ -19,6 +19,7 @@ from typing import Literal
 from msgspec import Struct
 
 from penstock.compiler.lang.source import Source, Span
+from penstock.model.action import Argument, Device, Dscp, Mark, spelled
 from penstock.model.classic import Program
 from penstock.model.field import FIELDS, Field, Layer
 from penstock.model.hook import Hook
@@ -178,10 +179,34 @@ Predicate = Always | Within | Compare | HeaderWalked | Classic | Negation | All 
 
 
 class Effect(Enum):
-    """What a matching rule does besides being counted when it does not decide."""
+    """What a matching rule does besides being counted when it does not decide.
+
+    MARK, DSCP and MIRROR are asked for here and carried out once the decision
+    has fallen (`asked`): every rule sees the packet as it arrived.
+    """
 
     COUNT = "count"
     AUDIT = "audit"
+    MARK = "mark"
+    DSCP = "dscp"
+    MIRROR = "mirror"
+
+
+@dataclass(frozen=True, slots=True)
+class Redirection:
+    """The decision to send a packet out of another device."""
+
+    device: str
+    verdict = Verdict.REDIRECT
+
+    @property
+    def value(self) -> str:
+        """The decision as policies spell it."""
+        return spelled(Verdict.REDIRECT.value, Device(self.device))
+
+
+#: What decides alike is equal.
+Decision = Verdict | Redirection
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +214,8 @@ class Rule:
     """`name` is the label, or ``filter:line`` where the policy gave none; unique within its rule set.
 
     `until_ns` is a boot-clock time (CLOCK_BOOTTIME, ns) from which on the rule
-    never matches; None for rules of a policy file.
+    never matches; None for rules of a policy file.  `argument` is what a device,
+    a mark or a DSCP is needed for; other actions have none.
     """
 
     name: str
@@ -199,10 +225,23 @@ class Rule:
     line: int
     labelled: bool = False
     until_ns: int | None = None
+    argument: Argument | None = None
 
     @property
     def decides(self) -> bool:
         return isinstance(self.action, Verdict)
+
+    @property
+    def decision(self) -> Decision | None:
+        """What the rule decides, with the device of a redirection; None if it does not."""
+        if isinstance(self.argument, Device) and self.action is Verdict.REDIRECT:
+            return Redirection(self.argument.name)
+        return self.action if isinstance(self.action, Verdict) else None
+
+    @property
+    def doing(self) -> str:
+        """The action with its argument, as policies spell it: `mark 0x10`."""
+        return spelled(self.action.value, self.argument)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,3 +296,59 @@ class Outcome:
     slot: int
     hits: tuple[int, ...] = ()
     conditions: frozenset[Condition] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is done with a packet besides its verdict.
+
+    `device` is where it is redirected to; `mirrors` are the devices that get a
+    copy of it as it arrived, also when it is dropped; `mark` and `dscp` are set
+    on a packet that goes on, None where nothing is.
+    """
+
+    device: str | None = None
+    mirrors: tuple[str, ...] = ()
+    mark: Mark | None = None
+    dscp: int | None = None
+
+
+#: After these a packet goes on, so that a mark or a DSCP means something.
+_GOES_ON = frozenset({Verdict.PASS, Verdict.REDIRECT, Verdict.BOUNCE})
+
+
+def asked(rule_set: RuleSet, outcome: Outcome) -> Asked:
+    """What the rules that a packet met ask for: of marks and DSCPs the last one counts, bit by bit."""
+    mark: Mark | None = None
+    dscp: int | None = None
+    mirrors: list[str] = []
+    for slot in outcome.hits:
+        match rule_set.rules[slot - FIRST_RULE_SLOT].argument:
+            case Mark() as wanted:
+                mark = wanted.over(mark)
+            case Dscp(value):
+                dscp = value
+            case Device(name):
+                mirrors.append(name)
+    decider = rule_set.rules[outcome.slot - FIRST_RULE_SLOT] if outcome.slot >= FIRST_RULE_SLOT else None
+    decision = decider.decision if decider else None
+    device = decision.device if isinstance(decision, Redirection) else None
+    if outcome.verdict not in _GOES_ON:
+        mark = dscp = None
+    return Asked(device, tuple(dict.fromkeys(mirrors)), mark, dscp)
+
+
+def decision_on(rule_set: RuleSet, outcome: Outcome) -> Decision:
+    """What was decided, with the device of a redirection."""
+    device = asked(rule_set, outcome).device
+    return outcome.verdict if device is None else Redirection(device)
+
+
+def verdict_at(rule_set: RuleSet, slot: int) -> Verdict | None:
+    """The verdict of what a counter slot counts; None if it does not decide."""
+    if slot == DEFAULT_SLOT:
+        return rule_set.default
+    if slot < FIRST_RULE_SLOT:
+        return rule_set.verdict_on(Condition(slot - FIRST_CONDITION_SLOT))
+    action = rule_set.rules[slot - FIRST_RULE_SLOT].action
+    return action if isinstance(action, Verdict) else None

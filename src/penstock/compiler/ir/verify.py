@@ -8,7 +8,8 @@ A breach is a bug of penstock, never of a policy:
 * `All` and `Any` are flat, have at least two operands and no `Always` among them;
 * a classic program ends, jumps forwards and inside itself, and reads what it has written of its sixteen words;
 * rule names are unique and not those of other counters; every condition has an entry;
-* no rule looks deeper than `depth` says.
+* no rule looks deeper than `depth` says;
+* an action has the argument that it needs and no other.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from penstock.compiler.ir.ops import (
     Binary,
     Classic,
     Compare,
+    Effect,
     FieldRef,
     FieldTerm,
     HeaderWalked,
@@ -35,10 +37,18 @@ from penstock.compiler.ir.ops import (
     Within,
 )
 from penstock.errors import InternalError
+from penstock.model.action import Device, Dscp, Mark
 from penstock.model.classic import MAX_INSTRUCTIONS, MEMORY_WORDS, RET, Program, loops, reads_unwritten
 from penstock.model.field import EXTENSION_HEADERS, FIELDS
 from penstock.model.net import merge_intervals
-from penstock.model.verdict import Condition
+from penstock.model.verdict import Condition, Verdict
+
+_ARGUMENTS: dict[Verdict | Effect, type] = {
+    Verdict.REDIRECT: Device,
+    Effect.MIRROR: Device,
+    Effect.MARK: Mark,
+    Effect.DSCP: Dscp,
+}
 
 
 def verify(rule_set: RuleSet) -> RuleSet:
@@ -56,6 +66,8 @@ def verify(rule_set: RuleSet) -> RuleSet:
     )
     for rule in rule_set.rules:
         verify_predicate(rule.condition, where=rule.name)
+        wanted = _ARGUMENTS.get(rule.action, type(None))
+        _must(isinstance(rule.argument, wanted), f"{rule.action.value} of {rule.argument}", rule.name)
     for rule in (
         rule_set.rules if depth_of(rule.condition for rule in rule_set.rules) > rule_set.depth else ()
     ):

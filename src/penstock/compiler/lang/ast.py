@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
 from penstock.compiler.lang.source import Source, Span
+from penstock.model.action import Argument, spelled
 from penstock.model.packet import LayerSpec
 from penstock.model.verdict import Condition, Verdict
 
@@ -297,7 +298,9 @@ Expr = And | Or | Xor | Not | Leaf
 
 # ── statements ───────────────────────────────────────────────────────────────
 
-ActionWord = Literal["pass", "drop", "bounce", "audit", "count"]
+ActionWord = Literal[
+    "pass", "drop", "bounce", "redirect", "reject", "audit", "count", "mark", "dscp", "mirror"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,13 +324,20 @@ class OnCondition:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`[LABEL:] ACTION [if EXPR]`"""
+    """`[LABEL:] ACTION [ARGUMENT] [if EXPR]`; `action_span` is that of the word and its argument."""
 
     action: ActionWord
     condition: Expr | None
     label: str | None = None
     label_span: Span = _span()
     span: Span = _span()
+    argument: Argument | None = None
+    action_span: Span = _span()
+
+    @property
+    def doing(self) -> str:
+        """The action with its argument, as in canonical form."""
+        return spelled(self.action, self.argument)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from penstock.compiler.lang.diagnostic import Diagnostic, Severity
 from penstock.compiler.lang.difference import check_differences
 from penstock.compiler.lang.findings import Findings
 from penstock.compiler.lang.names import check_names, check_references
+from penstock.compiler.lang.placement import check_placement
 from penstock.compiler.lang.shadow import check_shadows
 from penstock.compiler.lang.source import Source
 
@@ -26,6 +27,7 @@ def check_policy(policy: Policy) -> tuple[Diagnostic, ...]:
     for item in policy.filters:
         for rule in item.rules:
             check_contradictions(rule.condition, findings)
+        check_placement(item, findings)
         check_shadows(item, findings)
         check_denial(item, policy, findings)
         check_differences(item, findings)

@@ -27,7 +27,7 @@ from penstock.compiler.lang.ast import (
 )
 from penstock.compiler.lang.findings import Findings
 from penstock.compiler.lang.walk import leaves, terms
-from penstock.model.verdict import Verdict
+from penstock.model.verdict import DENYING
 
 _ARP, _IP6_ICMP = 0x0806, 58
 _DHCP_PORTS = (67, 68, 546, 547)
@@ -45,7 +45,7 @@ class _Service:
 
 def check_denial(item: Filter, policy: Policy, findings: Findings) -> None:
     """Warn of each service that a deny-by-default filter has no rule for."""
-    if item.default is not Verdict.DROP or any(
+    if item.default not in DENYING or any(
         _passes_everything(rule.action, rule.condition) for rule in item.rules
     ):
         return
@@ -53,9 +53,8 @@ def check_denial(item: Filter, policy: Policy, findings: Findings) -> None:
     found = [leaf for rule in item.rules if rule.action == "pass" for leaf in leaves(rule.condition)]
     for service in _SERVICES:
         if not any(service.is_meant(leaf, _values(leaf, constants)) for leaf in found):
-            message = (
-                f"`{item.name}` drops by default and has no rule for {service.name}: {service.consequence}"
-            )
+            denies = f"`{item.name}` {item.default.value}s by default"
+            message = f"{denies} and has no rule for {service.name}: {service.consequence}"
             findings.warning(service.code, message, item.default_span, hint=f"to let it in: {service.line}")
 
 

@@ -75,7 +75,7 @@ def _filter(item: Filter) -> Iterator[str]:
 
 
 def _rule(rule: Rule) -> Iterator[str]:
-    yield f"rule {rule.action}" + (f" `{rule.label}`" if rule.label else "")
+    yield f"rule {rule.doing}" + (f" `{rule.label}`" if rule.label else "")
     if rule.condition is not None:
         yield from _indented(_expression(rule.condition))
 

@@ -136,13 +136,13 @@ def _setting(statement: Verdict | OnCondition) -> str:
 
 def _rules(rules: tuple[Rule, ...], around: list[Surroundings]) -> list[str]:
     label_width = max((len(rule.label) + 2 for rule in rules if rule.label), default=0)
-    action_width = max((len(rule.action) for rule in rules if rule.condition is not None), default=0)
+    action_width = max((len(rule.doing) for rule in rules if rule.condition is not None), default=0)
     groups = []
     for rule, surroundings in zip(rules, around, strict=True):
         label = f"{rule.label}:" if rule.label else ""
-        head = f"{label:<{label_width}}{rule.action}"
+        head = f"{label:<{label_width}}{rule.doing}"
         if rule.condition is not None:
-            head = f"{label:<{label_width}}{rule.action:<{action_width}} if "
+            head = f"{label:<{label_width}}{rule.doing:<{action_width}} if "
             head += wrapped(expression_parts(rule.condition), len(_INDENT) + len(head))
         groups.append(surroundings.lines(head, _INDENT))
     return join_lines(groups, [surroundings.is_apart for surroundings in around])

@@ -115,7 +115,9 @@ _SPACE = re.compile(r"[ \t\r\n]*(?:#[^\n]*[ \t\r\n]*)*")
 
 _CONTINUES = re.compile(r"(?:and|or|xor)(?![-_.:A-Za-z0-9])|&&|\|\||[&|^=<>+*/%)\]]|!=")
 _STATEMENT = re.compile(
-    r"(?:[A-Za-z_][A-Za-z0-9_-]*[ \t]*:[ \t]+)?(?:pass|drop|bounce|audit|count)(?=[ \t]+if\b|[ \t]*(?:[\r\n#}]|\Z))"
+    r"(?:[A-Za-z_][A-Za-z0-9_-]*[ \t]*:[ \t]+)?"
+    r"(?:pass|drop|reject|bounce|audit|count|(?:redirect|mirror|mark|dscp)[ \t]+[-\w.@/\"]+)"
+    r"(?=[ \t]+if\b|[ \t]*(?:[\r\n#}]|\Z))"
     r"|(?:default|on|let|filter|test)[ \t]+[\"A-Za-z_]|\}"
 )
 _OPERATOR_TOKENS = frozenset({"and", "or", "not", "xor"})

@@ -27,10 +27,10 @@ from penstock.compiler.lang.source import Span
 from penstock.compiler.lang.spelling import spell_value
 from penstock.compiler.lang.values import BadValue
 from penstock.compiler.lang.walk import inner_leaves, rules, terms
+from penstock.compiler.lang.words import DECIDING
 from penstock.model.verdict import CONDITION_WORDS
 
 RESERVED_LABELS = frozenset({"default", *CONDITION_WORDS})
-_DECIDING = frozenset({"pass", "drop", "bounce"})
 
 Constants = Mapping[str, tuple[Value, ...]]
 
@@ -193,7 +193,7 @@ def _deciders(item: Filter, findings: Findings) -> set[str]:
     """The names of what can decide in a filter."""
     found = {"default", *CONDITION_WORDS}
     for rule in item.rules:
-        if rule.action in _DECIDING:
+        if rule.action in DECIDING:
             line = findings.source.position(rule.span.start)[0]
             found.add(rule.label or f"{item.name}:{line}")
     return found
@@ -204,7 +204,7 @@ def _check_expectation(expect: Expectation, item: Filter, deciders: set[str], fi
     if name is None or name in deciders:
         return
     if any(rule.label == name for rule in item.rules):
-        findings.error("PS114", f"the rule `{name}` only counts; it never decides", expect.span)
+        findings.error("PS114", f"the rule `{name}` never decides", expect.span)
         return
     message = f"the filter `{item.name}` has no rule `{name}`"
     findings.error("PS114", message, expect.span, hint=_near(name, deciders))

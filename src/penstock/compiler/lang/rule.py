@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import re
 
-from penstock.compiler.lang.ast import ActionWord, Expr, OnCondition, Rule
+from penstock.compiler.lang.action import read_action
+from penstock.compiler.lang.ast import Expr, OnCondition, Rule
 from penstock.compiler.lang.cursor import MAX_IDENTIFIER, Cursor
 from penstock.compiler.lang.expression import read_expression
 from penstock.compiler.lang.source import Span
 from penstock.compiler.lang.tokens import TokenStream
-from penstock.compiler.lang.words import ACTIONS, BODY_WORDS, LATER_ACTIONS, later
+from penstock.compiler.lang.words import DECIDING, LATER_ACTIONS, VERDICTS, later
+from penstock.model.action import spelled
 from penstock.model.verdict import CONDITION_WORDS, Verdict
 
 _LABEL = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)[ \t]*:")
-_VERDICTS = {"pass": Verdict.PASS, "drop": Verdict.DROP, "bounce": Verdict.BOUNCE}
+_REDIRECT_HINT = "a rule has one: redirect DEVICE if EXPRESSION"
 
 
-def read_verdict(cursor: Cursor, where: str) -> tuple[Verdict, Span]:
-    """A verdict and its place.
+def read_verdict(cursor: Cursor, where: str, known: tuple[str, ...] = VERDICTS) -> tuple[Verdict, Span]:
+    """A verdict, one of `known`, and its place.
 
     Raises:
         SyntaxFault: no verdict comes next.
@@ -30,9 +32,13 @@ def read_verdict(cursor: Cursor, where: str) -> tuple[Verdict, Span]:
     word = cursor.peek_word()
     if word in LATER_ACTIONS:
         raise cursor.faults.fail("PS107", later(word, LATER_ACTIONS[word]), cursor.here())
-    if word not in _VERDICTS:
-        raise cursor.unexpected("`pass`, `drop` or `bounce`", where, known=tuple(_VERDICTS))
-    return _VERDICTS[word], cursor.advance(len(word))
+    if word not in known:
+        if word == Verdict.REDIRECT.value:
+            message = f"`redirect` needs a device, and there is no place for one {where}"
+            raise cursor.faults.fail("PS102", message, cursor.here(), hint=_REDIRECT_HINT)
+        listed = ", ".join(f"`{one}`" for one in known[:-1])
+        raise cursor.unexpected(f"{listed} or `{known[-1]}`", where, known=known)
+    return Verdict(word), cursor.advance(len(word))
 
 
 def read_default(cursor: Cursor) -> tuple[Verdict, Span]:
@@ -48,7 +54,7 @@ def read_default(cursor: Cursor) -> tuple[Verdict, Span]:
 
 
 def read_condition(cursor: Cursor) -> OnCondition:
-    """`on CONDITION pass|drop|bounce|continue`.
+    """`on CONDITION pass|drop|reject|bounce|continue`.
 
     Raises:
         SyntaxFault: it is not one.
@@ -68,27 +74,27 @@ def read_condition(cursor: Cursor) -> OnCondition:
 
 
 def read_rule(cursor: Cursor) -> Rule:
-    """`[LABEL:] ACTION [if EXPRESSION]`.
+    """`[LABEL:] ACTION [ARGUMENT] [if EXPRESSION]`.
 
     Raises:
         SyntaxFault: it is not one; the cursor is then behind the rule, or before the fault.
     """
     label, label_span = _label(cursor)
-    action, action_span = _action(cursor)
+    action, argument, action_span = read_action(cursor)
     start = label_span if label else action_span
     if cursor.at_line_end():
-        return Rule(action, None, label, label_span, start.to(action_span))
+        return Rule(action, None, label, label_span, start.to(action_span), argument, action_span)
     word = cursor.peek_word()
     if word in LATER_ACTIONS:
         raise cursor.faults.fail("PS107", later(word, LATER_ACTIONS[word]), cursor.here())
     if not cursor.take_word("if"):
         span = cursor.here()
         rest = cursor.text[span.start : span.start + 40].split("\n")[0].split("#")[0].strip()
-        hint = f"{action} if {rest}"
+        hint = f"{spelled(action, argument)} if {rest}"
         message = "a rule goes on with `if` and an expression, or ends with its line"
         raise cursor.faults.fail("PS102", message, span, hint=hint)
     condition, end = _condition(cursor)
-    return Rule(action, condition, label, label_span, Span(start.start, end))
+    return Rule(action, condition, label, label_span, Span(start.start, end), argument, action_span)
 
 
 def has_label(cursor: Cursor) -> bool:
@@ -107,17 +113,6 @@ def _label(cursor: Cursor) -> tuple[str | None, Span]:
     if len(found[1]) > MAX_IDENTIFIER:
         raise cursor.faults.fail("PS108", f"a label has at most {MAX_IDENTIFIER} characters", span)
     return found[1], span
-
-
-def _action(cursor: Cursor) -> tuple[ActionWord, Span]:
-    word, span = cursor.peek_word(), cursor.here()
-    if word in LATER_ACTIONS:
-        raise cursor.faults.fail("PS107", later(word, LATER_ACTIONS[word]), span)
-    match word:
-        case "pass" | "drop" | "bounce" | "audit" | "count":
-            return word, cursor.advance(len(word))
-        case _:
-            raise cursor.unexpected("an action (pass, drop, bounce, audit, count)", known=BODY_WORDS)
 
 
 def _condition(cursor: Cursor) -> tuple[Expr, int]:
@@ -139,4 +134,4 @@ def _check_end(cursor: Cursor, what: str) -> None:
         raise cursor.unexpected("the end of the line", f"behind {what}")
 
 
-assert set(_VERDICTS) <= set(ACTIONS)
+assert {verdict.value for verdict in Verdict} == set(DECIDING)

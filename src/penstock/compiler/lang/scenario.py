@@ -17,6 +17,7 @@ from penstock.compiler.lang.lexer import lex
 from penstock.compiler.lang.rule import read_verdict
 from penstock.compiler.lang.source import Span
 from penstock.compiler.lang.tokens import TokenStream
+from penstock.compiler.lang.words import DECIDING
 from penstock.errors import PacketNotationError
 from penstock.model.packet import LayerSpec, parse_hex, parse_packet_at
 
@@ -123,7 +124,7 @@ def _share(cursor: Cursor) -> tuple[RelationOperator, float, Span] | None:
 
 def _expectation(cursor: Cursor, where: str) -> Expectation:
     cursor.expect_mark("->", where)
-    verdict, span = read_verdict(cursor, "behind `->`")
+    verdict, span = read_verdict(cursor, "behind `->`", DECIDING)
     if not cursor.take_word("by"):
         return Expectation(verdict, span=span)
     cursor.skip_blanks()

@@ -19,8 +19,8 @@ from penstock.compiler.lang.findings import Findings
 from penstock.compiler.lang.implication import Implications, Key, key_of
 from penstock.compiler.lang.spelling import format_expression, spine
 from penstock.compiler.lang.walk import alternatives, conjuncts, leaves
+from penstock.compiler.lang.words import DECIDING
 
-_DECIDING = frozenset({"pass", "drop", "bounce"})
 #: A rule with more alternatives than this is only compared as a whole.
 _MOST_ALTERNATIVES = 256
 #: As many rules are filed under one term; those that come later shadow nothing by it.
@@ -61,12 +61,12 @@ class Seen:
     def take(self, rule: Rule) -> tuple[str, Rule, str] | None:
         """Code, the earlier rule that decides all packets of this one, and why; without one it is seen from now on."""
         if rule.condition is None:
-            if rule.action in _DECIDING:
+            if rule.action in DECIDING:
                 self.everything = rule
             return None
         condition, alternatives = _read(rule.condition)
         found = self._shadowing(condition, alternatives)
-        if found is None and rule.action in _DECIDING:
+        if found is None and rule.action in DECIDING:
             self._by_condition.setdefault(condition, rule)
             for alternative in alternatives:
                 self._file(alternative, rule)

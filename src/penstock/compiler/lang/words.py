@@ -191,7 +191,10 @@ NAMED_NUMBERS = {
 NUMBER_FIELDS = frozenset(name for name, field in FIELDS.items() if field.word)
 FLAG_FIELDS = frozenset(FLAG_WORDS)
 
-ACTIONS = ("pass", "drop", "bounce", "audit", "count")
+#: Actions that end the search; those of them that need no device, so that a `default` can be one.
+DECIDING = ("pass", "drop", "reject", "bounce", "redirect")
+VERDICTS = DECIDING[:-1]
+ACTIONS = (*DECIDING, "audit", "count", "mark", "dscp", "mirror")
 TOP_WORDS = ("let", "filter", "test")
 BODY_WORDS = ("default", "on", *ACTIONS)
 TEST_WORDS = ("packet", "pcap")
@@ -202,16 +205,11 @@ FORM_WORDS = ("pcap", "inner")
 #: Words of later versions -> what they will be about.  Where each may stand differs.
 LATER_TOP = {"set": "sets", "include": "including other files", "feed": "feeds"}
 LATER_ACTIONS = {
-    "reject": "answering with a refusal",
-    "redirect": "redirecting to another interface",
     "steer": "steering",
     "balance": "load balancing",
     "log": "logging",
     "add": "changing sets from rules",
     "remove": "changing sets from rules",
-    "mark": "changing packets",
-    "dscp": "changing packets",
-    "mirror": "copying packets",
 }
 LATER_PREDICATES = {
     "over": "rates",

@@ -90,6 +90,10 @@ class Refusal:
         return f"rule {self.rule} (line {self.line}) {self.reason}"
 
 
+#: Actions that the other filters have, or that they can say why they have not.
+_PLAIN = frozenset({Verdict.PASS, Verdict.DROP, Verdict.BOUNCE, Effect.COUNT, Effect.AUDIT})
+
+
 class CannotSayError(Exception):
     """Some rules cannot be said; all of them are listed."""
 
@@ -112,9 +116,13 @@ def plain_rules(rule_set: RuleSet) -> tuple[PlainRule, ...]:
     found, refused = [], []
     for rule in rule_set.rules:
         try:
+            if rule.action not in _PLAIN:
+                raise UnsayableError(f"is `{rule.doing}`, which is not compared")
             found.append(PlainRule(rule.name, rule.line, rule.action, _clauses(rule)))
         except UnsayableError as error:
             refused.append(Refusal(rule.name, rule.line, str(error)))
+    if rule_set.default not in _PLAIN:
+        refused.append(Refusal("default", 1, f"is `{rule_set.default.value}`, which is not compared"))
     if refused:
         raise CannotSayError(refused)
     return tuple(found)

@@ -11,7 +11,7 @@
  *
  * and the hook's frame, which includes this, what it answers:
  *
- *     ps_act(ctx, code)
+ *     ps_act(ctx, decision)
  *
  * A usual packet is decided from registers where the policy is small
  * (PS_INLINE), else from views in memory; an odd one always from memory.
@@ -38,7 +38,7 @@ static __always_inline __u32 ps_judged(struct ps_ctx *ctx, __u32 conditions, __u
 
 	ps_count_conditions(ctx, conditions, bytes);
 	if (decision)
-		ps_record_decision(ps_slot_of(decision));
+		ps_record_decision(decision);
 	return decision;
 }
 
@@ -55,7 +55,7 @@ __noinline int ps_exact(struct ps_ctx *ctx)
 	__u32 conditions;
 
 	if (!scratch)
-		return ps_act(ctx, PS_DEFAULT);
+		return ps_act(ctx, PS_DECISION(0, PS_DEFAULT));
 	scratch->extent = scratch->len = ps_length(ps_extent(ctx));
 	ps_unlimited(scratch);
 	if (!PS_OPENED)
@@ -69,7 +69,7 @@ __noinline int ps_exact(struct ps_ctx *ctx)
 		__u32 decision = ps_judged(ctx, conditions, scratch->len);
 
 		if (decision)
-			return ps_act(ctx, ps_code_of(decision));
+			return ps_act(ctx, decision);
 	}
 	ps_enter(ctx);
 	return ps_act(ctx, ps_finish(ctx, ps_decide_scratch(ctx), scratch->len));
@@ -107,7 +107,7 @@ int ps_filter(struct ps_ctx *ctx)
 		struct ps_scratch *scratch = ps_scratch_area();
 
 		if (!scratch)
-			return ps_act(ctx, PS_DEFAULT);
+			return ps_act(ctx, PS_DECISION(0, PS_DEFAULT));
 		scratch->len = len;
 		ps_unlimited(scratch);
 		s = scratch->s;
@@ -137,7 +137,7 @@ behind_tags:
 			__u32 decision = ps_judged(ctx, PS_FRAGMENT, len);
 
 			if (decision)
-				return ps_act(ctx, ps_code_of(decision));
+				return ps_act(ctx, decision);
 		}
 		PS_USUAL();
 	}

@@ -285,7 +285,8 @@ static __always_inline __u32 ps_overlay_merge(struct ps_ctx *ctx, struct ps_scra
 	return decision;
 }
 
-/* The program's own rules count only before the added rule that may decide; `scratch` is the name they know. */
-#define ps_hit(ctx, slot, bytes) ((slot) < scratch->limit ? (ps_hit)(ctx, slot, bytes) : (void)0)
+/* The program's own rules count, and ask for something, only before the added rule that may decide; `scratch` is the name they know. */
+#define ps_reached(slot) ((slot) < scratch->limit)
+#define ps_hit(ctx, slot, bytes) (ps_reached(slot) ? (ps_hit)(ctx, slot, bytes) : (void)0)
 
 #endif

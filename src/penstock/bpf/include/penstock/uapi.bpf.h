@@ -52,6 +52,7 @@ typedef __u64 __be64;
 enum bpf_map_type {
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_DEVMAP = 14,
 };
 
 enum { BPF_F_MMAPABLE = 1U << 10 };

@@ -15,7 +15,7 @@
 #define ps_code_of(decision) ((decision) & 7)
 
 /* What is decided, at every hook; ps_act says what the hook answers for it (penstock.model.verdict). */
-enum { PS_DROP = 1, PS_PASS = 2, PS_BOUNCE = 3 };
+enum { PS_DROP = 1, PS_PASS = 2, PS_BOUNCE = 3, PS_REDIRECT = 4, PS_REJECT = 5 };
 
 struct ps_counter {
 	__u64 packets;
@@ -65,6 +65,7 @@ static __always_inline void ps_count(struct ps_ctx *ctx, __u32 slot, __u64 bytes
 /*
  * What a probe build leaves for whoever called BPF_PROG_TEST_RUN.  The reader
  * sets wire_length (0: the frame's own) and clears the rest before each run.
+ * `decided` is the verdict's code: what the hook answers does not tell all of them apart.
  * `hits` has a bit for each slot counted without deciding.
  */
 struct ps_probe {
@@ -108,13 +109,13 @@ static __always_inline void ps_record_hit(__u32 slot)
 		probe->hits[word] |= 1U << slot % 32;
 }
 
-static __always_inline void ps_record_decision(__u32 slot)
+static __always_inline void ps_record_decision(__u32 decision)
 {
 	struct ps_probe *probe = ps_probe_area();
 
 	if (probe) {
-		probe->slot = slot;
-		probe->decided = 1;
+		probe->slot = ps_slot_of(decision);
+		probe->decided = ps_code_of(decision);
 	}
 }
 
@@ -141,12 +142,12 @@ static __always_inline void ps_hit(struct ps_ctx *ctx, __u32 slot, __u64 bytes)
 	ps_record_hit(slot);
 }
 
-/* ps_finish - count the decision; gives its code. */
-static __always_inline int ps_finish(struct ps_ctx *ctx, __u32 decision, __u64 bytes)
+/* ps_finish - count the decision; gives it. */
+static __always_inline __u32 ps_finish(struct ps_ctx *ctx, __u32 decision, __u64 bytes)
 {
 	ps_count(ctx, ps_slot_of(decision), bytes);
-	ps_record_decision(ps_slot_of(decision));
-	return ps_code_of(decision);
+	ps_record_decision(decision);
+	return decision;
 }
 
 #endif

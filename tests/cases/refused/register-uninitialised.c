@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* mistake: register uninitialised */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+SEC("xdp")
+int refused(struct xdp_md *ctx)
+{
+	register __u64 answer asm("r0");
+
+	asm volatile("" : "=r"(answer));
+	return answer; /* refused */
+}
+
+char _license[] SEC("license") = "GPL";
