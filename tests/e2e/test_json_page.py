@@ -145,6 +145,7 @@ def test_what_needs_privilege(host: Cli) -> None:
         ("detach", "-i", "v1"),
         ("probe",),
         ("probe", "--for", DNS),
+        ("doctor", "-i", "v1"),
         ("bench", DNS, "--rounds", "1"),
         ("bench", DENY, "--rounds", "1", "--rules", "--peers", "--budget", "ns=1000"),
     ]

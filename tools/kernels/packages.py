@@ -60,14 +60,16 @@ def find(series: str, *, fetch: bool = True) -> Kernel:
 
 
 def _unpacked(series: str, place: Path) -> Kernel:
-    images = sorted(place.glob("**/boot/vmlinuz-*"))
+    # From 7.x on the image lies among the modules.
+    images = [*place.glob("**/boot/vmlinuz-*"), *place.glob("**/lib/modules/*/vmlinuz")]
     if not images:
-        raise NoKernelError(f"the package of Linux {series} has no kernel in it")
-    release = images[-1].name.removeprefix("vmlinuz-")
+        raise NoKernelError(f"the packages of Linux {series} have no kernel in them")
+    named = images[0].name.partition("-")[2]
+    release = named or images[0].parent.name
     modules = next(iter(place.glob(f"**/lib/modules/{release}/kernel")), None)
     if modules is None:
         raise NoKernelError(f"the packages of Linux {series} have no modules")
-    return Kernel(series, release, images[-1], modules)
+    return Kernel(series, release, images[0], modules)
 
 
 def _fetch(series: str, place: Path) -> None:

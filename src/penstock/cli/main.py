@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "undrop": ("undrop", "Take emergency rules back before their time."),
     "program": ("program", "Build, load, run and inspect eBPF programs written in C."),
     "probe": ("probe", "Say what this kernel can do, each thing tried."),
+    "doctor": ("doctor", "Say what on this machine or interface is in the way, and what mends it."),
     "bench": ("bench", "Measure what a policy costs a packet."),
     "completion": ("completion", "Print the completion script of a shell."),
     "version": ("version", "Print the version."),

@@ -57,6 +57,7 @@ _POINTER, _TEXT, _INT, _UINT, _SIZE = (
     ctypes.c_size_t,
 )
 _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
+    "libbpf_version_string": (_TEXT, ()),
     "libbpf_set_print": (_POINTER, (_PrintFunction,)),
     "bpf_object__open_mem": (_POINTER, (_POINTER, _SIZE, ctypes.POINTER(_OpenOptions))),
     "bpf_object__load": (_INT, (_POINTER,)),
@@ -144,6 +145,11 @@ def _collecting(messages: list[str]) -> Iterator[None]:
 def load_frags_as_plain_xdp() -> None:
     """From now on, programs of sections `xdp.frags` are loaded without the flag that those sections ask for."""
     _check(library().libbpf_register_prog_handler(b"xdp.frags+", _PROG_TYPE_XDP, _ATTACH_XDP, None))
+
+
+def version() -> str:
+    """Its version, as it says itself.  Raises ToolchainError: it cannot be loaded."""
+    return str(library().libbpf_version_string().decode("ascii", "replace").removeprefix("v"))
 
 
 def _check(result: int) -> None:

@@ -32,7 +32,7 @@ OFFLOADED = "offloaded"
 MODE_FLAGS = {GENERIC: 1 << 1, NATIVE: 1 << 2, OFFLOADED: 1 << 3}
 _REPLACE = 1 << 4
 
-_NETLINK_ROUTE = 0
+_NETLINK_ROUTE, _NETLINK_GENERIC = 0, 16
 _SOL_NETLINK = 270
 _NETLINK_EXT_ACK = 11
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
@@ -138,6 +138,14 @@ def ask(kind: int, payload: bytes) -> list[tuple[int, bytes]]:
         raise kernel_error("ask for", "traffic control", error.errno or 0, needs=(NET_ADMIN,)) from error
 
 
+def ask_generic(family: int, payload: bytes) -> list[bytes]:
+    """What a family of generic netlink answers to one request; `payload` begins with its genlmsghdr.
+
+    Raises OSError with what the kernel answered.
+    """
+    return [body for _, body in _talk(family, 0, payload, _NETLINK_GENERIC)]
+
+
 def _links(payload: bytes, flags: int) -> Iterator[Interface]:
     for kind, body in _talk(_RTM_GETLINK, flags, payload):
         if kind == _RTM_NEWLINK:
@@ -160,9 +168,11 @@ def _programs(nested: bytes) -> tuple[XdpProgram, ...]:
     return tuple(program for program in by_mode if program.id)
 
 
-def _talk(kind: int, flags: int, payload: bytes) -> Iterator[tuple[int, bytes]]:
+def _talk(
+    kind: int, flags: int, payload: bytes, protocol: int = _NETLINK_ROUTE
+) -> Iterator[tuple[int, bytes]]:
     """Send one request and give each message of its answer; raises the OSError the kernel answers with."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_ROUTE) as channel:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as channel:
         channel.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
         channel.sendto(
             _HEADER.pack(_HEADER.size + len(payload), kind, _REQUEST | flags, 1, 0) + payload, (0, 0)
@@ -209,6 +219,11 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         length, kind = _ATTRIBUTE.unpack_from(data, at)
         yield kind & _TYPE_MASK, data[at + _ATTRIBUTE.size : at + length]
         at += max(_align(length), _ATTRIBUTE.size)
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded."""
+    return _pack(kind, value)
 
 
 def _pack(kind: int, value: bytes) -> bytes:
