@@ -429,3 +429,26 @@ def test_a_filter_of_the_same_place_but_another_name_is_not_ours(
         assert host("status").code == 3
         assert host("detach", "-i", "v1").code == 0
         assert [one.name for one in filters(index, INGRESS)] == ["theirs"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_large_policy_takes_rules_while_it_runs(
+    wire: Wire, root: Path, hook: Hook, both: Sides, tmp_path: Path, mode: str
+) -> None:
+    """What the overlay decides is turned into the hook's own answer, as what is compiled in."""
+    cli, name, _ = both[hook]
+    many = "\n".join(
+        f" drop if src net 172.{net}.{at}.0/24 and tcp dst port {at + 1}"
+        for net in (16, 17)
+        for at in range(160)
+    )
+    path = built(tmp_path / "large.pso", f"filter large at {hook.value} {{\n{many}\n}}\n")
+    assert cli("apply", path, "-i", name, "--mode", mode).code == 0
+    assert wire.arrived(8000) == 5
+    done = cli("rule", "add", "drop if udp dst port 8000", "-i", name, "--json").record
+    assert done["how"] == "overlay", done
+    assert wire.arrived(8000, count=3) == 0
+    assert cli("rule", "add", "pass if udp dst port 8000", "-i", name, "--first", "--json").code == 0
+    assert wire.arrived(8000, count=2) == 2
+    rules = {one["rule"]: one["packets"] for one in cli("rule", "list", "-i", name, "--json").record["rules"]}
+    assert rules == {"rule#1": 3, "rule#2": 2}
