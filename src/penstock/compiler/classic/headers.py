@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import get_args
 
-from penstock.compiler.classic import ipv6
+from penstock.compiler.classic import ipv6, tunnel
 from penstock.compiler.classic.assemble import ADD, AND, JEQ, JGE, JSET, LSH, OR, RSH, Label
 from penstock.compiler.classic.needs import Needs, Part
 from penstock.compiler.classic.packet import ABSENT, NONE, Code, Fixed, Header, Kept, Where
 from penstock.compiler.classic.start import LINK_HEADER, NETWORK_HEADER, PROTOCOL, TAG_PRESENT, Start
 from penstock.compiler.ir.chain import AUTHENTICATION
 from penstock.compiler.ir.headers import IPV4, IPV6, MPLS, PPP_TYPES, PPPOE_SESSION
-from penstock.compiler.ir.ops import Base, Scope, Step
-from penstock.compiler.ir.tunnel import GENEVE_PORT, TRANSPARENT_ETHERNET, UDP
+from penstock.compiler.ir.ops import Base, Scope
+from penstock.compiler.ir.tunnel import TRANSPARENT_ETHERNET
 from penstock.model.field import MAX_EXTENSION_HEADERS, MAX_VLAN_TAGS, VLAN_TPIDS
 
 _OFFSETS: frozenset[Part] = frozenset(("frame", "network", "transport"))
@@ -82,7 +82,7 @@ def _place(code: Code, scope: Scope, parts: set[Part]) -> Place:
                 bases[named[part]] = Kept(words[part])
     links = [step for step in scope if step != "mpls"]
     ppp = links[-1:] == ["pppoes"]
-    return Place(words, bases, has_macs=not ppp, has_tags=not scope or scope[-1] == "geneve")
+    return Place(words, bases, has_macs=not ppp, has_tags=not scope or scope[-1] in ("geneve", "inner"))
 
 
 def _known_bases(start: Start) -> dict[Base, Where]:
@@ -200,8 +200,8 @@ def _step(code: Code, headers: Headers, scope: Scope, done: Label) -> None:
             _behind_mpls(code, outer, words, scope[-2:-1] == ("mpls",), done)
         case "pppoes":
             _behind_pppoe(code, outer, words, done)
-        case "geneve":
-            _behind_geneve(code, outer, words, done)
+        case "geneve" | "inner":
+            _behind_tunnel(code, outer, words, step == "geneve", done)
 
 
 def _behind_mpls(code: Code, outer: Place, words: dict[Part, int], after_label: bool, done: Label) -> None:
@@ -259,33 +259,26 @@ def _behind_pppoe(code: Code, outer: Place, words: dict[Part, int], done: Label)
     code.keep(words["type"])
 
 
-def _behind_geneve(code: Code, outer: Place, words: dict[Part, int], done: Label) -> None:
-    transport, ethernet = outer.bases[Base.TRANSPORT], code.label()
-    code.recall(outer.words["proto"])
-    code.unless(JEQ, UDP, done)
-    code.load(transport, 2, 2, done)
-    code.unless(JEQ, GENEVE_PORT, done)
-    code.load(transport, 8, 1, done)
-    code.when(JSET, 0xC0, done)
-    with code.spare() as inner:
-        if "exists" in words:
-            code.keep(words["exists"])
-        code.alu(AND, 0x3F)
-        code.alu(LSH, 2)
-        code.alu(ADD, 16)
-        code.plus(transport)
-        code.keep(inner)
-        code.load(transport, 10, 2, done)
+def _behind_tunnel(code: Code, outer: Place, words: dict[Part, int], is_geneve: bool, done: Label) -> None:
+    """A frame or an IP packet; Geneve may carry something else too."""
+    proto, transport, ethernet = outer.words["proto"], outer.bases[Base.TRANSPORT], code.label()
+    with code.spare() as start:
+        if is_geneve:
+            tunnel.geneve(code, proto, transport, start, words.get("exists"), done)
+        else:
+            tunnel.inner(code, proto, transport, start, done)
+            if "exists" in words:
+                code.keep(words["exists"])
         code.when(JEQ, TRANSPARENT_ETHERNET, ethernet)
         _keep_part(code, words, "type")
-        code.recall(inner)
+        code.recall(start)
         _keep_part(code, words, "network")
         code.go(done)
         code.place(ethernet)
         if "frame" in words:
-            code.recall(inner)
+            code.recall(start)
             code.keep(words["frame"])
-        _ethernet(code, words, Kept(inner), MAX_VLAN_TAGS, done)
+        _ethernet(code, words, Kept(start), MAX_VLAN_TAGS, done)
 
 
 # ── network headers ──────────────────────────────────────────────────────────
@@ -362,6 +355,3 @@ def _ipv4_chain(code: Code, words: dict[Part, int], done: Label) -> None:
     code.place(cut)
     code.constant(NONE)
     code.keep(words["chain"])
-
-
-__all__ = ["Headers", "Place", "Step", "parse"]

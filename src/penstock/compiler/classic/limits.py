@@ -24,6 +24,7 @@ from penstock.compiler.ir.ops import (
     Read,
     Rule,
     RuleSet,
+    Scope,
     Term,
     Within,
 )
@@ -35,7 +36,6 @@ _ACTIONS = {
     "count": "nothing is counted in classic BPF, which has no memory that outlives a packet",
     "audit": "nothing is counted in classic BPF, so `audit` would say nothing",
 }
-_KNOWN_STEPS = frozenset(("mpls", "pppoes", "geneve"))
 
 
 def refuse(rules: RuleSet, start: Start) -> None:
@@ -98,13 +98,18 @@ def _of_read(read: Read, start: Start) -> Iterator[_Reason]:
     if read.base is not Base.FRAME or start is Start.FRAME:
         return
     constant = read.offset.value if isinstance(read.offset, Literal32) else None
-    if not start.has_frame and read.scope:
+    if not start.has_frame and _shares_frame(read.scope):
         yield "PS403", "behind an encapsulation the link header of the socket's packet is out of reach", None
     elif constant is None and not read.scope:
         told = "the tag that lies beside the packet would be missed by ether[…] at a computed offset"
         yield "PS403", told if start.has_frame else _NO_FRAME, "read at a constant offset"
     elif constant is not None and not start.has_frame and not read.scope and constant + read.size > 12:
         yield "PS403", _NO_FRAME, "ip[…], ip6[…], tcp[…] and udp[…] count from what is there"
+
+
+def _shares_frame(scope: Scope) -> bool:
+    """Whether a scope behind labels has the frame's own link header."""
+    return bool(scope) and all(step == "mpls" for step in scope)
 
 
 _NO_PCAP = (
@@ -119,5 +124,5 @@ def _of_field(ref: FieldRef, start: Start) -> Iterator[_Reason]:
         yield "PS403", "VLAN tags are gone when a packet comes to this kind of socket", None
     elif ref.name == "len" and start is Start.TRANSPORT:
         yield "PS403", "the frame's length is not known where the packet starts at its transport header", None
-    elif ref.name.startswith("eth.") and ref.scope and not start.has_frame and ref.name != "eth.type":
+    elif ref.name in ("eth.dst", "eth.src") and not start.has_frame and _shares_frame(ref.scope):
         yield "PS403", "behind an encapsulation the link header of the socket's packet is out of reach", None

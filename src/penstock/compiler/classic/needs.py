@@ -69,7 +69,9 @@ def _close(needs: Needs, scope: Scope) -> None:
         needs.setdefault(scope[:length], set())
     while scope:
         outer, step = needs[scope[:-1]], scope[-1]
-        outer |= {"transport", "proto", "type", "network"} if step == "geneve" else {"type", "network"}
+        outer |= (
+            {"transport", "proto", "type", "network"} if step in ("geneve", "inner") else {"type", "network"}
+        )
         if step == "mpls" and "frame" in needs[scope]:
             outer.add("frame")
         scope = scope[:-1]
