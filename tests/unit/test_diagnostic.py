@@ -13,6 +13,11 @@ from penstock.compiler.lang.parser import parse_expression
 from penstock.compiler.lang.render import as_record, escape, render
 from penstock.compiler.lang.source import Source, Span
 from penstock.errors import PolicyError
+from penstock.observe.typed.compound import Part, Struct
+from penstock.observe.typed.notation import parse
+from penstock.observe.typed.number import Number
+from penstock.observe.typed.octets import Address
+from penstock.observe.typed.shape import Writing
 from penstock.pipeline.policy import check_text
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +25,7 @@ PAGE = (ROOT / "docs" / "diagnostics.md").read_text(encoding="utf-8")
 SECTION = re.compile(r"^### (PS\d{3}): [^\n]+\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 #: Codes for which a text that gets them would be too long for the page (test_analysis.py has some).
 WITHOUT_EXAMPLE = {"PS235"}
-EXAMPLE = re.compile(r"```(policy|expression)\n(.*?)\n```", re.DOTALL)
+EXAMPLE = re.compile(r"```(policy|expression|value)\n(.*?)\n```", re.DOTALL)
 
 
 def _diagnostic(text: str, start: int, end: int, **more: object) -> Diagnostic:
@@ -114,9 +119,18 @@ def _codes(kind: str, text: str) -> set[str]:
     try:
         if kind == "policy":
             return {found.code for found in check_text(source)}
+        if kind == "value":
+            return _codes_of_value(source)
         return {found.code for found in check_expression(parse_expression(source), source)}
     except PolicyError as error:
         return {found.code for found in error.diagnostics}
+
+
+def _codes_of_value(source: Source) -> set[str]:
+    shape = Struct(8, (Part("saddr", 0, Address(4)), Part("port", 4, Number(2))))
+    writing = Writing(source)
+    shape.encode(parse(source), bytearray(8), 0, writing)
+    return {found.code for found in writing.found}
 
 
 @pytest.mark.parametrize("section", list(SECTION.finditer(PAGE)), ids=lambda found: found[1])

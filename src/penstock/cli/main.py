@@ -44,6 +44,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "try": ("attempt", "Count what an expression would drop, for a time."),
     "undrop": ("undrop", "Take emergency rules back before their time."),
     "program": ("program", "Build, load, run and inspect eBPF programs written in C."),
+    "map": ("map", "Look into the maps of any program, and change them."),
+    "btf": ("btf", "Show types: of the kernel (vmlinux.h), of objects, of files."),
     "probe": ("probe", "Say what this kernel can do, each thing tried."),
     "doctor": ("doctor", "Say what on this machine or interface is in the way, and what mends it."),
     "bench": ("bench", "Measure what a policy costs a packet."),

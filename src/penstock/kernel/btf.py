@@ -15,7 +15,7 @@ Layout: Documentation/bpf/btf.rst; <linux/btf.h>.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from penstock.errors import BtfError
 from penstock.kernel.btf_types import (
@@ -53,6 +53,7 @@ MAX_DEPTH = 64
 
 
 _QUALIFIERS = {Kind.CONST: "const", Kind.VOLATILE: "volatile", Kind.RESTRICT: "restrict"}
+_NUMBER_SIZES = frozenset((1, 2, 4, 8, 10, 12, 16))  # 10 and 12 are long doubles
 # Bytes behind the 12 of every type: a fixed number, and for each of `vlen`.
 _FIXED = {Kind.INT: 4, Kind.ARRAY: 12, Kind.VAR: 4, Kind.DECL_TAG: 4}
 _EACH = {
@@ -88,6 +89,11 @@ class Btf:
     def __len__(self) -> int:
         """One more than the highest number of a type."""
         return self._first + len(self._at)
+
+    @property
+    def order(self) -> Literal["little", "big"]:
+        """The byte order that it is written in, and that its values have."""
+        return "little" if self._order == "<" else "big"
 
     @property
     def own(self) -> range:
@@ -204,6 +210,8 @@ class Btf:
         at = self._place(number)
         name_at, info, word = struct.unpack_from(self._order + "III", self._types, at)
         kind, flag, count = Kind(info >> 24 & 31), bool(info >> 31), info & 0xFFFF
+        if word not in _NUMBER_SIZES and kind in {Kind.INT, Kind.FLOAT, Kind.ENUM, Kind.ENUM64}:
+            raise self._damage(number, f"a number of {word} bytes")
         return self._of_kind(kind, self.string(name_at), flag, word, at + 12, count)
 
     def _of_kind(self, kind: Kind, name: str, flag: bool, word: int, at: int, count: int) -> Type:

@@ -19,7 +19,7 @@ from penstock.kernel import syscall
 from penstock.kernel.btf import Btf
 from penstock.kernel.capability import SYS_ADMIN, kernel_error, kernel_errors
 from penstock.kernel.elf import sections
-from penstock.kernel.libc import address_of, bpf
+from penstock.kernel.libc import address_of
 from penstock.kernel.syscall import Command, Descriptor
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 KERNEL = "vmlinux"
 _FOLDER = Path("/sys/kernel/btf")
 _INFO = struct.Struct("=QIIQII")  # struct bpf_btf_info
-_GET_INFO = struct.Struct("=IIQ")
 _NAME_SIZE = 128
 
 
@@ -120,5 +119,5 @@ def _describe(fd: int) -> BtfInfo:
 
 def _ask(fd: int, data: bytearray, name: bytearray) -> bytes:
     info = bytearray(_INFO.pack(address_of(data), len(data), 0, address_of(name), len(name), 0))
-    bpf(Command.OBJ_GET_INFO_BY_FD, bytearray(_GET_INFO.pack(fd, _INFO.size, address_of(info))))
+    syscall.fill_object_info(fd, info)
     return bytes(info)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from penstock.kernel import syscall
-from penstock.kernel.capability import kernel_error, kernel_errors
+from penstock.kernel.capability import SYS_ADMIN, kernel_error, kernel_errors
 from penstock.kernel.libc import address_of, bpf
 from penstock.kernel.syscall import Command, Descriptor
 
@@ -41,27 +41,54 @@ RDONLY_PROG = 1 << 7  # BPF_F_RDONLY_PROG
 
 
 class MapType(IntEnum):
-    """Those of enum bpf_map_type that penstock makes or meets."""
+    """enum bpf_map_type."""
 
     HASH = 1
     ARRAY = 2
     PROG_ARRAY = 3
+    PERF_EVENT_ARRAY = 4
     PERCPU_HASH = 5
     PERCPU_ARRAY = 6
+    STACK_TRACE = 7
+    CGROUP_ARRAY = 8
     LRU_HASH = 9
     LRU_PERCPU_HASH = 10
     LPM_TRIE = 11
+    ARRAY_OF_MAPS = 12
+    HASH_OF_MAPS = 13
     DEVMAP = 14
+    SOCKMAP = 15
     CPUMAP = 16
     XSKMAP = 17
+    SOCKHASH = 18
+    CGROUP_STORAGE = 19
+    REUSEPORT_SOCKARRAY = 20
+    PERCPU_CGROUP_STORAGE = 21
+    QUEUE = 22
+    STACK = 23
+    SK_STORAGE = 24
+    DEVMAP_HASH = 25
+    STRUCT_OPS = 26
     RINGBUF = 27
+    INODE_STORAGE = 28
+    TASK_STORAGE = 29
+    BLOOM_FILTER = 30
+    USER_RINGBUF = 31
+    CGRP_STORAGE = 32
+    ARENA = 33
+    INSN_ARRAY = 34
 
 
-_PER_CPU = {MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERCPU_HASH}
+_PER_CPU = {
+    MapType.PERCPU_HASH,
+    MapType.PERCPU_ARRAY,
+    MapType.LRU_PERCPU_HASH,
+    MapType.PERCPU_CGROUP_STORAGE,
+}
 _ARRAYS = {MapType.ARRAY, MapType.PERCPU_ARRAY}
 _NOT_BATCHED = {errno.EINVAL, errno.EOPNOTSUPP, 524}  # 524 is the kernel's own ENOTSUPP
 
-_INFO = struct.Struct("=IIIIII16s")
+_INFO = struct.Struct("=IIIIII16sIIQQIIII")  # struct bpf_map_info up to btf_vmlinux_id
 _ELEMENT = struct.Struct("=IxxxxQQQ")
 _BATCH = struct.Struct("=QQQQIIQQ")
 _COUNT_AT = 32
@@ -79,6 +106,12 @@ class MapInfo:
     max_entries: int
     flags: int
     name: str
+    #: The BTF of the object that made it, and its types of key and value there; 0 without.
+    btf_id: int = 0
+    key_type: int = 0
+    value_type: int = 0
+    #: The value's type in the kernel's own BTF, for struct_ops; else 0.
+    kernel_type: int = 0
 
 
 @cache
@@ -122,6 +155,12 @@ class Map(Descriptor):
         """The map that is pinned at `path`.  Raises KernelError."""
         with kernel_errors("open pinned map", os.fspath(path)):
             return cls(syscall.open_pinned(path, "map"))
+
+    @classmethod
+    def by_id(cls, number: int) -> Self:
+        """The map with that id.  Raises KernelError; PrivilegeError without CAP_SYS_ADMIN."""
+        with kernel_errors("open map", f"id {number}", needs=(SYS_ADMIN,)):
+            return cls(syscall.open_by_id(Command.MAP_GET_FD_BY_ID, number))
 
     @property
     def is_per_cpu(self) -> bool:
@@ -290,8 +329,10 @@ def _rows(array: NDArray[Any], size: int) -> NDArray[np.uint8]:
 def _map_info(fd: int) -> MapInfo:
     with kernel_errors("describe", "a map"):
         raw = syscall.object_info(fd, _INFO.size)
-    kind, number, key_size, value_size, max_entries, flags, name = _INFO.unpack(raw)
-    return MapInfo(kind, number, key_size, value_size, max_entries, flags, syscall.object_name(name))
+    kind, number, key, value, entries, flags, name, *more = _INFO.unpack(raw)
+    _, kernel_type, _, _, btf_id, key_type, value_type, _ = more
+    held = syscall.object_name(name)
+    return MapInfo(kind, number, key, value, entries, flags, held, btf_id, key_type, value_type, kernel_type)
 
 
 def _round_up(size: int) -> int:

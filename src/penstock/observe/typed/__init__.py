@@ -1,0 +1,1 @@
+"""Keys and values of maps by their types: read, shown as text, and written back."""
