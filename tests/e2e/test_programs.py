@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import platform
 import socket
@@ -14,9 +15,15 @@ import pytest
 from tests.e2e.conftest import CLIENT, Cli, Wire, write
 
 from penstock.compiler.clang import find_clang
+from penstock.errors import KernelError
 from penstock.kernel.maps import Map
+from penstock.kernel.netlink import interface
+from penstock.model.hook import Hook
 from penstock.model.packet import read_packet
 from penstock.observe.pcap import frames_of, write_pcap
+from penstock.pipeline import program_slot
+from penstock.pipeline.program_object import choose, open_program
+from penstock.pipeline.programs import load_program
 
 # As users type it in: it lacks <linux/in.h>.
 DROP_DNS = """\
@@ -155,6 +162,54 @@ def test_it_drops_what_it_should(programs: Cli, wire: Wire, drop_dns: str, built
     gone = programs("program", "detach", "-i", "v1")
     assert gone.code == 0, gone.err
     assert wire.arrived(53) == 5
+
+
+@pytest.mark.privileged
+def test_a_replacement_is_one_step_and_policies_are_left_alone(
+    programs: Cli, wire: Wire, drop_dns: str, several: str, policy: Path
+) -> None:
+    first = programs("program", "load", drop_dns, "-i", "v1", "--json").record["program_id"]
+    second = programs("program", "load", several, "--section", "one", "-i", "v1", "--replace", "--json")
+    assert second.code == 0, second.err
+    assert second.record["notices"] == [f"took the place of program {first} (drop_dns) in one step"]
+    assert wire.arrived(53) == 5
+    assert programs("program", "show", str(first)).code == 3
+    other = programs("program", "load", drop_dns, "-i", "v1", "--replace", "--mode", "generic")
+    assert "a replacement keeps the mode" in other.err
+    assert programs("program", "detach", "-i", "v1").code == 0
+    assert programs("apply", str(policy), "-i", "v1").code == 0
+    refused = programs("program", "load", drop_dns, "-i", "v1", "--replace")
+    assert refused.code == 1
+    assert "a policy of penstock's runs on v1" in refused.err
+
+
+@pytest.mark.privileged
+def test_what_is_left_of_an_interface_is_told_and_taken_away(
+    programs: Cli, wire: Wire, drop_dns: str
+) -> None:
+    number = str(programs("program", "load", drop_dns, "-i", "v1", "--json").record["program_id"])
+    wire.client.ip("link", "del", "v0")
+    assert programs("program", "show", number, "--json").record["attached"] == [
+        "nowhere: its interface is gone"
+    ]
+    assert programs("program", "detach", number).code == 0
+    assert programs("program", "show", number).code == 3
+
+
+@pytest.mark.privileged
+def test_a_failure_behind_the_attachment_takes_it_back(
+    wire: Wire, drop_dns: str, bpffs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise KernelError("pin in", "bpffs", errno.ENOSPC)
+
+    monkeypatch.setenv("PENSTOCK_BPFFS", str(bpffs / "penstock"))
+    monkeypatch.setattr(program_slot, "keep", full)
+    found = open_program(drop_dns)
+    with wire.server.inside():
+        with pytest.raises(KernelError, match="No space left"):
+            load_program(found, choose(found), Hook.XDP, interface="v1")
+        assert interface("v1").xdp == ()
 
 
 @pytest.mark.privileged
@@ -328,6 +383,8 @@ def test_what_leaves_is_filtered_too(programs: Cli, wire: Wire, tmp_path: Path) 
             refused.recv(9)
     shown = programs("program", "show", str(done.record["program_id"]), "--json").record
     assert shown["attached"] == ["v1 tc egress tcx"]
+    listed = Cli(programs.environment)("program", "show", str(done.record["program_id"]), "--json").record
+    assert listed["attached"][0].startswith("v1 tc egress tcx in netns ")
 
 
 def _bound(port: int) -> socket.socket:
@@ -357,3 +414,20 @@ char _license[] SEC("license") = "GPL";
     built = file.replace(".c", ".o")
     assert cli("program", "run", built, "--packet", "IPv4/UDP").out.startswith("TC_ACT_SHOT")
     assert cli("program", "run", built, "--packet", "IPv4/TCP").out.startswith("TC_ACT_UNSPEC")
+
+
+@pytest.mark.privileged
+def test_headers_of_the_c_library_are_found(cli: Cli, tmp_path: Path) -> None:
+    headers = (
+        "netinet/in.h",
+        "sys/socket.h",
+        "stdint.h",
+        "stdbool.h",
+        "linux/if_packet.h",
+        "linux/tcp.h",
+        "asm/types.h",
+    )
+    text = HEAD + "".join(f"#include <{one}>\n" for one in headers)
+    done = cli("program", "build", str(write(tmp_path / "headers.c", text)))
+    assert done.code == 0, done.err
+    assert done.err == ""

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 
 from penstock.errors import KernelError
 from penstock.kernel import netns, pin, syscall
+from penstock.kernel.attached import programs_at
 from penstock.kernel.blob import read_blob
 from penstock.kernel.capability import SYS_ADMIN, kernel_errors
 from penstock.kernel.link import links
 from penstock.kernel.netlink import interfaces
 from penstock.kernel.program import Program, ProgramInfo
 from penstock.kernel.syscall import Command
+from penstock.model.hook import Hook
 from penstock.pipeline import program_slot
 from penstock.pipeline.identity import decode
 from penstock.pipeline.program_slot import ProgramIdentity
@@ -28,6 +30,7 @@ from penstock.pipeline.slot import IDENTITY
 
 # enum bpf_link_type of <linux/bpf.h>
 _LINK_WORDS = {
+    6: "xdp",
     1: "raw tracepoint",
     2: "tracing",
     3: "cgroup",
@@ -42,6 +45,7 @@ _LINK_WORDS = {
     13: "netkit",
     14: "sockmap",
 }
+_INTERFACE_LINKS = (6, 11, 13)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +91,38 @@ def _places() -> dict[int, list[str]]:
     for one in interfaces():
         for present in one.xdp:
             found.setdefault(present.id, []).append(f"{one.name} xdp {present.mode}")
-    kept = {one.program: one for one in program_slot.kept() if one.interface}
-    for number, identity in kept.items():
-        if not any(place.startswith(identity.interface) for place in found.get(number, [])):
-            found.setdefault(number, []).append(_elsewhere(identity))
-    for link in links():
-        if link.type in _LINK_WORDS and link.program_id not in kept:
-            found.setdefault(link.program_id, []).append(f"{_LINK_WORDS[link.type]} link {link.id}")
+        for hook in (Hook.TC_INGRESS, Hook.TC_EGRESS):
+            for running in programs_at(one.index, hook):
+                found.setdefault(running.program_id, []).append(f"{one.name} {hook.value} {running.mode}")
+    _add_links(found)
     return found
 
 
+def _add_links(found: dict[int, list[str]]) -> None:
+    """What is held by links elsewhere: in other network namespaces, and at other kinds of places."""
+    here = set(found)
+    kept = {one.program: one for one in program_slot.kept() if one.interface}
+    for link in links():
+        if link.program_id in here:
+            continue
+        if link.type in _INTERFACE_LINKS and not link.ifindex:
+            word = "nowhere: its interface is gone"
+        elif link.program_id in kept:
+            word = _elsewhere(kept[link.program_id])
+        else:
+            word = f"{_LINK_WORDS.get(link.type, f'type {link.type}')} link {link.id}"
+        found.setdefault(link.program_id, []).append(word)
+    for number, identity in kept.items():  # Filters on clsact have no link.
+        if identity.filter_name and number not in here and identity.netns != _here():
+            found.setdefault(number, []).append(_elsewhere(identity))
+
+
+def _here() -> int | None:
+    return None if netns.is_initial() else netns.inode()
+
+
 def _elsewhere(identity: ProgramIdentity) -> str:
-    here = None if netns.is_initial() else netns.inode()
-    where = "" if identity.netns == here else f" in netns {identity.netns or 'init'}"
+    where = "" if identity.netns == _here() else f" in netns {identity.netns or 'init'}"
     return f"{identity.interface} {identity.hook} {identity.mode}{where}"
 
 

@@ -94,6 +94,16 @@ def read_identity(number: int) -> ProgramIdentity:
     return msgspec.json.decode(text, type=ProgramIdentity)
 
 
+def runs(identity: ProgramIdentity) -> bool:
+    """Whether the program's link still holds it on an interface: that may be gone, or hold another program."""
+    path = programs_root() / str(identity.program) / LINK
+    if not path.exists():
+        return False
+    with Link.open(path) as link:
+        info = link.info()
+    return bool(info.ifindex) and info.program_id == identity.program
+
+
 def with_filter(identity: ProgramIdentity, held: Filter) -> ProgramIdentity:
     """The identity of a program that a filter on clsact is going to hold."""
     return msgspec.structs.replace(

@@ -27,16 +27,17 @@ from penstock.kernel.attached import CLSACT
 from penstock.kernel.capability import kernel_errors
 from penstock.kernel.link import Link
 from penstock.kernel.lock import lock
+from penstock.kernel.program import Program
 from penstock.model.hook import Hook
 from penstock.pipeline import program_slot
-from penstock.pipeline.placing import Wish, mode_of, put_on, wishes
+from penstock.pipeline.placing import AUTO, Wish, mode_of, put_on, wishes
 from penstock.pipeline.program_object import check_hook, load
 from penstock.pipeline.program_slot import LINK, PROGRAM, ProgramIdentity
 
 if TYPE_CHECKING:
     from penstock.kernel.bpf_object import BpfObject
+    from penstock.kernel.clsact import Filter
     from penstock.kernel.object_programs import ProgramSpec
-    from penstock.kernel.program import Program
     from penstock.kernel.syscall import Descriptor
     from penstock.pipeline.program_object import ProgramObject
 
@@ -95,25 +96,72 @@ def _attach(
     notices: list[str],
 ) -> ProgramIdentity:
     """Attach a program and pin what belongs to it; on failure neither is done."""
-    with lock(place.name), put_on(own, place, wanted, notices) as held, held:
-        where = structs.replace(
-            identity,
-            interface=place.ifname,
-            ifindex=place.ifindex,
-            netns=place.netns,
-            mode=mode_of(held.info()) if isinstance(held, Link) else CLSACT,
+    where = structs.replace(identity, interface=place.ifname, ifindex=place.ifindex, netns=place.netns)
+    with lock(place.name):
+        before = _replaceable(place, wanted) if wanted.replace else None
+        if before is not None:
+            notices.append(f"took the place of program {before.program} ({before.name}) in one step")
+            return _take_over(own, objects, where, before)
+        with put_on(own, place, wanted, notices) as held:
+            if isinstance(held, Link):
+                where = structs.replace(where, mode=mode_of(held.info()))
+                program_slot.keep(where, {**objects, LINK: held})
+            else:
+                where = program_slot.with_filter(structs.replace(where, mode=CLSACT), held)
+                _keep_and_attach(own, objects, where, held)
+        held.close()
+    return where
+
+
+def _keep_and_attach(
+    own: Program, objects: dict[str, Descriptor], where: ProgramIdentity, held: Filter
+) -> None:
+    """A filter holds nothing before it is attached: what finds it again is pinned first."""
+    program_slot.keep(where, objects)
+    try:
+        held.attach(own)
+    except BaseException:
+        pin.remove(program_slot.programs_root(), str(own.id))
+        raise
+
+
+def _replaceable(place: AttachPoint, wanted: Wish) -> ProgramIdentity | None:
+    """The program of the user's that runs at XDP there, whose link can be given another; None for anybody else's.
+
+    Raises:
+        PenstockError: penstock's own policy is there, or a mode is wanted that the link does not have.
+    """
+    if (pin.pin_root() / place.name).exists():
+        raise PenstockError(
+            f"a policy of penstock's runs on {place.ifname}, and is not taken off unasked",
+            hint=f"`penstock detach -i {place.ifname}` first",
         )
-        if isinstance(held, Link):
-            program_slot.keep(where, {**objects, LINK: held})
-            return where
-        where = program_slot.with_filter(where, held)
-        program_slot.keep(where, objects)
+    kept = programs_on(place.ifname, Hook.XDP)
+    before = next((one for one in kept if program_slot.runs(one)), None)
+    if before is not None and wanted.mode not in (AUTO, before.mode):
+        raise PenstockError(
+            f"the program on {place.ifname} runs in {before.mode} mode, and a replacement keeps the mode",
+            hint=f"`penstock program detach {before.program}` first",
+        )
+    return before
+
+
+def _take_over(
+    own: Program, objects: dict[str, Descriptor], where: ProgramIdentity, before: ProgramIdentity
+) -> ProgramIdentity:
+    """Give the link of another program to this one, in one step for every packet."""
+    root = program_slot.programs_root()
+    after = structs.replace(where, mode=before.mode)
+    folder = root / str(before.program)
+    with Link.open(folder / LINK) as link, Program.open(folder / PROGRAM) as old:
+        link.update(own, old)
         try:
-            held.attach(own)
+            program_slot.keep(after, {**objects, LINK: link})
         except BaseException:
-            pin.remove(program_slot.programs_root(), str(own.id))
+            link.update(old)
             raise
-        return where
+    pin.remove(root, str(before.program))
+    return after
 
 
 def _place(interface: str | None, hook: Hook | None, wanted: Wish) -> AttachPoint | None:
