@@ -11,7 +11,8 @@ itself, never of what it encapsulates.
     malformed     a header ends beyond w, or contradicts itself:
       LINK        the Ethernet header, or a tag with the type behind it, does not fit
       NETWORK     IPv4: shorter than 20 bytes, version not 4, ihl < 5, options or
-                  total length beyond w, total length < header length
+                  total length beyond w, total length < header length (a length
+                  of 0 where more than 65535 bytes follow is theirs: BIG TCP)
                   IPv6: shorter than 40 bytes, version not 6, payload length
                   beyond w, an extension header (at least 8 bytes) beyond w
                   ARP, RARP: shorter than 28 bytes
@@ -98,7 +99,7 @@ def _network_is_malformed(packet: Packet, headers: Headers) -> bool:
 
 def _ipv4_is_malformed(packet: Packet, start: int) -> bool:
     wire = packet.wire_length
-    first, total = packet.number(start, 1), packet.number(start + 2, 2)
+    first, total = packet.number(start, 1), _total_length(packet, start)
     if start + 20 > wire:
         return True
     if first is None:
@@ -107,6 +108,12 @@ def _ipv4_is_malformed(packet: Packet, start: int) -> bool:
     if first >> 4 != 4 or length < 20 or start + length > wire:
         return True
     return total is not None and (total < length or start + total > wire)
+
+
+def _total_length(packet: Packet, start: int) -> int | None:
+    """IPv4's total length; it is 0 where 16 bits do not hold it, in an aggregate of many segments."""
+    total, most = packet.number(start + 2, 2), packet.wire_length - start
+    return most if total == 0 and most > 0xFFFF else total
 
 
 def _ipv6_is_malformed(packet: Packet, headers: Headers, start: int) -> bool:
@@ -148,7 +155,7 @@ def _payload_end(packet: Packet, headers: Headers) -> int | None:
     if start is None:
         return None
     if headers.is_ipv4:
-        total = packet.number(start + 2, 2)
+        total = _total_length(packet, start)
         return None if total is None else start + total
     payload = packet.number(start + 4, 2)
     if payload is None:

@@ -181,6 +181,9 @@ static __always_inline void ps_ipv4(const struct ps_cursor *cur, struct ps_view 
 	ps_set(v, frag_offset, ps_part(word, (word & 0x1fff) * 8));
 	ps_ipv4_fields(cur, v);
 
+	/* A length that 16 bits do not hold is 0 (BIG TCP): then the packet says. */
+	if (!total && len - at > 0xffff)
+		total = len - at;
 	if (ps_there(total))
 		cur->scratch->end = at + total;
 	if (header > 20)
