@@ -16,6 +16,7 @@ from penstock.compiler.ir.evaluate import evaluate
 from penstock.compiler.ir.ops import FIRST_CONDITION_SLOT, Outcome, RuleSet
 from penstock.kernel.bpf_object import load_object
 from penstock.kernel.maps import Map
+from penstock.kernel.program import Program
 from penstock.model.hook import TRAITS, Hook
 from penstock.model.overlay import RULES
 from penstock.model.spec import COUNTERS_MAP, PROBE_MAP, PROGRAM, ProbeLayout
@@ -44,14 +45,26 @@ class DataPlane:
         """Whether a test run takes the frame."""
         return self._program.takes(frame)
 
-    def outcome(self, frame: bytes, wire_length: int = 0) -> Outcome:
-        layout = self._layout
+    def outcome(self, frame: bytes, wire_length: int = 0, ctx: bytes | None = None) -> Outcome:
+        """What becomes of a frame in a test run, `ctx` being the metadata beside it."""
+        self.expect(wire_length)
+        return self.said(self._program.test_run(frame, ctx=ctx).retval)
+
+    def expect(self, wire_length: int = 0) -> None:
+        """Forget what was said; the next packet's outcome can then be told."""
         self._probe.update(bytes(4), struct.pack("=I", wire_length).ljust(self._probe.size, b"\0"))
-        answer = self._program.test_run(frame).retval
-        said = self._probe.lookup(bytes(4)) or b""
+
+    @property
+    def has_decided(self) -> bool:
+        """Whether a packet came since `expect`."""
+        return struct.unpack_from("=I", self._read(), self._layout.decided) != (0,)
+
+    def said(self, answer: int | None = None) -> Outcome:
+        """The last packet's outcome; `answer` is what the program answered, if that is known."""
+        layout, said = self._layout, self._read()
         slot, conditions, code = struct.unpack_from("=III", said, layout.slot)
         verdict = DECISIONS[code]
-        assert self._codes.get(verdict, answer) == answer
+        assert answer is None or self._codes.get(verdict, answer) == answer
         hits = int.from_bytes(said[layout.hits : layout.size], sys.byteorder)
         return Outcome(
             verdict,
@@ -59,6 +72,13 @@ class DataPlane:
             tuple(at for at in range(layout.slots) if hits >> at & 1),
             frozenset(condition for condition in Condition if conditions >> condition & 1),
         )
+
+    def _read(self) -> bytes:
+        return self._probe.lookup(bytes(4)) or b""
+
+    @property
+    def program(self) -> Program:
+        return self._program
 
     @property
     def maps(self) -> dict[str, Map]:
@@ -84,7 +104,7 @@ class DataPlane:
 def disagreements(rule_set: RuleSet, plane: DataPlane, frames: Sequence[bytes]) -> list[str]:
     """Where kernel and reference differ, in words; the counters are compared as well."""
     found, packets, octets = [], Counter[int](), Counter[int]()
-    for frame in frames:
+    for frame in filter(plane.takes, frames):
         expected, got = evaluate(rule_set, frame), plane.outcome(frame)
         if expected != got:
             found.append(f"{frame.hex()}\n  reference {expected}\n  kernel    {got}")

@@ -5,8 +5,8 @@
 
 Both engines mean the same; the reference says what is right and the kernel what
 is so.  The kernel's test run takes no frame of less than 14 bytes, which no hook
-sees either, nor at TC and sockets half an IP header: for those the kernel engine
-asks the reference.
+sees either, nor at TC and sockets half an IP header or more than fits a page: for
+those the kernel engine asks the reference.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ interface and without traffic.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import struct
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 SOCKET_FILTER, SCHED_CLS, XDP = 1, 3, 6  # BPF_PROG_TYPE_…
 LEAST_FRAME = 14  # an Ethernet header: bpf_prog_test_run_xdp takes nothing shorter
+#: A page, without what the kernel puts before and behind a socket buffer's data, and some more.
+_MOST_OF_A_PAGE = mmap.PAGESIZE - 576
 _SHORTEST_IPV6 = LEAST_FRAME + 40
 #: Of these Ethernet types bpf_prog_test_run_skb wants the whole fixed header of IP as well.
 _LEAST_PACKETS = {b"\x08\x00": LEAST_FRAME + 20, b"\x86\xdd": _SHORTEST_IPV6}
@@ -113,10 +116,10 @@ class Program(Descriptor):
         return self.info.tag
 
     def takes(self, data: bytes) -> bool:
-        """Whether a test run takes the frame as far as its being short goes."""
-        if len(data) < LEAST_FRAME:
-            return False
-        return self.info.type == XDP or len(data) >= _LEAST_PACKETS.get(data[12:14], LEAST_FRAME)
+        """Whether a test run takes the frame: no part of a header, and beyond XDP no more than a page holds."""
+        if self.info.type == XDP:
+            return len(data) >= LEAST_FRAME
+        return _LEAST_PACKETS.get(data[12:14], LEAST_FRAME) <= len(data) <= _MOST_OF_A_PAGE
 
     def test_run(self, data: bytes, *, repeat: int = 1, ctx: bytes | None = None) -> TestRun:
         """Run the program on a frame; `ctx` is a struct xdp_md (its data pointers are offsets), or `skb_context`'s.
