@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * xdp.bpf.c - what a generated file ends with at XDP: what is answered for a verdict, and the program.
+ * xdp.bpf.c - what a generated file ends with at XDP: what is answered for a decision, and the program.
  */
 
+_Static_assert(PS_DROP == 1 && PS_PASS == 2 && PS_BOUNCE == 3, "the verdicts' codes are those of enum xdp_action");
+
 #ifdef PS_REDIRECTS
-/* bpf_redirect_map: packets on their way to one device leave in batches. */
+/* Where packets are redirected to, by the device's number; those on their way to one leave in batches. */
 struct {
 	__uint(type, BPF_MAP_TYPE_DEVMAP);
 	__uint(max_entries, PS_DEVICES);
@@ -15,7 +17,9 @@ struct {
 static long (*const bpf_redirect_map)(void *map, __u64 key, __u64 flags) = (void *)51;
 #endif
 
-_Static_assert(PS_DROP == 1 && PS_PASS == 2 && PS_BOUNCE == 3, "the verdicts' codes are those of enum xdp_action");
+#ifdef PS_REJECTS
+#include <penstock/reject_xdp.bpf.h>
+#endif
 
 /*
  * ps_act - carry a decision out, and give the action code.

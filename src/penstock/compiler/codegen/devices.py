@@ -15,6 +15,7 @@ from penstock.compiler.ir.ops import FIRST_RULE_SLOT, Rule, RuleSet
 from penstock.errors import LimitError
 from penstock.model.action import Argument, Device, Dscp, Mark
 from penstock.model.device import MAX_DEVICES
+from penstock.model.hook import Hook
 from penstock.model.verdict import Verdict
 
 
@@ -51,12 +52,12 @@ def action_lines(rule_set: RuleSet, devices: tuple[str, ...]) -> Iterator[str]:
         yield "#include <penstock/device.bpf.h>"
     if any(rule.argument is not None and not rule.decides for rule in rule_set.rules):
         yield "#define PS_MANGLES 1"
+        yield f"#define PS_EGRESS {int(rule_set.hook is Hook.TC_EGRESS)}"
         yield "#include <penstock/mangle.bpf.h>"
     if Verdict.REDIRECT in verdicts:
         yield "#define PS_REDIRECTS 1"
     if Verdict.REJECT in verdicts:
         yield "#define PS_REJECTS 1"
-        yield "#include <penstock/reject.bpf.h>"
 
 
 def wants(argument: Argument | None, devices: tuple[str, ...]) -> str:

@@ -100,6 +100,9 @@ int ps_filter(struct ps_ctx *ctx)
 	struct ps_fast_net net;
 	__u64 len;
 
+#ifdef PS_MANGLES
+	ps_want_nothing();
+#endif
 	if (unlikely(!ps_begin(ctx, &bounds)))
 		goto odd;
 	len = ps_length(ps_bounds_length(bounds));

@@ -56,6 +56,7 @@ enum bpf_map_type {
 };
 
 enum { BPF_F_MMAPABLE = 1U << 10 };
+enum { BPF_F_RECOMPUTE_CSUM = 1 };
 enum { BPF_HDR_START_MAC, BPF_HDR_START_NET };
 
 /* The verifier and BTF know a program's context by this name (global functions take it as `struct xdp_md *`). */
@@ -108,6 +109,9 @@ struct __sk_buff {
 };
 
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static long (*const bpf_skb_store_bytes)(struct __sk_buff *skb, __u32 offset, const void *from, __u32 len,
+					 __u64 flags) = (void *)9;
+static long (*const bpf_redirect)(__u32 ifindex, __u64 flags) = (void *)23;
 static long (*const bpf_skb_load_bytes)(const struct __sk_buff *skb, __u32 offset, void *to, __u32 len) = (void *)26;
 static long (*const bpf_skb_load_bytes_relative)(const struct __sk_buff *skb, __u32 offset, void *to, __u32 len,
 						 __u32 start) = (void *)68;
