@@ -68,6 +68,7 @@ static __always_inline bool ps_refuse(struct ps_ctx *ctx)
 {
 	struct ps_refusals *all = ps_refusals_area();
 	__u32 zero = 0, net, quote, size, trans;
+	__u64 linear;
 	struct ps_kept *kept = bpf_map_lookup_elem(&ps_kept, &zero);
 
 	if (!all || !kept || bpf_skb_pull_data(ctx, ctx->len < PS_LOOKED_AT ? ctx->len : PS_LOOKED_AT))
@@ -76,7 +77,10 @@ static __always_inline bool ps_refuse(struct ps_ctx *ctx)
 		return false;
 	net = ps_unknown(all->refused.net);
 	trans = ps_unknown(all->refused.trans) - (net - 14);
-	quote = ps_quote(&all->refused, ps_data_end(ctx) - ps_data(ctx) - net);
+	linear = ps_data_end(ctx) - ps_data(ctx);
+	/* Or clang subtracts in 32 bits, which is nothing that may be done with a pointer. */
+	asm volatile("" : "+r"(linear));
+	quote = ps_quote(&all->refused, linear - net);
 	if (!ps_answer(ctx, quote) || !ps_keep_link(ctx, kept, net))
 		return false;
 	size = ps_unknown(all->headers.size);
