@@ -28,9 +28,9 @@ def killed(*arguments, **named):
     os.kill(os.getpid(), signal.SIGKILL)
 
 setattr(place, name, killed)
-from penstock.pipeline.apply import apply
-from penstock.pipeline.policy import load_policy
-apply(interface, load_policy(open(path).read(), name=path), mode)
+from penstock.pipeline.apply import apply_all
+from penstock.pipeline.policy import load_policies
+apply_all(interface, load_policies(open(path).read(), name=path), mode)
 """
 
 STEPS = {
@@ -143,6 +143,28 @@ def test_a_first_apply_at_tc(
     assert list(root.iterdir()) == []
     assert wire.arrived(53) == 5
     assert "clsact" not in wire.server.run("tc", "qdisc", "show", "dev", "v1").stdout
+
+
+def test_filters_of_several_hooks_are_each_old_or_new(
+    wire: Wire, host: Cli, tmp_path: Path, root: Path
+) -> None:
+    """Killed when one of two is replaced: it is finished, and the other one is as it was."""
+    text = "filter guard at xdp {{ dns: drop if udp dst port {} }}\n"
+    text += "filter inward at tc ingress {{ ntp: drop if udp dst port {} }}"
+    path = write(tmp_path / "both.policy", text.format(53, 123))
+    assert host("apply", str(path), "-i", "v1").code == 0
+    wire.arrived(53, count=3)
+    wire.arrived(123, count=2)
+    _killed_apply(host, STEPS["after update"], write(path, text.format(5353, 1123)))
+    assert (wire.arrived(53, count=4), wire.arrived(123, count=4)) == (4, 0)
+    found = host("status", "--json")
+    assert found.code == 0
+    counted = [{one["name"]: one["packets"] for one in each["counters"]} for each in found.record["filters"]]
+    assert (counted[0]["dns"], counted[1]["ntp"]) == (3, 6)
+    assert host("apply", str(path), "-i", "v1").code == 0
+    assert (wire.arrived(53), wire.arrived(123)) == (5, 5)
+    assert host("detach", "-i", "v1").code == 0
+    assert list(root.iterdir()) == []
 
 
 def test_a_detach(wire: Wire, host: Cli, policy: Path, root: Path) -> None:

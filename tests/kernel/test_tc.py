@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Iterator
 from pathlib import Path
@@ -307,6 +308,19 @@ def test_a_filter_is_found_from_another_namespace(ends: Ends, v0: int, a: Progra
         with Filter(v0, INGRESS, made.name, made.priority, owns_qdisc=True) as elsewhere:
             assert elsewhere.info().ifindex == 0
         made.detach()
+    assert filters(v0, INGRESS) == ()
+
+
+@privileged
+def test_filters_are_changed_from_within_an_event_loop_too(v0: int, a: Program, b: Program) -> None:
+    async def change() -> list[int]:
+        made = plan_filter(v0, INGRESS, LAST).attach(a)
+        made.update(b)
+        found = [one.program_id for one in filters(v0, INGRESS)]
+        made.detach()
+        return found
+
+    assert asyncio.run(change()) == [b.id]
     assert filters(v0, INGRESS) == ()
 
 

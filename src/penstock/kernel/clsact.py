@@ -257,15 +257,24 @@ def _is_unused(ifindex: int) -> bool:
 
 def _tc(operation: str, ifindex: int, *arguments: object, **named: object) -> None:
     """One change by pyroute2.  Raises KernelError."""
+    from concurrent.futures import ThreadPoolExecutor
+
     try:
         from pyroute2 import IPRoute  # type: ignore[import-untyped,unused-ignore]
         from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped,unused-ignore]
     except ImportError as error:
         hint = "`pip install pyroute2`"
         raise ToolchainError(f"pyroute2 cannot be imported: {error}", hint=hint) from error
-    try:
+
+    def change() -> None:
         with IPRoute() as route:
             route.tc(*arguments, **named)
+
+    try:
+        # pyroute2 runs an event loop, and a thread that has one running already takes no
+        # second one.  A new thread is in the network namespace of the one that starts it.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(change).result()
     except NetlinkError as error:
         code = int(error.code)
         raise kernel_error(operation, interface_name(ifindex), code, needs=(NET_ADMIN,)) from error
