@@ -80,22 +80,30 @@ class Wire:
     client: Namespace
     server: Namespace
 
-    def arrived(self, port: int, count: int = 5, size: int = 20, sport: int = 0) -> int:
+    def arrived(
+        self,
+        port: int,
+        count: int = 5,
+        size: int = 20,
+        sport: int = 0,
+        ends: tuple[str, str] = (CLIENT, SERVER),
+    ) -> int:
         """How many of `count` datagrams from the client reach a socket of the server's.
 
         A datagram to another port is sent behind them: once it is there, they are or never will be.
         """
+        source, destination = ends
         with self.server.inside():
-            target, marker = _bound(SERVER, port), _bound(SERVER, MARKER)
+            target, marker = _bound(destination, port), _bound(destination, MARKER)
         with self.client.inside():
-            sender = _bound(CLIENT, sport)
+            sender = _bound(source, sport)
         with target, marker, sender:
             for _ in range(count):
-                sender.sendto(bytes(size), (SERVER, port))
+                sender.sendto(bytes(size), (destination, port))
             deadline = time.monotonic() + PATIENCE_S
             while not _received(marker, 0.2):
                 assert time.monotonic() < deadline, "the marker never came through"
-                sender.sendto(b"marker", (SERVER, MARKER))
+                sender.sendto(b"marker", (destination, MARKER))
             return _drained(target)
 
 

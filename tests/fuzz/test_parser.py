@@ -57,6 +57,8 @@ WORDS = [
     "$office",
     "tcp",
     "udp",
+    "inner",
+    "pcap",
     "port",
     "53",
     "80-90",

@@ -15,20 +15,27 @@ from typing import TypeVar
 from penstock.compiler.analysis.example import Example, examples, is_in, text_of
 from penstock.compiler.analysis.listing import Literal, Odd, satisfies
 from penstock.compiler.analysis.shapes import Fields, Layers, Wish, malformed, shapes
+from penstock.compiler.diagram.disjunction import Term as DisjunctTerm
+from penstock.compiler.diagram.disjunction import TooManyTermsError, terms
 from penstock.compiler.ir.depth import leaves
 from penstock.compiler.ir.headers import Packet
+from penstock.compiler.ir.lower import lower_expression
 from penstock.compiler.ir.ops import (
     Binary,
+    Classic,
     Compare,
     FieldRef,
     Literal32,
     Predicate,
     Read,
     Scope,
+    Step,
     Term,
     Within,
 )
-from penstock.errors import PacketNotationError
+from penstock.compiler.lang.parser import parse_expression
+from penstock.compiler.lang.source import Source
+from penstock.errors import PacketNotationError, PolicyError
 from penstock.model.net import IntervalSet
 from penstock.model.notation import LayerSpec
 from penstock.model.packet import build_packet, format_packet
@@ -36,7 +43,7 @@ from penstock.model.packet import build_packet, format_packet
 _BASES = 6
 _MOST_BYTES = 512
 
-Leaf = TypeVar("Leaf", Compare, Within)
+Leaf = TypeVar("Leaf", Classic, Compare, Within)
 
 
 def guesses(fields: Fields, literals: frozenset[Literal]) -> Iterator[Example]:
@@ -53,7 +60,9 @@ def _candidates(fields: Fields, literals: frozenset[Literal]) -> Iterator[Exampl
     predicates = [atom for atom in atoms if not isinstance(atom, Odd)]
     if len(predicates) < len(atoms):
         yield from _built(malformed(Wish(fields)))
-    yield from _built(_tunnelled(fields, predicates))
+    wanted = [atom for atom, holds in literals if holds and not isinstance(atom, Odd)]
+    yield from _quoted(fields, wanted)
+    yield from _built(_tunnelled(fields, wanted))
     for one in islice(examples(fields), _BASES):
         for frame in _patched(one.frame, predicates):
             yield Example(text_of(frame), frame)
@@ -65,6 +74,26 @@ def _built(stacks: Iterator[Layers]) -> Iterator[Example]:
             yield Example(format_packet(layers), build_packet(layers))
         except PacketNotationError:
             continue
+
+
+# ── libpcap's programs ───────────────────────────────────────────────────────
+
+
+def _quoted(fields: Fields, predicates: list[Predicate]) -> Iterator[Example]:
+    """Packets of which `pcap "EXPR"` holds, if it says about what penstock says by the same words."""
+    for test in _leaves(predicates, Classic):
+        for term in islice(_read_as_penstock(test.text), _BASES):
+            both = {ref: fields.get(ref, values) & values for ref, values in term.fields.items()}
+            if all(both.values()):
+                yield from islice(examples({**fields, **both}), _BASES)
+
+
+def _read_as_penstock(text: str) -> tuple[DisjunctTerm, ...]:
+    source = Source("pcap", text)
+    try:
+        return terms(lower_expression(parse_expression(source), source))
+    except (PolicyError, TooManyTermsError):
+        return ()
 
 
 # ── bytes ────────────────────────────────────────────────────────────────────
@@ -147,11 +176,19 @@ def _tunnelled(fields: Fields, predicates: list[Predicate]) -> Iterator[Layers]:
 
 
 def _around(fields: Fields, scope: Scope) -> Iterator[Layers]:
-    names: Mapping[str, str] = {"mpls": "MPLS", "pppoes": "PPPoES", "geneve": "Geneve"}
+    around = [layer for at, step in enumerate(scope) for layer in _layers(step, inside=at > 0)]
     for stack in shapes(Wish(fields)):
         carriers = [layer for layer in stack if layer.name in ("Ether", "Dot1Q", "Dot1AD")]
-        if scope[0] == "geneve":
+        if scope[0] in ("geneve", "inner"):
             if stack[-1].name == "UDP":
-                yield [*stack[:-1], LayerSpec("UDP"), *(LayerSpec(names[step]) for step in scope)]
+                yield [*stack[:-1], LayerSpec("UDP"), *around]
         else:
-            yield [*carriers, *(LayerSpec(names[step]) for step in scope)]
+            yield [*carriers, *around]
+
+
+def _layers(step: Step, *, inside: bool) -> Iterator[LayerSpec]:
+    """An encapsulation; of the tunnels one that carries frames, with its own carrier if it is `inside` another."""
+    names: Mapping[Step, str] = {"mpls": "MPLS", "pppoes": "PPPoES", "geneve": "Geneve", "inner": "VXLAN"}
+    if inside and step in ("geneve", "inner"):
+        yield from (LayerSpec(name) for name in ("Ether", "IPv4", "UDP"))
+    yield LayerSpec(names[step])
