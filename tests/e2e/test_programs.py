@@ -146,6 +146,14 @@ def test_a_file_that_is_not_there_is_a_sentence(cli: Cli, tmp_path: Path) -> Non
     assert "nothing.c cannot be read: No such file or directory" in done.err
 
 
+@pytest.mark.parametrize("text", ["", "no C at all", "int main(void) { return 0; }", "\0\1\2"])
+def test_what_has_no_program_is_a_sentence(cli: Cli, tmp_path: Path, text: str) -> None:
+    done = cli("program", "run", str(write(tmp_path / "odd.txt", text)), "--packet", DNS)
+    assert done.code in (1, 2), done.err
+    assert "error: " in done.err
+    assert "bug in penstock" not in done.err
+
+
 @pytest.mark.privileged
 @pytest.mark.parametrize("built", [False, True], ids=["from C", "from an object"])
 def test_it_drops_what_it_should(programs: Cli, wire: Wire, drop_dns: str, built: bool) -> None:

@@ -104,7 +104,7 @@ def _arguments(
         # Behind everything else: where the file or the system has a header of that name, it is meant.
         *("-idirafter", f"/usr/include/{machine}-linux-gnu"),
         *(word for header in _in_order(added) for word in ("-include", header)),
-        *("-c", path if not path.startswith("-") else f"./{path}", "-o", target),
+        *("-x", "c", "-c", path if not path.startswith("-") else f"./{path}", "-o", target),
     ]
 
 

@@ -23,6 +23,7 @@ import msgspec
 from penstock.errors import KernelError
 from penstock.kernel import netns, pin
 from penstock.kernel.blob import read_blob, write_blob
+from penstock.kernel.capability import kernel_errors
 from penstock.kernel.clsact import Filter
 from penstock.kernel.link import Link
 from penstock.kernel.netlink import interfaces
@@ -80,12 +81,16 @@ def keep(identity: ProgramIdentity, objects: Mapping[str, Descriptor]) -> None:
 
 
 def kept() -> Iterator[ProgramIdentity]:
-    """Every program that is kept, by id; what cannot be read is left out."""
+    """Every program that is kept, by id; what cannot be read is left out.  Raises PrivilegeError."""
     root = programs_root()
-    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-        for number in sorted(int(path.name) for path in root.iterdir() if path.name.isdecimal()):
-            with suppress(KernelError, msgspec.MsgspecError):
-                yield read_identity(number)
+    with kernel_errors("list", str(root)):
+        try:
+            numbers = sorted(int(path.name) for path in root.iterdir() if path.name.isdecimal())
+        except FileNotFoundError:
+            return
+    for number in numbers:
+        with suppress(KernelError, msgspec.MsgspecError):
+            yield read_identity(number)
 
 
 def read_identity(number: int) -> ProgramIdentity:
