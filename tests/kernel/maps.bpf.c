@@ -66,8 +66,8 @@ struct lpm_odd {
 
 #define MAP(name, kind, count, k, v) struct { __uint(type, BPF_MAP_TYPE_##kind); __uint(max_entries, count); \
 	__type(key, k); __type(value, v); } name SEC(".maps")
-#define TRIE(name, k) struct { __uint(type, BPF_MAP_TYPE_LPM_TRIE); __uint(max_entries, 8); \
-	__uint(map_flags, BPF_F_NO_PREALLOC); __type(key, k); __type(value, __u32); } name SEC(".maps")
+#define TRIE(name, k, v) struct { __uint(type, BPF_MAP_TYPE_LPM_TRIE); __uint(max_entries, 8); \
+	__uint(map_flags, BPF_F_NO_PREALLOC); __type(key, k); __type(value, v); } name SEC(".maps")
 
 MAP(t_flows, HASH, 8, struct flow, struct stats);
 MAP(t_lru, LRU_HASH, 64, __u32, __u32);
@@ -76,9 +76,10 @@ MAP(t_real, ARRAY, 1, __u32, struct real);
 MAP(t_cpu, PERCPU_ARRAY, 2, __u32, struct stats);
 MAP(t_cpuhash, PERCPU_HASH, 8, __be32, __u64);
 MAP(t_devices, DEVMAP, 4, __u32, __u32);
-TRIE(t_lpm4, struct lpm4);
-TRIE(t_lpm6, struct lpm6);
-TRIE(t_lpmodd, struct lpm_odd);
+TRIE(t_lpm4, struct lpm4, __u32);
+TRIE(t_lpmpart, struct lpm4, struct stats);
+TRIE(t_lpm6, struct lpm6, __u32);
+TRIE(t_lpmodd, struct lpm_odd, __u32);
 struct { __uint(type, BPF_MAP_TYPE_QUEUE); __uint(max_entries, 4); __type(value, __u32); } t_queue SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_STACK); __uint(max_entries, 4); __type(value, __u32); } t_stack SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); } t_ring SEC(".maps");
@@ -100,7 +101,7 @@ SEC("xdp") int maps(struct xdp_md *ctx)
 	char zero[64] = {};
 	int found = 0;
 	USE(t_flows); USE(t_lru); USE(t_all); USE(t_cpu); USE(t_cpuhash); USE(t_lpm4); USE(t_lpm6); USE(t_lpmodd);
-	USE(t_outer); USE(t_real);
+	USE(t_outer); USE(t_real); USE(t_lpmpart);
 	found += bpf_map_peek_elem(&t_queue, zero) + bpf_map_peek_elem(&t_stack, zero);
 	bpf_ringbuf_output(&t_ring, zero, 8, 0);
 	bpf_redirect_map(&t_devices, 0, 0);

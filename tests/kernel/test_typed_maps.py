@@ -133,6 +133,10 @@ def test_values_of_all_cpus_are_added_up(loaded: BpfObject) -> None:
     with typed(loaded, "t_cpuhash") as table:
         table.update("10.0.0.1", "5")
         assert shown(table) == ["10.0.0.1 = 5"]
+        ones = ", ".join("1" for _ in range(possible_cpus()))
+        table.update("10.0.0.1", f"[{ones}]", per_cpu=True)
+        table.update("10.0.0.1", "[7]", per_cpu=True)
+        assert shown(table) == [f"10.0.0.1 = {7 + possible_cpus() - 1}"]
 
 
 def test_networks(loaded: BpfObject) -> None:
@@ -153,6 +157,17 @@ def test_networks(loaded: BpfObject) -> None:
             four.update(f"192.0.2.{host}", "1")
         with pytest.raises(KernelError, match="it is full: it has room for 8 entries"):
             four.update("198.51.100.0/24", "1")
+
+
+def test_a_network_inherits_nothing_from_a_shorter_one(loaded: BpfObject) -> None:
+    with typed(loaded, "t_lpmpart") as table:
+        table.update("10.0.0.0/8", "{packets: 1, bytes: 2}")
+        table.update("10.1.0.0/16", "{packets: 3}")
+        table.update("10.1.0.0/16", "{seen: [4]}")
+        assert shown(table) == [
+            "10.0.0.0/8 = {packets: 1, bytes: 2, seen: [0, 0, 0]}",
+            "10.1.0.0/16 = {packets: 3, bytes: 0, seen: [4, 0, 0]}",
+        ]
 
 
 def test_queues_and_stacks(loaded: BpfObject) -> None:

@@ -97,7 +97,7 @@ def _tell_what_is_shown(table: TypedMap) -> None:
         )
 
 
-@command.command("lookup")
+@command.command("lookup", context_settings={"ignore_unknown_options": True})
 @click.argument("map_", metavar="MAP")
 @click.argument("key")
 @_reading_options

@@ -9,26 +9,24 @@ memory(table)        ->  bytes that the kernel counts for it, and whether it is 
 from __future__ import annotations
 
 import os
-import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.kernel import syscall
 from penstock.kernel.capability import SYS_ADMIN, kernel_errors
-from penstock.kernel.libc import address_of
 from penstock.kernel.maps import Map
+from penstock.kernel.program_details import map_ids
 from penstock.kernel.syscall import Command, Descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PROGRAM_INFO = 224
-_MAP_COUNT_AT, _NAME_AT = 52, 64  # nr_map_ids, with map_ids behind it, and name of struct bpf_prog_info
+_NAME_AT = 64  # in struct bpf_prog_info
 _MOST_FILES = 20_000
 
 
-def map_ids() -> Iterator[int]:
+def all_ids() -> Iterator[int]:
     """The ids of all maps, ascending.  Raises PrivilegeError without CAP_SYS_ADMIN."""
     with kernel_errors("list", "maps", needs=(SYS_ADMIN,)):
         yield from syscall.ids(Command.MAP_GET_NEXT_ID)
@@ -49,12 +47,8 @@ def users() -> dict[int, list[tuple[int, str]]]:
 
 def _used_by(number: int) -> tuple[str, tuple[int, ...]]:
     with Descriptor(syscall.open_by_id(Command.PROG_GET_FD_BY_ID, number)) as program:
-        raw = syscall.object_info(program.fd, _PROGRAM_INFO)
-        (count,) = struct.unpack_from("=I", raw, _MAP_COUNT_AT)
-        numbers, info = bytearray(4 * count), bytearray(_PROGRAM_INFO)
-        struct.pack_into("=IQ", info, _MAP_COUNT_AT, count, address_of(numbers))
-        syscall.fill_object_info(program.fd, info)
-    return syscall.object_name(raw[_NAME_AT:]), struct.unpack(f"={count}I", numbers)
+        raw = syscall.object_info(program.fd, _NAME_AT + 16)
+        return syscall.object_name(raw[_NAME_AT:]), map_ids(program.fd)
 
 
 def pins() -> dict[int, list[str]]:

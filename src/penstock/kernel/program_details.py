@@ -56,8 +56,7 @@ def details(program: Program) -> Details:
     with kernel_errors("describe", program.name):
         raw = syscall.object_info(program.fd, _INFO_SIZE)
         (since_boot,) = struct.unpack_from("=Q", raw, _LOAD_TIME_AT)
-        (count,) = struct.unpack_from("=I", raw, _MAP_COUNT_AT)
-        numbers = _map_ids(program.fd, count)
+        numbers = map_ids(program.fd)
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot / 1e9
     return Details(time.time() - age, tuple(_map_info(number) for number in numbers), _memory(program.fd))
 
@@ -88,7 +87,9 @@ def source_lines(program: Program) -> tuple[SourceLine, ...]:
     )
 
 
-def _map_ids(fd: int, count: int) -> tuple[int, ...]:
+def map_ids(fd: int) -> tuple[int, ...]:
+    """The ids of the maps that a program uses.  Raises OSError."""
+    (count,) = struct.unpack_from("=I", syscall.object_info(fd, _INFO_SIZE), _MAP_COUNT_AT)
     ids, info = bytearray(4 * count), bytearray(_INFO_SIZE)
     struct.pack_into("=IQ", info, _MAP_COUNT_AT, count, address_of(ids))
     syscall.fill_object_info(fd, info)

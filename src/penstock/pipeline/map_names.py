@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from penstock.errors import KernelError, PenstockError
-from penstock.kernel.map_listing import map_ids
+from penstock.kernel.map_listing import all_ids
 from penstock.kernel.maps import Map
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def map_called(wanted: str) -> Map:
 
 def all_maps() -> Iterator[Map]:
     """Every map that the kernel has, open, one after the other; the caller closes it.  Raises KernelError."""
-    for number in map_ids():
+    for number in all_ids():
         try:
             found = Map.by_id(number)
         except KernelError as error:

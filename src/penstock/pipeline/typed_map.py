@@ -106,7 +106,7 @@ class TypedMap(Closing):
         """
         self._require_writable()
         raw = b"" if key is None else self._key(key)
-        before = None if self.table.info.type in WITHOUT_KEYS else self._held(raw)
+        before = self._held(raw, is_list=per_cpu)
         with (
             self._as_written(self._value(value, before, per_cpu=per_cpu)) as content,
             self._explained("write"),
@@ -180,11 +180,15 @@ class TypedMap(Closing):
             raise PolicyError(writing.sorted())
         return bytes(out)
 
-    def _held(self, key: bytes) -> bytes | None:
+    def _held(self, key: bytes, *, is_list: bool) -> bytes | None:
         """What an entry holds, so that parts of it can be written; None where it is whole or cannot be read."""
-        if not isinstance(self.value, Struct | List):
+        kind = self.table.info.type
+        if kind in WITHOUT_KEYS or not (is_list or isinstance(self.value, Struct | List)):
             return None
         with suppress(KernelError):
+            if kind == MapType.LPM_TRIE:
+                # A lookup would give the value of a shorter prefix where this one is not there.
+                return next((value for one, value in map_entries.entries(self.table) if one == key), None)
             return self.table.lookup(key)
         return None
 
