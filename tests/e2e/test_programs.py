@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.conftest import CLIENT, Cli, Wire, write
 
 from penstock.compiler.clang import find_clang
-from penstock.errors import KernelError
+from penstock.errors import KernelError, PolicyError
 from penstock.kernel.maps import Map
 from penstock.kernel.netlink import interface
 from penstock.model.hook import Hook
@@ -23,6 +23,7 @@ from penstock.model.packet import read_packet
 from penstock.observe.pcap import frames_of, write_pcap
 from penstock.pipeline import program_slot
 from penstock.pipeline.program_object import choose, open_program
+from penstock.pipeline.program_value import parse_value
 from penstock.pipeline.programs import load_program
 
 # As users type it in: it lacks <linux/in.h>.
@@ -244,7 +245,49 @@ def test_variables_are_set_by_name(cli: Cli, several: str) -> None:
     assert "answer, label, shift" in absent.err
     large = cli(*base, "--set", "shift=70000")
     assert large.code == 1
-    assert "shift" in large.err
+    assert "70000 does not fit: from -32768 to 32767" in large.err
+
+
+TYPED = (
+    HEAD
+    + """
+enum colour { RED, GREEN, BLUE = 7 };
+struct pair { __u16 port; __u8 flags; };
+const volatile enum colour colour = RED;
+const volatile __be32 home;
+const volatile __be16 nport;
+const volatile char ifname[16] = "lo";
+const volatile __u16 ports[4] = {1, 2, 3, 4};
+const volatile _Bool strict;
+const volatile struct pair pair = {1, 2};
+const volatile __u8 mac[6];
+SEC("xdp") int typed(struct xdp_md *ctx) {
+	return colour + home + nport + ifname[0] + ports[1] + strict + pair.port + pair.flags + mac[1];
+}
+"""
+)
+VALUES = {
+    "colour=BLUE": b"\7\0\0\0",
+    "home=192.0.2.1": b"\xc0\0\2\1",
+    "nport=53": b"\0\x35",
+    "ifname=eth0": b"eth0" + bytes(12),
+    "ports=[5, 6, 7, 8]": struct.pack("=HHHH", 5, 6, 7, 8),
+    "strict=true": b"\1",
+    "pair={port: 80}": struct.pack("=HBx", 80, 2),
+    "mac=02:00:00:00:00:01": b"\2\0\0\0\0\1",
+}
+
+
+def test_values_have_the_types_of_their_variables(tmp_path: Path) -> None:
+    found = open_program(str(write(tmp_path / "typed.c", TYPED)))
+    variables = found.contents.variables
+    for setting, wanted in VALUES.items():
+        name, _, text = setting.partition("=")
+        assert parse_value(found.elf, name, variables[name], text) == wanted, setting
+    for setting in ("colour=PINK", "ports=5", "ifname=" + "x" * 20, "home=x y", "home="):
+        name, _, text = setting.partition("=")
+        with pytest.raises(PolicyError):
+            parse_value(found.elf, name, variables[name], text)
 
 
 @pytest.mark.privileged
