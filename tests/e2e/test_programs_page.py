@@ -5,6 +5,7 @@ Program ids, sizes of objects and nanoseconds differ from run to run: any number
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -73,8 +74,12 @@ def test_every_command_prints_what_the_page_shows(
             f"{command}\n{done.stdout}{done.stderr}"
         )
         number = found[1] if (found := _ID.search(printed)) else number
-    # What the page loads and does not take away.
-    subprocess.run([*prefix, "program", "detach", number], env=environment, check=True, capture_output=True)
+    left = subprocess.run(
+        [*prefix, "program", "list", "--json"], env=environment, capture_output=True, text=True
+    )
+    assert not [
+        one for one in json.loads(left.stdout)["programs"] if (one["loaded_from"] or "").endswith(".c")
+    ]
 
 
 def test_every_mistake_that_is_known_is_on_the_page() -> None:
