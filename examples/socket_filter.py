@@ -24,7 +24,8 @@ def main(interface: str, expression: str, packets: int, *, classic: bool) -> Non
             print("filtering", flush=True)
             for _ in range(packets):
                 frame, address = sock.recvfrom(65535)
-                print("out" if address[2] == socket.PACKET_OUTGOING else "in ", len(frame), frame[:48].hex(), flush=True)
+                way = "out" if address[2] == socket.PACKET_OUTGOING else "in "
+                print(way, len(frame), frame[:48].hex(), flush=True)
             if not classic:
                 for name, counter in running.counters().items():
                     print(f"{name}: {counter.packets} packets")

@@ -72,6 +72,7 @@ def test_what_needs_no_privilege(cli: Cli, tmp_path: Path) -> None:
     edge.write_text(EDGE)
     calls = [
         ("check", DNS),
+        ("check", DNS, "--hook", "socket"),
         ("check", str(edge)),
         ("explain", DNS, "IPv4/UDP(dport=123)"),
         ("test", DNS),

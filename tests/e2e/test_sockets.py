@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tests import frames
+from tests.e2e.conftest import Cli
 from tests.netns import Namespace, veth
 
 import penstock
@@ -333,3 +339,72 @@ def test_a_locked_filter_stays(wire: tuple[Namespace, Namespace]) -> None:
         here.setsockopt(socket.SOL_SOCKET, 44, 1)  # SO_LOCK_FILTER
         with pytest.raises(PenstockError, match=r"its filter is locked \(SO_LOCK_FILTER\)"):
             penstock.attach_socket(here, "tcp", classic=True)
+
+
+# ── the command line and the example ─────────────────────────────────────────
+
+
+@pytest.mark.parametrize("options", [(), ("--classic",)], ids=["ebpf", "classic"])
+def test_the_example_prints_what_matches(wire: tuple[Namespace, Namespace], options: tuple[str, ...]) -> None:
+    script = str(ROOT / "examples/socket_filter.py")
+    argv = wire[1].command(sys.executable, script, "lo", "udp port 5353", "2", *options)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    with (
+        subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment) as running,
+        closing(udp(wire[1], "127.0.0.1", 0)) as sender,
+    ):
+        assert running.stdout is not None
+        assert running.stdout.readline() == "filtering\n"
+        for port in (5354, 5353):
+            sender.sendto(b"hello", ("127.0.0.1", port))
+        lines = running.stdout.read().splitlines()
+    assert running.returncode == 0
+    assert [line.split()[:2] for line in lines[:2]] == [["out", "47"], ["in", "47"]]
+    assert all("14e9" in line for line in lines[:2])
+    assert any(line == "expression: 2 packets" for line in lines) == (not options)
+
+
+def test_the_page_shows_what_works(cli: Cli) -> None:
+    """The Python of docs/sockets.md runs, and so do its commands."""
+    page = (ROOT / "docs/sockets.md").read_text()
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(code, "docs/sockets.md", "exec"), {})
+    commands = re.findall(r"^\$ penstock (.*)$", page, re.MULTILINE)
+    assert commands
+    for command in commands:
+        done = cli(*shlex.split(command))
+        assert done.code == 0, done.err
+    for name in re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE):
+        option = "--as" if name in ("listing", "c", "decimal", "bytecode") else "--start"
+        assert cli("build", "--classic", "tcp", option, name).code == 0, name
+
+
+def test_check_at_another_hook(cli: Cli, tmp_path: Path) -> None:
+    policy = tmp_path / "edge.policy"
+    policy.write_text("filter edge at xdp {\n    bounce if icmp\n    drop if ip.len > 1400\n}\n")
+    done = cli("check", "--hook", "tc", str(policy))
+    assert done.code == 1
+    assert done.out.splitlines()[1:] == [
+        "edge at tc ingress: 1 error, 1 warning",
+        "edge at tc egress: 1 error, 1 warning",
+    ]
+    assert "error[PS118]: `bounce` is no action at tc ingress; xdp has it" in done.err
+    assert "warning[PS252]" in done.err
+    fine = cli("check", "--hook", "xdp", str(policy))
+    assert (fine.code, fine.out.splitlines()[1]) == (0, "edge at xdp: the same")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--classic", "no/such.policy"), "there is no file no/such.policy"),
+        (("--classic", "udp prot 53"), "`prot` is not a word that can stand here"),
+        (("--as", "c", "udp"), "--as and --start say something of classic BPF only"),
+        (("--classic", "--emit", "c", "udp"), "two different things"),
+        (("--classic", "--start", "transport", "vlan 5"), "VLAN tags are gone"),
+    ],
+)
+def test_classic_on_the_command_line_refuses(cli: Cli, arguments: tuple[str, ...], words: str) -> None:
+    done = cli("build", *arguments)
+    assert done.code == 1
+    assert words in done.err

@@ -13,11 +13,13 @@ from penstock.compiler.lang.parser import parse_expression
 from penstock.compiler.lang.render import as_record, escape, render
 from penstock.compiler.lang.source import Source, Span
 from penstock.errors import PolicyError
+from penstock.model.hook import Hook
 from penstock.observe.typed.compound import Part, Struct
 from penstock.observe.typed.notation import parse
 from penstock.observe.typed.number import Number
 from penstock.observe.typed.octets import Address
 from penstock.observe.typed.shape import Writing
+from penstock.pipeline.elsewhere import elsewhere
 from penstock.pipeline.policy import check_text
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +120,8 @@ def _codes(kind: str, text: str) -> set[str]:
     source = Source("example", text)
     try:
         if kind == "policy":
-            return {found.code for found in check_text(source)}
+            there = {found.code for place in elsewhere(source, tuple(Hook)) for found in place.diagnostics}
+            return there | {found.code for found in check_text(source)}
         if kind == "value":
             return _codes_of_value(source)
         return {found.code for found in check_expression(parse_expression(source), source)}

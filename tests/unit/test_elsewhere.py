@@ -77,7 +77,9 @@ def test_one_warning_names_the_other_rules() -> None:
 def test_every_filter_at_every_hook() -> None:
     text = "filter a at xdp { pass if tcp }\nfilter b at tc egress { pass if udp }"
     places = elsewhere(Source("f.policy", text), tuple(Hook))
-    assert [(place.filter, place.hook) for place in places] == [(name, hook) for name in "ab" for hook in Hook]
+    assert [(place.filter, place.hook) for place in places] == [
+        (name, hook) for name in "ab" for hook in Hook
+    ]
 
 
 def test_a_text_that_is_no_policy_says_nothing() -> None:
