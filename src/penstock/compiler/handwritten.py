@@ -98,6 +98,7 @@ def _arguments(
     return [
         clang.path,
         *("-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-ffile-compilation-dir=."),
+        f"-fdebug-prefix-map={BPF_FOLDER}=penstock",
         *_MACHINES.get(machine, ()),
         *(f"-I{folder}" for folder in folders),
         f"-I{BPF_FOLDER / 'include'}",

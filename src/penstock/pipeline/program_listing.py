@@ -127,7 +127,7 @@ def _elsewhere(identity: ProgramIdentity) -> str:
 
 
 def _owners() -> dict[int, str]:
-    found = {one.program: one.path for one in program_slot.kept()}
+    found = {number: one.path for one in program_slot.kept() for number in (one.program, *one.beside)}
     root = pin.pin_root()
     with suppress(KernelError, OSError):
         for name in pin.attach_points(root):

@@ -74,7 +74,7 @@ def try_packet(program: Program, frame: bytes, repeat: int = 1) -> Answer:
     name = answer_name(kind, ran.retval, len(frame))
     if kind == SOCKET_FILTER:  # It cannot write, and what comes back is without the Ethernet header.
         return Answer(ran.retval, name, ran.duration_ns, frame, (), 0)
-    changes, grown = _changes(frame, ran.data_out)
+    changes, grown = changes_between(frame, ran.data_out)
     return Answer(ran.retval, name, ran.duration_ns, ran.data_out, changes, grown)
 
 
@@ -96,7 +96,7 @@ def _kept(value: int, length: int) -> str:
     return "keep all" if value >= length else f"keep {value} bytes"
 
 
-def _changes(before: bytes, after: bytes) -> tuple[tuple[Change, ...], int]:
+def changes_between(before: bytes, after: bytes) -> tuple[tuple[Change, ...], int]:
     """Where the packets differ; one that grew or shrank is compared from the end that it has kept."""
     grown = len(after) - len(before)
     if not grown:

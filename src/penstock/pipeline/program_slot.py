@@ -42,8 +42,9 @@ _SUFFIX = "-programs"
 class ProgramIdentity(msgspec.Struct, frozen=True):
     """A program that penstock loaded for its user; `interface` is empty where it is attached to none.
 
-    `netns` is the inode of the network namespace, None for the initial one.  The
-    last three find a filter on clsact again, which has no link.
+    `netns` is the inode of the network namespace, None for the initial one;
+    `beside` are the ids of the programs that it may call.  The last three find a
+    filter on clsact again, which has no link.
     """
 
     program: int
@@ -54,6 +55,7 @@ class ProgramIdentity(msgspec.Struct, frozen=True):
     hook: str = ""
     interface: str = ""
     netns: int | None = None
+    beside: tuple[int, ...] = ()
     ifindex: int = 0
     mode: str = ""
     filter_name: str = ""

@@ -78,7 +78,7 @@ def load_program(
     with load(found, program, hook, values or {}) as loaded, ExitStack() as undo:
         pins = undo.enter_context(_pinned_for_others(loaded, Path(pin_at))) if pin_at else ()
         own, objects = loaded.programs[program.name], _kept(loaded, program.name)
-        identity = _identity(found, program, own, hook)
+        identity = _identity(found, program, loaded, hook)
         if place is None or hook is None:
             program_slot.keep(identity, objects)
             return Loaded(identity, pins, ())
@@ -229,14 +229,18 @@ def _pinned_for_others(loaded: BpfObject, folder: Path) -> Iterator[tuple[str, .
         undo.pop_all()
 
 
-def _identity(found: ProgramObject, program: ProgramSpec, own: Program, hook: Hook | None) -> ProgramIdentity:
+def _identity(
+    found: ProgramObject, program: ProgramSpec, loaded: BpfObject, hook: Hook | None
+) -> ProgramIdentity:
+    own = loaded.programs[program.name].id
     return ProgramIdentity(
-        program=own.id,
+        program=own,
         name=program.name,
         section=program.section,
         path=found.path,
         loaded_at=datetime.now(UTC).isoformat(timespec="seconds"),
         hook=hook.value if hook else "",
+        beside=tuple(one.id for one in loaded.programs.values() if one.id != own),
     )
 
 
