@@ -72,6 +72,8 @@ _POOLS: dict[str, tuple[int, ...]] = {
     "proto": (1, 6, 17, 44, 51, 58, 132),
     "type": (0x0800, 0x0806, 0x86DD, 0x8100, 0x8847, 0x8864),
 }
+#: What a test run can carry out by itself: a redirection needs its device, a rejection writes into the packet.
+VERDICTS = (Verdict.PASS, Verdict.DROP, Verdict.BOUNCE)
 _OPERATORS = ("+", "-", "*", "/", "%", "&", "|", "^", "<<", ">>")
 
 
@@ -94,7 +96,7 @@ class RuleSets:
 
     def _rule(self, source: Source, line: int) -> Rule:
         start = source.text.index(f"rule {line}\n")
-        action = self._random.choice((*Verdict, Effect.COUNT, Effect.COUNT, Effect.AUDIT))
+        action = self._random.choice((*VERDICTS, Effect.COUNT, Effect.COUNT, Effect.AUDIT))
         return Rule(f"random:{line}", action, self.predicate(), Span(start, start + 6), line)
 
     def predicate(self, nesting: int = 3) -> Predicate:

@@ -3,16 +3,17 @@
 #define PS_SECTION "xdp.frags"
 enum {
 	PS_DEPTH = 3, PS_LEVEL = 3, PS_INLINE = 1, PS_DEFAULT = 2, PS_BOUNCES = 0, PS_SLOTS = 10,
-	PS_CONDITIONS = 5, PS_SCOPES = 3, PS_TUNNELS = 0, PS_GENEVE = 1, PS_TAGS = 3, PS_WANT_vlan = 1,
-	PS_WANT_eth_dst = 0, PS_WANT_eth_src = 0, PS_WANT_eth_type = 1, PS_WANT_addr_src = 0,
-	PS_WANT_addr_dst = 0, PS_WANT_ip_src = 0, PS_WANT_ip_dst = 0, PS_WANT_ip6_src = 0,
-	PS_WANT_ip6_dst = 0, PS_WANT_ip_proto = 0, PS_WANT_ip6_proto = 0, PS_WANT_ip6_headers = 0,
-	PS_WANT_chain_proto = 0, PS_WANT_proto = 0, PS_WANT_ttl = 0, PS_WANT_dscp = 0, PS_WANT_ecn = 0,
-	PS_WANT_ip_id = 0, PS_WANT_ip_len = 0, PS_WANT_ip_df = 0, PS_WANT_ip6_flow = 0, PS_WANT_frag = 0,
-	PS_WANT_frag_offset = 0, PS_WANT_sport = 0, PS_WANT_dport = 0, PS_WANT_tcp_sport = 0,
-	PS_WANT_tcp_dport = 1, PS_WANT_tcp_seq = 0, PS_WANT_tcp_ack = 0, PS_WANT_tcp_flags = 0,
-	PS_WANT_tcp_window = 0, PS_WANT_udp_sport = 1, PS_WANT_udp_dport = 1, PS_WANT_udp_len = 0,
-	PS_WANT_icmp_type = 0, PS_WANT_icmp_code = 0, PS_WANT_icmp6_type = 0, PS_WANT_icmp6_code = 0
+	PS_CONDITIONS = 5, PS_SCOPES = 3, PS_SHIMS = 1, PS_TUNNELS = 0, PS_GENEVE = 1, PS_TAGS = 3,
+	PS_WANT_vlan = 1, PS_WANT_eth_dst = 0, PS_WANT_eth_src = 0, PS_WANT_eth_type = 1,
+	PS_WANT_addr_src = 0, PS_WANT_addr_dst = 0, PS_WANT_ip_src = 0, PS_WANT_ip_dst = 0,
+	PS_WANT_ip6_src = 0, PS_WANT_ip6_dst = 0, PS_WANT_ip_proto = 0, PS_WANT_ip6_proto = 0,
+	PS_WANT_ip6_headers = 0, PS_WANT_chain_proto = 0, PS_WANT_proto = 0, PS_WANT_ttl = 0,
+	PS_WANT_dscp = 0, PS_WANT_ecn = 0, PS_WANT_ip_id = 0, PS_WANT_ip_len = 0, PS_WANT_ip_df = 0,
+	PS_WANT_ip6_flow = 0, PS_WANT_frag = 0, PS_WANT_frag_offset = 0, PS_WANT_sport = 0, PS_WANT_dport = 0,
+	PS_WANT_tcp_sport = 0, PS_WANT_tcp_dport = 1, PS_WANT_tcp_seq = 0, PS_WANT_tcp_ack = 0,
+	PS_WANT_tcp_flags = 0, PS_WANT_tcp_window = 0, PS_WANT_udp_sport = 1, PS_WANT_udp_dport = 1,
+	PS_WANT_udp_len = 0, PS_WANT_icmp_type = 0, PS_WANT_icmp_code = 0, PS_WANT_icmp6_type = 0,
+	PS_WANT_icmp6_code = 0
 };
 
 #include <penstock/xdp.bpf.h>

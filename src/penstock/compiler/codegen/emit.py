@@ -235,6 +235,7 @@ def _constants(rule_set: RuleSet, reads: Reads, *, inline: bool, probe: bool, ov
                 ("PS_SLOTS", slots + (RULES if overlay else 0)),
                 ("PS_CONDITIONS", len(Condition)),
                 ("PS_SCOPES", len(reads.scopes)),
+                ("PS_SHIMS", int(any(scope[:1] in (("mpls",), ("pppoes",)) for scope in reads.scopes))),
                 ("PS_TUNNELS", int(any("inner" in scope for scope in reads.scopes))),
                 ("PS_GENEVE", int(any("geneve" in scope for scope in reads.scopes))),
                 ("PS_TAGS", reads.tags),

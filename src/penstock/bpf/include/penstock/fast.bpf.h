@@ -261,7 +261,7 @@ static __always_inline bool ps_fast_fragment(struct ps_bounds b, struct ps_view 
 /*
  * ps_fast_other - a packet that is no IP, or a later IPv4 fragment.
  *
- * What an Ethernet type may carry that the rules look into (PS_SCOPES) is for
+ * What an Ethernet type may carry that the rules look into (PS_SHIMS: labels, PPPoE) is for
  * the exact parser.
  */
 static __always_inline bool ps_fast_other(struct ps_bounds b, struct ps_view *v, struct ps_fast_net net)
@@ -270,7 +270,7 @@ static __always_inline bool ps_fast_other(struct ps_bounds b, struct ps_view *v,
 
 	if (net.type == ps_htons(0x0800))
 		return ps_fast_fragment(b, v, net.at);
-	if (net.type == ps_htons(0x86dd) || PS_SCOPES > 1)
+	if (net.type == ps_htons(0x86dd) || PS_SHIMS)
 		return false;
 	if (net.type == ps_htons(0x0806) || net.type == ps_htons(0x8035)) {
 		ps_set(v, addr_src, ps_be32(arp + 14));
