@@ -120,7 +120,11 @@ _NO_FRAME = "of the link header this kind of socket keeps only the two addresses
 
 
 def _of_field(ref: FieldRef, start: Start) -> Iterator[_Reason]:
-    if ref.name.startswith("vlan.") and start in (Start.NETWORK, Start.TRANSPORT) and not ref.scope:
+    if ref.name in ("mark", "ifindex", "outbound") and start is Start.FRAME:
+        yield "PS403", f"a frame by itself does not say its {ref.name}", None
+    elif ref.name.startswith("ifname:"):
+        yield "PS403", "an interface has no name in it, only a number", "ifindex NUMBER"
+    elif ref.name.startswith("vlan.") and start in (Start.NETWORK, Start.TRANSPORT) and not ref.scope:
         yield "PS403", "VLAN tags are gone when a packet comes to this kind of socket", None
     elif ref.name == "len" and start is Start.TRANSPORT:
         yield "PS403", "the frame's length is not known where the packet starts at its transport header", None

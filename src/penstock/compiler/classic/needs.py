@@ -32,6 +32,9 @@ Needs = dict[Scope, set[Part]]
 _WALKED: frozenset[Part] = frozenset(("transport", "proto", "frag", "headers", "chain"))
 _FIELDS: dict[str, tuple[Part, ...]] = {
     "len": ("exists",),
+    "mark": (),
+    "ifindex": (),
+    "outbound": (),
     "eth.dst": ("frame",),
     "eth.src": ("frame",),
     "eth.type": ("type",),

@@ -12,6 +12,9 @@ from enum import Enum
 # Loads from here on are no loads of the packet (SKF_*_OFF in <linux/filter.h>).
 ANCILLARY, NETWORK_HEADER, LINK_HEADER = 0xFFFFF000, 0xFFF00000, 0xFFE00000
 PROTOCOL, TAG, TAG_PRESENT, TAG_TYPE = ANCILLARY, ANCILLARY + 44, ANCILLARY + 48, ANCILLARY + 60
+KIND, INTERFACE, MARK = ANCILLARY + 4, ANCILLARY + 8, ANCILLARY + 20
+#: The kind of a packet that this host sends (PACKET_OUTGOING in <linux/if_packet.h>).
+OUTGOING = 4
 
 
 class Start(Enum):

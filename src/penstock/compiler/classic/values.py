@@ -26,7 +26,17 @@ from penstock.compiler.classic.assemble import (
 from penstock.compiler.classic.headers import Headers
 from penstock.compiler.classic.needs import Part
 from penstock.compiler.classic.packet import ABSENT, FARTHEST, NONE, Code, Fixed, Header, Kept, Where
-from penstock.compiler.classic.start import PROTOCOL, TAG, TAG_PRESENT, TAG_TYPE, Start
+from penstock.compiler.classic.start import (
+    INTERFACE,
+    KIND,
+    MARK,
+    OUTGOING,
+    PROTOCOL,
+    TAG,
+    TAG_PRESENT,
+    TAG_TYPE,
+    Start,
+)
 from penstock.compiler.ir.fields import FIXED, Place
 from penstock.compiler.ir.headers import ARP, IPV4, IPV6, RARP
 from penstock.compiler.ir.ops import Base, Binary, FieldRef, FieldTerm, Literal32, Read, Scope, Term
@@ -44,7 +54,9 @@ _KEPT: dict[str, tuple[Part, int]] = {
     "ip6.headers": ("headers", 0),
     "chain.proto": ("chain", 0),
 }
+_BESIDE = {"mark": MARK, "ifindex": INTERFACE, "outbound": KIND}
 _BEHIND_LINK = 14
+WORD = 0xFFFFFFFF
 
 
 @dataclass(slots=True)
@@ -63,6 +75,8 @@ class Values:
             code.when(JEQ, NONE, absent)
         elif name == "len":
             self._length(ref.scope, absent)
+        elif name in _BESIDE:
+            self._beside(name)
         elif name in FIXED:
             self.locate(ref, absent)
             self._placed(ref, FIXED[name])
@@ -76,6 +90,16 @@ class Values:
             self._tag(ref, absent)
         else:
             self._by_family(ref, absent)
+
+    def _beside(self, name: str) -> None:
+        """What the kernel keeps beside the packet."""
+        code = self.code
+        code.ancillary(_BESIDE[name])
+        if name == "outbound":
+            # 0 becomes 1, and all else 0.
+            code.alu(XOR, OUTGOING)
+            code.alu(ADD, WORD)
+            code.alu(RSH, 31)
 
     def _length(self, scope: Scope, absent: Label) -> None:
         """The frame's length with its link header, and with the tag that lies beside it."""
