@@ -202,6 +202,34 @@ def test_what_the_kernel_keeps_of_its_own(loaded: BpfObject) -> None:
         assert shown(table) == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "sizes", "key", "value", "expected"),
+    [
+        (MapType.CPUMAP, (4, 8), "1", "{queue_size: 64}", "1 = {queue_size: 64, program: 0}"),
+        (MapType.CPUMAP, (4, 4), "1", "64", "1 = 64"),
+        (MapType.DEVMAP_HASH, (4, 8), "7", "{device: lo}", "7 = {device: lo, program: 0}"),
+        (MapType.HASH, (4, 4), "10.0.0.1", "[1, 2, 3, 4]", "hex:0a000001 = hex:01020304"),
+        (MapType.HASH, (2, 3), "0x0201", "hex:010203", "hex:0102 = hex:010203"),
+        (MapType.LPM_TRIE, (20, 1), "2001:db8::/32", "1", "2001:db8::/32 = hex:01"),
+        (
+            MapType.LPM_TRIE,
+            (12, 1),
+            "hex:100000000102000000000000",
+            "1",
+            "hex:100000000102000000000000 = hex:01",
+        ),
+    ],
+)
+def test_maps_without_types(
+    kind: MapType, sizes: tuple[int, int], key: str, value: str, expected: str
+) -> None:
+    flags = int(kind == MapType.LPM_TRIE)  # BPF_F_NO_PREALLOC
+    made = Map.create(kind, "ps_bare", key_size=sizes[0], value_size=sizes[1], max_entries=2, flags=flags)
+    with TypedMap(made) as table:
+        table.update(key, value)
+        assert shown(table) == [expected]
+
+
 def test_global_variables(loaded: BpfObject) -> None:
     with typed(loaded, ".data") as table:
         table.update("0", "{totals: {packets: 9}}")

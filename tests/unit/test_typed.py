@@ -88,6 +88,7 @@ def test_what_is_shown_can_be_written() -> None:
     shown = ALL.decode(raw, 0)
     assert render(shown) == EXAMPLE
     assert written(ALL, json.dumps(shown)) == raw
+    assert written(ALL, json.dumps(shown, separators=(",", ":"))) == raw
 
 
 @given(st.binary(min_size=120, max_size=120))
@@ -206,3 +207,4 @@ def test_a_type_of_another_size_is_bytes() -> None:
     assert shape_of(BTF, 99, 4) == Bytes(4, "little")
     assert Text(4).decode(b"a\0b\0", 0) == Word("hex:61006200")
     assert Named(4, Number(4), {6: "TCP"}).decode(b"\7\0\0\0", 0) == 7
+    assert written(Named(4, Number(4), {6: "6to4"}), "6to4") == b"\6\0\0\0"

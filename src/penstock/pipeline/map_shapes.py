@@ -99,6 +99,8 @@ def _value_of_kind(info: MapInfo) -> Shape | None:
         device = Named(4, word, dict(socket.if_nameindex()))
         parts = (Part("device", 0, device), Part("program", 4, _program()))
         return device if size == 4 else Struct(8, parts)
+    if info.type == MapType.CPUMAP and size == 4:
+        return word
     if info.type == MapType.CPUMAP and size == 8:
         return Struct(8, (Part("queue_size", 0, word), Part("program", 4, _program())))
     if info.type == MapType.STACK_TRACE:

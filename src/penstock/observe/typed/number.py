@@ -139,12 +139,11 @@ class Named(Shape):
         text = text_of(node, "a constant's name", faults)
         if text is None:
             return
-        if text[:1].isdigit() or text[:1] == "-":
-            value = _integer(node, text, *self.number.bounds, faults)
-            if value is not None:
-                self.number.store(value, out, at)
-            return
         value = next((value for value, name in self.names.items() if name == text), self.aliases.get(text))
+        if value is None and (text[:1].isdigit() or text[:1] == "-"):
+            value = _integer(node, text, *self.number.bounds, faults)
+            if value is None:
+                return
         if value is None:
             near = get_close_matches(text, self.names.values(), n=1)
             listed = ", ".join(list(self.names.values())[:12])
