@@ -39,6 +39,20 @@ static __always_inline void ps_put_tag(struct ps_ctx *ctx, __u8 *head)
 	*(__be16 *)(head + PS_TAG_AT + 2) = ps_htons(ctx->vlan_tci);
 }
 
+/*
+ * ps_less_one - a size less one, to be compared and then passed on plus one.
+ *
+ * A helper takes no size of zero (bpf_skb_load_bytes before Linux 6.14), and what
+ * the verifier of Linux 6.1 learns from a comparison with zero is nothing, from one
+ * of another register less still.
+ */
+static __always_inline __u32 ps_less_one(__u32 size)
+{
+	size -= 1;
+	asm volatile("" : "+r"(size));
+	return size;
+}
+
 /* ps_settle - the copy of the head is made; `length` is the packet's. */
 static __always_inline void ps_settle(struct ps_scratch *scratch, __u32 length)
 {

@@ -77,19 +77,20 @@ static __always_inline struct ps_origin ps_origin_of(struct ps_ctx *ctx)
 /* ps_copy - the first bytes of a packet, as many as scratch->have says, behind `gap` bytes of what it has not. */
 static __always_inline void ps_copy(struct ps_ctx *ctx, struct ps_scratch *scratch, __u32 start, __u32 gap)
 {
-	__u32 size = ps_unknown(scratch->have) - gap, first;
+	__u32 less = ps_less_one(ps_unknown(scratch->have) - gap), first;
 
-	if (size - 1 >= PS_HEAD || gap > PS_LINK_SIZE + PS_TAG_SIZE)
+	if (less >= PS_HEAD || gap > PS_LINK_SIZE + PS_TAG_SIZE)
 		return;
-	if (!bpf_skb_load_bytes_relative(ctx, 0, scratch->head + gap, size, start))
+	if (!bpf_skb_load_bytes_relative(ctx, 0, scratch->head + gap, less + 1, start))
 		return;
 	/* That helper gives nothing beyond the buffer's first piece; what is before the socket's part lies in it. */
 	first = ps_unknown(scratch->before);
-	if (first - 1 < PS_HEAD)
-		bpf_skb_load_bytes_relative(ctx, 0, scratch->head + gap, first, start);
-	size = ps_unknown(scratch->have) - gap - first;
-	if (first < PS_HEAD && size - 1 < PS_HEAD)
-		bpf_skb_load_bytes(ctx, 0, scratch->head + gap + first, size);
+	less = ps_less_one(first);
+	if (less < PS_HEAD)
+		bpf_skb_load_bytes_relative(ctx, 0, scratch->head + gap, less + 1, start);
+	less = ps_less_one(ps_unknown(scratch->have) - gap - first);
+	if (first < PS_HEAD && less < PS_HEAD)
+		bpf_skb_load_bytes(ctx, 0, scratch->head + gap + first, less + 1);
 }
 
 /* ps_open - find the packet's beginning and copy its head into `scratch`, with the tag at its place. */
@@ -158,12 +159,13 @@ static __always_inline bool ps_begin(struct ps_ctx *ctx, struct ps_bounds *b)
 __noinline __u64 ps_far(struct ps_ctx *ctx, __u32 at, __u32 size)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
+	__u32 before, start, less = ps_less_one(size);
 	__u8 b[4] = {};
-	__u32 before, start;
 	long failed = 0;
 
-	if (!scratch || size == 0 || size > 4)
+	if (!scratch || less >= 4)
 		return PS_ABSENT64;
+	size = less + 1;
 	at -= scratch->gap;
 	before = scratch->before;
 	start = scratch->start;

@@ -82,11 +82,13 @@ static __always_inline long ps_far_tagged(struct ps_ctx *ctx, __u32 at, __u8 *b,
 /* ps_far - read beyond the first piece; also what says no to a read beyond the end. */
 __noinline __u64 ps_far(struct ps_ctx *ctx, __u32 at, __u32 size)
 {
+	__u32 less = ps_less_one(size);
 	__u8 b[4] = {};
 	long failed;
 
-	if (size == 0 || size > 4)
+	if (less >= 4)
 		return PS_ABSENT64;
+	size = less + 1;
 	if (ps_tag_beside(ctx))
 		failed = ps_far_tagged(ctx, at, b, size);
 	else
@@ -120,12 +122,12 @@ static __always_inline __u64 ps_load(struct ps_ctx *ctx, __u32 base, __u64 offse
 /* ps_open - copy the head of the packet into `scratch`, for ps_cursor; the tag is put at its place. */
 static __always_inline void ps_open(struct ps_ctx *ctx, struct ps_scratch *scratch)
 {
-	__u32 tag = ps_tag_beside(ctx) ? PS_TAG_SIZE : 0, length = ctx->len + tag, size;
+	__u32 tag = ps_tag_beside(ctx) ? PS_TAG_SIZE : 0, length = ctx->len + tag, less;
 
 	ps_settle(scratch, length);
-	size = ps_unknown(scratch->have) - tag;
-	if (size - 1 < PS_HEAD)
-		bpf_skb_load_bytes(ctx, 0, scratch->head + tag, size);
+	less = ps_less_one(ps_unknown(scratch->have) - tag);
+	if (less < PS_HEAD)
+		bpf_skb_load_bytes(ctx, 0, scratch->head + tag, less + 1);
 	if (tag)
 		ps_put_tag(ctx, scratch->head);
 }
