@@ -121,9 +121,9 @@ _NO_FRAME = "of the link header this kind of socket keeps only the two addresses
 
 def _of_field(ref: FieldRef, start: Start) -> Iterator[_Reason]:
     if ref.name in ("mark", "ifindex", "outbound") and start is Start.FRAME:
-        yield "PS403", f"a frame by itself does not say its {ref.name}", None
+        yield "PS403", f"`{ref.name}` lies beside the packet, and a frame by itself does not say it", None
     elif ref.name.startswith("ifname:"):
-        yield "PS403", "an interface has no name in it, only a number", "ifindex NUMBER"
+        yield "PS403", "it knows interfaces by their number only", "ifindex NUMBER"
     elif ref.name.startswith("vlan.") and start in (Start.NETWORK, Start.TRANSPORT) and not ref.scope:
         yield "PS403", "VLAN tags are gone when a packet comes to this kind of socket", None
     elif ref.name == "len" and start is Start.TRANSPORT:
