@@ -10,6 +10,7 @@ import pytest
 
 from penstock.compiler.codegen.blocks import BLOCK_COST, MAX_BLOCKS, MAX_RULE_COST, blocks_of, cost, numbered
 from penstock.compiler.codegen.boundaries import Boundaries
+from penstock.compiler.codegen.classic import MAX_PROGRAMS
 from penstock.compiler.codegen.emit import emit, emit_matcher, file_name
 from penstock.compiler.codegen.fields import Naming, reads_of
 from penstock.compiler.codegen.predicate import Printer
@@ -19,6 +20,7 @@ from penstock.compiler.ir.ops import (
     All,
     Always,
     Any,
+    Classic,
     Effect,
     FieldRef,
     HeaderWalked,
@@ -30,6 +32,7 @@ from penstock.compiler.ir.ops import (
 from penstock.compiler.lang.parser import parse_policy
 from penstock.compiler.lang.source import Source
 from penstock.errors import LimitError
+from penstock.model.classic import Instruction
 from penstock.model.field import Layer
 from penstock.model.net import IntervalSet
 from penstock.model.spec import ProbeLayout
@@ -127,6 +130,15 @@ def test_blocks_keep_the_order_and_the_bound() -> None:
     blocks = blocks_of(items)
     assert [item for block in blocks for item in block] == items
     assert all(sum(1 + cost(item.rule.condition) for item in block) <= BLOCK_COST for block in blocks)
+
+
+def test_the_expression_that_is_one_too_many_for_libpcap_is_named() -> None:
+    """Each program is a function; the same one in several rules is the same function."""
+    accept = Instruction(0x06, 0, 0, 1)
+    programs = [Classic((Instruction(0x28, 0, 0, at), accept)) for at in range(MAX_PROGRAMS + 1)]
+    emit_matcher([*programs[:-1], *programs[:-1]])
+    with pytest.raises(LimitError, match=f"rule expression:{MAX_PROGRAMS} asks libpcap one thing too many"):
+        emit_matcher(programs)
 
 
 def test_the_rule_that_is_one_too_many_is_named() -> None:

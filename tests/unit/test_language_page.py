@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.compiler.codegen.classic import MAX_PROGRAMS
 from penstock.compiler.ir.lower import MAX_NESTING, MAX_XOR
 from penstock.compiler.ir.lower_classic import MAX_TEXT
 from penstock.compiler.ir.lowering import MAX_INNER, MAX_SCOPE
@@ -46,6 +47,7 @@ def test_the_limits_are_those_of_the_compiler() -> None:
         ("`xor` in one expression", MAX_XOR),
         ("encapsulations in one `and` chain", MAX_SCOPE),
         ("`inner`, one in the other", MAX_INNER),
+        ('different `pcap "EXPR"` in one filter', MAX_PROGRAMS),
         ('the text of one `pcap "EXPR"`', f"{MAX_TEXT:,} characters"),
         ("a policy's text", f"{MAX_POLICY_BYTES >> 20} MiB"),
         ("statements, words, marks and comments of a policy", f"{MAX_PIECES:,}"),

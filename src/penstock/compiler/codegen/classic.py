@@ -12,11 +12,13 @@ it is called; jumps go forwards only (ir/verify.py), so it ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from penstock.compiler.codegen.writer import comment
-from penstock.compiler.ir.ops import Classic
+from penstock.compiler.ir.depth import classics
+from penstock.compiler.ir.ops import Classic, Rule
+from penstock.errors import LimitError
 from penstock.model.classic import (
     ABS,
     ALU_OPERATORS,
@@ -41,6 +43,8 @@ from penstock.model.classic import (
 
 #: Of so many instructions clang may join the comparisons.
 _JOINED = 16
+#: The kernel takes 256 functions in a program: each of these is one, the others are the parser's and the rules'.
+MAX_PROGRAMS = 128
 _INVERSE = {"==": "!=", ">": "<=", ">=": "<"}
 
 
@@ -61,6 +65,24 @@ class Programs:
         for classic, number in self._known.items():
             found += [*_function(classic, number), ""]
         return found
+
+
+def check_programs(rules: Iterable[Rule]) -> None:
+    """Refuse more different programs than there are functions for.
+
+    Raises:
+        LimitError: naming the rule that has one too many.
+    """
+    known: set[Classic] = set()
+    for rule in rules:
+        known.update(classics([rule.condition]))
+        if len(known) > MAX_PROGRAMS:
+            raise LimitError(
+                f"line {rule.line}: rule {rule.name} asks libpcap one thing too many: a filter can have "
+                f'{MAX_PROGRAMS} different `pcap "EXPR"`',
+                limit="pcap expressions per filter",
+                hint="write expressions without `pcap` where their meaning is the same",
+            )
 
 
 def _function(classic: Classic, number: int) -> Iterator[str]:

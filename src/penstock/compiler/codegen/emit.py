@@ -32,6 +32,7 @@ from penstock.compiler.codegen.blocks import (
     rule_lines,
     too_many,
 )
+from penstock.compiler.codegen.classic import check_programs
 from penstock.compiler.codegen.devices import action_lines, device_lines, devices_of, verdicts_of
 from penstock.compiler.codegen.fields import Naming, Reads, reads_of
 from penstock.compiler.codegen.overlay import (
@@ -91,6 +92,7 @@ def emit(
     Raises:
         LimitError: the rule set is larger than a program can be.
     """
+    check_programs(rule_set.rules)
     plan = plan_of(rule_set, numbered(rule_set), wish)
     name = file_name(rule_set.source.name)
     reads = reads_of(conditions(plan.stages), rule_set.depth)
