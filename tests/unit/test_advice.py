@@ -57,6 +57,7 @@ def mistake(log: str) -> str | None:
             "At program exit the register R0 has value (0x5; 0x0) should have been in (0x0; 0x1)",
             "answer out of range",
         ),
+        ("invalid zero-sized read", "size not bounded"),
         ("helper access to the packet is not allowed", "helper access to the packet"),
         ("bpf_spin_lock is missing unlock", "lock held"),
         ("R1 pointer += pointer prohibited", "address leaked"),

@@ -110,6 +110,39 @@ TOO_LARGE = """\
 BPF program is too large. Processed 1000001 insn
 """
 
+# Linux 7.3: behind the sentence comes a report, and behind that the sentence may go on.
+REPORT = """\
+; struct ethhdr *eth = (void *)(long)ctx->data; @ edge.policy:14
+0: (61) r1 = *(u32 *)(r1 +0)          ; R1=pkt(r=0)
+; drop if ether[12] = 8 @ edge.policy:16
+1: (71) r2 = *(u8 *)(r1 +12)
+invalid access to packet, off=23 size=1, R1(id=0,off=23,r=0)
+R1 offset is outside of the packet
+
+Verification failed: Memory Safety: Access outside bounds
+
+Reason:
+  The verifier cannot prove offset + access_size <= object_size.
+
+At:
+  refused @ edge.policy:16:14
+  Instruction context:
+      0 | (61) r1 = *(u32 *)(r1 +0)
+  >>> 1 | (71) r2 = *(u8 *)(r1 +12)
+
+Suggestion:
+  Add or adjust a bounds check that proves offset + access_size stays within
+  the object.
+
+"""
+# Linux 5.10: the state of registers stands on a line of its own.
+OLD_STATE = """\
+; return row->cells[ctx->rx_queue_index];
+15: (61) r0 = *(u32 *)(r0 +0)
+ R0_w=map_value(id=0,off=0,ks=4,vs=32,umax_value=17179869180,var_off=(0x0; 0x3fffffffc)) R10=fp0
+R0 unbounded memory access, make sure to bounds check any such access
+"""
+
 OUTSIDE = "invalid access to packet, off=23 size=1, R1(id=0,off=23,r=0); R1 offset is outside of the packet"
 
 
@@ -124,6 +157,10 @@ OUTSIDE = "invalid access to packet, off=23 size=1, R1(id=0,off=23,r=0); R1 offs
         (SUBPROGRAM, "value -2147483648 makes pkt pointer be out of bounds", "edge.policy:3", 9),
         (GLOBAL, "value -2147483648 makes pkt pointer be out of bounds", "edge.policy:3", 6),
         ("unreachable insn 1\n", "unreachable insn 1", None, 1),
+        (REPORT, OUTSIDE, "edge.policy:16", 1),
+        (REPORT.partition("Suggestion")[0], OUTSIDE, "edge.policy:16", 1),
+        (REPORT + "R1 may not be so\n", "R1 may not be so", "edge.policy:16", 1),
+        (OLD_STATE, "R0 unbounded memory access, make sure to bounds check any such access", None, 15),
         (TOO_LARGE, "BPF program is too large. Processed 1000001 insn", "edge.policy:3", 2),
     ],
 )

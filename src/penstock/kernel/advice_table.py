@@ -129,7 +129,7 @@ TABLE: tuple[Known, ...] = (
         (
             rf"(?P<register>{_FEW}) unbounded memory access, use 'var &= const'",
             rf"(?P<register_>{_FEW}) min value is negative, either use unsigned or 'var &= const'",
-            rf"(?P<register__>{_FEW}) invalid zero-sized read",
+            r"invalid zero-sized read",
             r"invalid (?:stack type R\d+|(?:indirect )?(?:access to|read from|write to) stack R\d+).* access_size=",
         ),
         "the size that is handed to a helper may be zero, negative, or larger than the memory it is for",

@@ -14,15 +14,18 @@ gives summary ``invalid access to packet, off=23 size=1, R1(id=0,off=23,r=0);
 R1 offset is outside of the packet`` and place ``edge.policy:12``.  Kernels
 before 6.9 print the source text without ``@ file:line``: the place is then None,
 and the instruction, here 7, is what there is to look it up by (`lineinfo`).
+Linux 7 adds a report for people, which is left to whoever reads the whole log.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _MOST_SENTENCES = 3
 _MOST_CHARACTERS = 400
+_REPORT, _LAST_PART = "Verification failed: ", "Suggestion:"
 _TOO_COMPLEX = "BPF program is too large"
 # Instructions as they are tried, and as the checks that run before any is tried name them.
 _INSTRUCTION = re.compile(
@@ -44,7 +47,7 @@ _NOISE = re.compile(
     | ^(cur|old|parent)\sstate:
     | ^(mark_precise|last_idx|regs=|parent\s(didn't|already))
     | ^frame\d+:
-    | ^(R\d+(_\w+)?=\S+\s?)+                                      # R1=ctx() R10=fp0
+    | ^\s*(frame\d+:\s*)?R\d+(_\w+)?=                              # R1=ctx() R10=fp0; before 5.17 on a line of its own
     | ^(Validating|Func\#\d+\s\(?'?\w+'?\)?\sis\s(safe|global)) # entering a global function
     | ^(caller|callee|returning\sfrom|propagating|to\scaller|safe$)
     | ^\d+:$
@@ -75,7 +78,7 @@ class Refusal:
 
 def read_log(log: str) -> Refusal:
     """The last thing the verifier said before it gave up, and the last source line it had shown by then."""
-    lines = log.splitlines()
+    lines = list(_without_reports(log.splitlines()))
     end = next((at for at in range(len(lines), 0, -1) if not _NOISE.match(lines[at - 1])), 0)
     start = end
     while start > 0 and end - start < _MOST_SENTENCES and not _NOISE.match(lines[start - 1]):
@@ -87,6 +90,24 @@ def read_log(log: str) -> Refusal:
         instruction=_instruction(lines[:end]),
         source=_source(lines[:start]),
     )
+
+
+def _without_reports(lines: list[str]) -> Iterator[str]:
+    """The log as older kernels write it: Linux 7 puts a report of several paragraphs behind the sentence."""
+    at = 0
+    while at < len(lines):
+        if lines[at].startswith(_REPORT):
+            at = _end_of_report(lines, at)
+        else:
+            yield lines[at]
+            at += 1
+
+
+def _end_of_report(lines: list[str], at: int) -> int:
+    """The first line behind a report: its last paragraph is what the kernel suggests."""
+    suggested = next((number for number in range(at, len(lines)) if lines[number] == _LAST_PART), len(lines))
+    behind = (number for number in range(suggested, len(lines)) if not lines[number].strip())
+    return next(behind, len(lines))
 
 
 @dataclass(frozen=True, slots=True)
