@@ -32,7 +32,7 @@ from penstock.compiler.ir.ops import (
     Within,
 )
 from penstock.compiler.lang.source import Source, Span
-from penstock.model.field import EXTENSION_HEADERS, FIELDS, Layer
+from penstock.model.field import EXTENSION_HEADERS, FIELDS, Layer, is_metadata
 from penstock.model.hook import Hook
 from penstock.model.net import IntervalSet
 from penstock.model.verdict import Condition, Verdict
@@ -134,7 +134,7 @@ class RuleSets:
         return ()
 
     def ref(self, most_bits: int = 128) -> FieldRef:
-        names = [name for name, field in FIELDS.items() if field.bits <= most_bits]
+        names = [name for name, field in FIELDS.items() if field.bits <= most_bits and not is_metadata(name)]
         common = [name for name in _COMMON if name in names]
         name = self._random.choice(common if self._random.random() < 0.4 else names)
         index = self._random.choice((0, 0, 1, 2, 3)) if name.startswith("vlan.") else 0

@@ -40,7 +40,7 @@ STRICTER = {
     "iso protochain \\udp": "libpcap looks the name up before it sees that there is no such chain",
 }
 #: Texts with a meaning of penstock's own.
-WIDER = {"arp host $ff": "a constant"}
+WIDER = {"arp host $ff": "a constant", "ifname eth0": "penstock knows interfaces by name"}
 
 
 def _expressions(name: str) -> list[str]:

@@ -255,7 +255,7 @@ def test_words_of_later_versions_get_one_diagnostic(word: str) -> None:
         "add src to @x for 5m if tcp", "remove src from @x", "on malformed steer", "default balance",
         "drop log 1/100 if src in @threats", "drop if src in @x and over 5/s per src", "drop if in @x",
         "drop if over 1000/s per src burst 2000", "drop if sample 1/10",
-        "drop if rule == 1", "drop if worker = 2", "drop if ifindex 3",
+        "drop if rule == 1", "drop if worker = 2",
     ],
 )  # fmt: skip
 def test_rules_of_later_versions_get_one_diagnostic(rule: str) -> None:

@@ -79,3 +79,12 @@ def spell(argument: Argument) -> str:
 def spelled(word: str, argument: Argument | None) -> str:
     """An action with its argument: `mark 0x10`, `drop`."""
     return word if argument is None else f"{word} {spell(argument)}"
+
+
+def device_name_fault(name: str) -> str | None:
+    """What keeps a text from being the name of an interface (dev_valid_name() of the kernel)."""
+    if not 0 < len(name.encode("utf-8", "replace")) <= MAX_DEVICE_NAME:
+        return f"the name of a device has 1 to {MAX_DEVICE_NAME} bytes"
+    if name in (".", "..") or any(char in "/:" or char.isspace() for char in name):
+        return f"`{name}` cannot be the name of a device"
+    return None

@@ -54,6 +54,10 @@ FIELDS = _fields(
     Field("vlan.id", 12, L, "VLAN id of tag `index`", word=True),
     Field("vlan.pcp", 3, L, "priority code point of tag `index`", word=True),
     Field("vlan.dei", 1, L, "drop eligible indicator of tag `index`", word=True),
+    # What lies beside the packet, at the hooks that have it (model.hook).
+    Field("mark", 32, L, "the mark that the kernel keeps beside a packet", word=True),
+    Field("ifindex", 32, L, "number of the interface that the packet is at", word=True),
+    Field("outbound", 1, L, "1 of a packet on its way out, as a socket sees it"),
     # Network layer.
     Field("addr.src", 32, N, "IPv4 source, or the sender's address of ARP and RARP"),
     Field("addr.dst", 32, N, "IPv4 destination, or the target's address of ARP and RARP"),
@@ -95,6 +99,10 @@ FIELDS = _fields(
     Field("icmp6.code", 8, T, "ICMPv6 code", word=True),
 )
 
+#: A field that is 1 of packets at one interface is named this and the interface: `ifname:eth0`.
+AT_INTERFACE = "ifname:"
+_METADATA = ("mark", "ifindex", "outbound")
+
 #: IPv6 headers that are stepped over (RFC 8200, 4302, 6275) -> bit in `ip6.headers`.
 EXTENSION_HEADERS = {0: 0, 43: 1, 44: 2, 51: 3, 60: 4, 135: 5}
 #: More extension headers than this and the walk gives up (`exthdr-limit`).
@@ -109,3 +117,19 @@ FLAG_WORDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "frag.first": ("frag", (1,)),
     "frag.later": ("frag", (2,)),
 }
+
+
+def field_of(name: str) -> Field:
+    """The field of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if name.startswith(AT_INTERFACE):
+        return Field(name, 1, Layer.LINK, f"1 of a packet at interface {name.removeprefix(AT_INTERFACE)}")
+    return FIELDS[name]
+
+
+def is_metadata(name: str) -> bool:
+    """Whether a field lies beside the packet and not in it."""
+    return name in _METADATA or name.startswith(AT_INTERFACE)

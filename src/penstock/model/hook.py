@@ -74,6 +74,8 @@ ACTION_HOOKS: dict[str, tuple[Hook, ...]] = {
     "dscp": _TC_HOOKS,
     "mirror": _TC_HOOKS,
 }
+#: Fields that not every hook has.
+FIELD_HOOKS: dict[str, tuple[Hook, ...]] = {"mark": (*_TC_HOOKS, Hook.SOCKET)}
 
 
 def hooks_in_words(hooks: tuple[Hook, ...]) -> str:

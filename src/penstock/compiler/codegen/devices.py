@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from penstock.compiler.ir.depth import interfaces_of
 from penstock.compiler.ir.ops import FIRST_RULE_SLOT, Rule, RuleSet
 from penstock.errors import LimitError
 from penstock.model.action import Argument, Device, Dscp, Mark
@@ -29,6 +30,7 @@ def devices_of(rule_set: RuleSet) -> tuple[str, ...]:
     for rule in rule_set.rules:
         if isinstance(rule.argument, Device):
             found.setdefault(rule.argument.name)
+        found.update(dict.fromkeys(interfaces_of(rule.condition)))
         if len(found) > MAX_DEVICES:
             raise LimitError(
                 f"line {rule.line}: rule {rule.name} names one device too many; a filter can name {MAX_DEVICES}",

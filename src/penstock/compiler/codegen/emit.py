@@ -99,8 +99,9 @@ def emit(
     overlay = overlay and any(isinstance(stage, Tabled) for stage in plan.stages)
     if overlay:
         reads = with_offered(reads, rule_set.depth)
-    naming = Naming("len" if plan.inline else "scratch->len", reads.scopes)
-    printer = Printer(naming, devices=devices_of(rule_set))
+    devices = devices_of(rule_set)
+    naming = Naming("len" if plan.inline else "scratch->len", reads.scopes, devices)
+    printer = Printer(naming, devices=devices)
     body, tables = (
         (_inline(plan.stages, rule_set, printer, name), [])
         if plan.inline

@@ -31,17 +31,18 @@ from penstock.compiler.ir.ops import (
     Term,
     Within,
 )
-from penstock.model.field import FIELDS, MAX_VLAN_TAGS, Layer
+from penstock.model.field import AT_INTERFACE, FIELDS, MAX_VLAN_TAGS, Layer, field_of, is_metadata
 
 _TAG_PARTS = {"vlan.id": "ps_tag_id", "vlan.pcp": "ps_tag_pcp", "vlan.dei": "ps_tag_dei"}
 
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """How a place in the C spells what the rules read: the length, and which view is which scope's."""
+    """How a place in the C spells what the rules read: the length, which view is which scope's, and interfaces."""
 
     length: str
     scopes: tuple[Scope, ...]
+    devices: tuple[str, ...] = ()
 
     def view(self, scope: Scope) -> str:
         return f"s[{self.scopes.index(scope)}]"
@@ -50,12 +51,20 @@ class Naming:
         """The expression for a field of at most 48 bits."""
         if ref.name == "len":
             return self.length
+        if is_metadata(ref.name):
+            return self._beside(ref.name)
         view = self.view(ref.scope)
         if ref.name == "vlan.tpid":
             return f"{view}.tpid[{ref.index}]"
         if ref.name in _TAG_PARTS:
             return f"{_TAG_PARTS[ref.name]}({view}.tci[{ref.index}])"
         return f"{view}.{c_name(ref.name)}"
+
+    def _beside(self, name: str) -> str:
+        if name.startswith(AT_INTERFACE):
+            number = self.devices.index(name.removeprefix(AT_INTERFACE))
+            return f"(__u32)(ps_ifindex(ctx) == ps_devices[{number}])"
+        return f"ps_{name}(ctx)"
 
 
 def c_name(field: str) -> str:
@@ -82,11 +91,15 @@ class Reads:
 
     def words(self) -> int:
         """How many 64-bit words one view's fields take."""
-        return self.tags + sum(3 if FIELDS[name].bits == 128 else 1 for name in self.fields)
+        return self.tags + sum(3 if field_of(name).bits == 128 else 1 for name in self.fields)
 
     def wants(self) -> list[tuple[str, int]]:
         """The PS_WANT_ constants, one for every field that a view can hold."""
-        views = [name for name in FIELDS if name != "len" and not name.startswith("vlan.")]
+        views = [
+            name
+            for name in FIELDS
+            if name != "len" and not name.startswith("vlan.") and not is_metadata(name)
+        ]
         wanted = [(f"PS_WANT_{c_name(name)}", int(name in self.fields)) for name in views]
         tags = any(name.startswith("vlan.") for name in self.fields)
         return [("PS_WANT_vlan", int(tags)), *wanted]

@@ -21,7 +21,7 @@ from penstock.compiler.codegen.fields import Reads, c_name
 from penstock.compiler.diagram.disjunction import Term, TooManyTermsError, terms
 from penstock.compiler.ir.depth import depth_of
 from penstock.compiler.ir.ops import FieldRef, Predicate
-from penstock.model.field import FIELDS, Layer
+from penstock.model.field import FIELDS, Layer, is_metadata
 from penstock.model.net import IntervalSet
 from penstock.model.overlay import CONDITIONS, OFFSETS_VARIABLE, RECORDS, Ask, Condition, span
 
@@ -40,6 +40,8 @@ ALWAYS = (
     "tcp.flags",
     "ttl",
 )
+#: What lies beside the packet, read when there are added rules.
+BESIDE = ("ifindex", "mark")
 _TAG_PARTS = {"vlan.id": (0, 0xFFF), "vlan.pcp": (13, 7), "vlan.dei": (12, 1)}
 _SMALL_BITS = 8
 _HALF = (1 << 64) - 1
@@ -63,8 +65,10 @@ def with_offered(reads: Reads, depth: Layer) -> Reads:
 
 def offered(reads: Reads) -> tuple[str, ...]:
     """The keys of the fields that such a program parses."""
-    plain = sorted(name for name in reads.fields if not name.startswith("vlan."))
-    has_tags = len(plain) < len(reads.fields)
+    beside = {name for name in reads.fields if is_metadata(name)}
+    plain = sorted(name for name in reads.fields - beside if not name.startswith("vlan."))
+    has_tags = len(plain) + len(beside) < len(reads.fields)
+    plain += BESIDE
     parts = ("vlan.tpid", *_TAG_PARTS) if has_tags else ()
     return (*plain, *(f"{name}/{index}" for name in parts for index in range(reads.tags)))
 
@@ -82,8 +86,8 @@ def offset_lines(keys: Sequence[str]) -> list[str]:
 
 def _member(key: str) -> str:
     name, _, index = key.partition("/")
-    if name == "len":
-        return "len"
+    if name == "len" or name in BESIDE:
+        return name
     if index:
         return f"s[0].{'tpid' if name == 'vlan.tpid' else 'tci'}[{index}]"
     return f"s[0].{c_name(name)}"

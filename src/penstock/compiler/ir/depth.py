@@ -23,7 +23,7 @@ from penstock.compiler.ir.ops import (
     Term,
     Within,
 )
-from penstock.model.field import Layer
+from penstock.model.field import AT_INTERFACE, Layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -66,6 +66,13 @@ def classics(predicates: Iterable[Predicate]) -> tuple[Classic, ...]:
     """The different classic programs of some predicates, in order."""
     found = (leaf for predicate in predicates for leaf, _ in leaves(predicate))
     return tuple(dict.fromkeys(leaf for leaf in found if isinstance(leaf, Classic)))
+
+
+def interfaces_of(predicate: Predicate) -> Iterator[str]:
+    """The interfaces whose names a predicate asks for (`ifname`), in order."""
+    for leaf, _ in leaves(predicate):
+        if isinstance(leaf, Within) and leaf.ref.name.startswith(AT_INTERFACE):
+            yield leaf.ref.name.removeprefix(AT_INTERFACE)
 
 
 def _leaf_depth(leaf: Predicate) -> Layer:

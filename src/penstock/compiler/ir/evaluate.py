@@ -48,6 +48,7 @@ from penstock.compiler.ir.ops import (
     Within,
 )
 from penstock.model.field import EXTENSION_HEADERS
+from penstock.model.metadata import NOTHING_KNOWN, Metadata
 from penstock.model.verdict import Verdict
 
 __all__ = ["Packet", "conditions_of", "evaluate", "evaluate_packet", "holds", "term_value"]
@@ -56,14 +57,18 @@ WORD = 0xFFFFFFFF
 
 
 def evaluate(
-    rule_set: RuleSet, frame: bytes, wire_length: int | None = None, now_ns: int | None = None
+    rule_set: RuleSet,
+    frame: bytes,
+    wire_length: int | None = None,
+    now_ns: int | None = None,
+    metadata: Metadata = NOTHING_KNOWN,
 ) -> Outcome:
     """What becomes of a frame.
 
     `wire_length` is its length before a capture cut it (default: it was not
     cut).  `now_ns` is the boot clock for rules that expire; without it none has.
     """
-    return evaluate_packet(rule_set, Packet(frame, wire_length), now_ns)
+    return evaluate_packet(rule_set, Packet(frame, wire_length, metadata), now_ns)
 
 
 def evaluate_packet(rule_set: RuleSet, packet: Packet, now_ns: int | None = None) -> Outcome:

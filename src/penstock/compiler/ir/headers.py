@@ -48,7 +48,8 @@ from penstock.compiler.ir.chain import Bytes, Network, ipv4_header, ipv6_header
 from penstock.compiler.ir.fields import FIXED, Place
 from penstock.compiler.ir.ops import Base, FieldRef, Scope, Step
 from penstock.compiler.ir.tunnel import GENEVE_PORT, TRANSPARENT_ETHERNET, UDP, carried
-from penstock.model.field import MAX_VLAN_TAGS, VLAN_TPIDS
+from penstock.model.field import AT_INTERFACE, MAX_VLAN_TAGS, VLAN_TPIDS, is_metadata
+from penstock.model.metadata import NOTHING_KNOWN, Metadata
 
 IPV4, ARP, RARP, IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
 MPLS, PPPOE_SESSION = 0x8847, 0x8864
@@ -105,10 +106,13 @@ class Headers:
 class Packet(Bytes):
     """One frame.  Scopes are parsed when first asked for, and kept."""
 
-    __slots__ = ("_scopes", "wire_length")
+    __slots__ = ("_scopes", "metadata", "wire_length")
 
-    def __init__(self, frame: bytes, wire_length: int | None = None) -> None:
+    def __init__(
+        self, frame: bytes, wire_length: int | None = None, metadata: Metadata = NOTHING_KNOWN
+    ) -> None:
         super().__init__(frame)
+        self.metadata = metadata
         self.wire_length = len(frame) if wire_length is None else max(wire_length, len(frame))
         self._scopes: dict[Scope, Headers | None] = {}
 
@@ -135,6 +139,8 @@ class Packet(Bytes):
         place = FIXED.get(ref.name)
         if place is not None:
             return self._placed(headers, place)
+        if is_metadata(ref.name):
+            return _beside(self.metadata, ref.name)
         if ref.name.startswith("vlan."):
             return _tag_field(self, headers.link, ref.name, ref.index)
         return _computed(self, headers, ref.name)
@@ -148,6 +154,39 @@ class Packet(Bytes):
         start = headers.base(place.base)
         word = None if start is None else self.number(start + place.offset, place.size)
         return None if word is None else word >> place.shift & place.mask
+
+
+def frame_length(packet: Packet) -> int:
+    """The packet's length on the wire; of one that stands for many frames, a whole frame's."""
+    size = packet.metadata.segment_size
+    return min(packet.wire_length, repeated(packet) + size) if size else packet.wire_length
+
+
+def repeated(packet: Packet) -> int:
+    """How many bytes of an aggregate are headers, which each of its frames has; 0 if that is not to be known."""
+    headers = packet.headers()
+    start = None if headers is None else headers.network.transport
+    if headers is None or start is None:
+        return 0
+    match headers.network.proto:
+        case 6:
+            return start + 4 * ((packet.number(start + 12, 1) or 0) >> 4)
+        case 17:
+            return start + 8
+        case _:
+            return 0
+
+
+def _beside(metadata: Metadata, name: str) -> int:
+    match name:
+        case "mark":
+            return metadata.mark
+        case "ifindex":
+            return metadata.ifindex
+        case "outbound":
+            return int(metadata.outbound)
+        case _:
+            return int(metadata.ifname == name.removeprefix(AT_INTERFACE))
 
 
 # ── link headers ─────────────────────────────────────────────────────────────
@@ -258,7 +297,7 @@ def _headers(packet: Packet, link: Link) -> Headers:
 def _computed(packet: Packet, headers: Headers, name: str) -> int | None:
     match name:
         case "len":
-            return packet.wire_length
+            return frame_length(packet)
         case "eth.dst" | "eth.src":
             macs = headers.link.macs
             return None if macs is None else packet.number(macs + (6 if name == "eth.src" else 0), 6)

@@ -22,7 +22,7 @@ from penstock.compiler.ir.depth import depth_of, nesting_of
 from penstock.compiler.ir.lower_address import Addresses
 from penstock.compiler.ir.lower_arithmetic import relation
 from penstock.compiler.ir.lower_classic import classic
-from penstock.compiler.ir.lower_link import cast, encapsulation, length, llc, way
+from penstock.compiler.ir.lower_link import at_interface, cast, encapsulation, length, llc, way
 from penstock.compiler.ir.lower_port import port
 from penstock.compiler.ir.lower_protocol import abbreviation, protocol, protocol_chain
 from penstock.compiler.ir.lowering import MAX_INNER, MAX_SCOPE, Lowering, Position, nearest
@@ -280,6 +280,8 @@ class _Expression:
                 return llc(self.lowering, node, at)
             case ast.Way():
                 return way(self.lowering, node)
+            case ast.AtInterface():
+                return at_interface(self.lowering, node)
             case ast.FieldFlag(name):
                 return self._flag(name, node, at)
             case ast.Relation():

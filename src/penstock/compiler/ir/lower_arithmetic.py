@@ -18,7 +18,7 @@ from penstock.compiler.ir.constants import IP_PROTOCOLS
 from penstock.compiler.ir.evaluate import arithmetic
 from penstock.compiler.ir.headers import IPV4
 from penstock.compiler.ir.lower_protocol import abbreviation, ip_protocol
-from penstock.compiler.ir.lowering import Lowering, Position, nearest
+from penstock.compiler.ir.lowering import Lowering, Position, beside, nearest
 from penstock.compiler.ir.ops import (
     Always,
     Base,
@@ -33,6 +33,7 @@ from penstock.compiler.ir.ops import (
 from penstock.compiler.ir.simplify import all_of, equals, within
 from penstock.compiler.lang import ast
 from penstock.compiler.lang.words import NAMED_NUMBERS, NUMBER_FIELDS
+from penstock.model.field import is_metadata
 from penstock.model.net import IntervalSet
 
 WORD = 0xFFFFFFFF
@@ -152,6 +153,8 @@ class _Arithmetic:
         return Literal32(0)
 
     def _field(self, name: str, node: ast.FieldValue) -> Term:
+        if is_metadata(name):
+            return FieldTerm(beside(self.lowering, name, node.span))
         if name in NUMBER_FIELDS:
             return FieldTerm(self.position.field(name))
         close = nearest(name, NUMBER_FIELDS)

@@ -12,14 +12,15 @@ from penstock.compiler.ir.constants import LLC_SUPERVISORY, LLC_UNNUMBERED
 from penstock.compiler.ir.headers import IPV4, IPV6, MPLS, PPPOE_SESSION
 from penstock.compiler.ir.lower_protocol import is_802_3, link_type, network_equals
 from penstock.compiler.ir.lowering import MAX_SCOPE, Lowering, Position
-from penstock.compiler.ir.ops import Base, Binary, Compare, FieldTerm, Literal32, Predicate, Read
+from penstock.compiler.ir.ops import Base, Binary, Compare, FieldRef, FieldTerm, Literal32, Predicate, Read
 from penstock.compiler.ir.simplify import FALSE, TRUE, all_of, any_of, equals, within
 from penstock.compiler.ir.tunnel import GENEVE_PORT, VXLAN_PORT
-from penstock.model.field import VLAN_TPIDS
+from penstock.model.field import AT_INTERFACE, VLAN_TPIDS
+from penstock.model.hook import Hook
 from penstock.model.net import IntervalSet
 
 if TYPE_CHECKING:
-    from penstock.compiler.lang.ast import Cast, Encapsulation, LengthTest, Llc, Way
+    from penstock.compiler.lang.ast import AtInterface, Cast, Encapsulation, LengthTest, Llc, Way
 
 PPPOE_DISCOVERY = 0x8863
 #: Kind -> the highest number that can be asked for, and what it is called.
@@ -39,14 +40,25 @@ def length(test: LengthTest, position: Position) -> Predicate:
 
 
 def way(lowering: Lowering, test: Way) -> Predicate:
-    """`inbound` and `outbound`: told by the hook, never by a frame alone."""
-    if lowering.hook is None:
+    """`inbound` and `outbound`: told by the hook, at a socket by each packet, never by a frame alone."""
+    hook = lowering.hook
+    if hook is None:
         message = f"`{test.kind}` cannot be tested here: a frame does not say which way it goes"
         return lowering.fault("PS311", message, test.span)
-    if test.kind == "outbound":
-        message = f"a filter at {lowering.hook.value} never sees an outbound packet"
+    if hook is Hook.SOCKET:
+        return equals(FieldRef("outbound"), int(test.kind == "outbound"))
+    if (test.kind == "outbound") != (hook is Hook.TC_EGRESS):
+        message = f"a filter at {hook.value} never sees an {test.kind} packet"
         return lowering.fault("PS311", message, test.span, hint="leave the rule out")
     return TRUE
+
+
+def at_interface(lowering: Lowering, test: AtInterface) -> Predicate:
+    """`ifname "eth0"`; which interface that is is found out where the filter is loaded."""
+    if lowering.hook is None:
+        message = "`ifname` cannot be tested here: a frame does not say which interface it is at"
+        return lowering.fault("PS311", message, test.span)
+    return equals(FieldRef(AT_INTERFACE + test.name), 1)
 
 
 # ── broadcast, multicast ─────────────────────────────────────────────────────

@@ -32,13 +32,13 @@ from penstock.compiler.ir.ops import FieldRef, Predicate, Scope, Step
 from penstock.compiler.ir.simplify import FALSE
 from penstock.compiler.lang.ast import Constant, Let, Value
 from penstock.compiler.lang.diagnostic import Diagnostic, Severity
+from penstock.model.hook import FIELD_HOOKS, Hook, hooks_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from penstock.compiler.ir.names import Names
     from penstock.compiler.lang.source import Source, Span
-    from penstock.model.hook import Hook
 
 #: More encapsulations in one `and` chain, and more values behind one constant, than these are refused.
 MAX_SCOPE = 8
@@ -47,6 +47,18 @@ MAX_VALUES = 1_000_000
 MAX_INNER = 4
 #: More faults than this are not listed.
 MAX_FAULTS = 100
+
+
+def beside(lowering: Lowering, name: str, place: Span) -> FieldRef:
+    """A field that lies beside the packet; a fault where the hook, or a frame alone, does not have it."""
+    hook, hooks = lowering.hook, FIELD_HOOKS.get(name, tuple(Hook))
+    if hook is None:
+        message = f"`{name}` cannot be tested here: a frame alone does not have it"
+        lowering.fault("PS311", message, place)
+    elif hook not in hooks:
+        message = f"a packet at {hook.value} has no `{name}` yet"
+        lowering.fault("PS311", message, place, hint=f"it can be tested at {hooks_in_words(hooks)}")
+    return FieldRef(name)
 
 
 @dataclass(frozen=True, slots=True)

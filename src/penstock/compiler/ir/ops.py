@@ -21,7 +21,7 @@ from msgspec import Struct
 from penstock.compiler.lang.source import Source, Span
 from penstock.model.action import Argument, Device, Dscp, Mark, spelled
 from penstock.model.classic import Program
-from penstock.model.field import FIELDS, Field, Layer
+from penstock.model.field import Field, Layer, field_of
 from penstock.model.hook import Hook
 from penstock.model.net import IntervalSet
 from penstock.model.verdict import Condition, Verdict
@@ -42,7 +42,7 @@ class FieldRef(Struct, frozen=True):
 
     @property
     def field(self) -> Field:
-        return FIELDS[self.name]
+        return field_of(self.name)
 
 
 class Base(Enum):

@@ -39,7 +39,7 @@ from penstock.compiler.ir.ops import (
 from penstock.errors import InternalError
 from penstock.model.action import Device, Dscp, Mark
 from penstock.model.classic import MAX_INSTRUCTIONS, MEMORY_WORDS, RET, Program, loops, reads_unwritten
-from penstock.model.field import EXTENSION_HEADERS, FIELDS
+from penstock.model.field import EXTENSION_HEADERS, FIELDS, is_metadata
 from penstock.model.net import merge_intervals
 from penstock.model.verdict import Condition, Verdict
 
@@ -143,7 +143,8 @@ def _verify_within(node: Within, where: str) -> None:
 
 
 def _verify_ref(ref: FieldRef, where: str) -> None:
-    _must(ref.name in FIELDS, f"no field {ref.name}", where)
+    _must(ref.name in FIELDS or is_metadata(ref.name), f"no field {ref.name}", where)
+    _must(not (ref.scope and is_metadata(ref.name)), f"{ref.name} of what a packet carries", where)
     if ref.index:
         _must(ref.name.startswith("vlan."), f"{ref.name} has an index", where)
 

@@ -16,7 +16,6 @@ from penstock.compiler.lang.source import Span
 from penstock.compiler.lang.words import ACTIONS, BODY_WORDS, LATER_ACTIONS, later, suggestion
 from penstock.model.action import (
     DSCP_NAMES,
-    MAX_DEVICE_NAME,
     MAX_DSCP,
     PLAIN_DEVICE,
     WORD,
@@ -24,6 +23,7 @@ from penstock.model.action import (
     Device,
     Dscp,
     Mark,
+    device_name_fault,
 )
 
 _ARGUMENTED = ("redirect", "mirror", "mark", "dscp")
@@ -71,7 +71,7 @@ def _device(cursor: Cursor, word: str) -> tuple[Device, Span]:
         if not found or found.group() == "if":
             raise _no_device(cursor, word)
         name, span = found.group(), cursor.advance(found.end() - cursor.at)
-    fault = _device_fault(name)
+    fault = device_name_fault(name)
     if fault:
         raise cursor.faults.fail("PS104", fault, span)
     return Device(name), span
@@ -84,15 +84,6 @@ def _no_device(cursor: Cursor, word: str) -> SyntaxFault:
     what = "is missing" if shown in ("", "if") else f"should stand where `{shown}` does"
     hint = f"as in: {word} eth1"
     return cursor.faults.fail("PS102", f"the name of a device {what} behind `{word}`", here, hint=hint)
-
-
-def _device_fault(name: str) -> str | None:
-    """What keeps a text from being the name of an interface (dev_valid_name() of the kernel)."""
-    if not 0 < len(name.encode("utf-8", "replace")) <= MAX_DEVICE_NAME:
-        return f"the name of a device has 1 to {MAX_DEVICE_NAME} bytes"
-    if name in (".", "..") or any(char in "/:" or char.isspace() for char in name):
-        return f"`{name}` cannot be the name of a device"
-    return None
 
 
 # ── numbers ──────────────────────────────────────────────────────────────────

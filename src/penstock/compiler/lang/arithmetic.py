@@ -72,7 +72,7 @@ def is_operator(token: Token) -> bool:
 
 def is_arithmetic_word(token: Token) -> bool:
     """Whether a word stands for a number by itself: `len`, or a named field of penstock's."""
-    return token.is_word("len", "length") or (token.kind == "name" and token.text in NUMBER_FIELDS)
+    return token.is_word("len", "length", "ifindex") or (token.kind == "name" and token.text in NUMBER_FIELDS)
 
 
 def read_arithmetic(stream: TokenStream, first: Arithmetic | None = None) -> Arithmetic:

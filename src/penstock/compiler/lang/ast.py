@@ -228,6 +228,15 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
+class AtInterface:
+    """`ifname "eth0"`: the interface that the packet is at; `name_span` is the name's place."""
+
+    name: str
+    name_span: Span = _span()
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
 class FieldFlag:
     """A Boolean named field standing alone: `frag`, `frag.first`, `frag.later`."""
 
@@ -292,7 +301,18 @@ class Inner:
 
 
 Leaf = (
-    Primitive | Protocol | Cast | LengthTest | Encapsulation | Llc | Way | FieldFlag | Relation | Pcap | Inner
+    Primitive
+    | Protocol
+    | Cast
+    | LengthTest
+    | Encapsulation
+    | Llc
+    | Way
+    | AtInterface
+    | FieldFlag
+    | Relation
+    | Pcap
+    | Inner
 )
 Expr = And | Or | Xor | Not | Leaf
 

@@ -205,6 +205,8 @@ class _Reader:
         follows = self.stream.following
         if token.kind == "word" and follows.is_mark("["):
             return token.text in PROTOCOLS
+        if token.is_word("ifindex") and follows.kind in {"number", "constant"}:
+            return False
         if token.kind == "name" and not (is_operator(follows) or follows.is_mark(*RELATIONS, ")")):
             return False
         return is_arithmetic_word(token)
@@ -314,8 +316,6 @@ class _Reader:
 
     def _refuse_later(self, token: Token, inherit: Qualifiers | None) -> None:
         follows = self.stream.following
-        if token.is_word("ifindex"):
-            raise self.faults.fail("PS107", later("ifindex", "choosing interfaces in rules"), token.span)
         if token.kind != "name":
             return
         subject = None

@@ -14,11 +14,14 @@ from typing import cast
 from penstock.compiler.lang.arithmetic import close
 from penstock.compiler.lang.ast import (
     Accessor,
+    AtInterface,
     Binary,
     Cast,
+    Constant,
     Direction,
     Encapsulation,
     Expr,
+    FieldValue,
     Kind,
     LengthTest,
     Llc,
@@ -40,6 +43,7 @@ from penstock.compiler.lang.words import (
     REFUSED,
     suggestion,
 )
+from penstock.model.action import device_name_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,18 @@ _QUALIFYING = frozenset({*DIRECTIONS, *KINDS})
 _STARTS = frozenset(
     [
         *(*PROTOCOLS, *DIRECTIONS, *KINDS, *ENCAPSULATIONS, *REFUSED),
-        *("less", "greater", "byte", "llc", "broadcast", "multicast", "inbound", "outbound"),
+        *(
+            "less",
+            "greater",
+            "byte",
+            "llc",
+            "broadcast",
+            "multicast",
+            "inbound",
+            "outbound",
+            "ifindex",
+            "ifname",
+        ),
     ]
 )
 
@@ -88,8 +103,38 @@ def read_term(stream: TokenStream) -> Head | Expr:
             return _llc(stream)
         case "inbound" | "outbound":
             return Way(token.text, stream.take().span)
+        case "ifindex":
+            return _at_index(stream)
+        case "ifname":
+            return _at_interface(stream)
         case _:
             raise stream.unexpected("a primitive")
+
+
+def _at_index(stream: TokenStream) -> Relation:
+    """`ifindex N`, which is `ifindex == N`."""
+    word = stream.take()
+    if stream.next.kind not in {"number", "constant"}:
+        raise stream.unexpected("the number of an interface", hint='or its name: `ifname "eth0"`')
+    token = stream.take()
+    number = (
+        Number(token.value, token.text, token.span)
+        if token.kind == "number"
+        else Constant(token.text, token.span)
+    )
+    return Relation("==", FieldValue("ifindex", word.span), number, word.span.to(token.span))
+
+
+def _at_interface(stream: TokenStream) -> AtInterface:
+    """`ifname "eth0"`, with or without the quotes."""
+    word, token = stream.take(), stream.next
+    if token.kind not in {"string", "name"}:
+        raise stream.unexpected("the name of an interface", hint='as in `ifname "eth0"`')
+    stream.take()
+    fault = device_name_fault(token.text)
+    if fault is not None:
+        stream.faults.error("PS105", fault, token.span)
+    return AtInterface(token.text, token.span, word.span.to(token.span))
 
 
 def _behind_protocol(stream: TokenStream, protocol: Token) -> Head | Expr:

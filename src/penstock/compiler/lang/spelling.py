@@ -23,6 +23,7 @@ from penstock.compiler.lang.ast import (
     Address,
     And,
     Arithmetic,
+    AtInterface,
     Binary,
     Cast,
     Constant,
@@ -337,6 +338,8 @@ def spell_leaf(leaf: Leaf) -> str:
             return f"llc {kind}" if kind else "llc"
         case Way(kind=kind):
             return kind
+        case AtInterface(name=name):
+            return f'ifname "{name}"'
         case Inner(operand=inner):
             return f"inner({format_expression(inner)})"
         case Pcap(text=text):

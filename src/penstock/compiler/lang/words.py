@@ -95,6 +95,7 @@ _OTHER = [
     "inbound",
     "outbound",
     "ifindex",
+    "ifname",
     "llc",
 ]
 
@@ -158,7 +159,7 @@ REFUSED = {
         "only SS7 (MTP2, MTP3) captures have that",
     ),
     **dict.fromkeys(
-        ["on", "ifname", "rset", "ruleset", "rnr", "rulenum", "srnr", "subrulenum", "reason", "action"],
+        ["on", "rset", "ruleset", "rnr", "rulenum", "srnr", "subrulenum", "reason", "action"],
         "only OpenBSD's pflog captures have that",
     ),
 }

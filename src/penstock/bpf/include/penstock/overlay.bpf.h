@@ -189,6 +189,8 @@ static __always_inline __u32 ps_overlay_first(struct ps_ctx *ctx, struct ps_scra
 	__u32 found = 0;
 
 	scratch->added = 0;
+	scratch->ifindex = ps_ifindex(ctx);
+	scratch->mark = ps_mark(ctx);
 	if (!b)
 		return PS_OVERLAY_NONE;
 #pragma clang loop unroll(disable)

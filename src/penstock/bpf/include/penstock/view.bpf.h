@@ -76,6 +76,9 @@ struct ps_scratch {
 	__u32 end;	/* where the IP length says that the packet ends */
 	/* Of the added rules (overlay.bpf.h): where the one that may decide stands, its record, what was counted last. */
 	__u32 limit, added, counted;
+#ifdef PS_OVERLAY
+	__u64 ifindex, mark;	/* for added rules: what lies beside the packet */
+#endif
 	struct ps_view s[PS_SCOPES];
 #ifdef PS_OVERLAY
 	__u64 spare[PS_OVERLAY_SPAN / 8];	/* so that a masked offset needs no check: each would double the verifier's states */
