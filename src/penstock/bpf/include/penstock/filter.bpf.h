@@ -120,7 +120,9 @@ int ps_filter(struct ps_ctx *ctx)
 	for (int k = 0; k < PS_SCOPES; k++)
 		ps_clear(&s[k]);
 	net = ps_fast_first(ctx, &bounds, s);
-behind_tags:
+	/* No way back from behind the tags: clang 14 makes it a fall into a loop, which Linux 6.1 refuses. */
+	if (net.type != ps_htons(0x0800) && net.type != ps_htons(0x86dd) && net.at == 14 && ps_is_raw_tag(net.type))
+		net = ps_fast_tags(bounds, s);
 	if (!net.at)
 		goto odd;
 	if (PS_LEVEL < PS_NETWORK && (net.at != 14 || !ps_is_raw_tag(net.type)))
@@ -131,9 +133,6 @@ behind_tags:
 	} else if (net.type == ps_htons(0x86dd)) {
 		if (ps_fast_ipv6(bounds, s, net.at))
 			PS_USUAL();
-	} else if (net.at == 14 && ps_is_raw_tag(net.type)) {
-		net = ps_fast_tags(bounds, s);
-		goto behind_tags;
 	}
 	if (ps_fast_other(bounds, s, net)) {
 		if (PS_DEPTH >= PS_NETWORK && s->frag == 2) {
