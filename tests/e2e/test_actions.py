@@ -259,13 +259,17 @@ def test_a_device_that_does_not_exist_is_told_before_anything_changes(far: Far) 
         assert running.policy.identity.text.count("drop if udp dst port 53") == 1
 
 
-def test_status_says_when_a_device_has_gone_away(far: Far, root: Path, tmp_path: Path) -> None:
+def test_status_counts_refusals_and_says_when_a_device_has_gone_away(far: Far, root: Path, tmp_path: Path) -> None:
     host = Cli({"PENSTOCK_BPFFS": str(root)}, tuple(far.server.command()))
-    policy = write(tmp_path / "edge.policy", "filter edge at xdp {\n redirect w0 if udp dst port 53\n}\n")
+    rules = "redirect w0 if udp dst port 53\n reject if udp dst port 54"
+    policy = write(tmp_path / "edge.policy", f"filter edge at xdp {{\n {rules}\n}}\n")
     built = str(tmp_path / "edge.pso")
     assert host("build", str(policy), "-o", built).code == 0
     assert host("apply", built, "-i", "v1").code == 0
-    assert host("status").code == 0
+    (one,) = host("status", "--json").record["filters"]
+    assert (one["trouble"], one["refusals"]) == (None, {"answered": 0, "suppressed": 0})
+    assert far.arrived(54, count=3) == 0
+    assert "reject: 3 answered, 0 dropped without an answer" in host("status").out
     far.server.ip("link", "del", "w0")
     found = host("status", "--json")
     assert found.code == 3

@@ -188,7 +188,7 @@ def test_a_chain_of_thousands_is_checked_in_no_time(cli: Cli, tmp_path: Path) ->
 def test_a_policy_over_a_capture(cli: Cli, tmp_path: Path, capture: Path) -> None:
     path = str(write(tmp_path / "g.policy", GOOD))
     done = cli("test", path, "--pcap", str(capture), "--json")
-    assert done.record["verdicts"] == {"pass": 1, "drop": 2, "bounce": 0}
+    assert done.record["verdicts"] == {"pass": 1, "drop": 2, "bounce": 0, "redirect": 0, "reject": 0}
 
 
 def test_match_prints_the_number(cli: Cli, capture: Path) -> None:

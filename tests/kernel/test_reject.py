@@ -11,12 +11,12 @@ from ipaddress import ip_address
 import pytest
 
 from penstock.kernel.bpf_object import BpfObject, load_object
-from penstock.kernel.maps import Map
 from penstock.model.hook import Hook
 from penstock.model.layers.checksum import internet_checksum
 from penstock.model.packet import build_packet, parse_packet
-from penstock.model.spec import PROGRAM
+from penstock.model.spec import PROGRAM, REFUSALS_MAP
 from penstock.pipeline.policy import load_policy
+from penstock.pipeline.refusals import Refusals, read_refusals
 
 pytestmark = pytest.mark.privileged
 
@@ -52,16 +52,9 @@ class Rejecting:
         assert ran.data_out == frame
         return None
 
-    def told(self) -> tuple[int, int]:
+    def told(self) -> Refusals:
         """How many packets were answered, and how many were not."""
-        rows = rows_of(self.loaded.maps["ps_refusals"])
-        return sum(row[2] for row in rows), sum(row[3] for row in rows)
-
-
-def rows_of(refusals: Map) -> list[tuple[int, ...]]:
-    """Each processor's credit, time, and two counters."""
-    _, values = refusals.read_all()
-    return [struct.unpack_from("=4Q", row.tobytes()) for row in values[0]]
+        return read_refusals(self.loaded.maps[REFUSALS_MAP])
 
 
 def rejecting(hook: Hook, interval_ns: int = 1, burst: int = 1 << 40) -> Rejecting:
@@ -236,7 +229,7 @@ def test_nobody_hears_of_it(plane: Rejecting, text: str) -> None:
     before = plane.told()
     frame = built(text if text.startswith("Ether") else f"Ether/{text}")
     assert plane.answer(frame) is None
-    assert plane.told() == (before[0], before[1] + 1)
+    assert plane.told() == Refusals(before.answered, before.suppressed + 1)
 
 
 def test_what_is_cut_short_is_not_answered_and_nothing_is_read_beyond_it(plane: Rejecting) -> None:
@@ -267,7 +260,7 @@ def test_a_burst_is_answered_and_then_nobody(hook: Hook, one_cpu: None) -> None:
     with made.loaded:
         answers = [made.answer(frame) is not None for _ in range(6)]
         assert answers == [True] * 3 + [False] * 3
-        assert made.told() == (3, 3)
+        assert made.told() == Refusals(3, 3)
 
 
 def test_the_limit_is_that_of_the_kernel_for_icmp() -> None:

@@ -96,6 +96,8 @@ def _lines(
         yield _headline(one)
         if one.trouble:
             yield f"  ! {one.trouble}"
+        if one.refusals:
+            yield f"  reject: {one.refusals.answered} answered, {one.refusals.suppressed} dropped without an answer"
         yield from _others(one)
         for rule, left in one.emergencies:
             yield f"  {rule.name}: {rule.action} if {rule.expression}, {duration_text(left)} left"
@@ -200,6 +202,7 @@ def _record(one: Status, before: Status | None) -> dict[str, object]:
         "programs": [_program(found) for found in one.programs],
         "applied_at": one.identity.applied_at,
         "trouble": one.trouble,
+        "refusals": _refusals(one),
         "emergencies": emergencies,
         "counters": rules,
     }
@@ -213,6 +216,11 @@ def _program(found: AttachedProgram) -> dict[str, object]:
         "link_id": found.link_id,
         "priority": found.priority,
     }
+
+
+def _refusals(one: Status) -> dict[str, int] | None:
+    found = one.refusals
+    return {"answered": found.answered, "suppressed": found.suppressed} if found else None
 
 
 def _decimal(value: float) -> str:

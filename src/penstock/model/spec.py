@@ -12,6 +12,7 @@ PROGRAM = "ps_filter"
 COUNTERS_MAP = "ps_counters"
 SCRATCH_MAP = "ps_scratch"
 PROBE_MAP = "ps_probe"
+REFUSALS_MAP = "ps_refusals"
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,12 @@ from penstock.kernel.clsact import Filter
 from penstock.kernel.program import Program
 from penstock.model.hook import Hook
 from penstock.model.overlay import BANKS_MAP, SWITCH_MAP
-from penstock.model.spec import COUNTERS_MAP, PROGRAM
+from penstock.model.spec import COUNTERS_MAP, PROGRAM, REFUSALS_MAP
 from penstock.pipeline import slot as slots
 from penstock.pipeline.identity import Clsact, Identity, encode, kept_slots
 from penstock.pipeline.overlay import BANKS, SWITCH
 from penstock.pipeline.placing import AUTO, Wish, mode_of, put_on
+from penstock.pipeline.refusals import REFUSALS
 from penstock.pipeline.slot import CARRIED, COUNTERS, IDENTITY, LINK, PROGRAM_PIN, Holder, Slot
 from penstock.pipeline.whereabouts import owns_clsact
 
@@ -212,6 +213,8 @@ class Putting:
                 objects[LINK] = self._holder
             if BANKS_MAP in maps:
                 objects |= {SWITCH: maps[SWITCH_MAP], BANKS: maps[BANKS_MAP]}
+            if REFUSALS_MAP in maps:
+                objects[REFUSALS] = maps[REFUSALS_MAP]
             return pin.stage(self._root, self._point.name, objects)
 
 

@@ -23,6 +23,7 @@ from penstock.pipeline import whereabouts
 from penstock.pipeline.counters import Counter
 from penstock.pipeline.devices import astray
 from penstock.pipeline.identity import Added, CounterKey, Emergency, Identity
+from penstock.pipeline.refusals import Refusals, refusals_in
 from penstock.pipeline.slot import Slot, open_slot
 from penstock.pipeline.whereabouts import Places
 
@@ -38,7 +39,8 @@ class Status:
     filter too, in the order in which packets meet it, `keys` what is counted, `emergency_rules` and
     `added` the rules that are no part of the policy's text, `trouble` a sentence
     when something is wrong, `read_at_ns` the boot clock at which the counters
-    were read, `is_current` whether they are those of the program that runs.
+    were read, `is_current` whether they are those of the program that runs,
+    `refusals` what `reject` came to, None for a policy without it.
     """
 
     interface: str
@@ -52,6 +54,7 @@ class Status:
     is_current: bool = True
     trouble: str | None = None
     programs: tuple[AttachedProgram, ...] = ()
+    refusals: Refusals | None = None
 
     @property
     def hook(self) -> Hook:
@@ -148,6 +151,7 @@ def _status(directory: Path) -> Status:
             is_settled,
             _trouble(slot, place),
             programs_at(place.index, Hook(slot.identity.hook)) if place else (),
+            refusals_in(directory),
         )
 
 

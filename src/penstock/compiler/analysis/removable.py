@@ -43,8 +43,12 @@ def findings(
     return found_in(Anomalies(boxes, verdicts, default), work or Work(10_000_000, 1_000_000), redundancy)
 
 
-def found_in(anomalies: Anomalies, work: Work, redundancy: bool = True) -> Findings:
-    """The shadowed rules, and of the others those that are redundant one after the other."""
+def found_in(anomalies: Anomalies, work: Work, redundancy: bool = True, needed: int = 0) -> Findings:
+    """The shadowed rules, and of the others those that are redundant one after the other.
+
+    The first `needed` rules are not: they keep packets from what rules behind
+    them do besides deciding.
+    """
     real = anomalies.real
     gone = np.zeros(len(real), dtype=bool)
     shadowed: list[Shadowed] = []
@@ -65,6 +69,7 @@ def found_in(anomalies: Anomalies, work: Work, redundancy: bool = True) -> Findi
     if redundancy:
         # A rule that random packets prove needed stays so while rules before it go.
         cleared = anomalies.cleared(gone, needed=True) | {found.rule for found in shadowed}
+        cleared |= set(range(needed))
         for rule in anomalies.rules:
             if rule in cleared or not anomalies.decides(rule):
                 continue

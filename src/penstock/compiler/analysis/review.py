@@ -92,6 +92,14 @@ def review(rule_set: RuleSet) -> Review:
     return _Reviewer(rule_set).review()
 
 
+def _before_mangling(rule_set: RuleSet) -> int:
+    """How many rules stand before the last one that marks or copies packets."""
+    mangling = [
+        at for at, rule in enumerate(rule_set.rules) if rule.argument is not None and not rule.decides
+    ]
+    return mangling[-1] if mangling else 0
+
+
 class _Reviewer:
     def __init__(self, rule_set: RuleSet) -> None:
         self.rule_set = rule_set
@@ -105,7 +113,7 @@ class _Reviewer:
     def review(self) -> Review:
         work = Work(ALL, EACH)
         example, is_closed = self._default()
-        found = found_in(self.anomalies, work)
+        found = found_in(self.anomalies, work, needed=_before_mangling(self.rule_set))
         gone = np.isin(self.anomalies.real.rule, [one.rule for one in found.shadowed])
         empty = set(range(len(self.rule_set.rules))) - set(self.anomalies.rules)
         by = {one.rule: one.by for one in found.shadowed} | dict.fromkeys(empty, ())

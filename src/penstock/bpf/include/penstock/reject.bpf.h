@@ -44,17 +44,9 @@ struct ps_headers {
 	__u32 size;
 };
 
-/*
- * What is kept of refusals, by processor: the bucket's credit in ns, and how often one was sent or was not.
- *
- * What is known of the packet lies here too: the verifier knows nothing of what
- * is read from a map, and so follows what is done with it once.
- */
+/* How often packets were answered, and were not, by processor; `status` shows it (pipeline/refusals.py). */
 struct ps_refusals {
-	__u64 credit, last;
 	__u64 answered, suppressed;
-	struct ps_refused refused;
-	struct ps_headers headers;
 };
 
 struct {
@@ -64,18 +56,37 @@ struct {
 	__type(value, struct ps_refusals);
 } ps_refusals SEC(".maps");
 
-static __always_inline struct ps_refusals *ps_refusals_area(void)
+/*
+ * A processor's bucket, with its credit in ns, and what is known of the packet that it refuses.
+ *
+ * In a map, because the verifier knows nothing of what is read from one, and so
+ * follows what is done with it once.
+ */
+struct ps_refusing {
+	__u64 credit, last;
+	struct ps_refused refused;
+	struct ps_headers headers;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct ps_refusing);
+} ps_refusing SEC(".maps");
+
+static __always_inline struct ps_refusing *ps_refusing_area(void)
 {
 	__u32 zero = 0;
 
-	return bpf_map_lookup_elem(&ps_refusals, &zero);
+	return bpf_map_lookup_elem(&ps_refusing, &zero);
 }
 
 /* ps_is_allowed - take a token out of the bucket, if there is one. */
 static __always_inline bool ps_is_allowed(void)
 {
 	__u64 now = bpf_ktime_get_ns(), most = ps_reject_burst * ps_reject_interval, credit;
-	struct ps_refusals *all = ps_refusals_area();
+	struct ps_refusing *all = ps_refusing_area();
 
 	if (!all)
 		return false;
@@ -288,7 +299,7 @@ static __always_inline bool ps_refused6(struct ps_refused *r, void *data, void *
 __noinline int ps_may_answer(struct ps_ctx *ctx, __u32 length)
 {
 	void *data = ps_data(ctx), *end = ps_data_end(ctx);
-	struct ps_refusals *all = ps_refusals_area();
+	struct ps_refusing *all = ps_refusing_area();
 	struct ps_refused *r;
 	__u8 *mac = data;
 	__be16 type;
@@ -418,7 +429,7 @@ static __always_inline bool ps_answer6(struct ps_headers *h, const struct ps_ref
 __noinline int ps_answer(struct ps_ctx *ctx, __u32 quote)
 {
 	void *data = ps_data(ctx), *end = ps_data_end(ctx);
-	struct ps_refusals *all = ps_refusals_area();
+	struct ps_refusing *all = ps_refusing_area();
 	__u32 sum;
 
 	if (!all)
@@ -435,8 +446,10 @@ static __always_inline bool ps_refuse(struct ps_ctx *ctx);
 __noinline int ps_reject(struct ps_ctx *ctx)
 {
 	bool is_answered = ps_refuse(ctx);
-	struct ps_refusals *all = ps_refusals_area();
+	struct ps_refusals *all;
+	__u32 zero = 0;
 
+	all = bpf_map_lookup_elem(&ps_refusals, &zero);
 	if (all && is_answered)
 		all->answered++;
 	else if (all)

@@ -66,7 +66,7 @@ static __always_inline bool ps_reshape(struct ps_ctx *ctx, __u32 size, __u32 tra
 
 static __always_inline bool ps_refuse(struct ps_ctx *ctx)
 {
-	struct ps_refusals *all = ps_refusals_area();
+	struct ps_refusing *all = ps_refusing_area();
 	__u32 zero = 0, net, quote, size, trans;
 	__u64 linear;
 	struct ps_kept *kept = bpf_map_lookup_elem(&ps_kept, &zero);

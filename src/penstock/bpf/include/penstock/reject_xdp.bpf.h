@@ -76,7 +76,7 @@ static __always_inline __u32 ps_padded(struct ps_ctx *ctx, __u32 size)
 static __always_inline bool ps_refuse(struct ps_ctx *ctx)
 {
 	__u32 available = ps_data_end(ctx) - ps_data(ctx), length = ps_wire_length(ctx, available), quote, size, net, grown;
-	struct ps_refusals *all = ps_refusals_area();
+	struct ps_refusing *all = ps_refusing_area();
 
 	if (!all || !ps_may_answer(ctx, length) || !ps_is_allowed())
 		return false;
