@@ -259,7 +259,9 @@ def test_a_device_that_does_not_exist_is_told_before_anything_changes(far: Far) 
         assert running.policy.identity.text.count("drop if udp dst port 53") == 1
 
 
-def test_status_counts_refusals_and_says_when_a_device_has_gone_away(far: Far, root: Path, tmp_path: Path) -> None:
+def test_status_counts_refusals_and_says_when_a_device_has_gone_away(
+    far: Far, root: Path, tmp_path: Path
+) -> None:
     host = Cli({"PENSTOCK_BPFFS": str(root)}, tuple(far.server.command()))
     rules = "redirect w0 if udp dst port 53\n reject if udp dst port 54"
     policy = write(tmp_path / "edge.policy", f"filter edge at xdp {{\n {rules}\n}}\n")
