@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 import pytest
 from tests.kernel.conftest import CompileC, Ends
+from tests.netns import Namespace
 from tests.packets import TCP, UDP, Ether, IPv4, IPv6, Packet, Raw
 from tests.property.dataplane import DataPlane, disagreements
 from tests.property.rulesets import RuleSets
@@ -228,15 +230,19 @@ def can_be_sent(frame: bytes) -> bool:
     return 14 < len(frame) <= 1514 and whole_tags
 
 
+def silence(ends: Ends) -> None:
+    """Keep neighbour discovery and the like, the hosts' own, from coming in between."""
+    for side, name in zip(ends, ("v0", "v1"), strict=True):
+        side.run("sysctl", "-qw", f"net.ipv6.conf.{name}.disable_ipv6=1")
+
+
 class Places:
     """One filter at all hooks of a veth pair: sent at v1, seen at v1's egress, v0's XDP, TC and packet sockets."""
 
     def __init__(self, ends: Ends, stack: ExitStack, seed: int) -> None:
         self._ends, self._stack, self._seed = ends, stack, seed
         self.planes: dict[str, DataPlane] = {}
-        # Or neighbour discovery and the like, the hosts' own, come in between.
-        for side, name in ((ends[0], "v0"), (ends[1], "v1")):
-            side.run("sysctl", "-qw", f"net.ipv6.conf.{name}.disable_ipv6=1")
+        silence(ends)
         with ends[1].inside():
             index = interface("v1").index
             self.sender = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
@@ -282,3 +288,46 @@ def test_real_frames_mean_the_same_at_every_hook(ends: Ends, seed: int) -> None:
             expected = evaluate(rules, frame)
             for name, plane in places.planes.items():
                 assert plane.said() == expected, f"{name}: {frame.hex()}"
+
+
+def test_what_is_counted_is_what_a_queue_counts(ends: Ends) -> None:
+    """A TCP transfer by large segments: at both ends the frames and bytes of the sender's own queue."""
+    left, right = ends
+    silence(ends)
+    left.ip("addr", "add", "10.9.0.1/24", "dev", "v0")
+    right.ip("addr", "add", "10.9.0.2/24", "dev", "v1")
+    right.run("tc", "qdisc", "replace", "dev", "v1", "root", "pfifo", "limit", "10000")
+    with ExitStack() as stack:
+        seen = {}
+        for name, side, hook in (("v1", right, Hook.TC_EGRESS), ("v0", left, Hook.TC_INGRESS)):
+            plane = seen[name] = stack.enter_context(DataPlane.of(rule_set("tcp: count if tcp", hook)))
+            with side.inside():
+                stack.enter_context(attach_tcx(plane.program, interface(name).index, hook))
+        with left.inside():
+            listener = stack.enter_context(socket.create_server(("10.9.0.1", 7000)))
+        with right.inside():
+            sender = stack.enter_context(socket.create_connection(("10.9.0.1", 7000), timeout=PATIENCE_S))
+        receiver = stack.enter_context(listener.accept()[0])
+        receiver.settimeout(PATIENCE_S)
+        before = _queue(right)
+        counted = {name: plane.counters()[FIRST_RULE_SLOT] for name, plane in seen.items()}
+        sender.setblocking(True)
+        sent = 0
+        while sent < 1_000_000:
+            sender.sendall(bytes(50_000))
+            sent += 50_000
+            missing = 50_000
+            while missing:
+                missing -= len(receiver.recv(missing))
+        after = _queue(right)
+        for name, plane in seen.items():
+            packets, octets = plane.counters()[FIRST_RULE_SLOT]
+            more = packets - counted[name][0], octets - counted[name][1]
+            assert more == (after[0] - before[0], after[1] - before[1]), name
+            assert more[0] > sent // 1500
+
+
+def _queue(side: Namespace) -> tuple[int, int]:
+    """Packets and bytes that the queue of v1 has sent."""
+    (queue,) = json.loads(side.run("tc", "-s", "-j", "qdisc", "show", "dev", "v1").stdout)
+    return queue["packets"], queue["bytes"]
