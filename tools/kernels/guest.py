@@ -7,6 +7,7 @@ import base64
 import ctypes
 import json
 import os
+import socket
 import struct
 import sys
 import traceback
@@ -22,6 +23,7 @@ PLACES = (
 REPORT = "/dev/ttyS1"
 FINIT_MODULE = 313  # x86-64
 POWER_OFF = 0x4321FEDC
+SO_ATTACH_BPF = 50
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -71,43 +73,83 @@ def load(item: dict) -> dict[str, object]:
 
 
 def run(loaded, item: dict, packet: dict) -> str:
-    """What is wrong with the program's answer to a packet; nothing if it is right."""
-    from penstock.kernel.libc import address_of  # noqa: F401 - penstock is there
-
-    probe, layout = loaded.maps["ps_probe"], item["layout"]
-    probe.update(bytes(4), struct.pack("=I", packet["wire"]).ljust(probe.size, b"\0"))
-    code = loaded.programs[item["program"]].test_run(bytes.fromhex(packet["frame"])).retval
-    said = probe.lookup(bytes(4))
-    slot, conditions, decided = struct.unpack_from("=III", said, layout["slot"])
-    hits = int.from_bytes(said[layout["hits"] :], sys.byteorder)
-    got = [code, slot, conditions, hits & ((1 << layout["slots"]) - 1)]
-    if decided == 1 and got == packet["wanted"]:
+    """What is wrong with the program's answer to a packet; nothing if it is right, or no test run takes it."""
+    probe, layout, program = loaded.maps["ps_probe"], item["layout"], loaded.programs[item["program"]]
+    frame = bytes.fromhex(packet["frame"])
+    if not program.takes(frame):
         return ""
-    return f"{packet['text']}: {got} in place of {packet['wanted']} (code, slot, conditions, hits)"
+    probe.update(bytes(4), struct.pack("=I", packet["wire"]).ljust(probe.size, b"\0"))
+    answer = program.test_run(frame).retval
+    said = probe.lookup(bytes(4))
+    slot, conditions, decision = struct.unpack_from("=III", said, layout["slot"])
+    hits = int.from_bytes(said[layout["hits"] :], sys.byteorder) & ((1 << layout["slots"]) - 1)
+    got = [answer, decision, slot, conditions, hits]
+    if got == packet["wanted"]:
+        return ""
+    words = "(answer, decision, slot, conditions, hits)"
+    return f"{packet['text']}: {got} in place of {packet['wanted']} {words}"
+
+
+# ── attaching ────────────────────────────────────────────────────────────────
 
 
 def attach(item: dict) -> dict[str, object]:
-    """Attach a policy's program to a veth pair of the guest's own, replace it by itself, and take it off."""
-    from pyroute2 import IPRoute
-
+    """Put a policy's program in its place on a veth pair of the guest's own, replace it, take it off."""
     from penstock.errors import PenstockError
     from penstock.kernel.bpf_object import load_object
+
+    place = {"xdp": at_xdp, "tc ingress": at_tc, "socket": at_socket}[item["hook"]]
+    elf = base64.b64decode(item["elf"])
+    try:
+        with load_object(elf, "first") as first, load_object(elf, "second") as second:
+            way = place(first.programs[item["program"]], second.programs[item["program"]])
+    except (PenstockError, OSError) as error:
+        return {"name": item["name"], "refused": f"{type(error).__name__}: {error}", "way": ""}
+    return {"name": item["name"], "refused": None, "way": way}
+
+
+def at_xdp(first, second) -> str:
+    """The mode in which the second program runs once it has replaced the first."""
     from penstock.kernel.link import attach_xdp
     from penstock.kernel.netlink import interface
 
-    try:
-        with IPRoute() as route:
-            route.link("add", ifname="v0", kind="veth", peer={"ifname": "v1"})
-        elf = base64.b64decode(item["elf"])
-        with load_object(elf, "first") as first, load_object(elf, "second") as second:
-            index = interface("v0").index
-            program, other = first.programs[item["program"]], second.programs[item["program"]]
-            with attach_xdp(program, index, mode="native") as link:
-                link.update(other, expected_old=program)
-                attached = [found.mode for found in interface("v0").xdp if found.id == other.id]
-        return {"name": item["name"], "refused": None, "modes": attached}
-    except (PenstockError, OSError) as error:
-        return {"name": item["name"], "refused": f"{type(error).__name__}: {error}", "modes": []}
+    with attach_xdp(first, interface("v0").index, mode="native") as link:
+        link.update(second, expected_old=first)
+        return next(found.mode for found in interface("v0").xdp if found.id == second.id)
+
+
+def at_tc(first, second) -> str:
+    """`tcx` or `clsact`, whichever the kernel has."""
+    from penstock.kernel.clsact import plan_filter
+    from penstock.kernel.netlink import interface
+    from penstock.kernel.order import LAST
+    from penstock.kernel.tcx import attach_tcx, has_tcx
+    from penstock.model.hook import Hook
+
+    index, hook = interface("v0").index, Hook.TC_INGRESS
+    way = "tcx" if has_tcx(index) else "clsact"
+    made = attach_tcx(first, index, hook) if way == "tcx" else plan_filter(index, hook, LAST).attach(first)
+    with made as link:
+        link.update(second, expected_old=first)
+        assert link.info().program_id == second.id
+        link.detach()
+    return way
+
+
+def at_socket(first, second) -> str:
+    """A packet socket that has the first program, then the second."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as tapped:
+        for program in (first, second):
+            tapped.setsockopt(socket.SOL_SOCKET, SO_ATTACH_BPF, program.fd)
+    return "SO_ATTACH_BPF"
+
+
+def make_veth() -> None:
+    """The pair v0 and v1."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as route:
+        route.link("add", ifname="v0", kind="veth", peer={"ifname": "v1"})
 
 
 def main() -> None:
@@ -116,6 +158,7 @@ def main() -> None:
         work = json.loads(Path("/work.json").read_text())
         report["probe"] = survey()
         report["objects"] = [load(item) for item in work["objects"]]
+        make_veth()
         report["attached"] = [attach(item) for item in work["attach"]]
     except BaseException:  # noqa: BLE001 - process 1 tells what went wrong, whatever it was
         report["broken"] = traceback.format_exc()

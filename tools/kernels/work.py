@@ -1,70 +1,127 @@
-"""What a guest is to do: objects of the verdict cases and of the examples, made on this machine."""
+"""What a guest is to do: objects made on this machine, packets, and what is to become of each.
+
+* every verdict case of the tests at XDP, TC and a socket, with the outcome that the case asks for;
+* a policy of hundreds of rules, so that tables and diagrams are loaded too, with the reference evaluator's outcomes;
+* every example policy and every program of examples/programs, loaded;
+* one policy at each hook put in place, replaced and taken off.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.packets import TCP, UDP, Ether, IPv4
 from tests.verdict_cases import Case, cases, wanted
 
 from penstock.compiler.driver import compile_rule_set
-from penstock.compiler.ir.ops import RuleSet
-from penstock.model.hook import TRAITS
+from penstock.compiler.ir.evaluate import evaluate
+from penstock.compiler.ir.ops import Outcome, RuleSet
+from penstock.model.hook import TRAITS, Hook
 from penstock.model.overlay import RULES
 from penstock.model.spec import PROGRAM, ProbeLayout
-from penstock.pipeline.policy import load_policy
+from penstock.model.verdict import DECISION_CODES
+from penstock.pipeline.policy import load_policy, rule_set_of
+from penstock.pipeline.program_object import open_program
 
 _TOP = Path(__file__).parents[2]
-#: A test run takes no shorter frame.
-_LEAST_FRAME = 14
+_HOOKS = (Hook.XDP, Hook.TC_INGRESS, Hook.SOCKET)
+_LARGE = 400
+_SMALL = "filter small at {hook} {{ drop if udp dst port 53 }}"
+
+Item = dict[str, Any]
+#: A frame, its length on the wire (0: its own), what it is called, and what is to become of it.
+Wanted = tuple[bytes, int, str, Outcome]
 
 
 @cache
 def work() -> bytes:
     """The work of every guest, as JSON."""
-    examples = [_example(path) for path in sorted((_TOP / "examples").glob("*.policy"))]
-    objects = [*map(_case, cases()), *examples]
-    return json.dumps({"objects": objects, "attach": examples[:1]}).encode()
+    with ThreadPoolExecutor() as threads:
+        probed = list(threads.map(lambda made: _probed(*made), _rule_sets()))
+        examples = list(threads.map(_example, sorted((_TOP / "examples").glob("*.policy"))))
+        programs = list(threads.map(_program, sorted((_TOP / "examples/programs").glob("*.bpf.c"))))
+        attached = list(threads.map(_attached, _HOOKS))
+    return json.dumps({"objects": [*probed, *examples, *programs], "attach": attached}).encode()
 
 
-def _case(case: Case) -> dict[str, Any]:
-    rules = case.rule_set()
+def _rule_sets() -> Iterator[tuple[str, RuleSet, list[Wanted]]]:
+    for hook in _HOOKS:
+        for case in cases():
+            if {packet.verdict for packet in case.packets} <= TRAITS[hook].codes.keys():
+                yield f"case {case.name} at {hook.value}", *_of_case(case, hook)
+        yield f"{_LARGE} rules at {hook.value}", *_large(hook)
+
+
+def _of_case(case: Case, hook: Hook) -> tuple[RuleSet, list[Wanted]]:
+    rules = replace(case.rule_set(), hook=hook)
+    return rules, [
+        (
+            packet.frame,
+            packet.wire_length or 0,
+            f"{case.path.name}:{packet.line}",
+            wanted(rules, packet),
+        )
+        for packet in case.packets
+    ]
+
+
+def _large(hook: Hook) -> tuple[RuleSet, list[Wanted]]:
+    lines = [
+        f"{('drop', 'pass')[n % 3 == 0]} if {('tcp', 'udp')[n % 2]} dst port {n} and src net 10.{n % 200}.0.0/16"
+        for n in range(1, _LARGE)
+    ]
+    rules = replace(rule_set_of("filter large at xdp {\n" + "\n".join(lines) + "\n}\n"), hook=hook)
+    layers = (TCP, UDP)
+    frames = [
+        bytes(Ether() / IPv4(src=f"10.{(n + n % 2) % 200}.0.1") / layers[n % 2](dport=n)) for n in range(1, _LARGE, 7)
+    ]
+    return rules, [(frame, 0, frame.hex(), evaluate(rules, frame)) for frame in frames]
+
+
+def _probed(name: str, rules: RuleSet, packets: Sequence[Wanted]) -> Item:
     built = compile_rule_set(rules, probe=True)
     layout = ProbeLayout(len(built.spec.slots) + (RULES if built.spec.overlay else 0))
-    packets = [
-        {
-            "text": f"{case.path.name}:{packet.line}",
-            "frame": packet.frame.hex(),
-            "wire": packet.wire_length or 0,
-            "wanted": _wanted(rules, case, number),
-        }
-        for number, packet in enumerate(case.packets)
-        if len(packet.frame) >= _LEAST_FRAME
-    ]
     return {
-        "name": f"case {case.name}",
-        "elf": base64.b64encode(built.elf).decode(),
-        "program": PROGRAM,
+        **_item(name, built.elf),
         "layout": {"slot": layout.slot, "hits": layout.hits, "slots": layout.slots},
-        "packets": packets,
+        "packets": [
+            {"text": text, "frame": frame.hex(), "wire": wire, "wanted": _numbers(rules, outcome)}
+            for frame, wire, text, outcome in packets
+        ],
     }
 
 
-def _wanted(rules: RuleSet, case: Case, number: int) -> list[int]:
-    """Code, slot, conditions and hits as the guest compares them."""
-    outcome = wanted(rules, case.packets[number])
-    conditions = sum(1 << condition for condition in outcome.conditions)
+def _numbers(rules: RuleSet, outcome: Outcome) -> list[int]:
+    """Answer, decision, slot, conditions and hits, as the guest compares them."""
     return [
         TRAITS[rules.hook].codes[outcome.verdict],
+        DECISION_CODES[outcome.verdict],
         outcome.slot,
-        conditions,
+        sum(1 << condition for condition in outcome.conditions),
         sum(1 << slot for slot in outcome.hits),
     ]
 
 
-def _example(path: Path) -> dict[str, Any]:
+def _example(path: Path) -> Item:
     policy = load_policy(path.read_text(), name=path.name)
-    return {"name": f"policy {path.stem}", "elf": base64.b64encode(policy.elf).decode(), "program": PROGRAM}
+    return _item(f"policy {path.stem}", policy.elf)
+
+
+def _program(path: Path) -> Item:
+    return _item(f"program {path.name.partition('.')[0]}", open_program(str(path)).elf)
+
+
+def _attached(hook: Hook) -> Item:
+    policy = load_policy(_SMALL.format(hook=hook.value), hook.value)
+    return {**_item(f"at {hook.value}", policy.elf), "hook": hook.value}
+
+
+def _item(name: str, elf: bytes) -> Item:
+    return {"name": name, "elf": base64.b64encode(elf).decode(), "program": PROGRAM}
