@@ -5,13 +5,14 @@ STAMP  := .venv/.penstock-ready
 PYTEST_ARGS ?= -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check golden fuzz bench clean
+.PHONY: help setup demo test check kernels golden fuzz bench clean
 
 help:
 	@echo "make setup    system packages, .venv, .venv/bin/penstock"
 	@echo "make demo     packets dropped at XDP between two namespaces of its own (best as root)"
 	@echo "make test     every test; as root also those that speak to the kernel"
 	@echo "make check    format, lint, types, import contracts, then every test"
+	@echo "make kernels  boot Debian's kernels under qemu and run penstock on them (SERIES='5.10 6.1')"
 	@echo "make golden   rewrite the golden files of tests/cases"
 	@echo "make fuzz     the fuzzers, longer than in the tests (SECONDS=60)"
 	@echo "make bench    measure; writes bench/results and docs/performance.md (root; QUICK=1 for two minutes)"
@@ -37,6 +38,11 @@ check: $(STAMP)
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	@$(MAKE) --no-print-directory test
+
+# Skipped, with a sentence, where qemu or the kernels cannot be had; PENSTOCK_STRICT=1 makes that a failure.
+kernels: $(STAMP)
+	@tools/setup.sh kernels
+	@$(PYTHON) -m tools.kernels $(SERIES)
 
 golden: $(STAMP)
 	PENSTOCK_GOLDEN=write $(PYTHON) -m pytest -q tests/unit tests/cases

@@ -4,6 +4,7 @@
 #
 #   tools/setup.sh          what penstock needs
 #   tools/setup.sh peers    programs that the tests compare with, where the distribution has them
+#   tools/setup.sh kernels  qemu, to boot other kernels
 set -euo pipefail
 export PATH="$PATH:/usr/sbin:/sbin"  # ldconfig and ip, which a user's PATH may lack
 cd "$(dirname "$0")/.."
@@ -76,6 +77,16 @@ if [ "${1:-}" = peers ]; then
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$peer" >/dev/null 2>&1 ||
             say "$peer cannot be installed: tests against it will be skipped"
     done
+    exit 0
+fi
+
+if [ "${1:-}" = kernels ]; then
+    command -v qemu-system-x86_64 >/dev/null && exit 0
+    command -v apt-get >/dev/null || { say "qemu-system-x86_64 is missing: no kernel will be booted"; exit 0; }
+    say "installing qemu-system-x86, which boots other kernels"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >/dev/null 2>&1 || true
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-system-x86 >/dev/null 2>&1 ||
+        say "qemu-system-x86 cannot be installed: no kernel will be booted"
     exit 0
 fi
 

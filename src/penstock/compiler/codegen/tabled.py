@@ -53,8 +53,12 @@ def _deciding(stage: Tabled, name: str, codes: Sequence[int]) -> list[str]:
         f"\t__u64 found = {name}(ctx, scratch, s);",
         "",
         "\tps_opaque_value(found);",
-        f"\tif (found && found <= {len(codes)})",
-        f"\t\treturn PS_DECISION({stage.rules[0].slot - 1} + found, {_verdict(name, codes)});",
+        # One comparison of both, of found less 1, would tell the verifier before Linux 6.11 nothing of found.
+        f"\tif (found <= {len(codes)}) {{",
+        "\t\tps_opaque_value(found);",
+        "\t\tif (found)",
+        f"\t\t\treturn PS_DECISION({stage.rules[0].slot - 1} + found, {_verdict(name, codes)});",
+        "\t}",
     ]
 
 

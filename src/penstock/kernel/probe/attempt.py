@@ -10,6 +10,7 @@ and the verifier's words.  Nothing stays behind: no try attaches or pins.
 from __future__ import annotations
 
 import os
+import resource
 import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,6 +86,21 @@ RETURN_ZERO = ZERO + EXIT
 def call(number: int) -> bytes:
     """Call a helper."""
     return instruction(0x85, value=number)
+
+
+@contextmanager
+def locked_memory_unlimited() -> Iterator[None]:
+    """Lift this process's limit of locked memory for a block: before Linux 5.11 maps and programs count against it."""
+    limits = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    except (OSError, ValueError):
+        yield  # without CAP_SYS_RESOURCE the limit stays
+        return
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, limits)
 
 
 # ── calls ────────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from penstock.kernel.probe import kinds, tries
+from penstock.kernel.probe import attempt, kinds, tries
 from penstock.kernel.probe.behaviours import BEHAVIOURS, WATCHED_HELPERS
 from penstock.kernel.probe.kinds import Found
 from penstock.kernel.probe.tables import ATTACH_TYPES, MAP_TYPES, PROGRAM_TYPES
@@ -38,6 +38,11 @@ class Survey:
 def survey_kernel(sections: Collection[str] = SECTIONS, *, full: bool = False) -> Survey:
     """Ask the kernel; `full` asks also for what it writes a warning about into its log."""
     named = os.uname()
+    with attempt.locked_memory_unlimited():
+        return _survey(sections, named, full=full)
+
+
+def _survey(sections: Collection[str], named: os.uname_result, *, full: bool) -> Survey:
     return Survey(
         kernel=named.release,
         machine=named.machine,
