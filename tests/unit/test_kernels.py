@@ -29,7 +29,10 @@ def test_the_results_are_as_expected_of_their_kernels() -> None:
     for found in kept.values():
         here = release(found["release"])
         for one in (*BEHAVIOURS, *WATCHED_HELPERS):
-            assert (one.name in found["behaviours"]) == (here >= release(one.since)), (found["release"], one.name)
+            assert (one.name in found["behaviours"]) == (here >= release(one.since)), (
+                found["release"],
+                one.name,
+            )
 
 
 def sound(version: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Exit codes: 0 as expected (or skipped, and said why), 1 not.  With PENSTOCK_STRI
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +67,8 @@ def _one(series: str, common: Archive, *, write: bool) -> Result:
     if write and "broken" not in run.report:
         page.keep(series, verdict.kept(run.report))
     done = "" if "broken" in run.report else f" {verdict.summary(run.report)}"
-    head = f"Linux {kernel.release}: {'as expected' if not found else f'{len(found)} complaints'};{done} ({run.seconds:.0f} s)"
+    said = f"{len(found)} complaints" if found else "as expected"
+    head = f"Linux {kernel.release}: {said};{done} ({run.seconds:.0f} s)"
     return Result(series, (head, *(f"  {line}" for line in found)), failed=bool(found))
 
 

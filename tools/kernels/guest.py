@@ -139,19 +139,20 @@ def at_tc(first, second) -> str:
 
 
 def at_socket(first, second) -> str:
-    """A packet socket that has the first program, then the second."""
+    """A packet socket that has the first program, then the second; where that needed more of the socket's memory, so."""
+    way = "SO_ATTACH_BPF"
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as tapped:
-        try:
-            tapped.setsockopt(socket.SOL_SOCKET, SO_ATTACH_BPF, first.fd)
-            way = "SO_ATTACH_BPF"
-        except OSError as error:
-            if error.errno != errno.ENOMEM:
-                raise
-            # A program counts against the socket's option memory, 20 KiB before Linux 6.9.
-            OPTION_MEMORY.write_text("131072")
-            tapped.setsockopt(socket.SOL_SOCKET, SO_ATTACH_BPF, first.fd)
-            way = "SO_ATTACH_BPF, with net.core.optmem_max raised"
-        tapped.setsockopt(socket.SOL_SOCKET, SO_ATTACH_BPF, second.fd)
+        for program in (first, second):
+            try:
+                tapped.setsockopt(socket.SOL_SOCKET, SO_ATTACH_BPF, program.fd)
+            except OSError as error:
+                if error.errno != errno.ENOMEM:
+                    raise
+                # Programs count against the socket's option memory, the old one still when the new one comes:
+                # 20 KiB in all before Linux 6.9.
+                OPTION_MEMORY.write_text("131072")
+                tapped.setsockopt(socket.SOL_SOCKET, SO_ATTACH_BPF, program.fd)
+                way = "SO_ATTACH_BPF, replaced with net.core.optmem_max raised"
     return way
 
 

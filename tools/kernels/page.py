@@ -1,6 +1,6 @@
 """docs/kernels.md: what needs which kernel, what penstock does without it, and what the booted kernels answered.
 
-    python -m tools.kernels.page          writes the page from the tables and tools/kernels/results
+python -m tools.kernels.page          writes the page from the tables and tools/kernels/results
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ RESULTS = Path(__file__).with_name("results")
 _HEAD = """\
 # Kernels
 
-What penstock asks of the kernel, the first release that has it, and what penstock does without it. Nothing is decided
-by a version: `penstock probe` tries everything on the kernel that runs, `penstock probe --for FILE` says what one policy
-needs of it. This page is written by `python -m tools.kernels.page` from the probe's own tables; the columns of kernels
-are what `make kernels` saw: Debian's kernels, booted under qemu, where every verdict case was run at XDP, TC and sockets,
-every example was loaded, and a policy was attached at each hook.
+What penstock asks of the kernel, the first release that has it, and what penstock does without it. Nothing is
+decided by a version: `penstock probe` tries everything on the kernel that runs, `penstock probe --for FILE` says what
+one policy needs of it. This page is written by `python -m tools.kernels.page` from the probe's own tables; the columns
+of kernels are what `make kernels` saw: Debian's kernels, booted under qemu, where every verdict case was run at XDP,
+TC and sockets, every example was loaded, and a policy was put in place at each hook.
 
 """
 
@@ -58,7 +58,7 @@ def _booted(seen: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield "| kernel | XDP | TC | socket |\n|---|---|---|---|\n"
     for found in seen.values():
         ways = found["attached"]
-        yield f"| {found['release']} | {ways['at xdp']} | {ways['at tc ingress']} | {ways['at socket']} |\n"
+        yield f"| {found['release']} | {ways['at xdp']} | {ways['at tc ingress']} | {ways['at socket'] or 'refused'} |\n"
     yield "\n"
 
 
@@ -91,7 +91,8 @@ def _types(
 
 
 def _helpers() -> Iterator[str]:
-    yield "## Helpers\n\nThe first release that had each, for some program type; `penstock probe helpers` has them by type.\n\n"
+    yield "## Helpers\n\nThe first release that had each, for some program type; "
+    yield "`penstock probe helpers` has them by type.\n\n"
     yield from _header(("least kernel", "helpers"))
     by_release: dict[str, list[str]] = {}
     for name, known in HELPERS.items():

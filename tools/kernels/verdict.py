@@ -15,12 +15,17 @@ from penstock.kernel.probe.tables import ATTACH_TYPES, HELPERS, MAP_TYPES, PROGR
 #: Names that Debian's cloud kernels leave out, whatever their version.
 NOT_CONFIGURED = {"programs": {"lirc_mode2"}}
 #: Helpers that no program type has which can be asked: those of programs that are tied to a function of the kernel,
-#: of infrared receivers, and those that would write into the kernel's log.
+#: of infrared receivers and of error injection, which are not configured, and those that would write into the log.
 NOT_ASKED = frozenset(
-    "trace_printk trace_vprintk probe_write_user rc_repeat rc_keydown rc_pointer_rel tcp_send_ack skb_output "
-    "xdp_output seq_printf seq_write seq_printf_btf d_path bprm_opts_set ima_inode_hash ima_file_hash "
-    "sock_from_file get_func_arg get_func_ret get_func_arg_cnt inode_storage_get inode_storage_delete".split()
+    {
+        *("trace_printk", "trace_vprintk", "probe_write_user", "rc_repeat", "rc_keydown", "rc_pointer_rel"),
+        *("override_return", "tcp_send_ack", "skb_output", "xdp_output", "seq_printf", "seq_write"),
+        *("seq_printf_btf", "d_path", "bprm_opts_set", "ima_inode_hash", "ima_file_hash", "sock_from_file"),
+        *("get_func_arg", "get_func_ret", "get_func_arg_cnt", "inode_storage_get", "inode_storage_delete"),
+    }
 )
+#: Helpers that were of such programs alone at first.
+LATER = {"copy_from_user": PROGRAM_TYPES["syscall"].since}
 
 _SINCE = {
     "behaviours": {one.name: one.since for one in (*BEHAVIOURS, *WATCHED_HELPERS)},
@@ -57,7 +62,7 @@ def _helpers(report: dict[str, Any]) -> Iterator[str]:
     here = release(report["release"])
     found = {name for names in report["probe"]["helpers"].values() for name in names or ()}
     for name, known in HELPERS.items():
-        wanted = here >= release(known.since) and name not in NOT_ASKED
+        wanted = here >= release(LATER.get(name, known.since)) and name not in NOT_ASKED
         if wanted and name not in found:
             yield f"helper {name} (Linux {known.since}): no program type has it"
         if name in found and here < release(known.since):

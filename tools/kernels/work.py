@@ -80,7 +80,8 @@ def _large(hook: Hook) -> tuple[RuleSet, list[Wanted]]:
     rules = replace(rule_set_of("filter large at xdp {\n" + "\n".join(lines) + "\n}\n"), hook=hook)
     layers = (TCP, UDP)
     frames = [
-        bytes(Ether() / IPv4(src=f"10.{(n + n % 2) % 200}.0.1") / layers[n % 2](dport=n)) for n in range(1, _LARGE, 7)
+        bytes(Ether() / IPv4(src=f"10.{(n + n % 2) % 200}.0.1") / layers[n % 2](dport=n))
+        for n in range(1, _LARGE, 7)
     ]
     return rules, [(frame, 0, frame.hex(), evaluate(rules, frame)) for frame in frames]
 

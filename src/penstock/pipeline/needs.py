@@ -47,6 +47,10 @@ _PROGRAM_TYPE = {
 #: Calls that are in the object, but not in what runs on a kernel without them: the C asks the kernel's BTF first.
 _GUARDED = ("xdp_get_buff_len", "xdp_load_bytes")
 _CAST = "bpf_cast_to_kern_ctx"
+_CAST_FOR = {
+    Hook.XDP: "frames may have several buffers",
+    Hook.SOCKET: "a socket's packet begins elsewhere than its frame",
+}
 
 
 class Outcome(Enum):
@@ -144,7 +148,7 @@ def _behaviours(policy: LoadedPolicy, hook: Hook) -> Iterator[tuple[str, str]]:
     if policy.identity.offer is not None:
         yield "map_mmap", "rules may be added while it runs"
     if _CAST.encode() in sections.get(".strtab", b""):
-        yield "cast_to_kern_ctx", "frames may have several buffers"
+        yield "cast_to_kern_ctx", _CAST_FOR.get(hook, "it asks for it")
 
 
 def _of_hook(hook: Hook) -> Iterator[tuple[str, str]]:

@@ -76,7 +76,8 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
             "the kernel's own view of a packet (bpf_cast_to_kern_ctx)",
             "6.2",
             _SOMETIMES,
-            "whether a frame has several buffers is asked of a helper for every packet",
+            "a helper is asked for every packet whether it has several buffers; where a socket's packet begins is "
+            "found by comparing bytes",
         ),
     ),
     *_group(

@@ -43,9 +43,11 @@ def _alone(work: Callable[[], Found], kinds: int) -> Found:
 def _in_new(work: Callable[[], Found], kinds: int) -> Found:
     try:
         libc.unshare(kinds)
+        return work()
     except OSError as error:
         return Found(None, f"no namespace can be made: {error.strerror}")
-    return work()
+    except ImportError as error:
+        return Found(None, f"{error.name} is not installed")
 
 
 def generic_xdp() -> Found:
