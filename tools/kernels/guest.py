@@ -139,7 +139,7 @@ def at_tc(first, second) -> str:
 
 
 def at_socket(first, second) -> str:
-    """A packet socket that has the first program, then the second; where that needed more of the socket's memory, so."""
+    """A packet socket that has the first program, then the second; whether that needed more of its memory."""
     way = "SO_ATTACH_BPF"
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as tapped:
         for program in (first, second):

@@ -58,12 +58,14 @@ def _booted(seen: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield "| kernel | XDP | TC | socket |\n|---|---|---|---|\n"
     for found in seen.values():
         ways = found["attached"]
-        yield f"| {found['release']} | {ways['at xdp']} | {ways['at tc ingress']} | {ways['at socket'] or 'refused'} |\n"
+        yield _row(
+            (found["release"], *(ways[f"at {hook}"] or "refused" for hook in ("xdp", "tc ingress", "socket")))
+        )
     yield "\n"
 
 
 def _behaviours(seen: dict[str, dict[str, Any]]) -> Iterator[str]:
-    needs = {Need.ALWAYS: "**without it**: ", Need.SOMETIMES: "", Need.NEVER: ""}
+    needs = {Need.ALWAYS: "**needed**: ", Need.SOMETIMES: "", Need.NEVER: ""}
     for group, members in _groups().items():
         yield f"## {group[0].upper()}{group[1:]}\n\n"
         yield from _header(("feature", "name", "least kernel", *seen, "without it"))
