@@ -76,7 +76,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
             "the kernel's own view of a packet (bpf_cast_to_kern_ctx)",
             "6.2",
             _SOMETIMES,
-            "a helper is asked for every packet whether it has several buffers; a socket's packet is found by its bytes",
+            "a helper is asked for every packet whether it has several buffers; a socket's is found by its bytes",
         ),
     ),
     *_group(
