@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import platform
 import shutil
 import socket
@@ -488,3 +489,17 @@ def test_headers_of_the_c_library_are_found(cli: Cli, tmp_path: Path) -> None:
     done = cli("program", "build", str(write(tmp_path / "headers.c", text)))
     assert done.code == 0, done.err
     assert done.err == ""
+
+
+@pytest.mark.privileged
+def test_a_run_leaves_nothing_behind(cli: Cli, tmp_path: Path) -> None:
+    name = f"ps_own_{os.getpid()}"
+    text = HEAD + (
+        "struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32);"
+        f' __type(value, __u64); __uint(pinning, LIBBPF_PIN_BY_NAME); }} {name} SEC(".maps");\n'
+        'SEC("xdp") int looks(struct xdp_md *ctx) { __u32 k = 0;'
+        f" return bpf_map_lookup_elem(&{name}, &k) ? 2 : 1; }}\n"
+    )
+    done = cli("program", "run", str(write(tmp_path / "pins.c", text)), "--packet", DNS)
+    assert done.out.startswith("XDP_PASS"), done.err
+    assert not Path("/sys/fs/bpf", name).exists()

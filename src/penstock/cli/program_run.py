@@ -69,7 +69,7 @@ def _opened(program: str, section: str | None, settings: tuple[str, ...], held: 
         return held.enter_context(open_loaded(program))
     found = held.enter_context(opened(program))
     chosen = choose(found, None, section)
-    loaded = held.enter_context(load(found, chosen, hook_of(chosen), read_settings(settings)))
+    loaded = held.enter_context(load(found, chosen, hook_of(chosen), read_settings(settings), pinned=False))
     return loaded.programs[chosen.name]
 
 

@@ -92,13 +92,15 @@ def load_object(
     only: Collection[str] | None = None,
     kinds: Mapping[str, tuple[int, int]] | None = None,
     statistics: bool = False,
+    pinned: bool = True,
 ) -> BpfObject:
     """Load an object; `name` prefixes the kernel's names of its data sections.
 
     `rodata` sets variables of `.rodata`, `.data` or `.bss` before the load, as
     do the tables that the object carries; `reuse` puts existing maps in the place
     of new ones; `only` loads these programs and no others; `kinds` gives program and
-    attach types where libbpf does not know a program's section.
+    attach types where libbpf does not know a program's section; without `pinned`
+    maps that the object wants in bpffs are made anew and stay out of it.
 
     Raises:
         VerifierError: the verifier refused a program: which line, why, and its whole log.
@@ -110,12 +112,14 @@ def load_object(
     size = _FIRST_LOG
     while True:
         try:
-            loaded = _load_once(elf, name, size, rodata or {}, reuse or {}, only, kinds or {}, statistics)
+            loaded = _load_once(
+                elf, name, size, rodata or {}, reuse or {}, only, kinds or {}, statistics, pinned
+            )
         except VerifierError:
             if not statistics:
                 raise
             # The log of the figures has no instructions, and so no place to blame.
-            return load_object(elf, name, rodata=rodata, reuse=reuse, only=only, kinds=kinds)
+            return load_object(elf, name, rodata=rodata, reuse=reuse, only=only, kinds=kinds, pinned=pinned)
         if loaded is not None:
             return loaded
         # The kernel answers ENOSPC when the log did not fit, and by then the
@@ -133,6 +137,7 @@ def _load_once(
     only: Collection[str] | None,
     kinds: Mapping[str, tuple[int, int]],
     statistics: bool,
+    pinned: bool,
 ) -> BpfObject | None:
     """The loaded object, or None when the verifier's log needs more than `log_size`."""
     if _FRAGS in elf and takes_frags() is False:
@@ -144,6 +149,8 @@ def _load_once(
             for program in raw.programs:
                 if program.name in kinds:
                     program.set_kind(*kinds[program.name])
+            for table in () if pinned else raw.maps:
+                table.forget_pin()
             raw.reserve_logs(log_size, statistics=statistics)
             try:
                 raw.load()

@@ -85,6 +85,7 @@ _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "bpf_map__max_entries": (_UINT, (_POINTER,)),
     "bpf_map__is_internal": (ctypes.c_bool, (_POINTER,)),
     "bpf_map__initial_value": (_POINTER, (_POINTER, ctypes.POINTER(_SIZE))),
+    "bpf_map__set_pin_path": (_INT, (_POINTER, _TEXT)),
     "bpf_map__reuse_fd": (_INT, (_POINTER, _INT)),
 }
 
@@ -221,6 +222,10 @@ class RawMap:
         if not start:
             raise ValueError(f"map {self.name} has no initial value")
         return memoryview((ctypes.c_char * size.value).from_address(start)).cast("B")
+
+    def forget_pin(self) -> None:
+        """Make it anew and pin it nowhere, whatever the object declares (LIBBPF_PIN_BY_NAME)."""
+        _check(library().bpf_map__set_pin_path(self.pointer, None))
 
     def reuse(self, fd: int) -> None:
         """Use an existing map in place of a new one.  libbpf compares nothing: the caller has."""

@@ -129,9 +129,16 @@ def check_hook(program: ProgramSpec, hook: Hook) -> None:
 
 
 def load(
-    found: ProgramObject, program: ProgramSpec, hook: Hook | None, values: Mapping[str, str]
+    found: ProgramObject,
+    program: ProgramSpec,
+    hook: Hook | None,
+    values: Mapping[str, str],
+    *,
+    pinned: bool = True,
 ) -> BpfObject:
     """A program in the kernel with its variables set, and with it, where there are tail calls, those of its kind.
+
+    Without `pinned`, maps that the object itself wants in bpffs stay out of it.
 
     Raises:
         PenstockError: there is no such variable, or the value does not fit it.
@@ -147,7 +154,7 @@ def load(
             hint="say where it is to run: --hook xdp, tc-ingress, tc-egress or socket",
         )
     initial = {name: _value(found, name, text) for name, text in values.items()}
-    return load_object(found.elf, found.name, rodata=initial, only=only, kinds=kinds)
+    return load_object(found.elf, found.name, rodata=initial, only=only, kinds=kinds, pinned=pinned)
 
 
 def _value(found: ProgramObject, name: str, text: str) -> bytes:
