@@ -131,6 +131,16 @@ def test_what_the_overlay_cannot_say_is_compiled_and_says_why(wire: Wire, host: 
     assert wire.arrived(8001) == 5
 
 
+def test_a_record_cannot_refuse(wire: Wire, host: Cli, running: None) -> None:
+    done = rules.add_rule("v1", "reject if udp dst port 8003", label="told")
+    assert (done.how, done.why) == ("compiled", "a record cannot say `reject`")
+    assert wire.arrived(8003, count=3) == 0
+    found = the_status()
+    assert found.counters["told"].packets == 3
+    assert found.refusals is not None
+    assert found.refusals.answered + found.refusals.suppressed == 3
+
+
 def test_rebuilding_and_a_full_overlay(wire: Wire, host: Cli, running: None) -> None:
     for port in range(9000, 9064):
         assert rules.add_rule("v1", f"drop if udp dst port {port}", label=f"p{port}").how == "overlay"
