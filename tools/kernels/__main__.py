@@ -32,6 +32,8 @@ def main(arguments: list[str]) -> int:
     """Boot what is asked for, print what was seen, and give the exit code."""
     write = "--write" in arguments
     wanted = [one for one in arguments if not one.startswith("-")] or list(packages.SERIES)
+    if os.uname().machine != "x86_64":
+        return _skip("the guests are x86-64, and run this machine's Python")
     if not machine.available():
         return _skip(f"{machine.QEMU} is not installed")
     common = image.base()
