@@ -433,3 +433,38 @@ def test_classic_on_the_command_line_refuses(cli: Cli, arguments: tuple[str, ...
     done = cli("build", *arguments)
     assert done.code == 1
     assert words in done.err
+
+
+@both
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("udp and outbound", [socket.PACKET_OUTGOING]),
+        ("udp and inbound", [socket.PACKET_HOST]),
+        ("udp and mark == 7 and outbound", [socket.PACKET_OUTGOING]),
+        ("udp and ifindex == 1 and inbound", [socket.PACKET_HOST]),
+        ("udp and mark == 8", []),
+        ("udp and ifindex == 2", []),
+    ],
+)
+def test_what_lies_beside_a_packet(
+    wire: tuple[Namespace, Namespace], text: str, kinds: list[int], classic: bool
+) -> None:
+    sock, here, sender = packet_socket(wire[1], "lo"), udp(wire[1], "127.0.0.1"), udp(wire[1], "127.0.0.1", 0)
+    sender.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 7)
+    with closing(sock), closing(here), closing(sender):
+        with penstock.attach_socket(sock, text, classic=classic):
+            sender.sendto(b"x", ("127.0.0.1", PORT))
+            assert here.recv(10) == b"x"
+            sock.setblocking(False)
+            found = []
+            while (got := _packet_kind(sock)) is not None:
+                found.append(got)
+    assert found == kinds
+
+
+def _packet_kind(sock: socket.socket) -> int | None:
+    try:
+        return int(sock.recvfrom(2000)[1][2])
+    except BlockingIOError:
+        return None
