@@ -452,14 +452,13 @@ def test_what_lies_beside_a_packet(
 ) -> None:
     sock, here, sender = packet_socket(wire[1], "lo"), udp(wire[1], "127.0.0.1"), udp(wire[1], "127.0.0.1", 0)
     sender.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 7)
-    with closing(sock), closing(here), closing(sender):
-        with penstock.attach_socket(sock, text, classic=classic):
-            sender.sendto(b"x", ("127.0.0.1", PORT))
-            assert here.recv(10) == b"x"
-            sock.setblocking(False)
-            found = []
-            while (got := _packet_kind(sock)) is not None:
-                found.append(got)
+    with closing(sock), closing(here), closing(sender), penstock.attach_socket(sock, text, classic=classic):
+        sender.sendto(b"x", ("127.0.0.1", PORT))
+        assert here.recv(10) == b"x"
+        sock.setblocking(False)
+        found = []
+        while (got := _packet_kind(sock)) is not None:
+            found.append(got)
     assert found == kinds
 
 
