@@ -38,9 +38,9 @@ struct ps_refused {
 	__u32 has_ack;		/* whether the reset has an ACK flag */
 };
 
-/* A refusal's headers behind the link header, 4-byte aligned: IP, then TCP or ICMP. */
+/* A refusal's headers behind the link header, 4-byte aligned: IP, then TCP or ICMP; 15 words at most. */
 struct ps_headers {
-	__u32 word[15];
+	__u32 word[16];
 	__u32 size;
 };
 

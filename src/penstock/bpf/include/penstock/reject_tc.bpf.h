@@ -12,6 +12,7 @@
 #include <penstock/reject.bpf.h>
 
 #define PS_LOOKED_AT 1320	/* tags, headers and the longest quote */
+#define PS_QUOTED 2048	/* room for the longest quote, a power of two */
 
 enum { BPF_ADJ_ROOM_MAC = 1 };
 
@@ -25,7 +26,7 @@ static long (*const bpf_skb_adjust_room)(struct __sk_buff *skb, int diff, __u32 
 struct ps_kept {
 	__u8 mac[12];
 	__be16 tpid, tci;
-	__u8 quote[PS_REPLY6];
+	__u8 quote[PS_QUOTED];
 };
 
 struct {
@@ -34,6 +35,19 @@ struct {
 	__type(key, __u32);
 	__type(value, struct ps_kept);
 } ps_kept SEC(".maps");
+
+/*
+ * ps_at_most - a number from 1 to `most`, a power of two, as which it is masked.
+ *
+ * Comparisons would do for a person; Linux before 6.2 does not connect them with
+ * the register that clang then passes on.
+ */
+static __always_inline __u32 ps_at_most(__u32 number, const __u32 most)
+{
+	number--;
+	asm volatile("" : "+r"(number));
+	return (number & (most - 1)) + 1;
+}
 
 /* ps_keep_link - the addresses the other way round, and a tag that has to be taken off for a while. */
 static __always_inline bool ps_keep_link(struct ps_ctx *ctx, struct ps_kept *kept, __u32 net)
@@ -84,17 +98,14 @@ static __always_inline bool ps_refuse(struct ps_ctx *ctx)
 	if (!ps_answer(ctx, quote) || !ps_keep_link(ctx, kept, net))
 		return false;
 	size = ps_unknown(all->headers.size);
-	asm volatile("" : "+r"(quote), "+r"(size));
-	if (size - 1 >= sizeof(all->headers.word) || quote > PS_REPLY6)
-		return false;
-	if (quote && bpf_skb_load_bytes(ctx, net, kept->quote, quote))
+	if (quote && bpf_skb_load_bytes(ctx, net, kept->quote, ps_at_most(quote, PS_QUOTED)))
 		return false;
 	if ((kept->tpid && bpf_skb_vlan_pop(ctx)) || !ps_reshape(ctx, 14 + size + quote, trans))
 		return false;
 	if (bpf_skb_store_bytes(ctx, 0, kept->mac, 12, BPF_F_RECOMPUTE_CSUM) ||
-	    bpf_skb_store_bytes(ctx, 14, all->headers.word, size, BPF_F_RECOMPUTE_CSUM))
+	    bpf_skb_store_bytes(ctx, 14, all->headers.word, ps_at_most(size, sizeof(all->headers.word)), BPF_F_RECOMPUTE_CSUM))
 		return false;
-	if (quote && bpf_skb_store_bytes(ctx, 14 + size, kept->quote, quote, BPF_F_RECOMPUTE_CSUM))
+	if (quote && bpf_skb_store_bytes(ctx, 14 + size, kept->quote, ps_at_most(quote, PS_QUOTED), BPF_F_RECOMPUTE_CSUM))
 		return false;
 	return !kept->tpid || !bpf_skb_vlan_push(ctx, kept->tpid, kept->tci);
 }
