@@ -23,7 +23,7 @@ from typing import assert_never
 from penstock.compiler.ir.chain import AUTHENTICATION
 from penstock.compiler.ir.classic import run
 from penstock.compiler.ir.conditions import conditions_of
-from penstock.compiler.ir.headers import Headers, Packet
+from penstock.compiler.ir.headers import Headers, Packet, frame_length
 from penstock.compiler.ir.ops import (
     DEFAULT_SLOT,
     FIRST_CONDITION_SLOT,
@@ -111,7 +111,7 @@ def holds(predicate: Predicate, packet: Packet) -> bool:
         case HeaderWalked():
             return _is_walked(predicate, packet)
         case Classic(program):
-            return run(program, packet.frame, packet.wire_length).matched
+            return run(program, packet.frame, frame_length(packet)).matched
         case Negation(operand):
             return not holds(operand, packet)
         case All(operands):

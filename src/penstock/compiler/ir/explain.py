@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, assert_never
 from penstock.compiler.ir.classic import run
 from penstock.compiler.ir.dump import dump_interval, dump_predicate, dump_term, dump_value
 from penstock.compiler.ir.evaluate import evaluate_packet, holds, matches, term_value
-from penstock.compiler.ir.headers import Packet
+from penstock.compiler.ir.headers import Packet, frame_length
 from penstock.compiler.ir.ops import (
     FIRST_RULE_SLOT,
     All,
@@ -150,7 +150,7 @@ def _blame(predicate: Predicate, packet: Packet, *, wanted: bool) -> _Blame:
 
 
 def _blame_program(test: Classic, packet: Packet, *, wanted: bool) -> _Blame:
-    result, shown = run(test.program, packet.frame, packet.wire_length), dump_predicate(test)
+    result, shown = run(test.program, packet.frame, frame_length(packet)), dump_predicate(test)
     if result.out_of_bounds:
         return f"{shown} reads beyond the packet's end, which makes it false as a whole", False
     if result.zero_divisor:

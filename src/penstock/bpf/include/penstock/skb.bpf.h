@@ -20,12 +20,12 @@
 #define PS_TAG_SIZE 4
 
 /* What lies beside the packet: the interface that it is at, its mark, whether a socket sees it on its way out. */
-#define ps_ifindex(ctx) ((__u64)(ctx)->ifindex)
-#define ps_mark(ctx) ((__u64)(ctx)->mark)
-#define ps_outbound(ctx) ((__u32)((ctx)->pkt_type == PS_OUTGOING))
+#define ps_ifindex(ctx) ((__u64)ps_beside(ctx, ifindex))
+#define ps_mark(ctx) ((__u64)ps_beside(ctx, mark))
+#define ps_outbound(ctx) ((__u32)(ps_beside(ctx, pkt_type) == PS_OUTGOING))
 #define PS_OUTGOING 4	/* PACKET_OUTGOING in <linux/if_packet.h> */
 
-#define ps_is_aggregate(ctx) unlikely((ctx)->gso_size)
+#define ps_is_aggregate(ctx) unlikely(ps_beside(ctx, gso_size))
 
 /* ps_number - the first 1, 2 or 4 bytes as a number in host order. */
 static __always_inline __u64 ps_number(const __u8 *b, __u32 size)

@@ -14,25 +14,36 @@
 /* The verifier loses the range of a packet pointer whose variable part may reach 64 KiB. */
 #define PS_NEAR 0x7fff
 
+/* Read anew each time, for a helper may have moved them; else as ps_beside. */
+#define ps_pointer(ctx, member) \
+	({ \
+		void *ps_pointer_of; \
+\
+		asm volatile("%0 = *(u32 *)(%1 + %2)" \
+			     : "=r"(ps_pointer_of) \
+			     : "r"(ctx), "i"(__builtin_offsetof(struct ps_ctx, member))); \
+		ps_pointer_of; \
+	})
+
 static __always_inline void *ps_data(struct ps_ctx *ctx)
 {
-	return (void *)(long)ctx->data;
+	return ps_pointer(ctx, data);
 }
 
 static __always_inline void *ps_data_end(struct ps_ctx *ctx)
 {
-	return (void *)(long)ctx->data_end;
+	return ps_pointer(ctx, data_end);
 }
 
 /* A tag beside the packet: whether there is one, its type and its 16 bits. */
-#define ps_tag_beside(ctx) ((ctx)->vlan_present)
-#define ps_beside_tpid(ctx) ps_ntohs((ctx)->vlan_proto)
-#define ps_beside_tci(ctx) ((ctx)->vlan_tci)
+#define ps_tag_beside(ctx) ps_beside(ctx, vlan_present)
+#define ps_beside_tpid(ctx) ps_ntohs(ps_beside(ctx, vlan_proto))
+#define ps_beside_tci(ctx) ps_beside(ctx, vlan_tci)
 
 /* ps_extent - the packet's length with all of its pieces and the tag. */
 static __always_inline __u64 ps_extent(struct ps_ctx *ctx)
 {
-	return ctx->len + (ps_tag_beside(ctx) ? PS_TAG_SIZE : 0);
+	return ps_beside(ctx, len) + (ps_tag_beside(ctx) ? PS_TAG_SIZE : 0);
 }
 
 /* The first piece, and the length of all; read once and passed on, as in xdp.bpf.h. */
@@ -59,7 +70,8 @@ static __always_inline bool ps_begin(struct ps_ctx *ctx, struct ps_bounds *b)
 /* ps_far_tagged - `size` bytes of a packet with a tag beside it, one by one where they touch the tag. */
 static __always_inline long ps_far_tagged(struct ps_ctx *ctx, __u32 at, __u8 *b, __u32 size)
 {
-	__u8 tag[PS_TAG_SIZE] = { ps_beside_tpid(ctx) >> 8, ps_beside_tpid(ctx), ctx->vlan_tci >> 8, ctx->vlan_tci };
+	__u32 tpid = ps_beside_tpid(ctx), tci = ps_beside_tci(ctx);
+	__u8 tag[PS_TAG_SIZE] = { tpid >> 8, tpid, tci >> 8, tci };
 	long failed = 0;
 
 	if (at >= PS_TAG_AT + PS_TAG_SIZE)
@@ -122,7 +134,7 @@ static __always_inline __u64 ps_load(struct ps_ctx *ctx, __u32 base, __u64 offse
 /* ps_open - copy the head of the packet into `scratch`, for ps_cursor; the tag is put at its place. */
 static __always_inline void ps_open(struct ps_ctx *ctx, struct ps_scratch *scratch)
 {
-	__u32 tag = ps_tag_beside(ctx) ? PS_TAG_SIZE : 0, length = ctx->len + tag, less;
+	__u32 tag = ps_tag_beside(ctx) ? PS_TAG_SIZE : 0, length = ps_beside(ctx, len) + tag, less;
 
 	ps_settle(scratch, length);
 	less = ps_less_one(ps_unknown(scratch->have) - tag);

@@ -85,7 +85,7 @@ static __always_inline bool ps_begin(struct ps_ctx *ctx, struct ps_bounds *b)
 #define ps_beside_tci(ctx) 0
 
 /* What lies beside the frame: the interface.  A mark it has not got yet, and every frame is on its way in. */
-#define ps_ifindex(ctx) ((__u64)(ctx)->ingress_ifindex)
+#define ps_ifindex(ctx) ((__u64)ps_beside(ctx, ingress_ifindex))
 #define ps_mark(ctx) 0ULL
 #define ps_outbound(ctx) 0U
 
