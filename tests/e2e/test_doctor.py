@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,11 @@ from penstock.kernel.netlink import NATIVE, interface, set_xdp
 
 pytestmark = pytest.mark.privileged
 
+PROGRAM = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("xdp") int mine(struct xdp_md *ctx) { return XDP_PASS; }
+"""
 POLICY = "filter dns at xdp { drop if udp dst port 53 }"
 
 
@@ -69,6 +76,41 @@ def test_without_a_bpf_file_system_it_is_a_fault(cli: Cli, tmp_path: Any) -> Non
     assert done.code == 3
     faults = [one for one in done.record["findings"] if one["level"] == "fault"]
     assert [one["check"] for one in faults] == ["bpffs"]
+
+
+def test_who_may_not_even_look_at_the_pins_hears_of_privilege(cli: Cli, tmp_path: Path) -> None:
+    """/sys/fs/bpf is root's alone: to others `is it there?` is refused."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    os.chown(closed, 65534, 65534)
+    pins = {"PENSTOCK_BPFFS": str(closed / "pins")}
+    done = Cli({**cli.environment, **pins}, ("setpriv", "--bounding-set=-all", "--inh-caps=-all"))(
+        "doctor", "--json"
+    )
+    faults = [one["check"] for one in done.record["findings"] if one["level"] == "fault"]
+    assert (done.code, faults[0]) == (3, "privilege")
+
+
+def test_a_program_of_the_users_own_is_taken_off_by_what_it_says(host: Cli, tmp_path: Path) -> None:
+    source = tmp_path / "mine.c"
+    source.write_text(PROGRAM)
+    assert host("program", "load", str(source), "-i", "v1").code == 0
+    (found,) = [one for one in findings(host, "-i", "v1") if one["check"] == "programs"]
+    assert f"from {source}: `apply` refuses" in found["text"]
+    assert host(*found["command"].split()[1:]).code == 0
+    assert about(findings(host, "-i", "v1"), "programs") == ["no BPF program on any hook"]
+
+
+def test_below_ip_netns_exec_nobody_is_told_that_nothing_is_in_place(cli: Cli) -> None:
+    """It mounts a /sys of its own, and /sys/fs/bpf is gone with all pins."""
+    with Namespace("doctor-h") as hidden:
+        inside = Cli({"PENSTOCK_BPFFS": "/sys/fs/bpf/penstock"}, ("ip", "netns", "exec", hidden.name))
+        for command in (("status",), ("detach", "-i", "lo"), ("program", "detach", "-i", "lo")):
+            done = inside(*command)
+            assert done.code == 3
+            assert f"use `penstock --netns {hidden.name}`" in done.err
+        (fault,) = [one for one in inside("doctor", "--json").record["findings"] if one["level"] == "fault"]
+        assert (fault["check"], fault["command"]) == ("bpffs", f"penstock --netns {hidden.name} …")
 
 
 def test_nothing_is_changed(host: Cli) -> None:

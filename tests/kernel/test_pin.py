@@ -162,12 +162,37 @@ def test_without_a_bpf_file_system_the_error_says_how_to_mount_it(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+_SAY_HINT = """
+import sys
+from pathlib import Path
+from penstock.errors import KernelError
+from penstock.kernel import pin
+try:
+    pin.prepare_root(Path(sys.argv[1]))
+except KernelError as error:
+    print(error.hint)
+"""
+
+
 @pytest.mark.check(25)
 def test_in_a_namespace_the_hint_speaks_of_ip_netns_exec(tmp_path: Path) -> None:
-    with Namespace("kernel-pin") as space, space.inside(), pytest.raises(KernelError) as caught:
-        pin.prepare_root(tmp_path / "penstock")
-    assert "--netns NAME" in str(caught.value.hint)
-    assert "mount -t bpf bpf" in str(caught.value.hint)
+    with Namespace("kernel-pin") as space:
+        with space.inside(), pytest.raises(KernelError) as caught:  # Mounts as ever: there is none.
+            pin.prepare_root(tmp_path / "penstock")
+        assert caught.value.hint == f"`mount -t bpf bpf {tmp_path}`"
+        argv = [
+            "ip",
+            "netns",
+            "exec",
+            space.name,
+            sys.executable,
+            "-c",
+            _SAY_HINT,
+            str(tmp_path / "penstock"),
+        ]
+        hint = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert f"use `penstock --netns {space.name}`" in hint
+    assert "mount -t" not in hint
 
 
 @pytest.mark.check(25)

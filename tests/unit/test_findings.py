@@ -31,6 +31,7 @@ SOUND = Machine(
     bpffs=True,
     bpffs_path="/sys/fs/bpf",
     bpffs_writable=True,
+    bpffs_hidden_by=None,
     jit=1,
     jit_harden=0,
     unprivileged_disabled=2,
@@ -74,6 +75,7 @@ def test_a_sound_machine_and_a_quick_interface_have_nothing_to_mend() -> None:
         ({"links": False}, "kernel", Level.FAULT, None),
         ({"kernel_btf": False}, "kernel", Level.FAULT, None),
         ({"bpffs": False}, "bpffs", Level.FAULT, "mount -t bpf bpf /sys/fs/bpf"),
+        ({"bpffs": False, "bpffs_hidden_by": "blue"}, "bpffs", Level.FAULT, "penstock --netns blue …"),
         ({"bpffs_writable": False}, "bpffs", Level.FAULT, "mount -o remount,rw /sys/fs/bpf"),
         ({"memcg": False}, "memlock", Level.ADVICE, "ulimit -l unlimited"),
         ({"jit": 0}, "jit", Level.ADVICE, "sysctl -w net.core.bpf_jit_enable=1"),
@@ -119,6 +121,26 @@ def test_a_machine(change: dict[str, object], check: str, level: Level, command:
             "programs",
             Level.ADVICE,
             "ip link set dev eth0 xdp off",
+        ),
+        (
+            {
+                "programs": (
+                    OnHook(Hook.XDP, "program id 7 (theirs), native mode, by link 9", ours=False, link=9),
+                )
+            },
+            "programs",
+            Level.ADVICE,
+            "bpftool link detach id 9",
+        ),
+        (
+            {
+                "programs": (
+                    OnHook(Hook.XDP, "program id 7 (mine)", ours=False, program=7, path="mine.c", link=9),
+                )
+            },
+            "programs",
+            Level.ADVICE,
+            "penstock program detach 7",
         ),
         ({"programs": (OnHook(Hook.TC_INGRESS, "program id 7", ours=False),)}, "programs", Level.NOTE, None),
     ],

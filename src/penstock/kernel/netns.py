@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _OWN = Path("/proc/thread-self/ns/net")
+_MOUNTS = Path("/proc/thread-self/mountinfo")
 _NAMED = Path("/run/netns")
 # A sysctl that the kernel registers for the initial network namespace alone,
 # and readable by anyone; /proc/1/ns/net needs ptrace rights over init.
@@ -37,6 +38,16 @@ def inode() -> int:
 def is_initial() -> bool:
     """Whether this is the namespace that the machine booted with."""
     return _INITIAL_ONLY.exists()
+
+
+def hiding() -> str | None:
+    """The namespace whose `ip netns exec` hides /sys, and a bpffs below it, from this process; None if there is none.
+
+    ip-netns(8) mounts a new /sys there, with the namespace's name for its source.
+    """
+    lines = (line.split() for line in _MOUNTS.read_text().splitlines())
+    sources = [words[-2] for words in lines if words[4] == "/sys" and words[-3] == "sysfs"]
+    return sources[-1] if sources and (_NAMED / sources[-1]).exists() else None
 
 
 def path_of(name_or_path: str) -> Path:

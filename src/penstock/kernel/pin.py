@@ -61,7 +61,7 @@ def prepare_root(root: Path) -> None:
         raise _read_only("pin in", root)
 
 
-def require_bpffs(root: Path) -> None:
+def require_bpffs(root: Path, operation: str = "pin in") -> None:
     """Make sure that `root` is, or would be made, in a BPF file system.  Raises KernelError."""
     # The root of bpffs is root's alone by default, so that even `exists` is refused to others.
     with kernel_errors("look at", str(root), needs=(BPF, NET_ADMIN, PERFMON)):
@@ -69,12 +69,18 @@ def require_bpffs(root: Path) -> None:
         magic = libc.filesystem_magic(existing)
     if magic != libc.BPF_FS_MAGIC:
         raise KernelError(
-            "pin in",
+            operation,
             str(root),
             errno.ENODEV,
             meaning="no BPF file system is mounted there",
             hint=_mount_hint(root),
         )
+
+
+def require_visible(root: Path) -> None:
+    """Make sure that pins which are not found are not merely hidden by `ip netns exec`.  Raises KernelError."""
+    if netns.hiding():
+        require_bpffs(root, "look for pins in")
 
 
 def stage(root: Path, name: str, objects: Mapping[str, Descriptor]) -> Path:
@@ -171,7 +177,11 @@ def pins(root: Path, name: str) -> dict[str, Path]:
 
 
 def attach_points(root: Path) -> Iterator[str]:
-    """The names of the attach points that have pins, sorted."""
+    """The names of the attach points that have pins, sorted.
+
+    Raises:
+        KernelError: they may not be read, or `ip netns exec` hides them.
+    """
     for path in _directories(root):
         try:
             decode(path.name)
@@ -219,6 +229,7 @@ def _directories(root: Path) -> list[Path]:
         try:
             return sorted(path for path in root.iterdir() if path.is_dir())
         except FileNotFoundError:
+            require_visible(root)
             return []
 
 
@@ -241,12 +252,9 @@ def _mount_place(path: Path) -> Path:
 
 def _mount_hint(root: Path) -> str:
     place = DEFAULT_ROOT.parent if root == DEFAULT_ROOT else root.parent
-    hint = f"`mount -t bpf bpf {place}`"
-    if netns.is_initial():
-        return hint
+    name = netns.hiding()
+    if name is None:
+        return f"`mount -t bpf bpf {place}`"
     # `ip netns exec` mounts a new /sys, in a mount namespace that ends with the
     # command: a bpffs mounted there would take the pins with it.
-    return (
-        "`ip netns exec` hides /sys/fs/bpf: use `penstock --netns NAME` or "
-        f"`nsenter --net=/run/netns/NAME` in its place; where nothing is mounted at all, {hint}"
-    )
+    return f"`ip netns exec` hides /sys/fs/bpf: use `penstock --netns {name}`, or `nsenter --net=/run/netns/{name}`"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.errors import KernelError, ToolchainError
-from penstock.kernel import clsact, device, libbpf, netlink, tcx
+from penstock.kernel import clsact, device, libbpf, netlink, netns, tcx
 from penstock.kernel.capability import BPF, NET_ADMIN, missing
 from penstock.kernel.features import features, is_bpffs
 from penstock.kernel.link import Link, attached
@@ -21,6 +21,7 @@ from penstock.kernel.pin import pin_root
 from penstock.kernel.probe.tries import tries
 from penstock.kernel.program import Program, describe_program
 from penstock.model.hook import Hook
+from penstock.pipeline import program_slot
 from penstock.pipeline.findings import Device, Machine, OnHook
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def examine_machine() -> Machine:
         bpffs=is_bpffs(root),
         bpffs_path=str(root),
         bpffs_writable=not os.statvfs(root).f_flag & os.ST_RDONLY,
+        bpffs_hidden_by=netns.hiding(),
         jit=_setting("net/core/bpf_jit_enable"),
         jit_harden=_setting("net/core/bpf_jit_harden"),
         unprivileged_disabled=_setting("kernel/unprivileged_bpf_disabled"),
@@ -79,12 +81,21 @@ def examine_device(ifname: str) -> Device:
 
 def _programs(index: int) -> Iterator[OnHook]:
     """Whoever is on a hook of the interface; what may not be read is left out."""
-    own = _own_programs()
+    own, loaded = _own_programs(), _loaded_programs()
     for program in attached(index):
-        yield OnHook(Hook.XDP, str(program), program.program_id in own)
+        number = program.program_id
+        yield OnHook(
+            Hook.XDP,
+            str(program),
+            number in own,
+            program=number,
+            path=loaded.get(number),
+            link=program.link_id,
+        )
     for hook in _TC_HOOKS:
         for number in _tc_programs(index, hook):
-            yield OnHook(hook, f"program {describe_program(number)}", number in own)
+            text = f"program {describe_program(number)}"
+            yield OnHook(hook, text, number in own, program=number, path=loaded.get(number))
 
 
 def _tc_programs(index: int, hook: Hook) -> list[int]:
@@ -96,14 +107,22 @@ def _tc_programs(index: int, hook: Hook) -> list[int]:
 
 
 def _own_programs() -> set[int]:
-    """The ids of programs that penstock's pins hold, of policies and of others."""
+    """The ids of programs of penstock's policies, which its pins hold."""
     found = set()
     for name, program_of in (("link", _of_link), ("program", _of_program)):
-        for pin in pin_root().glob(f"**/{name}"):
-            # A pin may go while it is looked at, and may not be for this user to read.
-            with suppress(KernelError):
-                found.add(program_of(pin))
+        # A pin may go while it is looked at, and may not be for this user to read; nor may their directory.
+        with suppress(PermissionError):
+            for pin in pin_root().glob(f"**/{name}"):
+                with suppress(KernelError):
+                    found.add(program_of(pin))
     return found
+
+
+def _loaded_programs() -> dict[int, str]:
+    """The files of the programs that `penstock program load` has loaded, by their ids."""
+    with suppress(KernelError):
+        return {one.program: one.path for one in program_slot.kept()}
+    return {}
 
 
 def _of_link(pin: Path) -> int:
@@ -117,8 +136,12 @@ def _of_program(pin: Path) -> int:
 
 
 def _existing(path: Path) -> Path:
-    """The path, or the nearest directory above it that is there."""
-    return path if path.exists() else _existing(path.parent)
+    """The path, or the nearest directory above it that is there, as far as this user may look."""
+    # The root of bpffs is root's alone by default, so that even `exists` is refused to others.
+    with suppress(PermissionError):
+        if path.exists():
+            return path
+    return _existing(path.parent)
 
 
 def _setting(name: str) -> int | None:

@@ -59,6 +59,7 @@ class Machine:
     bpffs: bool
     bpffs_path: str
     bpffs_writable: bool
+    bpffs_hidden_by: str | None
     jit: int | None
     jit_harden: int | None
     unprivileged_disabled: int | None
@@ -70,11 +71,30 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class OnHook:
-    """A program that was found on an interface; `ours`: penstock put it there."""
+    """A program that was found on an interface.
+
+    `ours`: it is a policy of penstock's; `path` is the file from which `penstock program load` made it,
+    `link` the id of the bpf_link that holds it, None where netlink put it there.
+    """
 
     hook: Hook
     text: str
     ours: bool
+    program: int = 0
+    path: str | None = None
+    link: int | None = None
+
+    @property
+    def whose(self) -> str:
+        """Who put it there, as far as penstock knows."""
+        return f"from {self.path}" if self.path else "not penstock's"
+
+    def taken_off(self, ifname: str) -> str:
+        """The command that takes it off."""
+        if self.path:
+            return f"penstock program detach {self.program}"
+        # What a link holds, netlink does not take off.
+        return f"bpftool link detach id {self.link}" if self.link else f"ip link set dev {ifname} xdp off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +152,11 @@ def _kernel(machine: Machine) -> Iterator[Finding]:
 
 
 def _bpffs(machine: Machine) -> Iterator[Finding]:
-    if not machine.bpffs:
+    if not machine.bpffs and machine.bpffs_hidden_by:
+        # What is mounted there goes with the mount namespace, the pins with it.
+        text = f"{machine.bpffs_path} is no BPF file system here: `ip netns exec` hides it"
+        yield Finding("bpffs", Level.FAULT, text, f"penstock --netns {machine.bpffs_hidden_by} …")
+    elif not machine.bpffs:
         command = f"mount -t bpf bpf {_SYSTEM_BPFFS}"
         text = (
             f"no BPF file system is mounted at {machine.bpffs_path}: policies could not outlive the command"
@@ -199,7 +223,7 @@ def of_device(device: Device) -> tuple[Finding, ...]:
 
 
 def _mode(device: Device) -> Iterator[Finding]:
-    named = f"driver {device.driver}" if device.driver else "no driver that has a name"
+    named = f"driver {device.driver}" if device.driver else device.name
     if device.xdp is None:
         now = f"; a program runs in {device.xdp_mode} mode" if device.xdp_mode else ""
         text = f"{named}: before Linux 6.3 only attaching shows whether it has XDP{now}"
@@ -284,9 +308,9 @@ def _others(device: Device) -> Iterator[Finding]:
         if found.ours:
             yield Finding("programs", Level.FINE, f"{found.hook.value}: {found.text} (penstock's)")
         elif found.hook is Hook.XDP:
-            text = f"xdp: {found.text}, not penstock's: `apply` refuses without --replace"
-            yield Finding("programs", Level.ADVICE, text, f"ip link set dev {device.name} xdp off")
+            text = f"xdp: {found.text}, {found.whose}: `apply` refuses without --replace"
+            yield Finding("programs", Level.ADVICE, text, found.taken_off(device.name))
         else:
-            yield Finding("programs", Level.NOTE, f"{found.hook.value}: {found.text}, not penstock's")
+            yield Finding("programs", Level.NOTE, f"{found.hook.value}: {found.text}, {found.whose}")
     if not device.programs:
         yield Finding("programs", Level.FINE, "no BPF program on any hook")

@@ -83,12 +83,13 @@ def keep(identity: ProgramIdentity, objects: Mapping[str, Descriptor]) -> None:
 
 
 def kept() -> Iterator[ProgramIdentity]:
-    """Every program that is kept, by id; what cannot be read is left out.  Raises PrivilegeError."""
+    """Every program that is kept, by id; what cannot be read is left out.  Raises KernelError."""
     root = programs_root()
     with kernel_errors("list", str(root)):
         try:
             numbers = sorted(int(path.name) for path in root.iterdir() if path.name.isdecimal())
         except FileNotFoundError:
+            pin.require_visible(root)
             return
     for number in numbers:
         with suppress(KernelError, msgspec.MsgspecError):
