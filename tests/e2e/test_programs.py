@@ -17,6 +17,7 @@ from tests.e2e.conftest import CLIENT, Cli, Wire, write
 
 from penstock.compiler.clang import find_clang
 from penstock.errors import KernelError, PolicyError
+from penstock.kernel.bpf_object import load_object
 from penstock.kernel.maps import Map
 from penstock.kernel.netlink import interface
 from penstock.model.hook import Hook
@@ -190,9 +191,13 @@ def test_a_replacement_is_one_step_and_policies_are_left_alone(
     assert "a replacement keeps the mode" in other.err
     assert programs("program", "detach", "-i", "v1").code == 0
     assert programs("apply", str(policy), "-i", "v1").code == 0
-    refused = programs("program", "load", drop_dns, "-i", "v1", "--replace")
-    assert refused.code == 1
-    assert "a policy of penstock's runs on v1" in refused.err
+    for words in ((), ("--replace",)):
+        refused = programs("program", "load", drop_dns, "-i", "v1", *words)
+        assert refused.code == 1
+        assert "a policy of penstock's runs on v1" in refused.err
+    (running,) = programs("status", "--json").record["filters"]
+    detached = programs("program", "detach", str(running["program_id"]))
+    assert "it belongs to policy " in detached.err, detached.err
 
 
 @pytest.mark.privileged
@@ -369,10 +374,32 @@ def test_maps_are_pinned_for_others(programs: Cli, tmp_path: Path, bpffs: Path) 
 
 
 @pytest.mark.privileged
-def test_a_program_of_somebody_elses_is_left_alone(programs: Cli) -> None:
-    done = programs("program", "detach", "999999999")
+def test_a_program_of_somebody_elses_is_left_alone(programs: Cli, drop_dns: str) -> None:
+    with load_object(open_program(drop_dns).elf, "theirs") as loaded:
+        done = programs("program", "detach", str(loaded.programs["drop_dns"].id))
     assert done.code == 3
     assert "penstock did not load it" in done.err
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize(
+    "words", [("program", "detach"), ("program", "show"), ("map", "dump"), ("btf", "dump")]
+)
+def test_an_id_that_nothing_has_is_a_sentence(programs: Cli, words: tuple[str, ...]) -> None:
+    done = programs(*words, "999999999")
+    assert done.code == 3
+    assert "id 999999999: there is none" in done.err
+
+
+@pytest.mark.privileged
+def test_who_does_not_say_where_hears_where_it_can_run(programs: Cli, tmp_path: Path) -> None:
+    source = write(tmp_path / "tc.c", HEAD + 'SEC("tc") int at_tc(struct __sk_buff *skb) { return -1; }')
+    done = programs("program", "load", str(source), "-i", "v1")
+    assert done.code == 1
+    assert "hint: --hook tc-ingress or --hook tc-egress" in done.err
+    for word in ("tc-ingress", "tc ingress", "TC-Ingress"):
+        assert programs("program", "load", str(source), "-i", "v1", "--hook", word).code == 0
+    assert programs("program", "detach", "-i", "v1", "--hook", "tc ingress").code == 0
 
 
 @pytest.mark.privileged

@@ -30,7 +30,7 @@ _STEP_S = 1.0
 @click.argument("expression", metavar="EXPR")
 @interface_option()
 @click.option("--for", "seconds", type=DURATION, default="30s", show_default=True, help="How long.")
-@hook_option("Where: xdp (the default), tc-ingress or tc-egress.")
+@hook_option("Where; else at xdp.")
 @mode_option
 @netns_option
 @json_option

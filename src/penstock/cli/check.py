@@ -8,7 +8,7 @@ import click
 
 from penstock.cli import output
 from penstock.cli.diagnostics import count, show_diagnostics
-from penstock.cli.options import json_option
+from penstock.cli.options import HookWord, hook_option, json_option
 from penstock.cli.policy_file import read_policy
 from penstock.compiler.lang.diagnostic import Diagnostic, Severity
 from penstock.compiler.lang.source import Source
@@ -23,7 +23,8 @@ _TC = (Hook.TC_INGRESS, Hook.TC_EGRESS)
 _HOOKS: dict[str, tuple[Hook, ...]] = {
     "xdp": (Hook.XDP,),
     "tc": _TC,
-    **{hook.value: (hook,) for hook in _TC},
+    "tc ingress": (Hook.TC_INGRESS,),
+    "tc egress": (Hook.TC_EGRESS,),
     "socket": (Hook.SOCKET,),
     "all": tuple(Hook),
 }
@@ -33,20 +34,17 @@ _HOOKS: dict[str, tuple[Hook, ...]] = {
 @click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path())
 @click.option("--strict", is_flag=True, help="Warnings count as faults.")
 @click.option("--notes", is_flag=True, help="Show notes as fully as warnings, with the text they speak of.")
-@click.option(
-    "--hook",
-    "place",
-    type=click.Choice([*_HOOKS]),
-    help="What would change if the filters ran there.",
+@hook_option(
+    "What would change if the filters ran there.", HookWord([word.replace(" ", "-") for word in _HOOKS])
 )
 @json_option
-def command(files: tuple[str, ...], strict: bool, notes: bool, place: str | None, as_json: bool) -> int:
+def command(files: tuple[str, ...], strict: bool, notes: bool, hook: str | None, as_json: bool) -> int:
     """Check policies; needs no privilege and no kernel.  `-` reads standard input.
 
     Exits with 1 if a policy is wrong (with --strict also if it gets a warning),
     or cannot run at the hook that is asked about.
     """
-    hooks = _HOOKS[place] if place else ()
+    hooks = _HOOKS[hook] if hook else ()
     wrong = [_check(path, strict, notes, hooks, as_json) for path in files]
     return 1 if any(wrong) else 0
 

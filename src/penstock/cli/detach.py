@@ -10,7 +10,7 @@ from penstock.cli.options import hook_option, interface_option, json_option, net
 
 @click.command("detach")
 @interface_option()
-@hook_option("Only the one at this hook (xdp, tc-ingress, tc-egress); else all of the interface.")
+@hook_option("Only the one at this hook; else all of the interface.")
 @netns_option
 @json_option
 def command(interface: str, hook: str | None, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from penstock.cli.options import (
 @click.argument("expression", metavar="EXPR")
 @interface_option()
 @click.option("--for", "seconds", type=DURATION, required=True, help="How long: 30s, 10m, 2h.")
-@hook_option("Where: xdp (the default), tc-ingress or tc-egress.")
+@hook_option("Where; else at xdp.")
 @mode_option
 @netns_option
 @json_option

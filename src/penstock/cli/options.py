@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -106,34 +106,30 @@ def mode_option(function: F) -> F:
     return click.option("--mode", type=choice, default="auto", show_default=True, help=text)(function)
 
 
-def hook_option(text: str) -> Callable[[F], F]:
+class HookWord(click.Choice):  # type: ignore[type-arg,unused-ignore]
+    """A hook as every command takes it, `tc-ingress` or `tc ingress`; gives the word as policies spell it."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        super().__init__(words, case_sensitive=False)
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        word: str = super().convert(str(value).strip().replace(" ", "-"), param, ctx)
+        return word.replace("-", " ")
+
+
+#: The hooks of an interface, and those and a socket's.
+INTERFACE_HOOKS = HookWord(("xdp", "tc-ingress", "tc-egress"))
+ALL_HOOKS = HookWord((*INTERFACE_HOOKS.choices, "socket"))
+
+
+def hook_option(text: str, hooks: HookWord = INTERFACE_HOOKS) -> Callable[[F], F]:
     """`--hook xdp|tc-ingress|tc-egress`; gives the hook as policies spell it (`tc ingress`)."""
-    return click.option("--hook", type=HOOK, metavar="HOOK", help=text, shell_complete=_hooks)
-
-
-def _hooks(_context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
-    return [word for word in HOOK_WORDS if word.startswith(start)]
+    return click.option("--hook", type=hooks, help=text)
 
 
 def hook_words(hook: str) -> str:
     """What a command to be typed next needs to mean the same hook: ` --hook tc-egress`, or nothing for XDP."""
     return "" if hook == "xdp" else f" --hook {hook.replace(' ', '-')}"
-
-
-class HookWord(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """`xdp`, `tc-ingress`, `tc-egress`, with a space or a hyphen; gives the word as policies spell it."""
-
-    name = "hook"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        word = str(value).replace(" ", "-").lower()
-        if word not in HOOK_WORDS:
-            self.fail(f"{value!r} is no hook of an interface; there are: {', '.join(HOOK_WORDS)}", param, ctx)
-        return word.replace("-", " ")
-
-
-HOOK_WORDS = ("xdp", "tc-ingress", "tc-egress")
-HOOK = HookWord()
 
 
 def duration_text(seconds: float) -> str:

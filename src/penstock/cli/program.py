@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli import output
-from penstock.cli.options import interface_option, json_option, netns_option
+from penstock.cli.options import ALL_HOOKS, hook_option, interface_option, json_option, netns_option
 from penstock.cli.program_run import run
 from penstock.cli.program_view import list_, show
 from penstock.errors import PenstockError, ToolchainError
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from penstock.model.hook import Hook
     from penstock.pipeline.program_object import ProgramObject
     from penstock.pipeline.programs import Loaded
-
-_HOOKS = ("xdp", "tc-ingress", "tc-egress", "socket")
 
 
 @click.group("program")
@@ -65,9 +63,7 @@ def build(file: str, target: str | None, vmlinux: bool, as_json: bool) -> None:
 
 @command.command("load")
 @click.argument("file", type=click.Path())
-@click.option(
-    "--hook", "hook_word", type=click.Choice(_HOOKS), help="Where it runs; as its section says if it does."
-)
+@hook_option("Where it runs; as its section says if it does.", ALL_HOOKS)
 @interface_option(required=False)
 @click.option("--section", metavar="NAME", help="Which program, by its section or its own name.")
 @click.option(
@@ -95,7 +91,7 @@ def build(file: str, target: str | None, vmlinux: bool, as_json: bool) -> None:
 @json_option
 def load(
     file: str,
-    hook_word: str | None,
+    hook: str | None,
     interface: str | None,
     section: str | None,
     settings: tuple[str, ...],
@@ -117,13 +113,13 @@ def load(
     from penstock.pipeline.programs import load_program
 
     output.show_logs(log)
-    hook = read_hook(hook_word)
+    wanted_hook = read_hook(hook)
     with opened(file, vmlinux=vmlinux) as found:
-        program = choose(found, hook, section)
+        program = choose(found, wanted_hook, section)
         done = load_program(
             found,
             program,
-            hook or hook_of(program),
+            wanted_hook or hook_of(program),
             interface=interface,
             wanted=Wish(mode, read_order(order) if order else None, replace),
             values=read_settings(settings),
@@ -135,10 +131,10 @@ def load(
 @command.command("detach")
 @click.argument("number", metavar="[ID]", type=int, required=False)
 @interface_option(required=False)
-@click.option("--hook", "hook_word", type=click.Choice(_HOOKS), help="Only what runs there.")
+@hook_option("Only what runs there.", ALL_HOOKS)
 @netns_option
 @json_option
-def detach(number: int | None, interface: str | None, hook_word: str | None, as_json: bool) -> None:
+def detach(number: int | None, interface: str | None, hook: str | None, as_json: bool) -> None:
     """Take away a program that `penstock program load` has loaded: by its ID, or all on an interface."""
     from penstock.pipeline.programs import detach_program, programs_on
 
@@ -147,7 +143,7 @@ def detach(number: int | None, interface: str | None, hook_word: str | None, as_
     if number is not None:
         numbers = [number]
     else:
-        numbers = [one.program for one in programs_on(str(interface), read_hook(hook_word))]
+        numbers = [one.program for one in programs_on(str(interface), read_hook(hook))]
         if not numbers:
             hint = "`penstock program list` shows what is attached, and by whom"
             raise PenstockError(f"penstock has loaded no program onto {interface}", hint=hint)
@@ -211,7 +207,7 @@ def read_hook(word: str | None) -> Hook | None:
     """The hook of an option's word."""
     from penstock.model.hook import Hook
 
-    return Hook(word.replace("-", " ")) if word else None
+    return Hook(word) if word else None
 
 
 def read_settings(settings: tuple[str, ...]) -> dict[str, str]:

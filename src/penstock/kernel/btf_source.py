@@ -106,7 +106,7 @@ def btf_infos() -> Iterator[BtfInfo]:
 
 
 def _opened(number: int) -> Descriptor:
-    with kernel_errors("open BTF", f"id {number}", needs=(SYS_ADMIN,)):
+    with kernel_errors("open BTF", f"id {number}", needs=(SYS_ADMIN,), absent="there is none"):
         return Descriptor(syscall.open_by_id(Command.BTF_GET_FD_BY_ID, number))
 
 

@@ -90,12 +90,11 @@ def kernel_error(
 
 @contextmanager
 def kernel_errors(
-    operation: str, subject: str, *, needs: tuple[str, ...] = (BPF, NET_ADMIN)
+    operation: str, subject: str, *, needs: tuple[str, ...] = (BPF, NET_ADMIN), absent: str | None = None
 ) -> Iterator[None]:
-    """Turn an OSError of the block into the KernelError that names operation and subject."""
+    """Turn an OSError of the block into the KernelError that names operation and subject; `absent` says ENOENT."""
     try:
         yield
     except OSError as error:
-        raise kernel_error(
-            operation, subject, error.errno or 0, needs=needs, meaning=error.strerror
-        ) from error
+        meaning = absent if absent and error.errno == errno.ENOENT else error.strerror
+        raise kernel_error(operation, subject, error.errno or 0, needs=needs, meaning=meaning) from error

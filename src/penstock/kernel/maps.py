@@ -159,7 +159,7 @@ class Map(Descriptor):
     @classmethod
     def by_id(cls, number: int) -> Self:
         """The map with that id.  Raises KernelError; PrivilegeError without CAP_SYS_ADMIN."""
-        with kernel_errors("open map", f"id {number}", needs=(SYS_ADMIN,)):
+        with kernel_errors("open map", f"id {number}", needs=(SYS_ADMIN,), absent="there is none"):
             return cls(syscall.open_by_id(Command.MAP_GET_FD_BY_ID, number))
 
     @property

@@ -102,7 +102,7 @@ class Program(Descriptor):
     @classmethod
     def by_id(cls, number: int) -> Self:
         """The program with that id.  Raises KernelError; PrivilegeError without CAP_SYS_ADMIN."""
-        with kernel_errors("open program", f"id {number}", needs=(SYS_ADMIN,)):
+        with kernel_errors("open program", f"id {number}", needs=(SYS_ADMIN,), absent="there is none"):
             return cls(syscall.open_by_id(Command.PROG_GET_FD_BY_ID, number))
 
     @property

@@ -118,6 +118,11 @@ def hook_of(program: ProgramSpec) -> Hook | None:
     return {XDP: Hook.XDP, SOCKET_FILTER: Hook.SOCKET}.get(program.kind)
 
 
+def hooks_of(program: ProgramSpec) -> tuple[Hook, ...]:
+    """The hooks at which a program can run, as far as its section tells."""
+    return tuple(hook for hook in Hook if _fits(program, hook))
+
+
 def check_hook(program: ProgramSpec, hook: Hook) -> None:
     """Make sure that a program can run at a hook.  Raises PenstockError: it is of another kind."""
     if not _fits(program, hook):

@@ -31,7 +31,8 @@ from penstock.kernel.program import Program
 from penstock.model.hook import Hook
 from penstock.pipeline import program_slot
 from penstock.pipeline.placing import AUTO, Wish, mode_of, put_on, wishes
-from penstock.pipeline.program_object import check_hook, load
+from penstock.pipeline.program_listing import listed
+from penstock.pipeline.program_object import check_hook, hooks_of, load
 from penstock.pipeline.program_slot import LINK, PROGRAM, ProgramIdentity
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     from penstock.kernel.clsact import Filter
     from penstock.kernel.object_programs import ProgramSpec
     from penstock.kernel.syscall import Descriptor
-    from penstock.pipeline.program_object import ProgramObject
+    from penstock.pipeline.program_listing import listed
+from penstock.pipeline.program_object import ProgramObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def load_program(
     """
     if hook is not None:
         check_hook(program, hook)
-    place = _place(interface, hook, wanted or Wish())
+    place = _place(interface, hook, wanted or Wish(), program)
     pin.prepare_root(program_slot.programs_root())
     with load(found, program, hook, values or {}) as loaded, ExitStack() as undo:
         pins = undo.enter_context(_pinned_for_others(loaded, Path(pin_at))) if pin_at else ()
@@ -98,6 +100,7 @@ def _attach(
     """Attach a program and pin what belongs to it; on failure neither is done."""
     where = structs.replace(identity, interface=place.ifname, ifindex=place.ifindex, netns=place.netns)
     with lock(place.name):
+        _check_no_policy(place)
         before = _replaceable(place, wanted) if wanted.replace else None
         if before is not None:
             notices.append(f"took the place of program {before.program} ({before.name}) in one step")
@@ -125,17 +128,21 @@ def _keep_and_attach(
         raise
 
 
+def _check_no_policy(place: AttachPoint) -> None:
+    """Make sure that no policy of penstock's has the one place at XDP.  Raises PenstockError."""
+    if place.hook is Hook.XDP and (pin.pin_root() / place.name).exists():
+        raise PenstockError(
+            f"a policy of penstock's runs on {place.ifname} at xdp, and is not taken off unasked",
+            hint=f"`penstock detach -i {place.ifname} --hook xdp` first",
+        )
+
+
 def _replaceable(place: AttachPoint, wanted: Wish) -> ProgramIdentity | None:
     """The program of the user's that runs at XDP there, whose link can be given another; None for anybody else's.
 
     Raises:
-        PenstockError: penstock's own policy is there, or a mode is wanted that the link does not have.
+        PenstockError: a mode is wanted that the link does not have.
     """
-    if (pin.pin_root() / place.name).exists():
-        raise PenstockError(
-            f"a policy of penstock's runs on {place.ifname}, and is not taken off unasked",
-            hint=f"`penstock detach -i {place.ifname}` first",
-        )
     kept = programs_on(place.ifname, Hook.XDP)
     before = next((one for one in kept if program_slot.runs(one)), None)
     if before is not None and wanted.mode not in (AUTO, before.mode):
@@ -164,11 +171,13 @@ def _take_over(
     return after
 
 
-def _place(interface: str | None, hook: Hook | None, wanted: Wish) -> AttachPoint | None:
+def _place(
+    interface: str | None, hook: Hook | None, wanted: Wish, program: ProgramSpec
+) -> AttachPoint | None:
     if interface is None:
         return None
     if hook is None or hook is Hook.SOCKET:
-        raise _no_interface(hook)
+        raise _no_interface(hook, program)
     wishes([hook], wanted)
     return attach_point(interface, hook)
 
@@ -244,16 +253,23 @@ def _identity(
     )
 
 
-def _no_interface(hook: Hook | None) -> PenstockError:
+def _no_interface(hook: Hook | None, program: ProgramSpec) -> PenstockError:
     if hook is Hook.SOCKET:
         return PenstockError(
             "a socket filter is attached to a socket, not to an interface",
             hint="load it with --pin PATH; a program attaches it by SO_ATTACH_BPF (docs/programs.md)",
         )
-    return PenstockError("where on the interface?", hint="--hook xdp, --hook tc-ingress or --hook tc-egress")
+    words = [f"--hook {one.value.replace(' ', '-')}" for one in hooks_of(program) if one is not Hook.SOCKET]
+    message = f"{program.name} (section {program.section}) does not say where on the interface it is to run"
+    return PenstockError(message, hint=" or ".join(words) or None)
 
 
 def _not_ours(number: int) -> KernelError:
+    """The error for somebody else's program.  Raises KernelError: there is no program with this id."""
+    found = listed(number)
+    if found.owner:
+        meaning, hint = f"it belongs to {found.owner}", "`penstock detach` takes a policy off its interface"
+        return KernelError("detach", f"program {number}", errno.EBUSY, meaning=meaning, hint=hint)
     ours = ", ".join(f"{one.program} ({one.name})" for one in program_slot.kept())
     return KernelError(
         "detach",

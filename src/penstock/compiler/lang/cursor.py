@@ -193,7 +193,9 @@ class Cursor:
             return Span(self.at, self.at)
         return Span(*found.span())
 
-    def unexpected(self, wanted: str, where: str = "", *, known: tuple[str, ...] = ()) -> SyntaxFault:
+    def unexpected(
+        self, wanted: str, where: str = "", *, known: tuple[str, ...] = (), hint: str | None = None
+    ) -> SyntaxFault:
         """The fault of what comes next, where `wanted` (with its article) should stand."""
         span = self.here()
         found = self.text[span.start : span.end]
@@ -201,7 +203,7 @@ class Cursor:
         if not found:
             return self.faults.fail("PS102", f"{wanted} is missing here{place}", span)
         shown = found if len(found) <= 40 else found[:39] + "…"
-        hint = suggestion(found, known) if known else None
+        hint = hint or (suggestion(found, known) if known else None)
         message = f"`{shown}` stands where {wanted} should{place}"
         code = "PS103" if known and found[0].isalpha() else "PS102"
         return self.faults.fail(code, message, span, hint=hint)

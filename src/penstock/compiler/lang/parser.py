@@ -253,7 +253,11 @@ class _Reader:
         cursor = self.cursor
         word = cursor.peek_word()
         if word not in _HOOK_WORDS:
-            raise cursor.unexpected("a hook (xdp, tc ingress, tc egress, socket)", known=_HOOK_WORDS)
+            meant = next((way for way in ("ingress", "egress") if word.endswith(way)), None)
+            hint = f"did you mean `tc {meant}`?" if meant else None
+            raise cursor.unexpected(
+                "a hook (xdp, tc ingress, tc egress, socket)", known=_HOOK_WORDS, hint=hint
+            )
         cursor.advance(len(word))
         if word != "tc":
             return word
