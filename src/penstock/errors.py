@@ -3,6 +3,7 @@
     PenstockError
     ├── PolicyError          the policy is wrong; carries all its diagnostics          exit 1
     ├── LimitError           the policy is right but too big: which limit, which rule  exit 1
+    ├── LockoutError         the policy would cut off who puts it in place             exit 1
     ├── CaptureError         a capture file is not one, or is cut                      exit 1
     ├── BtfError             type information is damaged, or says what no C can say    exit 1
     ├── PacketNotationError  a packet as written in a test or for explain is wrong     exit 1
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from penstock.compiler.lang.diagnostic import Diagnostic
+    from penstock.pipeline.guard import Loss
 
 
 class PenstockError(Exception):
@@ -55,6 +57,14 @@ class LimitError(PenstockError):
     def __init__(self, message: str, *, limit: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.limit = limit
+
+
+class LockoutError(PenstockError):
+    """A policy would drop what its host cannot do without; `losses` says of each packet what drops it."""
+
+    def __init__(self, message: str, losses: Sequence[Loss], *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.losses = tuple(losses)
 
 
 class CaptureError(PenstockError):

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     help="At TC, where among other programs: first, last, before:ID, after:ID (a program's id); "
     "with --mode clsact also a priority.  [default: last]",
 )
+@click.option(
+    "--force", is_flag=True, help="Also if it drops what this host needs: SSH, gateway, resolvers, DHCP."
+)
 @click.option("--dry-run", is_flag=True, help="Compile, load and verify, but change nothing.")
 @netns_option
 @json_option
@@ -39,6 +42,7 @@ def command(
     filter_name: str | None,
     replace: bool,
     order: str | None,
+    force: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -47,6 +51,9 @@ def command(
     FILE is a policy, `-` for standard input, or what `penstock build` made.  A policy of penstock's that is there is
     replaced in one step, and rules that keep their label keep their counters.  Filters at several hooks are all put in
     place, or none of them.
+
+    A policy that would drop this SSH connection, the default gateway, the resolvers or the renewal of a lease is
+    refused.
     """
     policies = load_filters(file, filter_name)
     if dry_run:
@@ -55,7 +62,7 @@ def command(
     from penstock.pipeline.apply import apply_all
 
     for done, policy in zip(
-        apply_all(interface, policies, mode, replace=replace, order=order), policies, strict=True
+        apply_all(interface, policies, mode, replace=replace, order=order, force=force), policies, strict=True
     ):
         for notice in done.notices:
             output.warn(notice)

@@ -13,16 +13,26 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from penstock.cli import output
 from penstock.cli.options import complete_netns, enter_netns
-from penstock.errors import InternalError, PenstockError, PolicyError, ToolchainError, VerifierError
+from penstock.errors import (
+    InternalError,
+    LockoutError,
+    PenstockError,
+    PolicyError,
+    ToolchainError,
+    VerifierError,
+)
+
+if TYPE_CHECKING:
+    from penstock.pipeline.guard import Loss
 
 #: command -> (module, one line of help), in the order of `--help`.  The line is repeated here
 #: so that listing the commands imports none of them.
@@ -164,11 +174,28 @@ def show(error: PenstockError) -> None:
 
         show_diagnostics(error.diagnostics)
         return
-    output.fault(error, _explained(error) if isinstance(error, VerifierError) else ())
+    output.fault(error, _details(error))
     if isinstance(error, VerifierError):
         _show_log("the verifier's log", error.log)
     elif isinstance(error, ToolchainError) and error.argv:
         _show_log("clang said", error.stderr)
+
+
+def _details(error: PenstockError) -> list[str]:
+    match error:
+        case VerifierError():
+            return _explained(error)
+        case LockoutError():
+            return [text for loss in error.losses for text in _lost(loss)]
+        case _:
+            return []
+
+
+def _lost(loss: Loss) -> Iterator[str]:
+    """What drops a packet that must pass, the packet, and the line that would let it pass."""
+    yield f"{loss.lifeline.what}: {loss.decider}"
+    yield f"    packet  {loss.lifeline.packet}"
+    yield f"    mend    {loss.mending_line}"
 
 
 def _explained(error: VerifierError) -> list[str]:

@@ -138,6 +138,14 @@ def ask(kind: int, payload: bytes) -> list[tuple[int, bytes]]:
         raise kernel_error("ask for", "traffic control", error.errno or 0, needs=(NET_ADMIN,)) from error
 
 
+def ask_route(kind: int, payload: bytes, *, is_dump: bool = True) -> list[bytes]:
+    """The bodies of what rtnetlink answers to one request, for one thing or for all (`is_dump`).
+
+    Raises OSError with what the kernel answered.
+    """
+    return [body for _, body in _talk(kind, _DUMP if is_dump else 0, payload)]
+
+
 def ask_generic(family: int, payload: bytes) -> list[bytes]:
     """What a family of generic netlink answers to one request; `payload` begins with its genlmsghdr.
 

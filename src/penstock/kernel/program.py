@@ -182,7 +182,7 @@ class Program(Descriptor):
             KernelError: the device is missing or without XDP, or Linux is older than 5.18.
         """
         data = bytearray(frame)
-        context = bytearray(_XDP_MD.pack(0, len(data), 0, ifindex, 0, 0))
+        context = bytearray(xdp_context(len(data), ifindex))
         attr = bytearray(
             _TEST.pack(
                 self.fd,
@@ -209,6 +209,14 @@ class Program(Descriptor):
             bpf(Command.PROG_TEST_RUN, attr)
         except OSError as error:
             raise _test_error(self.name, error.errno or 0, size) from error
+
+
+def xdp_context(size: int, ifindex: int) -> bytes:
+    """A struct xdp_md for a test run on a frame of `size` bytes that came in by a device of this network namespace.
+
+    The kernel refuses (EINVAL) a device whose receive queue XDP does not know, as before its first XDP program.
+    """
+    return _XDP_MD.pack(0, size, 0, ifindex, 0, 0)
 
 
 def skb_context(

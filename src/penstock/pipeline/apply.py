@@ -30,8 +30,8 @@ from penstock.kernel.attached import programs_at
 from penstock.kernel.lock import lock
 from penstock.kernel.order import read_order
 from penstock.model.hook import Hook
+from penstock.pipeline import guard, whereabouts
 from penstock.pipeline import slot as slots
-from penstock.pipeline import whereabouts
 from penstock.pipeline.attach import load
 from penstock.pipeline.counters import Counter
 from penstock.pipeline.devices import with_devices
@@ -41,8 +41,10 @@ from penstock.pipeline.putting import Applied, Putting, put_together
 from penstock.pipeline.slot import Slot, open_slot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from penstock.kernel.bpf_object import BpfObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +64,24 @@ def apply(
     *,
     replace: bool = False,
     order: str | None = None,
+    force: bool = False,
 ) -> Applied:
     """Put a policy on an interface, at its filter's hook; it stays until `detach`, another `apply` or a reboot.
 
     A penstock policy that is there is replaced in one step, and keeps its place.
     Another XDP program is left alone unless `replace` is true; at TC programs run one
     after the other, `order` is `first`, `last`, `before:ID`, `after:ID` or, for `mode`
-    clsact, a priority.
+    clsact, a priority.  With `force` a policy that locks its host out is put in place too.
 
     Raises:
         PolicyError: the text is no policy.
+        LockoutError: the policy would drop what this host cannot do without (guard.py).
         KernelError: no such interface, another program is there, another process is
             changing it (busy), no BPF file system, a capability is missing, or the
             kernel refuses the program.  What ran before runs on.
     """
     wanted = policy if isinstance(policy, LoadedPolicy) else load_policy(policy)
-    (done,) = apply_all(ifname, (wanted,), mode, replace=replace, order=order)
+    (done,) = apply_all(ifname, (wanted,), mode, replace=replace, order=order, force=force)
     return done
 
 
@@ -88,6 +92,7 @@ def apply_all(
     *,
     replace: bool = False,
     order: str | None = None,
+    force: bool = False,
 ) -> tuple[Applied, ...]:
     """Put policies of different hooks on an interface: all of them, or, where one is refused, none.
 
@@ -107,7 +112,7 @@ def apply_all(
             opened.enter_context(locked(point, root))
         present = [find_open(root, point, opened) for point in points]
         with_rules = [_with_emergencies(*pair) for pair in zip(policies, present, strict=True)]
-        done = _put(root, points, with_rules, present, each)
+        done = _put(root, points, with_rules, present, each, _permitted if force else _checked)
     lost = [_lost(*pair) for pair in zip(present, policies, strict=True)]
     return tuple(_with_notice(one, text) for one, text in zip(done, lost, strict=True))
 
@@ -130,15 +135,30 @@ def _put(
     policies: Sequence[LoadedPolicy],
     present: Sequence[Slot | None],
     wish: Sequence[Wish],
+    check: Callable[[AttachPoint, LoadedPolicy, BpfObject], str | None] | None = None,
 ) -> tuple[Applied, ...]:
-    """Load all, and only then change anything."""
+    """Load all, and only then change anything; what `check` says of what was loaded becomes a notice."""
     policies = [with_devices(policy) for policy in policies]
     with ExitStack() as opened:
         loaded = [opened.enter_context(load(policy)) for policy in policies]
+        told = [check(*each) if check else None for each in zip(points, policies, loaded, strict=True)]
         puttings = [
             Putting(root, *each) for each in zip(points, policies, loaded, present, wish, strict=True)
         ]
-        return put_together(puttings)
+        return tuple(map(_with_notice, put_together(puttings), told))
+
+
+def _checked(point: AttachPoint, policy: LoadedPolicy, loaded: BpfObject) -> None:
+    """Refuse a policy that would lock its host out.  Raises LockoutError."""
+    lost = guard.losses(point, policy, loaded)
+    if lost:
+        raise guard.refuse(point, policy, lost)
+
+
+def _permitted(point: AttachPoint, policy: LoadedPolicy, loaded: BpfObject) -> str | None:
+    """A notice of what a policy cuts off."""
+    lost = guard.losses(point, policy, loaded)
+    return guard.overridden(point, policy, lost) if lost else None
 
 
 def _with_emergencies(policy: LoadedPolicy, present: Slot | None) -> LoadedPolicy:

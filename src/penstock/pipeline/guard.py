@@ -1,0 +1,160 @@
+"""Would this program lock its host out?  The program itself is asked, before it is attached.
+
+In: a loaded policy, and the packets that must go on passing (lifelines.py).
+Out: a `Loss` for each one that would not, with the rule that decides it.
+
+    losses(point, policy, loaded)    ->  (Loss(Lifeline("the SSH connection from …"), CounterKey("default"), …),)
+
+The kernel runs the program on each packet by BPF_PROG_TEST_RUN.  What that counts
+is taken back, so that a program that is attached begins at nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from penstock.errors import KernelError, LockoutError
+from penstock.kernel.program import skb_context, xdp_context
+from penstock.model.hook import TRAITS, Hook
+from penstock.model.packet import read_packet
+from penstock.model.spec import COUNTERS_MAP, PROGRAM, REFUSALS_MAP
+from penstock.model.verdict import Verdict
+from penstock.pipeline.counters import clear, read_totals
+from penstock.pipeline.lifelines import lifelines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from penstock.kernel.attach_point import AttachPoint
+    from penstock.kernel.bpf_object import BpfObject
+    from penstock.kernel.maps import Map
+    from penstock.kernel.program import Program
+    from penstock.pipeline.identity import CounterKey
+    from penstock.pipeline.lifelines import Lifeline
+    from penstock.pipeline.policy import LoadedPolicy
+
+_DECIDING = frozenset(verdict.value for verdict in Verdict if verdict is not Verdict.PASS)
+#: More counters than this are read in one call, which takes numpy.
+_FEW = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A packet that would not pass; `key` is the counter of what decides it."""
+
+    lifeline: Lifeline
+    key: CounterKey
+    path: str
+
+    @property
+    def decider(self) -> str:
+        """What decides, and where it stands: ``ssh (edge.policy:7): drop``."""
+        place = f" ({self.path}:{self.key.line})" if self.key.line else ""
+        return f"{self.key.name}{place}: {self.key.text or self.key.action}"
+
+    @property
+    def mending_line(self) -> str:
+        """The rule that would let the packet through, and where it belongs."""
+        where = f"before line {self.key.line}" if self.key.line else "before the default"
+        if self.key.name.startswith("on "):
+            where = f"and {self.key.name} continue"
+        return f"pass if {self.lifeline.mend}   ({where})"
+
+
+def refuse(point: AttachPoint, policy: LoadedPolicy, lost: Sequence[Loss]) -> LockoutError:
+    """The error for a policy that would lock its host out."""
+    return LockoutError(
+        _sentence(point, policy, lost),
+        lost,
+        hint="add what is missing, or put it in place all the same with --force",
+    )
+
+
+def overridden(point: AttachPoint, policy: LoadedPolicy, lost: Sequence[Loss]) -> str:
+    """The notice for one that is put in place all the same."""
+    return f"{_sentence(point, policy, lost)}; it was put in place because that was asked for"
+
+
+def _sentence(point: AttachPoint, policy: LoadedPolicy, lost: Sequence[Loss]) -> str:
+    what = ", ".join(dict.fromkeys(loss.lifeline.what for loss in lost))
+    return f"{policy.name} on {point} would cut off {what}"
+
+
+def losses(
+    point: AttachPoint,
+    policy: LoadedPolicy,
+    loaded: BpfObject,
+    environment: Mapping[str, str] = os.environ,
+) -> tuple[Loss, ...]:
+    """What of the host's lifelines the loaded program would not let pass.
+
+    Raises:
+        KernelError: the program cannot be asked.
+    """
+    wanted = lifelines(point, environment)
+    if not wanted:
+        return ()
+    counters = loaded.maps[COUNTERS_MAP]
+    passes = TRAITS[point.hook].codes[Verdict.PASS]
+    ask = _answering(loaded.programs[PROGRAM], point)
+    try:
+        frames = {one: read_packet(one.packet) for one in wanted}
+        lost = [one for one, frame in frames.items() if ask(frame) != passes]
+        return tuple(
+            Loss(one, _decider(ask, frames[one], counters, policy.counters), policy.identity.path)
+            for one in lost
+        )
+    finally:
+        _begin_at_nothing(loaded)
+
+
+def _answering(program: Program, point: AttachPoint) -> Callable[[bytes], int]:
+    """What the program answers to a frame that is at the attach point's interface."""
+    if point.hook.is_tc:
+        came_in = point.ifindex if point.hook is Hook.TC_INGRESS else 0
+        return program.answering(skb_context(ifindex=point.ifindex, ingress_ifindex=came_in))
+
+    def answer(frame: bytes) -> int:
+        # An interface without any XDP program may have no receive queue that XDP knows: EINVAL.
+        try:
+            return program.test_run(frame, ctx=xdp_context(len(frame), point.ifindex)).retval
+        except KernelError:
+            return program.test_run(frame).retval
+
+    return answer
+
+
+def _decider(
+    ask: Callable[[bytes], int], frame: bytes, counters: Map, keys: Sequence[CounterKey]
+) -> CounterKey:
+    """What decides a frame that does not pass: of all that counts it, the last that ends the search."""
+    before = _packets(counters, len(keys))
+    ask(frame)
+    counted = [
+        key for key, old, new in zip(keys, before, _packets(counters, len(keys)), strict=True) if new > old
+    ]
+    deciding = [key for key in counted if key.action.partition(" ")[0] in _DECIDING]
+    return deciding[-1] if deciding else keys[0]
+
+
+def _packets(counters: Map, slots: int) -> list[int]:
+    if slots <= _FEW:
+        return [total.packets for total in read_totals(counters, slots)]
+    keys, values = counters.read_all()
+    summed = values[:, :, 0].sum(axis=1)
+    order = keys.view("=u4").reshape(-1).argsort()
+    packets: list[int] = summed[order][:slots].tolist()
+    return packets
+
+
+def _begin_at_nothing(loaded: BpfObject) -> None:
+    """Take back what was counted."""
+    counters = loaded.maps[COUNTERS_MAP]
+    for slot, packets in enumerate(_packets(counters, counters.info.max_entries)):
+        if packets:
+            clear(counters, slot)
+    if REFUSALS_MAP in loaded.maps:
+        refusals = loaded.maps[REFUSALS_MAP]
+        refusals.update(bytes(refusals.info.key_size), bytes(len(refusals.lookup(bytes(4)) or b"")))
