@@ -7,6 +7,7 @@
     ├── CaptureError         a capture file is not one, or is cut                      exit 1
     ├── BtfError             type information is damaged, or says what no C can say    exit 1
     ├── PacketNotationError  a packet as written in a test or for explain is wrong     exit 1
+    ├── FeedError            a feed cannot be had or is not what it should be          exit 1
     ├── ToolchainError       clang is missing or failed                                exit 2
     ├── KernelError          a bpf or netlink call failed                              exit 3
     │   ├── VerifierError    the kernel refused the program
@@ -82,6 +83,30 @@ class PacketNotationError(PenstockError):
         super().__init__(message, hint=hint)
         self.offset = offset
         self.end = offset + 1 if end is None else end
+
+
+class FeedError(PenstockError):
+    """A feed cannot be had, or is not what it should be; what it filled stays as it was.
+
+    `line` is the place in its text, where there is one; `retry_after_s` is how long its server
+    asks to be left alone.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        feed: str | None = None,
+        line: int | None = None,
+        retry_after_s: float | None = None,
+        hint: str | None = None,
+    ) -> None:
+        at = f"line {line}: " if line else ""
+        super().__init__(f"{feed}: {at}{reason}" if feed else f"{at}{reason}", hint=hint)
+        self.feed = feed
+        self.line = line
+        self.reason = reason
+        self.retry_after_s = retry_after_s
 
 
 class ToolchainError(PenstockError):
