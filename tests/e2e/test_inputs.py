@@ -332,6 +332,44 @@ def test_a_mistyped_command_gets_the_nearest_name(cli: Cli) -> None:
     assert "did you mean" not in cli("frobnicate").err
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("attach", "apply"), ("load", "program load"), ("list", "status"), ("prog", "program")],
+)
+def test_words_of_other_tools_lead_to_the_command(cli: Cli, word: str, meant: str) -> None:
+    assert f"did you mean `penstock {meant}`?" in cli(word).err
+
+
+@pytest.mark.parametrize("group", ["program", "map", "btf", "rule"])
+def test_a_group_alone_shows_its_commands_in_whole_sentences(cli: Cli, group: str) -> None:
+    done = cli(group)
+    assert (done.code, done.err) == (0, "")
+    assert "Commands:" in done.out
+    assert "..." not in done.out.split("Commands:")[1]
+
+
+def test_c_and_policies_are_not_taken_for_each_other(cli: Cli, tmp_path: Path) -> None:
+    source = write(tmp_path / "x.c", "int answer;")
+    policy = write(tmp_path / "x.policy", "filter a at xdp { drop }")
+    assert "`penstock program load`" in cli("apply", str(source), "-i", "lo").err
+    assert "`penstock apply`" in cli("program", "load", str(policy)).err
+
+
+def test_a_socket_filter_is_on_no_interface_in_a_dry_run_either(cli: Cli, tmp_path: Path) -> None:
+    policy = write(tmp_path / "s.policy", "filter a at socket { drop }")
+    done = cli("apply", str(policy), "-i", "lo", "--dry-run")
+    assert done.code == 1
+    assert "attach_socket" in done.err
+
+
+def test_a_program_that_iptables_will_not_take_is_warned_of(cli: Cli) -> None:
+    words = ("build", "--start", "network", "--as", "bytecode", "--classic")
+    assert cli(*words, "ip and ttl < 3").err == ""
+    done = cli(*words, "udp port 53")
+    assert done.code == 0
+    assert f"at most 64 instructions, this program has {done.out.split(',')[0]}" in done.err
+
+
 def test_a_reader_that_has_gone(tmp_path: Path) -> None:
     path = write(tmp_path / "g.policy", GOOD)
     script = f"{sys.executable} -m penstock build {path} --emit c | true; echo ${{PIPESTATUS[0]}}"
@@ -403,6 +441,11 @@ def test_completion(cli: Cli, shell: str) -> None:
         ("penstock apply -i l", "plain,lo"),
         ("penstock check e", "file,e"),
         ("penstock test --pcap e", "file,e"),
+        ("penstock program run e", "file,e"),
+        ("penstock map dump e", "file,e"),
+        ("penstock btf dump e", "file,e"),
+        ("penstock check --hook tc-i", "plain,tc-ingress"),
+        ("penstock detach --hook tc-e", "plain,tc-egress"),
     ],
 )
 def test_what_is_completed(words: str, wanted: str) -> None:

@@ -11,6 +11,7 @@ from penstock.cli.options import interface_option, json_option, mode_option, net
 from penstock.cli.policy_load import load_filters
 
 if TYPE_CHECKING:
+    from penstock.pipeline.placing import Wish
     from penstock.pipeline.policy import LoadedPolicy
     from penstock.pipeline.putting import Applied
 
@@ -57,7 +58,10 @@ def command(
     """
     policies = load_filters(file, filter_name)
     if dry_run:
-        _dry_run(policies, interface, as_json)
+        from penstock.kernel.order import read_order
+        from penstock.pipeline.placing import Wish
+
+        _dry_run(policies, interface, Wish(mode, read_order(order) if order else None, replace), as_json)
         return
     from penstock.pipeline.apply import apply_all
 
@@ -69,9 +73,12 @@ def command(
         _report(done, len(policy.rule_keys), as_json)
 
 
-def _dry_run(policies: tuple[LoadedPolicy, ...], interface: str, as_json: bool) -> None:
+def _dry_run(policies: tuple[LoadedPolicy, ...], interface: str, wanted: Wish, as_json: bool) -> None:
+    from penstock.model.hook import Hook
     from penstock.pipeline.attach import dry_run
+    from penstock.pipeline.placing import wishes
 
+    wishes([Hook(policy.identity.hook) for policy in policies], wanted)
     for policy in policies:
         program = dry_run(interface, policy)
         if not as_json:
@@ -102,9 +109,9 @@ def _report(done: Applied, rules: int, as_json: bool) -> None:
         }
         output.record("penstock.apply/1", content)
         return
-    word = f"in the place of {done.replaced}" if done.replaced else "attached"
+    word = f"in the place of {done.replaced} on" if done.replaced else "attached to"
     plural = "rule" if rules == 1 else "rules"
-    where = done.interface if done.hook == "xdp" else f"{done.interface} at {done.hook}"
+    where = f"{done.interface} at {done.hook}"
     output.answer(
-        f"{done.name}: {word} on {where}, {rules} {plural}, {done.mode} mode, program {done.program_id}"
+        f"{done.name}: {word} {where}, {rules} {plural}, {done.mode} mode, program {done.program_id}"
     )

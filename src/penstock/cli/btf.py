@@ -26,7 +26,7 @@ def command() -> None:
 
 
 @command.command("dump")
-@click.argument("source", default="vmlinux")
+@click.argument("source", default="vmlinux", type=click.Path())
 @click.option(
     "--format",
     "form",
@@ -38,6 +38,7 @@ def command() -> None:
 @click.option(
     "--type", "names", metavar="NAME", multiple=True, help="Only this type; with C, also what it needs."
 )
+@click.option("--json", "form", flag_value="json", help="The same as --format json.")
 def dump(source: str, form: str, names: tuple[str, ...]) -> None:
     """Print the types of SOURCE.
 
@@ -73,7 +74,10 @@ def _show_each(found: Btf, numbers: Iterable[int], *, as_json: bool) -> None:
 @command.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List what BTF the kernel holds: its own, its modules', and that of loaded objects."""
+    """List what BTF the kernel holds.
+
+    Its own, its modules', and that of loaded objects.
+    """
     from penstock.kernel.btf_source import btf_infos
 
     found = list(btf_infos())

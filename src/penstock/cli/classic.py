@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from penstock.cli import output
 from penstock.cli.policy_file import STDIN, read_policy
 from penstock.errors import PenstockError
 
 if TYPE_CHECKING:
     from penstock.compiler.ir.ops import RuleSet
+
+
+# XT_BPF_MAX_NUM_INSTR of <linux/netfilter/xt_bpf.h>
+_XTABLES_MOST = 64
 
 
 def classic_text(file: str, filter_name: str | None, form: str, start: str) -> str:
@@ -23,6 +28,11 @@ def classic_text(file: str, filter_name: str | None, form: str, start: str) -> s
     from penstock.compiler.classic.start import Start
 
     program = compile_classic(_rules(file, filter_name), Start(start)).instructions
+    if form == "bytecode" and len(program) > _XTABLES_MOST:
+        output.warn(
+            f"iptables takes at most {_XTABLES_MOST} instructions, this program has {len(program)}: most of them walk "
+            "IPv6 extension headers up to the ports; `ip and …` without ports is short"
+        )
     write = {
         "listing": listing.listing,
         "c": listing.as_c,

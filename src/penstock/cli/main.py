@@ -62,6 +62,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "completion": ("completion", "Print the completion script of a shell."),
     "version": ("version", "Print the version."),
 }
+#: Words that other tools have for it.
+_MEANT = {
+    "attach": ("apply",),
+    "unload": ("detach",),
+    "show": ("status",),
+    "list": ("status",),
+    "load": ("program load",),
+    "run": ("program run",),
+    "prog": ("program",),
+    "dump": ("map dump",),
+    "lint": ("check",),
+}
 HIDDEN: dict[str, tuple[str, str]] = {"_expire": ("expiry", "Remove emergency rules whose time is over.")}
 
 
@@ -82,7 +94,7 @@ class LateGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            near = get_close_matches(args[0], COMMANDS, n=1, cutoff=0.6)
+            near = [*_MEANT.get(args[0], ()), *get_close_matches(args[0], COMMANDS, n=1, cutoff=0.6)][:1]
             hint = f"did you mean `penstock {near[0]}`?" if near else "`penstock --help` lists the commands"
             raise PenstockError(f"there is no command `{args[0]}`", hint=hint)
         return super().resolve_command(ctx, args)
@@ -121,7 +133,8 @@ def _version(context: click.Context, _option: click.Parameter, value: bool) -> N
     "--version", is_flag=True, is_eager=True, callback=_version, expose_value=False, help="Print the version."
 )
 def commands() -> None:
-    """Packet rules in tcpdump's language, run by the Linux kernel at XDP.
+    """Packet rules in tcpdump's language, run by the Linux kernel at XDP, at TC and on sockets;
+    and eBPF programs of your own.
 
     Exit codes: 0 fine, 1 policy or usage, 2 toolchain, 3 kernel, 4 permission, 130 interrupted.
 
@@ -142,6 +155,9 @@ def _run(arguments: list[str]) -> int:
         result = _dispatch(arguments or ["--help"])
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        output.answer(error.format_message())
+        return 0
     except click.ClickException as error:
         return _usage(error)
     except (click.Abort, KeyboardInterrupt):

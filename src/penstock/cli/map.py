@@ -45,7 +45,10 @@ def _reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--count", is_flag=True, help="Count the entries of large maps too.")
 @json_option
 def list_(count: bool, as_json: bool) -> None:
-    """List all maps: type, sizes, entries in use, memory, where they are pinned and which programs use them."""
+    """List the maps in the kernel: type, sizes, entries, users.
+
+    Of each its type, sizes, entries in use, memory, the programs that use it and where it is pinned.
+    """
     from penstock.pipeline.map_overview import overviews
 
     found = overviews(count_all=count)
@@ -68,7 +71,7 @@ def _row(one: Overview) -> tuple[str, ...]:
 
 
 @command.command("dump")
-@click.argument("map_", metavar="MAP")
+@click.argument("map_", metavar="MAP", type=click.Path())
 @click.option("--nonzero", is_flag=True, help="Leave out entries that are all zero.")
 @_reading_options
 def dump(map_: str, nonzero: bool, **options: bool) -> None:
@@ -98,11 +101,14 @@ def _tell_what_is_shown(table: TypedMap) -> None:
 
 
 @command.command("lookup", context_settings={"ignore_unknown_options": True})
-@click.argument("map_", metavar="MAP")
+@click.argument("map_", metavar="MAP", type=click.Path())
 @click.argument("key")
 @_reading_options
 def lookup(map_: str, key: str, **options: bool) -> int:
-    """Print the value of KEY in MAP; exit code 1 if there is none."""
+    """Print the value of KEY in MAP.
+
+    Exits with 1 if there is none.
+    """
     with _opened(map_, options) as table:
         entry = table.lookup(key)
         if entry is None:
@@ -112,7 +118,7 @@ def lookup(map_: str, key: str, **options: bool) -> int:
 
 
 @command.command("update", context_settings={"ignore_unknown_options": True})
-@click.argument("map_", metavar="MAP")
+@click.argument("map_", metavar="MAP", type=click.Path())
 @click.argument("key")
 @click.argument("value", required=False)
 @click.option(
@@ -125,10 +131,10 @@ def lookup(map_: str, key: str, **options: bool) -> int:
 @click.option("--per-cpu", is_flag=True, help="VALUE is a list of the values of all CPUs.")
 @json_option
 def update(map_: str, key: str, value: str | None, flag: str, per_cpu: bool, as_json: bool) -> None:
-    """Set the value of KEY in MAP; a queue or stack takes a VALUE alone.
+    """Set the value of KEY in MAP.
 
-    What VALUE does not name of a struct or array stays as it is, or is zero in a new entry.  In a map with a value
-    for each CPU, a number is what the sum will be.
+    A queue or stack takes a VALUE alone.  What VALUE does not name of a struct or array stays as it is, or is zero
+    in a new entry.  In a map with a value for each CPU, a number is what the sum will be.
     """
     from penstock.kernel.map_entries import WITHOUT_KEYS
 
@@ -149,11 +155,14 @@ def update(map_: str, key: str, value: str | None, flag: str, per_cpu: bool, as_
 
 
 @command.command("delete", context_settings={"ignore_unknown_options": True})
-@click.argument("map_", metavar="MAP")
+@click.argument("map_", metavar="MAP", type=click.Path())
 @click.argument("key", required=False)
 @json_option
 def delete(map_: str, key: str | None, as_json: bool) -> None:
-    """Remove KEY from MAP; from a queue or stack, without a KEY, the next value, which is printed."""
+    """Remove KEY from MAP.
+
+    From a queue or stack, without a KEY, the next value, which is printed.
+    """
     from penstock.kernel.map_entries import WITHOUT_KEYS
 
     with _opened(map_) as table:
@@ -183,11 +192,14 @@ def _popped(table: TypedMap, *, as_json: bool) -> Plain:
 
 
 @command.command("pin")
-@click.argument("map_", metavar="MAP")
+@click.argument("map_", metavar="MAP", type=click.Path())
 @click.argument("path")
 @json_option
 def pin(map_: str, path: str, as_json: bool) -> None:
-    """Give MAP the name PATH in a BPF file system, so that it outlives its program; `rm PATH` takes it away."""
+    """Keep MAP under a PATH when its program has gone.
+
+    PATH is in a BPF file system; `rm PATH` takes the name away.
+    """
     with _opened(map_) as table:
         table.pin(path)
         if as_json:

@@ -134,6 +134,8 @@ def hook_words(hook: str) -> str:
 
 def duration_text(seconds: float) -> str:
     """A time for people: `1h 59m`, `4m 10s`, `12s`."""
+    if 0 < seconds < 1:
+        return f"{seconds:.1g}s"
     left = max(0, round(seconds))
     days, left = divmod(left, 86400)
     hours, left = divmod(left, 3600)

@@ -20,6 +20,7 @@ from penstock.errors import LimitError, PenstockError
 MAX_BYTES = 32 << 20
 STDIN = "-"
 _BUILT = "an object file goes to `penstock apply`; this needs the policy that it was built from"
+_C = "`penstock program load` loads programs that are written in C, `penstock program run` tries them"
 _START = "a policy has a filter:  filter edge at xdp { drop if udp dst port 53 }"
 
 
@@ -34,6 +35,8 @@ def read_policy(path: str, *, trusted: bool = False) -> Source:
         LimitError: it is larger than MAX_BYTES.
     """
     source = read_text(path, trusted=trusted)
+    if Path(path).suffix in (".c", ".h"):
+        raise PenstockError(f"{source.name} is C and no policy", hint=_C)
     if not source.text.strip():
         raise PenstockError(f"{source.name} is empty", hint=_START)
     return source

@@ -38,9 +38,10 @@ def command() -> None:
 )
 @json_option
 def build(file: str, target: str | None, vmlinux: bool, as_json: bool) -> None:
-    """Compile a C file: clang -O2 -g -target bpf, with the headers that a program needs in sight.
+    """Compile a C file, with the headers that it needs in sight.
 
-    Needs no privilege.  What clang says is shown; headers that the file forgot are named and put in front.
+    clang -O2 -g -target bpf; needs no privilege.  What clang says is shown; headers that the file forgot are named
+    and put in front.
     """
     with opened(file, vmlinux=vmlinux) as found:
         path = target or str(Path(file).with_suffix(".o"))
@@ -103,9 +104,10 @@ def load(
     log: bool,
     as_json: bool,
 ) -> None:
-    """Load a program, from C or an object of anybody's clang, and attach it to an interface.
+    """Load a program and attach it to an interface.
 
-    It stays until `penstock program detach`, or a reboot.  Without -i it is loaded and pinned only.
+    FILE is C, or an object of anybody's clang.  The program stays until `penstock program detach`, or a reboot.
+    Without -i it is loaded and pinned only.
     """
     from penstock.kernel.order import read_order
     from penstock.pipeline.placing import Wish
@@ -135,7 +137,10 @@ def load(
 @netns_option
 @json_option
 def detach(number: int | None, interface: str | None, hook: str | None, as_json: bool) -> None:
-    """Take away a program that `penstock program load` has loaded: by its ID, or all on an interface."""
+    """Take away what `penstock program load` has loaded.
+
+    One by its ID, or all on an interface.
+    """
     from penstock.pipeline.programs import detach_program, programs_on
 
     if (number is None) == (interface is None):

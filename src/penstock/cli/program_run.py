@@ -21,7 +21,7 @@ _SHOWN = 24
 
 
 @click.command("run")
-@click.argument("program", metavar="ID|PATH|FILE")
+@click.argument("program", metavar="ID|PATH|FILE", type=click.Path())
 @click.option("--packet", multiple=True, metavar="PACKET", help="In penstock's notation, or in hexadecimal.")
 @click.option("--pcap", type=click.Path(), metavar="CAPTURE", help="Every packet of a capture.")
 @click.option(
@@ -30,6 +30,9 @@ _SHOWN = 24
 @click.option("--section", metavar="NAME", help="Which program of a file, by its section or its own name.")
 @click.option(
     "--set", "settings", multiple=True, metavar="VAR=VALUE", help="A global variable's first value."
+)
+@click.option(
+    "--vmlinux", is_flag=True, help="Make vmlinux.h of the running kernel's BTF for the file to include."
 )
 @click.option("--log", is_flag=True, help="Show the whole of the verifier's log if it refuses.")
 @json_option
@@ -40,34 +43,40 @@ def run(
     repeat: int,
     section: str | None,
     settings: tuple[str, ...],
+    vmlinux: bool,
     log: bool,
     as_json: bool,
 ) -> None:
-    """Hand packets to a program and show its answers: a loaded one by ID or pin, or one in a file.
+    """Hand packets to a program and show its answers.
 
-    Nothing is attached and nothing is sent.  Durations are means of --repeat runs.
+    The program is a loaded one, by its ID or pin, or one in a file, C or an object.  Nothing is attached and nothing
+    is sent.  Durations are means of --repeat runs.
     """
     if not packet and not pcap:
         raise click.UsageError("give it a packet: --packet 'IPv4/UDP(dport=53)', or --pcap FILE")
     output.show_logs(log)
     with ExitStack() as held:
-        opened = _opened(program, section, settings, held)
+        opened = _opened(program, section, settings, vmlinux, held)
         if pcap:
             _run_capture(opened, pcap, repeat, as_json)
         for text in packet:
             _run_packet(opened, text, repeat, as_json)
 
 
-def _opened(program: str, section: str | None, settings: tuple[str, ...], held: ExitStack) -> Program:
+def _opened(
+    program: str, section: str | None, settings: tuple[str, ...], vmlinux: bool, held: ExitStack
+) -> Program:
     from penstock.cli.program import opened, read_settings
     from penstock.pipeline.program_object import choose, hook_of, load
     from penstock.pipeline.program_run import is_loaded, open_loaded
 
     if is_loaded(program):
-        if section or settings:
-            raise click.UsageError("--section and --set are for a program in a file, not one that is loaded")
+        if section or settings or vmlinux:
+            raise click.UsageError(
+                "--section, --set and --vmlinux are for a program in a file, not one that is loaded"
+            )
         return held.enter_context(open_loaded(program))
-    found = held.enter_context(opened(program))
+    found = held.enter_context(opened(program, vmlinux=vmlinux))
     chosen = choose(found, None, section)
     loaded = held.enter_context(load(found, chosen, hook_of(chosen), read_settings(settings), pinned=False))
     return loaded.programs[chosen.name]

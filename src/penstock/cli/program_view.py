@@ -22,7 +22,10 @@ _TITLES = ("ID", "KIND", "NAME", "ATTACHED", "LOADED FROM")
 @netns_option
 @json_option
 def list_(as_json: bool) -> None:
-    """List every program in the kernel: its kind, where it is attached, and who loaded it if penstock did."""
+    """List the programs in the kernel: where they are, and whose.
+
+    Of each its kind, where it is attached, and who loaded it if penstock did.
+    """
     from penstock.kernel.object_programs import kind_name
     from penstock.pipeline.program_listing import listing
 
@@ -47,12 +50,15 @@ def list_(as_json: bool) -> None:
 
 
 @click.command("show")
-@click.argument("program", metavar="ID|PATH")
+@click.argument("program", metavar="ID|PATH", type=click.Path())
 @click.option("--source/--no-source", default=True, help="With the source lines, where it has them.")
 @netns_option
 @json_option
 def show(program: str, source: bool, as_json: bool) -> None:
-    """Show one program: sizes, run time, maps, BTF, and its source lines; by its ID or where it is pinned."""
+    """Show one program: sizes, run time, maps, source lines.
+
+    It is named by its ID, or by the path where it is pinned.
+    """
     from penstock.kernel.program_details import are_statistics_on, details, source_lines
     from penstock.pipeline.program_listing import listed
     from penstock.pipeline.program_run import open_loaded

@@ -48,7 +48,10 @@ def split(data: bytes, name: str) -> tuple[bytes, Identity]:
     except (ValueError, IndexError, struct.error) as error:
         raise PenstockError(f"{name} is not a whole object file: {error}", hint="build it again") from error
     if body is None:
-        raise PenstockError(f"{name} is an object file, but not one of `penstock build`")
+        raise PenstockError(
+            f"{name} is an object file, but not one of `penstock build`",
+            hint="`penstock program load` loads programs of everybody's, in C or from an object file",
+        )
     if not _is_unchanged(data, body):
         raise PenstockError(f"{name} is damaged: its checksum does not match", hint="build it again")
     try:

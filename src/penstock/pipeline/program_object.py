@@ -76,6 +76,9 @@ def open_program(path: str, *, folders: Sequence[str] = ()) -> ProgramObject:
         PenstockError: the file cannot be read.
         KernelError: it is no BPF object.
     """
+    if Path(path).suffix == ".policy":
+        hint = "`penstock apply` puts a policy in place, `penstock build` compiles it"
+        raise PenstockError(f"{path} is a policy and no C", hint=hint)
     data = _head_or_all(path)
     if data.startswith(_ELF):
         return ProgramObject(path, data, contents_of(data, path))
