@@ -217,6 +217,15 @@ def says_nothing(name: str, data: bytes) -> bool:
         return True
 
 
+def test_keys_that_are_no_utf8() -> None:
+    """In a key msgspec tells this in another way than in a value."""
+    assert [bad.line for bad in parse("ndjson:ip", b'{"\xff":1}\n{"ip":"192.0.2.1"}\n', now=NOW).rejects] == [
+        1
+    ]
+    with pytest.raises(FeedError, match="no JSON"):
+        parse("json:/a", b'{"\xff":1}', now=NOW)
+
+
 def test_crowdsec_counts_the_decisions_for_a_value() -> None:
     book = Book()
     book.take((FEEDS / "crowdsec.json").read_bytes(), NOW)

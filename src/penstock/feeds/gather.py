@@ -88,7 +88,7 @@ def decoded(data: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(data.removeprefix(_BOM), type=kind)
     except msgspec.ValidationError as error:
         raise FeedError(f"not of the expected shape: {error}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FeedError(f"no JSON: {error}") from error
     except RecursionError as error:
         raise FeedError("the JSON is nested too deeply") from error

@@ -115,7 +115,7 @@ def json_lines(data: bytes, entries: Gather) -> Iterator[tuple[int, dict[str, ob
             continue
         try:
             found = decoder.decode(line)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             entries.reject(number, line.decode("utf-8", "replace"), "not a JSON object")
             continue
         yield number, found
