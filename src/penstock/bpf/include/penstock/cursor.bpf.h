@@ -12,7 +12,7 @@
  *
  *     ps_begin       what the fast path needs to know, or "for the exact parser"
  *     ps_has_bytes, ps_ends_beyond, ps_bounds_length    bounds, for the fast path
- *     ps_fast_first  the link header, a tag that lies beside the packet included
+ *     ps_tag_beside, ps_show_tag    a tag that lies beside the packet
  *     ps_open        the head's copy, for the exact parser; PS_OPENED: ps_begin made it
  *     ps_extent      the packet's length, all of its parts and tags included
  *     ps_load, ps_far

@@ -98,31 +98,6 @@ static __always_inline struct ps_fast_net ps_fast_tags(struct ps_bounds b, struc
 	return (struct ps_fast_net){ net, type };
 }
 
-/*
- * ps_fast_beside - what is behind the link header when a tag lies beside the packet.
- *
- * Addressed as on the wire: the packet then begins four bytes earlier than its
- * bytes do, of which the first sixteen are not to be read.
- */
-static __always_inline struct ps_fast_net ps_fast_beside(struct ps_ctx *ctx, struct ps_bounds *b,
-							 struct ps_view *v, __be16 type)
-{
-	b->data -= 4;
-	v->net = 18;
-	ps_set_tag(v->tpid[0], ps_beside_tpid(ctx));
-	ps_set_tag(v->tci[0], ps_beside_tci(ctx));
-	ps_set_tag(v->tpid[1], ps_ntohs(type));
-	return (struct ps_fast_net){ ps_is_raw_tag(type) ? 0 : 18, type };
-}
-
-/* ps_fast_first - the link header, with a tag that lies beside the packet. */
-static __always_inline struct ps_fast_net ps_fast_first(struct ps_ctx *ctx, struct ps_bounds *b, struct ps_view *v)
-{
-	struct ps_fast_net net = ps_fast_link(*b, v);
-
-	return unlikely(ps_tag_beside(ctx)) && net.at ? ps_fast_beside(ctx, b, v, net.type) : net;
-}
-
 static __always_inline void ps_fast_ports(struct ps_view *v, void *at)
 {
 	ps_set(v, sport, ps_be16(at));
@@ -338,6 +313,39 @@ static __always_inline bool ps_fast_ipv6(struct ps_bounds b, struct ps_view *v, 
 	if (PS_WANT_ip6_dst)
 		ps_fast_ip6_address(&v->ip6_dst, ip + 24);
 	return PS_LEVEL < PS_TRANSPORT || ps_fast_ipv6_transport(b, v, ip, payload);
+}
+
+/*
+ * ps_fast_beside - the packet of which a tag lies beside, into a view in memory.
+ *
+ * Addressed as on the wire: the packet then begins four bytes earlier than its
+ * bytes do, of which the first sixteen are not to be read.  In ps_filter it would
+ * cost every packet without a tag: all positions would be variables.
+ */
+static __always_inline bool ps_fast_beside(struct ps_ctx *ctx, struct ps_view *v)
+{
+	struct ps_bounds b;
+	struct ps_fast_net net;
+
+	if (PS_SCOPES > 1 || !ps_tag_beside(ctx) || ps_is_aggregate(ctx))
+		return false;
+	ps_begin(ctx, &b);
+	ps_clear(v);
+	net = ps_fast_link(b, v);
+	if (!net.at || ps_is_raw_tag(net.type))
+		return false;
+	ps_show_tag(&b);
+	v->net = net.at = 18;
+	ps_set_tag(v->tpid[0], ps_beside_tpid(ctx));
+	ps_set_tag(v->tci[0], ps_beside_tci(ctx));
+	ps_set_tag(v->tpid[1], ps_ntohs(net.type));
+	if (PS_LEVEL < PS_NETWORK)
+		return true;
+	if (net.type == ps_htons(0x0800) && ps_fast_ipv4(b, v, net.at))
+		return true;
+	if (net.type == ps_htons(0x86dd) && ps_fast_ipv6(b, v, net.at))
+		return true;
+	return ps_fast_other(b, v, net);
 }
 
 #endif

@@ -19,7 +19,7 @@
 #ifndef PENSTOCK_FILTER_BPF_H
 #define PENSTOCK_FILTER_BPF_H
 
-static __always_inline void ps_count_conditions(struct ps_ctx *ctx, __u32 conditions, __u32 bytes)
+static __always_inline void ps_count_conditions(__u32 conditions, struct ps_weight weight)
 {
 	struct ps_probe *probe = ps_probe_area();
 
@@ -27,19 +27,32 @@ static __always_inline void ps_count_conditions(struct ps_ctx *ctx, __u32 condit
 		probe->conditions = conditions;
 	for (int k = 0; k < PS_CONDITIONS; k++) {
 		if (conditions & 1U << k)
-			ps_count(ctx, 1 + k, bytes);
+			ps_count(1 + k, weight);
 	}
 }
 
 /* ps_judged - count odd-packet conditions; the decision they come to, 0 to go on with the rules. */
-static __always_inline __u32 ps_judged(struct ps_ctx *ctx, __u32 conditions, __u32 bytes)
+static __always_inline __u32 ps_judged(__u32 conditions, struct ps_weight weight)
 {
 	__u32 decision = ps_on(conditions);
 
-	ps_count_conditions(ctx, conditions, bytes);
+	ps_count_conditions(conditions, weight);
 	if (decision)
 		ps_record_decision(decision);
 	return decision;
+}
+
+/* ps_parsed - the exact parser's work: the frame's own view; gives its conditions. */
+static __always_inline __u32 ps_parsed(struct ps_ctx *ctx, struct ps_scratch *scratch)
+{
+	struct ps_cursor cur = { ctx, scratch };
+
+	if (!PS_OPENED)
+		ps_open(ctx, scratch);
+	ps_weigh(&cur);
+	ps_clear(&scratch->s[0]);
+	ps_frame(&cur, &scratch->s[0], scratch->extent);
+	return ps_unknown(scratch->conditions);
 }
 
 /*
@@ -51,34 +64,32 @@ static __always_inline __u32 ps_judged(struct ps_ctx *ctx, __u32 conditions, __u
 __noinline int ps_exact(struct ps_ctx *ctx)
 {
 	struct ps_scratch *scratch = ps_scratch_area();
-	struct ps_cursor cur;
+	struct ps_weight weight;
 	__u32 conditions;
 
 	if (!scratch)
 		return ps_act(ctx, PS_DECISION(0, PS_DEFAULT));
 	scratch->extent = scratch->len = ps_length(ps_extent(ctx));
 	ps_unlimited(scratch);
-	if (!PS_OPENED)
-		ps_open(ctx, scratch);
-	cur = (struct ps_cursor){ ctx, scratch };
-	ps_weigh(&cur);
-	ps_clear(&scratch->s[0]);
-	ps_frame(&cur, &scratch->s[0], scratch->extent);
-	conditions = ps_unknown(scratch->conditions);
+	if (ps_fast_beside(ctx, &scratch->s[0]))
+		conditions = PS_DEPTH >= PS_NETWORK && ps_unknown(scratch->s[0].frag) == 2 ? PS_FRAGMENT : 0;
+	else
+		conditions = ps_parsed(ctx, scratch);
+	weight = ps_weight_of(ctx, scratch->len);
 	if (conditions) {
-		__u32 decision = ps_judged(ctx, conditions, scratch->len);
+		__u32 decision = ps_judged(conditions, weight);
 
 		if (decision)
 			return ps_act(ctx, decision);
 	}
 	ps_enter(ctx);
-	return ps_act(ctx, ps_finish(ctx, ps_decide_scratch(ctx), scratch->len));
+	return ps_act(ctx, ps_finish(ps_decide_scratch(ctx), weight));
 }
 
 /* ps_usual - decide a packet that the fast path has parsed; gives the hook's action code. */
 static __always_inline int ps_usual(struct ps_ctx *ctx, struct ps_view *s, __u64 len)
 {
-	return ps_act(ctx, ps_finish(ctx, ps_decide(ctx, s, len), len));
+	return ps_act(ctx, ps_finish(ps_decide(ctx, s, len), PS_ONE(len)));
 }
 
 /*
@@ -119,7 +130,7 @@ int ps_filter(struct ps_ctx *ctx)
 #pragma unroll
 	for (int k = 0; k < PS_SCOPES; k++)
 		ps_clear(&s[k]);
-	net = ps_fast_first(ctx, &bounds, s);
+	net = ps_fast_link(bounds, s);
 	/* No way back from behind the tags: clang 14 makes it a fall into a loop, which Linux 6.1 refuses. */
 	if (net.type != ps_htons(0x0800) && net.type != ps_htons(0x86dd) && net.at == 14 && ps_is_raw_tag(net.type))
 		net = ps_fast_tags(bounds, s);
@@ -136,7 +147,7 @@ int ps_filter(struct ps_ctx *ctx)
 	}
 	if (ps_fast_other(bounds, s, net)) {
 		if (PS_DEPTH >= PS_NETWORK && s->frag == 2) {
-			__u32 decision = ps_judged(ctx, PS_FRAGMENT, len);
+			__u32 decision = ps_judged(PS_FRAGMENT, PS_ONE(len));
 
 			if (decision)
 				return ps_act(ctx, decision);

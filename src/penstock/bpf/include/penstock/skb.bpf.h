@@ -59,11 +59,14 @@ static __always_inline __u32 ps_less_one(__u32 size)
 	return size;
 }
 
+/* So much of the head is copied: two tags, IPv6 and TCP.  The helpers' memcpy makes a leap of 12 ns above that. */
+#define PS_COPIED 96
+
 /* ps_settle - the copy of the head is made; `length` is the packet's. */
 static __always_inline void ps_settle(struct ps_scratch *scratch, __u32 length)
 {
-	scratch->have = length < PS_HEAD ? length : PS_HEAD;
-	scratch->settled = length <= PS_HEAD ? PS_ABSENT : PS_HEAD;
+	scratch->have = length < PS_COPIED ? length : PS_COPIED;
+	scratch->settled = length <= PS_COPIED ? PS_ABSENT : PS_COPIED;
 }
 
 #endif

@@ -154,6 +154,7 @@ static __always_inline bool ps_begin(struct ps_ctx *ctx, struct ps_bounds *b)
 #define ps_tag_beside(ctx) false
 #define ps_beside_tpid(ctx) 0
 #define ps_beside_tci(ctx) 0
+#define ps_show_tag(bounds) ((void)(bounds))
 
 /* ps_far - read beyond the head; also what says no to a read beyond the end. */
 __noinline __u64 ps_far(struct ps_ctx *ctx, __u32 at, __u32 size)

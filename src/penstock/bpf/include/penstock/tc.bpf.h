@@ -57,11 +57,18 @@ static __always_inline __u64 ps_bounds_length(struct ps_bounds b)
 	return b.length;
 }
 
-/* ps_begin - the bounds, and whether the packet is one frame. */
+/* ps_begin - the bounds, and whether the packet is one frame with all of its tags in place. */
 static __always_inline bool ps_begin(struct ps_ctx *ctx, struct ps_bounds *b)
 {
-	*b = (struct ps_bounds){ ps_data(ctx), ps_data_end(ctx), ps_extent(ctx) };
-	return !ps_is_aggregate(ctx);
+	*b = (struct ps_bounds){ ps_data(ctx), ps_data_end(ctx), ps_beside(ctx, len) };
+	return !ps_tag_beside(ctx) && !ps_is_aggregate(ctx);
+}
+
+/* ps_show_tag - the bounds of a packet with a tag beside it, as on the wire. */
+static __always_inline void ps_show_tag(struct ps_bounds *b)
+{
+	b->data -= PS_TAG_SIZE;
+	b->length += PS_TAG_SIZE;
 }
 
 #define ps_has_bytes(b, p, size) ((p) + (size) <= (b).end)

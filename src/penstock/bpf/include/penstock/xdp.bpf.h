@@ -83,6 +83,7 @@ static __always_inline bool ps_begin(struct ps_ctx *ctx, struct ps_bounds *b)
 #define ps_tag_beside(ctx) false
 #define ps_beside_tpid(ctx) 0
 #define ps_beside_tci(ctx) 0
+#define ps_show_tag(bounds) ((void)(bounds))
 
 /* What lies beside the frame: the interface.  A mark it has not got yet, and every frame is on its way in. */
 #define ps_ifindex(ctx) ((__u64)ps_beside(ctx, ingress_ifindex))
