@@ -167,26 +167,38 @@ def test_filters_of_several_hooks_are_each_old_or_new(
     assert list(root.iterdir()) == []
 
 
-def test_a_detach(wire: Wire, host: Cli, policy: Path, root: Path) -> None:
-    host("apply", str(policy), "-i", "v1")
+#: name -> (hook, mode, the step, whether the filter still runs).
+DETACH_STEPS = {
+    "xdp, before": ("xdp", "auto", ("penstock.kernel.link", "Link", "detach", "before"), True),
+    "xdp, after": ("xdp", "auto", ("penstock.kernel.link", "Link", "detach", "after"), False),
+    "xdp, within discard": ("xdp", "auto", ("pathlib", "Path", "unlink", "after"), False),
+    "tcx, within discard": ("tc ingress", "tcx", ("pathlib", "Path", "unlink", "after"), False),
+    "clsact, before": (
+        "tc ingress",
+        "clsact",
+        ("penstock.kernel.clsact", "Filter", "detach", "before"),
+        True,
+    ),
+    "clsact, after": ("tc ingress", "clsact", ("penstock.kernel.clsact", "Filter", "detach", "after"), False),
+    "clsact, within discard": ("tc ingress", "clsact", ("pathlib", "Path", "unlink", "after"), False),
+}
+
+
+@pytest.mark.parametrize(("hook", "mode", "step", "runs"), DETACH_STEPS.values(), ids=DETACH_STEPS.keys())
+def test_a_detach(
+    wire: Wire, host: Cli, policy: Path, root: Path, hook: str, mode: str, step: tuple[str, ...], runs: bool
+) -> None:
+    write(policy, policy.read_text().replace("at xdp", f"at {hook}"))
+    host("apply", str(policy), "-i", "v1", "--mode", mode)
     script = _KILLED.partition("from penstock.pipeline.apply import")[0]
     script += "from penstock.pipeline.apply import detach\ndetach(interface)\n"
-    argv = [
-        *host.prefix,
-        sys.executable,
-        "-c",
-        script,
-        "penstock.kernel.pin",
-        "",
-        "discard",
-        "before",
-        "-",
-        "v1",
-        "auto",
-    ]
+    argv = [*host.prefix, sys.executable, "-c", script, *step, "-", "v1", mode]
     done = subprocess.run(argv, env={**os.environ, **host.environment}, timeout=60)
     assert done.returncode == -signal.SIGKILL
-    assert wire.arrived(53) == 0
-    assert host("status", "--json").record["filters"][0]["trouble"] is None
-    assert host("detach", "-i", "v1").code == 0
+    assert wire.arrived(53) == (0 if runs else 5)
+    found = host("status", "--json").record["filters"]
+    assert [one["trouble"] for one in found] == ([None] if runs else [])
+    assert host("detach", "-i", "v1").code == (0 if runs else 3)
+    assert wire.arrived(53) == 5
     assert list(root.iterdir()) == []
+    assert "clsact" not in wire.server.run("tc", "qdisc", "show", "dev", "v1").stdout

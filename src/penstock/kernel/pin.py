@@ -28,7 +28,7 @@ from penstock.kernel.attach_point import decode
 from penstock.kernel.capability import BPF, NET_ADMIN, PERFMON, kernel_error, kernel_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from penstock.kernel.syscall import Descriptor
 
@@ -139,10 +139,13 @@ def _exchange_in_two_steps(root: Path, name: str, staged: Path) -> Path:
     return leaving
 
 
-def remove(root: Path, name: str) -> bool:
+def remove(root: Path, name: str, ending: Callable[[], object] | None = None) -> bool:
     """Take the pins of `name` away; False when there were none.
 
     What only the pins kept alive ends with them: an unheld link detaches its program.
+    What they only tell of has to be ended by `ending`, called when no reader finds them
+    any more and all are still there: whoever is killed meanwhile leaves enough to go on
+    from, and if it fails they have their name again.
     """
     leaving = _leaving(root, name)
     try:
@@ -151,6 +154,11 @@ def remove(root: Path, name: str) -> bool:
         return False
     except OSError as error:
         raise _pin_error("remove", root / name, error) from error
+    with ExitStack() as undo:
+        undo.callback(leaving.rename, root / name)
+        if ending is not None:
+            ending()
+        undo.pop_all()
     discard(leaving)
     return True
 

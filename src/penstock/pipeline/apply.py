@@ -249,11 +249,9 @@ def _detach(root: Path, point: AttachPoint) -> Detached:
 
 def take_off(root: Path, point: AttachPoint, present: Slot) -> None:
     """Remove the pins and the filter with them.  Hold the lock."""
-    pin.remove(root, point.name)
-    # The kernel drops a removed pin's reference after a grace period; the link
-    # is detached by name so that no packet is filtered once this returns.
-    if not present.is_defunct:
-        present.link.detach()
+    # The kernel drops a removed pin's reference after a grace period, and of a filter
+    # on clsact a pin holds nothing: so what holds the program is detached by name.
+    pin.remove(root, point.name, None if present.is_defunct else present.link.detach)
 
 
 def _take_off_damaged(root: Path, point: AttachPoint) -> None:
@@ -262,9 +260,8 @@ def _take_off_damaged(root: Path, point: AttachPoint) -> None:
         link = slots.open_holder(root / point.name)
         if link is not None:
             opened.enter_context(link)
-        pin.remove(root, point.name)
-        if link is not None and link.info().ifindex:
-            link.detach()
+        is_held = link is not None and link.info().ifindex
+        pin.remove(root, point.name, link.detach if link is not None and is_held else None)
 
 
 def _point_or_gone(root: Path, ifname: str, hook: Hook) -> AttachPoint:
