@@ -7,9 +7,11 @@ from statistics import median
 
 from bench.goals import LEAST_NS, alone_ns, goals
 from bench.prose import (
+    ACTIONS,
     CLASSIFIER,
     EXACT,
     FAMILIES,
+    HOOKS,
     INTRODUCTION,
     LOADING,
     NOISE,
@@ -35,8 +37,8 @@ def page(results: Results) -> str:
     sections = {
         "goals": _goals, "scale": _scale, "families": _families, "exact": _exact, "small": _small,
         "twenty": _twenty,
-        "usual": _usual, "saved": _saved, "classifier": _classifier, "overlay": _overlay,
-        "wire": _wire, "loading": _loading,
+        "usual": _usual, "hooks": _hooks, "actions": _actions, "saved": _saved, "classifier": _classifier,
+        "overlay": _overlay, "wire": _wire, "loading": _loading,
     }  # fmt: skip
     parts = [INTRODUCTION.format(**machine, minutes=_minutes(results)), _noise(results)]
     for name, section in sections.items():
@@ -223,6 +225,24 @@ def _usual(results: Results) -> list[str]:
     ]  # fmt: skip
     titles = ("traffic", "policy", "by hand", "ratio", "by hand, no jumbo frames", "ratio")
     return ["## dns.policy, beside the same written by hand\n", USUAL, _table(titles, rows)]
+
+
+def _hooks(results: Results) -> list[str]:
+    rows = [
+        (row["hook"], f"{row['filter']}.policy", row["traffic"], row["policy"],
+         *(cell for name in ("hand", "exact") for cell in (row.get(name, "–"), _ratio(row["policy"], row.get(name)))))
+        for row in results["hooks"].rows
+    ]  # fmt: skip
+    titles = ("hook", "filter", "traffic", "policy", "by hand", "ratio", "by hand, as on the wire", "ratio")
+    return ["## At TC and at sockets, beside the same written by hand\n", HOOKS, _table(titles, rows, left=3)]
+
+
+def _actions(results: Results) -> list[str]:
+    rows = [
+        (row["hook"], f"`{row['action']}`", _ns(row["udp"]), _ns(row["tcp"]))
+        for row in results["actions"].rows
+    ]
+    return ["## Actions\n", ACTIONS, _table(("hook", "action", "UDP", "TCP"), rows, left=2)]
 
 
 def _ratio(ours: float | None, theirs: float | None) -> str:

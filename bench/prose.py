@@ -87,6 +87,20 @@ medians of the loads stand here; a warm packet.
 
 The last rows are packets that the fast path does not take and the exact parser does.
 """
+HOOKS = """\
+dns.policy and twenty.policy once more, at TC ingress and at a socket, above an empty program of that hook. The programs
+by hand are those of the tables before, compiled for the hook. *As on the wire*: a tag that lies beside the packet and
+the segments of an aggregate are counted, as penstock does; asking whether they are there costs every packet. At a
+socket nothing can be read directly: a helper copies the headers, 24 or 44 bytes by hand, up to 96 by penstock, which
+also looks for the Ethernet header in front of what the socket gets. A warm packet.
+"""
+ACTIONS = """\
+A policy of one rule, `ACTION if dst port 53`, on a packet that the rule takes. Each run is a system call of its own,
+since a refused packet is no longer the same: so caches are less warm than elsewhere on this page, and `drop` is what to
+compare with. Refusals are not limited here, as they are otherwise; what `redirect` costs is the decision, and what
+`mirror` costs is the copy and its way to a device without a carrier. What comes behind the hook is not in it: the
+stack, which need not run for a packet that was dropped, or a driver that sends.
+"""
 SAVED = """\
 [`bench/data`](../bench/data) has rule sets as `iptables-save` prints them, in the shapes that ufw, fail2ban, Docker
 and a program that writes routers' rules give them; their content is made up. A reader translates a chain into a

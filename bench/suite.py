@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import get_args
 
+from bench.actions import action_rows
 from bench.answers import WrongAnswerError
 from bench.classifier import Kind
 from bench.classifier import measure as measure_classifier
+from bench.hooks import hook_rows
 from bench.linear import loading_rows
 from bench.overlay import adding, costs
 from bench.rulesets import Flavour, generate, policy_text
@@ -48,6 +50,8 @@ class Plan:
     wire_rounds: int = 5
     loading_runs: int = 7
     usual_loads: int = 7
+    hook_loads: int = 5
+    action_samples: int = 2_001
     saved_sets: int = len(SETS)
 
     def seeds_of(self, size: int, *, alone: bool = False) -> range:
@@ -71,6 +75,8 @@ QUICK = Plan(
     wire_rounds=3,
     loading_runs=2,
     usual_loads=2,
+    hook_loads=2,
+    action_samples=301,
     saved_sets=2,
 )
 
@@ -81,6 +87,14 @@ def _usual(plan: Plan, _told: Told) -> list[Row]:
 
 def _twenty(plan: Plan, _told: Told) -> list[Row]:
     return [dict(row) for row in twenty_rows(plan.rounds)]
+
+
+def _hooks(plan: Plan, _told: Told) -> list[Row]:
+    return [dict(row) for row in hook_rows(plan.rounds, plan.hook_loads)]
+
+
+def _actions(plan: Plan, _told: Told) -> list[Row]:
+    return [dict(row) for row in action_rows(plan.action_samples)]
 
 
 def _scale(plan: Plan, told: Told) -> list[Row]:
@@ -175,6 +189,8 @@ SPREAD = frozenset({"wire"})
 TABLES: dict[str, Callable[[Plan, Told], list[Row]]] = {
     "usual": _usual,
     "twenty": _twenty,
+    "hooks": _hooks,
+    "actions": _actions,
     "small": _small,
     "scale": _scale,
     "families": _families,

@@ -8,8 +8,39 @@
  * headers, later fragments without ports; a counter of packets and bytes for
  * each rule and the default.  It does not look for malformed packets, nor for
  * jumbo frames.
+ *
+ * At XDP; at TC with AT_TC, at a socket with AT_SOCKET, where it counts the
+ * packet from its network header on.  A tag that lies beside the packet and the
+ * segments of an aggregate are counted at TC with AS_ON_THE_WIRE, else not.
  */
 #include <penstock/uapi.bpf.h>
+
+#if defined(AT_TC)
+#define HOOK "tc"
+#elif defined(AT_SOCKET)
+#define HOOK "socket"
+#else
+#define HOOK "xdp"
+#endif
+
+#if defined(AS_ON_THE_WIRE)
+typedef struct __sk_buff context;
+#define length_of(ctx) ((ctx)->len + ((ctx)->vlan_present ? 4 : 0))
+#elif defined(AT_TC) || defined(AT_SOCKET)
+typedef struct __sk_buff context;
+#define length_of(ctx) ((ctx)->len)
+#else
+typedef struct xdp_md context;
+#define length_of(ctx) ((ctx)->data_end - (ctx)->data)
+#endif
+
+#if defined(AT_SOCKET)
+enum { DROP = 0, PASS = -1 };
+#elif defined(AT_TC)
+enum { DROP = 2, PASS = -1 };
+#else
+enum { DROP = 1, PASS = 2 };
+#endif
 
 struct counter {
 	__u64 packets, bytes;
@@ -22,7 +53,6 @@ struct {
 	__type(value, struct counter);
 } counters SEC(".maps");
 
-enum { XDP_DROP = 1, XDP_PASS = 2 };
 enum { ICMP = 1, TCP = 6, UDP = 17, GRE = 47 };
 
 /* One look at what is behind the link header. */
@@ -86,8 +116,85 @@ static __always_inline __u32 rule(const struct packet *p, __u64 length)
 	return p->proto == ICMP && p->icmp_type == 5 ? 16 : p->proto == GRE ? 20 : 0;
 }
 
-static __always_inline __u32 rule_of(void *data, void *end)
+#ifdef AS_ON_THE_WIRE
+/* An aggregate of TCP as its segments, each with the headers again; what else there may be as one packet. */
+static __noinline int segment_headers(context *ctx)
 {
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end, *tcp = data + 14 + 20;
+
+	if (tcp + 20 + 20 > end)
+		return 0;
+	if (*(__be16 *)(data + 12) == ps_htons(0x86dd))
+		tcp += 20;
+	return tcp - data + (*(__u8 *)(tcp + 12) >> 4) * 4;
+}
+
+static __always_inline void count_segments(context *ctx, struct counter *c)
+{
+	__u32 segments = ctx->gso_segs ? ctx->gso_segs : 1;
+
+	c->packets += segments;
+	c->bytes += length_of(ctx) + (segments - 1) * segment_headers(ctx);
+}
+#endif
+
+static __always_inline bool is_tag(__be16 type)
+{
+	return type == ps_htons(0x8100) || type == ps_htons(0x88a8) || type == ps_htons(0x9100);
+}
+
+static __always_inline void look_behind_ip(struct packet *p, void *at)
+{
+	if (p->proto == TCP || p->proto == UDP) {
+		p->sport = ps_ntohs(*(__be16 *)at);
+		p->dport = ps_ntohs(*(__be16 *)(at + 2));
+	} else if (p->proto == ICMP) {
+		p->icmp_type = *(__u8 *)at;
+	}
+}
+
+#ifdef AT_SOCKET
+static __always_inline __u32 rule_of(context *ctx)
+{
+	struct packet p = { .sport = 1 << 16, .dport = 1 << 16, .icmp_type = 1 << 16 };
+	__be16 type = ctx->protocol;
+	__u8 head[44] __attribute__((aligned(8)));
+	__u32 ip = 0;
+
+	for (int tags = 0; tags < 2; tags++) {
+		if (!is_tag(type))
+			break;
+		if (bpf_skb_load_bytes_relative(ctx, ip + 2, &type, 2, BPF_HDR_START_NET))
+			return 0;
+		ip += 4;
+	}
+	if (type == ps_htons(0x0800)) {
+		if (bpf_skb_load_bytes_relative(ctx, ip, head, 24, BPF_HDR_START_NET) || (head[0] & 15) < 5)
+			return 0;
+		p.ipv4 = true;
+		p.proto = head[9];
+		p.src = ps_ntohl(*(__be32 *)(head + 12));
+		p.dst = ps_ntohl(*(__be32 *)(head + 16));
+		if (*(__be16 *)(head + 6) & ps_htons(0x1fff))
+			return rule(&p, length_of(ctx) + 14);
+		if (head[0] == 0x45)
+			look_behind_ip(&p, head + 20);
+		else if (!bpf_skb_load_bytes_relative(ctx, ip + (head[0] & 15) * 4, head, 4, BPF_HDR_START_NET))
+			look_behind_ip(&p, head);
+	} else if (type == ps_htons(0x86dd)) {
+		if (bpf_skb_load_bytes_relative(ctx, ip, head, 44, BPF_HDR_START_NET))
+			return 0;
+		p.proto = head[6];
+		look_behind_ip(&p, head + 40);
+	} else {
+		return 0;
+	}
+	return rule(&p, length_of(ctx) + 14);
+}
+#else
+static __always_inline __u32 rule_of(context *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct packet p = { .sport = 1 << 16, .dport = 1 << 16, .icmp_type = 1 << 16 };
 	void *ip = data + 14, *at;
 	__be16 type;
@@ -96,7 +203,7 @@ static __always_inline __u32 rule_of(void *data, void *end)
 		return 0;
 	type = *(__be16 *)(data + 12);
 	for (int tags = 0; tags < 2; tags++) {
-		if (type != ps_htons(0x8100) && type != ps_htons(0x88a8) && type != ps_htons(0x9100))
+		if (!is_tag(type))
 			break;
 		if (ip + 4 > end)
 			return 0;
@@ -112,7 +219,7 @@ static __always_inline __u32 rule_of(void *data, void *end)
 		p.dst = ps_ntohl(*(__be32 *)(ip + 16));
 		at = ip + (*(__u8 *)ip & 15) * 4;
 		if (*(__be16 *)(ip + 6) & ps_htons(0x1fff))
-			return rule(&p, end - data);
+			return rule(&p, length_of(ctx));
 	} else if (type == ps_htons(0x86dd)) {
 		if (ip + 40 > end)
 			return 0;
@@ -121,29 +228,36 @@ static __always_inline __u32 rule_of(void *data, void *end)
 	} else {
 		return 0;
 	}
-	if (at + 8 <= end) {
-		if (p.proto == TCP || p.proto == UDP) {
-			p.sport = ps_ntohs(*(__be16 *)at);
-			p.dport = ps_ntohs(*(__be16 *)(at + 2));
-		} else if (p.proto == ICMP) {
-			p.icmp_type = *(__u8 *)at;
-		}
-	}
-	return rule(&p, end - data);
+	if (at + 8 <= end)
+		look_behind_ip(&p, at);
+	return rule(&p, length_of(ctx));
 }
+#endif
 
-SEC("xdp")
-int twenty(struct xdp_md *ctx)
+/* finish - count the packet for its rule; what the hook answers. */
+static __always_inline int finish(context *ctx, __u32 slot, int code)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 slot = rule_of(data, end);
 	struct counter *c = bpf_map_lookup_elem(&counters, &slot);
 
 	if (c) {
+#ifdef AS_ON_THE_WIRE
+		if (unlikely(ctx->gso_size)) {
+			count_segments(ctx, c);
+			return code;
+		}
+#endif
 		c->packets++;
-		c->bytes += end - data;
+		c->bytes += length_of(ctx);
 	}
-	return !slot || slot == 9 || slot == 18 || slot == 19 ? XDP_PASS : XDP_DROP;
+	return code;
+}
+
+SEC(HOOK)
+int twenty(context *ctx)
+{
+	__u32 slot = rule_of(ctx);
+
+	return finish(ctx, slot, !slot || slot == 9 || slot == 18 || slot == 19 ? PASS : DROP);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bench.actions import action_rows
 from bench.answers import WrongAnswerError, check
 from bench.feed import FRAMES, Feed
+from bench.hooks import HOOKS, POLICIES, agree, frames_for, objects, only_program
 from bench.results import ROOT, load_results
 from bench.scale import scale_rows
 from bench.workload import Traffic, Workload, generated, mixed
 
 from penstock.kernel.bpf_object import load_object
+from penstock.kernel.program import skb_context
+from penstock.model.hook import Hook
 from penstock.model.spec import COUNTERS_MAP, PROGRAM
 from penstock.pipeline.policy import load_policy
 
@@ -91,3 +96,38 @@ def test_a_fed_program_meets_every_frame_once_a_round() -> None:
     assert packets.sum() == FRAMES
     assert packets[0] == (expected < 0).sum()
     assert packets[-12:].tolist() == np.bincount(expected[expected >= 0], minlength=12).tolist()
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_programs_by_hand_decide_as_the_policy_at_each_hook(hook: Hook, policy: str) -> None:
+    with ExitStack() as held:
+        programs = {name: only_program(elf, name, held) for name, elf in objects(hook, policy).items()}
+        agree(programs, frames_for(policy))
+        with pytest.raises(AssertionError):
+            agree({**programs, "another": programs["empty"]}, frames_for(policy))
+
+
+@pytest.mark.parametrize("frame", ["tcp data", "tcp6 data"])
+def test_a_program_by_hand_counts_segments_as_the_policy_does(frame: str) -> None:
+    made = objects(Hook.TC_INGRESS, "dns")
+    context, packet = skb_context(segments=4, segment_size=128), frames_for("dns")[frame]
+    counted = []
+    for name, counters in (("policy", COUNTERS_MAP), ("exact", "counters")):
+        with load_object(made[name], name) as loaded:
+            next(iter(loaded.programs.values())).test_run(packet, ctx=context)
+            counted.append(loaded.maps[counters].read_all()[1].sum(axis=1)[0].tolist())
+    assert counted[0] == counted[1]
+    assert counted[0][0] == 4
+
+
+def test_every_action_is_measured() -> None:
+    rows = action_rows(3)
+    assert {row["action"] for row in rows} >= {
+        "drop",
+        "reject",
+        "redirect out",
+        "mark 7",
+        "dscp ef",
+        "mirror out",
+    }
