@@ -83,6 +83,22 @@ def test_what_cannot_be_measured(cli: Cli, edge: str, tmp_path: Path) -> None:
         assert told in done.err
 
 
+def test_what_lies_beside_a_packet_has_terms_as_well(cli: Cli, tmp_path: Path) -> None:
+    policy = tmp_path / "beside.policy"
+    rule = "drop if mark = 7 or ifindex 3 or (inbound and tcp)"
+    policy.write_text(
+        f'filter f at tc ingress {{\n    {rule}\n}}\ntest "t" {{\n    packet IPv4/TCP -> drop\n}}\n'
+    )
+    done = cli("coverage", str(policy))
+    assert done.code == 0, done.err
+    assert [line.split("^ ")[1] for line in done.out.splitlines() if "^ " in line] == [
+        "never true: mark = 7",
+        "never true: ifindex 3",
+        "never false: inbound",
+        "never false: tcp",
+    ]
+
+
 def test_several_filters_have_tests_of_their_own(cli: Cli, tmp_path: Path) -> None:
     policy = tmp_path / "two.policy"
     filters = "filter a at xdp {\n    drop if tcp\n}\nfilter b at xdp {\n    drop if udp\n}\n"

@@ -382,6 +382,14 @@ def test_a_program_of_somebody_elses_is_left_alone(programs: Cli, drop_dns: str)
 
 
 @pytest.mark.privileged
+def test_who_may_not_list_programs_hears_of_the_capability_for_it(cli: Cli) -> None:
+    bare = Cli(cli.environment, ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"))
+    done = bare("program", "list")
+    assert done.code == 4
+    assert "this needs CAP_SYS_ADMIN" in done.err
+
+
+@pytest.mark.privileged
 @pytest.mark.parametrize(
     "words", [("program", "detach"), ("program", "show"), ("map", "dump"), ("btf", "dump")]
 )

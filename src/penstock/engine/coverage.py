@@ -27,6 +27,7 @@ from penstock.compiler.ir.ops import Predicate, Rule, RuleSet
 from penstock.compiler.lang import ast
 from penstock.compiler.lang.source import Span
 from penstock.engine.batch import Batch, axes_of
+from penstock.model.hook import Hook
 from penstock.model.packet import build_packet
 from penstock.model.verdict import Condition, Verdict
 from penstock.observe.capture import ethernet_frames
@@ -112,15 +113,15 @@ def start(policy: ast.Policy, filter_name: str | None) -> Coverage:
     chosen = choose_filter(policy, None, filter_name)
     rules = lower_filter(policy, chosen)
     covered = [
-        RuleCoverage(rule, list(_terms(written, policy)))
+        RuleCoverage(rule, list(_terms(written, policy, Hook(chosen.hook))))
         for written, rule in zip(chosen.rules, rules.rules, strict=True)
     ]
     return Coverage(rules, chosen, covered)
 
 
-def _terms(rule: ast.Rule, policy: ast.Policy) -> Iterator[TermCoverage]:
+def _terms(rule: ast.Rule, policy: ast.Policy, hook: Hook) -> Iterator[TermCoverage]:
     if rule.condition is not None:
-        for span, predicate in lower_terms(rule.condition, policy.source, policy.constants):
+        for span, predicate in lower_terms(rule.condition, policy.source, policy.constants, hook=hook):
             yield TermCoverage(span, predicate)
 
 

@@ -63,8 +63,9 @@ def listing() -> list[Listed]:
     Raises:
         PrivilegeError: without CAP_SYS_ADMIN the kernel does not say.
     """
+    found = list(_programs())  # First: without the privilege for it the rest is of no use.
     places, owners = _places(), _owners()
-    return [Listed(info, tuple(places.get(info.id, ())), owners.get(info.id, "")) for info in _programs()]
+    return [Listed(info, tuple(places.get(info.id, ())), owners.get(info.id, "")) for info in found]
 
 
 def listed(number: int) -> Listed:

@@ -102,14 +102,17 @@ def lower_expression(
 
 
 def lower_terms(
-    expression: ast.Expr, source: Source, constants: Sequence[ast.Let] = ()
+    expression: ast.Expr, source: Source, constants: Sequence[ast.Let] = (), *, hook: Hook | None = None
 ) -> tuple[tuple[Span, Predicate], ...]:
     """The terms of an expression in the order of the text: where each stands, and what it means there alone.
+
+    `hook` is where the filter runs, for what lies beside a packet.
 
     Raises:
         PolicyError: with every fault of the expression.
     """
     lowering = _lowering(source, constants, None, None)
+    lowering.hook = hook
     terms = _Terms(lowering)
     terms.predicate(expression)
     if lowering.faults:
