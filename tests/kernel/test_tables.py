@@ -31,6 +31,7 @@ from penstock.compiler.objectfile import section
 from penstock.errors import KernelError, PenstockError
 from penstock.kernel.bpf_object import load_object
 from penstock.kernel.elf import tables_in
+from penstock.kernel.netlink import interface
 from penstock.model.field import FIELDS as FIELD_NAMES
 from penstock.model.tables import SECTION, packed, unpacked
 from penstock.model.verdict import Verdict
@@ -273,7 +274,7 @@ def test_a_built_file_carries_its_tables() -> None:
     again = load_built(policy.to_bytes(), "edge.pso")
     assert tables_in(again.elf) == tables_in(policy.elf) != {}
     dns = bytes(Ether() / IPv4() / UDP(dport=53))
-    with load(again) as loaded:
+    with load(again, interface("lo")) as loaded:
         assert loaded.programs["ps_filter"].test_run(dns).retval == 3
         assert loaded.programs["ps_filter"].test_run(bytes(Ether() / IPv4() / UDP(dport=54))).retval == 2
 

@@ -49,9 +49,10 @@ _STAGE_BY_SUFFIX = {".dot": "diagram", ".svg": "diagram", ".c": "c"}
 )
 @click.option(
     "--start",
-    type=click.Choice(["packet", "frame", "cooked", "network", "transport"]),
+    type=click.Choice(["packet", "frame", "cooked", "network", "bare", "transport"]),
     help="Where classic BPF finds the packet: a packet socket (its VLAN tag beside the packet), a frame of a "
-    "capture, a packet socket of type SOCK_DGRAM, a raw IPv4 socket or iptables, a UDP or TCP socket.  "
+    "capture, a packet socket of type SOCK_DGRAM, a raw IPv4 socket or iptables, a packet socket on an interface "
+    "without link headers, a UDP or TCP socket.  "
     "[default: packet]",
 )
 def command(

@@ -51,7 +51,7 @@ _EXT_ACK_CAPPED = 0x100
 _EXT_ACK_MESSAGE = 1
 
 _HEADER = struct.Struct("=IHHII")
-_LINK = struct.Struct("=BxHiII")
+_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
 _ATTRIBUTE = struct.Struct("=HH")
 _RECEIVE_SIZE = 1 << 17
 
@@ -66,11 +66,12 @@ class XdpProgram:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """An interface of this network namespace, with the XDP programs on it."""
+    """An interface of this network namespace, with the XDP programs on it; `type` is one of ARPHRD_*."""
 
     index: int
     name: str
     mtu: int
+    type: int
     xdp: tuple[XdpProgram, ...] = ()
 
 
@@ -161,10 +162,10 @@ def _links(payload: bytes, flags: int) -> Iterator[Interface]:
 
 
 def _interface(body: bytes) -> Interface:
-    _, _, index, _, _ = _LINK.unpack_from(body)
+    _, kind, index, _, _ = _LINK.unpack_from(body)
     found = dict(attributes(body[_LINK.size :]))
     name = found[_IFLA_IFNAME].rstrip(b"\0").decode("utf-8", "surrogateescape")
-    return Interface(index, name, _u32(found[_IFLA_MTU]), _programs(found.get(_IFLA_XDP, b"")))
+    return Interface(index, name, _u32(found[_IFLA_MTU]), kind, _programs(found.get(_IFLA_XDP, b"")))
 
 
 def _programs(nested: bytes) -> tuple[XdpProgram, ...]:

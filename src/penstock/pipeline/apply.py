@@ -28,6 +28,7 @@ from penstock.kernel import pin
 from penstock.kernel.attach_point import AttachPoint, attach_point, decode, place_words
 from penstock.kernel.attached import programs_at
 from penstock.kernel.lock import lock
+from penstock.kernel.netlink import interface
 from penstock.kernel.order import read_order
 from penstock.model.hook import Hook
 from penstock.pipeline import guard, whereabouts
@@ -140,7 +141,10 @@ def _put(
     """Load all, and only then change anything; what `check` says of what was loaded becomes a notice."""
     policies = [with_devices(policy) for policy in policies]
     with ExitStack() as opened:
-        loaded = [opened.enter_context(load(policy)) for policy in policies]
+        loaded = [
+            opened.enter_context(load(policy, interface(point.ifindex)))
+            for policy, point in zip(policies, points, strict=True)
+        ]
         told = [check(*each) if check else None for each in zip(points, policies, loaded, strict=True)]
         puttings = [
             Putting(root, *each) for each in zip(points, policies, loaded, present, wish, strict=True)

@@ -17,7 +17,7 @@ from penstock.errors import PenstockError
 from penstock.kernel.attach_point import attach_point
 from penstock.kernel.bpf_object import BpfObject, load_object
 from penstock.kernel.clsact import Filter
-from penstock.kernel.netlink import interface
+from penstock.kernel.netlink import Interface, interface
 from penstock.kernel.order import read_order
 from penstock.kernel.program import ProgramInfo
 from penstock.model.closing import Closing
@@ -26,20 +26,22 @@ from penstock.model.spec import COUNTERS_MAP, PROGRAM
 from penstock.pipeline.counters import Counter, Totals, added, carried_over, named, read_totals
 from penstock.pipeline.devices import fill, located, values
 from penstock.pipeline.identity import kept_slots
+from penstock.pipeline.link_header import link_constants
 from penstock.pipeline.placing import AUTO, Wish, mode_of, put_on, wishes
 from penstock.pipeline.policy import LoadedPolicy, load_policy
 from penstock.pipeline.slot import Holder
 
 
-def load(policy: LoadedPolicy) -> BpfObject:
-    """The policy's program and maps in the kernel, attached nowhere.  Close it.
+def load(policy: LoadedPolicy, place: Interface) -> BpfObject:
+    """The policy's program and maps in the kernel, made for an interface, attached nowhere.  Close it.
 
     Raises:
-        KernelError: VerifierError, PrivilegeError, NotSupportedError among them; or a
-            device that the policy names does not exist.
+        KernelError: VerifierError, PrivilegeError, NotSupportedError among them; or no policy
+            can read that interface's packets, or a device that this one names does not exist.
     """
     devices = located(policy.identity.devices)
-    loaded = load_object(policy.elf, policy.name, rodata=values(devices))
+    constants = link_constants(policy, place)
+    loaded = load_object(policy.elf, policy.name, rodata={**constants, **values(devices)})
     try:
         fill(loaded, devices)
     except BaseException:
@@ -54,8 +56,7 @@ def dry_run(ifname: str, policy: LoadedPolicy) -> ProgramInfo:
     Raises:
         KernelError: there is no such interface, or the kernel refuses the program.
     """
-    interface(ifname)
-    with load(policy) as loaded:
+    with load(policy, interface(ifname)) as loaded:
         return loaded.programs[PROGRAM].info
 
 
@@ -63,10 +64,16 @@ class Attached(Closing):
     """A filter on an interface; `notices` tells what was done differently from what was asked."""
 
     def __init__(
-        self, policy: LoadedPolicy, loaded: BpfObject, link: Holder, notices: tuple[str, ...]
+        self,
+        place: Interface,
+        policy: LoadedPolicy,
+        loaded: BpfObject,
+        link: Holder,
+        notices: tuple[str, ...],
     ) -> None:
         self.policy = policy
         self.notices = notices
+        self._place = place
         self._object = loaded
         self._link = link
         self._base = carried_over((), (), len(policy.counters))
@@ -96,7 +103,7 @@ class Attached(Closing):
             raise PenstockError(
                 f"{new.name} is at {new.identity.hook}, and takes no place at {self.policy.identity.hook}"
             )
-        loaded = load(new)
+        loaded = load(new, self._place)
         try:
             self._link.update(loaded.programs[PROGRAM], self._object.programs[PROGRAM])
         except BaseException:
@@ -141,12 +148,13 @@ def attach(
     hook = Hook(wanted.identity.hook)
     (wish,) = wishes([hook], Wish(mode, read_order(order) if order else None, replace))
     point = attach_point(ifname, hook)
+    place = interface(point.ifindex)
     notices: list[str] = []
     with ExitStack() as opened:
-        loaded = opened.enter_context(load(wanted))
+        loaded = opened.enter_context(load(wanted, place))
         program = loaded.programs[PROGRAM]
         with put_on(program, point, wish, notices) as link:
             if isinstance(link, Filter):
                 link.attach(program)
             opened.pop_all()
-    return Attached(wanted, loaded, link, tuple(notices))
+    return Attached(place, wanted, loaded, link, tuple(notices))

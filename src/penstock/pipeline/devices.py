@@ -1,7 +1,7 @@
 """The network interfaces that a filter names, found in the namespace where it is loaded.
 
     found = located(policy.identity.devices)     ->  (DeviceAt("eth1", 7),)
-    with load(policy) as loaded: …               knows eth1 as 7
+    with load(policy, place) as loaded: …        knows eth1 as 7
     astray(found)                                ->  "eth1 is gone: …", None while all is well
 
 A filter knows a device by its index from the time it is loaded.  A device that

@@ -29,6 +29,7 @@ from penstock.model.spec import COUNTERS_MAP, PROGRAM
 from penstock.pipeline.counters import Counter, Totals, added, carried_over, named, read_totals
 from penstock.pipeline.expression import is_policy, load_expression, matcher
 from penstock.pipeline.identity import kept_slots
+from penstock.pipeline.link_header import BARE
 from penstock.pipeline.policy import LoadedPolicy, load_policy, rule_set_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 #: Tells the program what the socket's packets begin with, on kernels that do not (socket.bpf.h).
 _PART_VARIABLE = "ps_socket_part"
-_PARTS = {"packet": 0, "cooked": 1, "network": 1, "transport": 2}
+_PARTS = {"packet": 0, "cooked": 1, "network": 1, "bare": 1, "transport": 2}
 SOCKET = Hook.SOCKET.value
 _NO_PRIVILEGE = "a classic filter needs no privilege: attach_socket(…, classic=True)"
 
@@ -175,6 +176,8 @@ def start_of(sock: socket.socket) -> Start:
     from penstock.compiler.classic.start import Start
 
     match sock.family, sock.type:
+        case socket.AF_PACKET, _ if sock.getsockname()[3] in BARE:
+            return Start.BARE
         case socket.AF_PACKET, socket.SOCK_RAW:
             return Start.PACKET
         case socket.AF_PACKET, _:

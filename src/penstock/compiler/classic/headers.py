@@ -91,7 +91,7 @@ def _known_bases(start: Start) -> dict[Base, Where]:
             return {Base.FRAME: Fixed(0)}
         case Start.COOKED:
             return {Base.FRAME: Header(LINK_HEADER)}
-        case Start.NETWORK:
+        case Start.NETWORK | Start.BARE:
             return {Base.FRAME: Header(LINK_HEADER), Base.NETWORK: Fixed(0)}
         case Start.TRANSPORT:
             return {Base.FRAME: Header(LINK_HEADER), Base.NETWORK: Header(NETWORK_HEADER)}
@@ -131,7 +131,7 @@ def _first_link(code: Code, headers: Headers, parts: set[Part], done: Label) -> 
             _ethernet(code, words, Fixed(0), MAX_VLAN_TAGS, done)
         case Start.COOKED:
             _cooked(code, words, done)
-        case Start.NETWORK | Start.TRANSPORT:
+        case Start.NETWORK | Start.BARE | Start.TRANSPORT:
             code.ancillary(PROTOCOL)
             _keep_part(code, words, "type")
 

@@ -97,6 +97,9 @@ def _of_term(term: Term, start: Start) -> Iterator[_Reason]:
 def _of_read(read: Read, start: Start) -> Iterator[_Reason]:
     if read.base is not Base.FRAME or start is Start.FRAME:
         return
+    if start is Start.BARE and (not read.scope or _shares_frame(read.scope)):
+        yield "PS403", _BARE, None
+        return
     constant = read.offset.value if isinstance(read.offset, Literal32) else None
     if not start.has_frame and _shares_frame(read.scope):
         yield "PS403", "behind an encapsulation the link header of the socket's packet is out of reach", None
@@ -116,6 +119,7 @@ _NO_PCAP = (
     "libpcap's program counts from the frame's first byte with its tags in place, and a socket's packet is not laid "
     "out like that"
 )
+_BARE = "packets have no link header on this interface"
 _NO_FRAME = "of the link header this kind of socket keeps only the two addresses"
 
 
@@ -124,9 +128,11 @@ def _of_field(ref: FieldRef, start: Start) -> Iterator[_Reason]:
         yield "PS403", f"`{ref.name}` lies beside the packet, and a frame by itself does not say it", None
     elif ref.name.startswith("ifname:"):
         yield "PS403", "it knows interfaces by their number only", "ifindex NUMBER"
-    elif ref.name.startswith("vlan.") and start in (Start.NETWORK, Start.TRANSPORT) and not ref.scope:
+    elif ref.name.startswith("vlan.") and start.is_untagged and not ref.scope:
         yield "PS403", "VLAN tags are gone when a packet comes to this kind of socket", None
     elif ref.name == "len" and start is Start.TRANSPORT:
         yield "PS403", "the frame's length is not known where the packet starts at its transport header", None
+    elif ref.name in ("eth.dst", "eth.src") and start is Start.BARE and not ref.scope:
+        yield "PS403", _BARE, None
     elif ref.name in ("eth.dst", "eth.src") and not start.has_frame and _shares_frame(ref.scope):
         yield "PS403", "behind an encapsulation the link header of the socket's packet is out of reach", None

@@ -28,6 +28,8 @@ class Start(Enum):
     """What follows the link header: packet sockets (SOCK_DGRAM)."""
     NETWORK = "network"
     """The IP header: raw IPv4 sockets, `iptables -m bpf`."""
+    BARE = "bare"
+    """The IP header, with nothing before it: packet sockets where there are no link headers (tun, WireGuard)."""
     TRANSPORT = "transport"
     """The transport header: UDP, TCP and raw IPv6 sockets."""
 
@@ -40,3 +42,8 @@ class Start(Enum):
     def may_keep_tag(self) -> bool:
         """Whether the outermost VLAN tag can lie beside the packet."""
         return self in (Start.PACKET, Start.COOKED)
+
+    @property
+    def is_untagged(self) -> bool:
+        """Whether VLAN tags are gone, or never were."""
+        return self in (Start.NETWORK, Start.BARE, Start.TRANSPORT)

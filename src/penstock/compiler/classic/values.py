@@ -202,7 +202,7 @@ class Values:
 
     def _tag(self, ref: FieldRef, absent: Label) -> None:
         code, start = self.code, self.code.start
-        if not self.headers.places[ref.scope].has_tags or (not ref.scope and start in _UNTAGGED):
+        if not self.headers.places[ref.scope].has_tags or (not ref.scope and start.is_untagged):
             code.go(absent)
             return
         done = code.label()
@@ -379,6 +379,3 @@ class Values:
                 code.alu(LSH, 8)
                 code.alu_x(OR)
                 code.keep(sum_word)
-
-
-_UNTAGGED = (Start.NETWORK, Start.TRANSPORT)

@@ -20,11 +20,11 @@ static long (*const bpf_clone_redirect)(struct __sk_buff *skb, __u32 ifindex, __
  */
 static __always_inline void ps_set_dscp(struct ps_ctx *ctx, __u32 dscp)
 {
-	__u32 at = 14;
-	__be16 type;
+	__u32 at = ps_is_bare ? 0 : PS_LINK_SIZE;
+	__be16 type = ps_bare_type(ctx);
 	__u8 b[2];
 
-	if (bpf_skb_load_bytes(ctx, 12, &type, 2))
+	if (!ps_is_bare && bpf_skb_load_bytes(ctx, 12, &type, 2))
 		return;
 #pragma unroll
 	for (int k = 0; k < 2; k++) {

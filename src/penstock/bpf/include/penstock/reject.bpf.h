@@ -307,10 +307,10 @@ __noinline int ps_may_answer(struct ps_ctx *ctx, __u32 length)
 	if (!all)
 		return false;
 	r = &all->refused;
-	if (data + 14 > end || (mac[0] | mac[6]) & 1)
+	if (data + 14 > end || (!ps_is_bare && (mac[0] | mac[6]) & 1))
 		return false;
-	r->net = 14;
-	type = *(__be16 *)(data + 12);
+	r->net = ps_is_bare ? 0 : 14;
+	type = ps_is_bare ? ps_bare_type(ctx) : *(__be16 *)(data + 12);
 #pragma unroll
 	for (int k = 0; k < 2; k++) {
 		if (type == ps_htons(0x8100) || type == ps_htons(0x88a8)) {

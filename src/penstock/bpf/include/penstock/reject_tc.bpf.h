@@ -53,6 +53,8 @@ static __always_inline __u32 ps_at_most(__u32 number, const __u32 most)
 static __always_inline bool ps_keep_link(struct ps_ctx *ctx, struct ps_kept *kept, __u32 net)
 {
 	kept->tpid = 0;
+	if (ps_is_bare)
+		return true;
 	if (bpf_skb_load_bytes(ctx, 6, kept->mac, 6) || bpf_skb_load_bytes(ctx, 0, kept->mac + 6, 6))
 		return false;
 	if (net == 14)
@@ -81,7 +83,7 @@ static __always_inline bool ps_reshape(struct ps_ctx *ctx, __u32 size, __u32 tra
 static __always_inline bool ps_refuse(struct ps_ctx *ctx)
 {
 	struct ps_refusing *all = ps_refusing_area();
-	__u32 zero = 0, net, quote, size, trans;
+	__u32 link = ps_is_bare ? 0 : PS_LINK_SIZE, zero = 0, net, quote, size, trans;
 	__u64 linear;
 	struct ps_kept *kept = bpf_map_lookup_elem(&ps_kept, &zero);
 
@@ -90,7 +92,7 @@ static __always_inline bool ps_refuse(struct ps_ctx *ctx)
 	if (!ps_may_answer(ctx, ctx->len) || !ps_is_allowed())
 		return false;
 	net = ps_unknown(all->refused.net);
-	trans = ps_unknown(all->refused.trans) - (net - 14);
+	trans = ps_unknown(all->refused.trans) - (net - link);
 	linear = ps_data_end(ctx) - ps_data(ctx);
 	/* Or clang subtracts in 32 bits, which is nothing that may be done with a pointer. */
 	asm volatile("" : "+r"(linear));
@@ -100,12 +102,12 @@ static __always_inline bool ps_refuse(struct ps_ctx *ctx)
 	size = ps_unknown(all->headers.size);
 	if (quote && bpf_skb_load_bytes(ctx, net, kept->quote, ps_at_most(quote, PS_QUOTED)))
 		return false;
-	if ((kept->tpid && bpf_skb_vlan_pop(ctx)) || !ps_reshape(ctx, 14 + size + quote, trans))
+	if ((kept->tpid && bpf_skb_vlan_pop(ctx)) || !ps_reshape(ctx, link + size + quote, trans))
 		return false;
-	if (bpf_skb_store_bytes(ctx, 0, kept->mac, 12, BPF_F_RECOMPUTE_CSUM) ||
-	    bpf_skb_store_bytes(ctx, 14, all->headers.word, ps_at_most(size, sizeof(all->headers.word)), BPF_F_RECOMPUTE_CSUM))
+	if ((link && bpf_skb_store_bytes(ctx, 0, kept->mac, 12, BPF_F_RECOMPUTE_CSUM)) ||
+	    bpf_skb_store_bytes(ctx, link, all->headers.word, ps_at_most(size, sizeof(all->headers.word)), BPF_F_RECOMPUTE_CSUM))
 		return false;
-	if (quote && bpf_skb_store_bytes(ctx, 14 + size, kept->quote, ps_at_most(quote, PS_QUOTED), BPF_F_RECOMPUTE_CSUM))
+	if (quote && bpf_skb_store_bytes(ctx, link + size, kept->quote, ps_at_most(quote, PS_QUOTED), BPF_F_RECOMPUTE_CSUM))
 		return false;
 	return !kept->tpid || !bpf_skb_vlan_push(ctx, kept->tpid, kept->tci);
 }

@@ -18,6 +18,7 @@
 
 #define PS_TAG_AT 12	/* where a tag's place is, as on the wire */
 #define PS_TAG_SIZE 4
+#define PS_LINK_SIZE 14
 
 /* What lies beside the packet: the interface that it is at, its mark, whether a socket sees it on its way out. */
 #define ps_ifindex(ctx) ((__u64)ps_beside(ctx, ifindex))
@@ -43,6 +44,14 @@ static __always_inline void ps_put_tag(struct ps_ctx *ctx, __u8 *head)
 		*(__u32 *)(head + k) = *(__u32 *)(head + k + PS_TAG_SIZE);
 	*(__be16 *)(head + PS_TAG_AT) = ctx->vlan_proto;
 	*(__be16 *)(head + PS_TAG_AT + 2) = ps_htons(ctx->vlan_tci);
+}
+
+/* ps_put_link - put an Ethernet header before a packet that has none: no addresses, the packet's type. */
+static __always_inline void ps_put_link(struct ps_ctx *ctx, __u8 *head)
+{
+	*(__u64 *)head = 0;
+	*(__u32 *)(head + 8) = 0;
+	*(__be16 *)(head + PS_TAG_AT) = ctx->protocol;
 }
 
 /*

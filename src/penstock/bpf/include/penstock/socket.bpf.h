@@ -15,7 +15,6 @@
 
 #include <penstock/skb.bpf.h>
 
-#define PS_LINK_SIZE 14
 #define PS_MAC_UNSET 0xffff
 
 /*
@@ -104,11 +103,8 @@ static __always_inline void ps_open(struct ps_ctx *ctx, struct ps_scratch *scrat
 	scratch->gap = tag + made;
 	scratch->extent = ctx->len + from.before + tag + made;
 	ps_settle(scratch, scratch->extent);
-	if (made) {
-		*(__u64 *)(scratch->head + tag) = 0;
-		*(__u32 *)(scratch->head + tag + 8) = 0;
-		*(__be16 *)(scratch->head + tag + 12) = ctx->protocol;
-	}
+	if (made)
+		ps_put_link(ctx, scratch->head + tag);
 	ps_copy(ctx, scratch, from.start, ps_unknown(scratch->gap));
 	if (tag)
 		ps_put_tag(ctx, scratch->head);

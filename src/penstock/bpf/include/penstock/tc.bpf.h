@@ -5,6 +5,11 @@
  * Its first piece can be read directly.  As a rule that holds the headers; what
  * does not lie there is copied by the kernel, so that no packet is changed by
  * looking at it.
+ *
+ * A device without link headers (tun, WireGuard, ipip) has packets that begin
+ * with the IP header.  They are shown with an Ethernet header whose addresses are
+ * 0 and whose type is the packet's, as at sockets, and all of them go to the exact
+ * parser.  Which device it is, is known where the program is loaded.
  */
 #ifndef PENSTOCK_TC_BPF_H
 #define PENSTOCK_TC_BPF_H
@@ -13,6 +18,10 @@
 
 /* The verifier loses the range of a packet pointer whose variable part may reach 64 KiB. */
 #define PS_NEAR 0x7fff
+
+/* Whether packets come without a link header here (pipeline/link_header.py); a constant to the verifier. */
+const volatile __u32 ps_is_bare = 0;
+#define ps_bare_type(ctx) ps_beside(ctx, protocol)
 
 /* Read anew each time, for a helper may have moved them; else as ps_beside. */
 #define ps_pointer(ctx, member) \
@@ -39,11 +48,14 @@ static __always_inline void *ps_data_end(struct ps_ctx *ctx)
 #define ps_tag_beside(ctx) ps_beside(ctx, vlan_present)
 #define ps_beside_tpid(ctx) ps_ntohs(ps_beside(ctx, vlan_proto))
 #define ps_beside_tci(ctx) ps_beside(ctx, vlan_tci)
+/* How much is shown that is not in the packet, and where that ends. */
+#define ps_shown(ctx) (ps_is_bare ? PS_LINK_SIZE : ps_tag_beside(ctx) ? PS_TAG_SIZE : 0)
+#define ps_shown_end(shown) ((shown) == PS_TAG_SIZE ? PS_TAG_AT + PS_TAG_SIZE : (shown))
 
-/* ps_extent - the packet's length with all of its pieces and the tag. */
+/* ps_extent - the packet's length with all of its pieces, and what is shown besides. */
 static __always_inline __u64 ps_extent(struct ps_ctx *ctx)
 {
-	return ps_beside(ctx, len) + (ps_tag_beside(ctx) ? PS_TAG_SIZE : 0);
+	return ps_beside(ctx, len) + ps_shown(ctx);
 }
 
 /* The first piece, and the length of all; read once and passed on, as in xdp.bpf.h. */
@@ -61,7 +73,7 @@ static __always_inline __u64 ps_bounds_length(struct ps_bounds b)
 static __always_inline bool ps_begin(struct ps_ctx *ctx, struct ps_bounds *b)
 {
 	*b = (struct ps_bounds){ ps_data(ctx), ps_data_end(ctx), ps_beside(ctx, len) };
-	return !ps_tag_beside(ctx) && !ps_is_aggregate(ctx);
+	return !ps_is_bare && !ps_tag_beside(ctx) && !ps_is_aggregate(ctx);
 }
 
 /* ps_show_tag - the bounds of a packet with a tag beside it, as on the wire. */
@@ -74,26 +86,31 @@ static __always_inline void ps_show_tag(struct ps_bounds *b)
 #define ps_has_bytes(b, p, size) ((p) + (size) <= (b).end)
 #define ps_ends_beyond(b, p, size) ((__u64)((p) - (b).data) + (size) > (b).length)
 
-/* ps_far_tagged - `size` bytes of a packet with a tag beside it, one by one where they touch the tag. */
-static __always_inline long ps_far_tagged(struct ps_ctx *ctx, __u32 at, __u8 *b, __u32 size)
+/* ps_far_shown - `size` bytes of a packet of which not all are its own, one by one where they touch what is not. */
+static __always_inline long ps_far_shown(struct ps_ctx *ctx, __u32 shown, __u32 at, __u8 *b, __u32 size)
 {
-	__u32 tpid = ps_beside_tpid(ctx), tci = ps_beside_tci(ctx);
+	__u32 end = ps_shown_end(shown), tpid = ps_beside_tpid(ctx), tci = ps_beside_tci(ctx);
 	__u8 tag[PS_TAG_SIZE] = { tpid >> 8, tpid, tci >> 8, tci };
 	long failed = 0;
 
-	if (at >= PS_TAG_AT + PS_TAG_SIZE)
-		return bpf_skb_load_bytes(ctx, at - PS_TAG_SIZE, b, size);
+	if (ps_is_bare) {
+		tpid = ps_ntohs(ps_bare_type(ctx));
+		tag[0] = tpid >> 8;
+		tag[1] = tpid;
+	}
+	if (at >= end)
+		return bpf_skb_load_bytes(ctx, at - shown, b, size);
 	for (__u32 k = 0; k < 4; k++) {
 		__u32 place = at + k;
 
 		if (k >= size)
 			break;
-		if (place < PS_TAG_AT)
-			failed |= bpf_skb_load_bytes(ctx, place, b + k, 1);
-		else if (place < PS_TAG_AT + PS_TAG_SIZE)
+		if (place >= end)
+			failed |= bpf_skb_load_bytes(ctx, place - shown, b + k, 1);
+		else if (place >= PS_TAG_AT)
 			b[k] = tag[(place - PS_TAG_AT) & (PS_TAG_SIZE - 1)];
-		else
-			failed |= bpf_skb_load_bytes(ctx, place - PS_TAG_SIZE, b + k, 1);
+		else if (!ps_is_bare)
+			failed |= bpf_skb_load_bytes(ctx, place, b + k, 1);
 	}
 	return failed;
 }
@@ -101,15 +118,15 @@ static __always_inline long ps_far_tagged(struct ps_ctx *ctx, __u32 at, __u8 *b,
 /* ps_far - read beyond the first piece; also what says no to a read beyond the end. */
 __noinline __u64 ps_far(struct ps_ctx *ctx, __u32 at, __u32 size)
 {
-	__u32 less = ps_less_one(size);
+	__u32 less = ps_less_one(size), shown = ps_shown(ctx);
 	__u8 b[4] = {};
 	long failed;
 
 	if (less >= 4)
 		return PS_ABSENT64;
 	size = less + 1;
-	if (ps_tag_beside(ctx))
-		failed = ps_far_tagged(ctx, at, b, size);
+	if (shown)
+		failed = ps_far_shown(ctx, shown, at, b, size);
 	else
 		failed = bpf_skb_load_bytes(ctx, at, b, size);
 	return failed ? PS_ABSENT64 : ps_number(b, size);
@@ -118,14 +135,15 @@ __noinline __u64 ps_far(struct ps_ctx *ctx, __u32 at, __u32 size)
 /* ps_load - `size` bytes at `base` + `offset`, for the rules' accessors; as in xdp.bpf.h. */
 static __always_inline __u64 ps_load(struct ps_ctx *ctx, __u32 base, __u64 offset, const __u32 size)
 {
+	__u32 shown = ps_shown(ctx);
 	__u64 at = base + offset, near;
 	void *p;
 
 	if (base > 0x1ffff || offset > 0xffff)
 		return PS_ABSENT64;
 	near = at;
-	if (unlikely(ps_tag_beside(ctx)))
-		near = at < PS_TAG_AT + PS_TAG_SIZE ? PS_NEAR + 1 : at - PS_TAG_SIZE;
+	if (unlikely(shown))
+		near = at < ps_shown_end(shown) ? PS_NEAR + 1 : at - shown;
 	/* Or clang checks one register and adds another, and the verifier sees no check. */
 	asm volatile("" : "+r"(near));
 	if (near <= PS_NEAR) {
@@ -138,16 +156,18 @@ static __always_inline __u64 ps_load(struct ps_ctx *ctx, __u32 base, __u64 offse
 	return ps_far(ctx, at, size);
 }
 
-/* ps_open - copy the head of the packet into `scratch`, for ps_cursor; the tag is put at its place. */
+/* ps_open - copy the head of the packet into `scratch`, for ps_cursor; what is shown besides is put at its place. */
 static __always_inline void ps_open(struct ps_ctx *ctx, struct ps_scratch *scratch)
 {
-	__u32 tag = ps_tag_beside(ctx) ? PS_TAG_SIZE : 0, length = ps_beside(ctx, len) + tag, less;
+	__u32 shown = ps_shown(ctx), length = ps_beside(ctx, len) + shown, less;
 
 	ps_settle(scratch, length);
-	less = ps_less_one(ps_unknown(scratch->have) - tag);
+	less = ps_less_one(ps_unknown(scratch->have) - shown);
 	if (less < PS_HEAD)
-		bpf_skb_load_bytes(ctx, 0, scratch->head + tag, less + 1);
-	if (tag)
+		bpf_skb_load_bytes(ctx, 0, scratch->head + shown, less + 1);
+	if (ps_is_bare)
+		ps_put_link(ctx, scratch->head);
+	else if (shown)
 		ps_put_tag(ctx, scratch->head);
 }
 

@@ -90,6 +90,10 @@ static __always_inline bool ps_begin(struct ps_ctx *ctx, struct ps_bounds *b)
 #define ps_mark(ctx) 0ULL
 #define ps_outbound(ctx) 0U
 
+/* A policy is attached only where frames have a link header (pipeline/link_header.py). */
+#define ps_is_bare 0
+#define ps_bare_type(ctx) 0
+
 /* A frame is one frame. */
 #define ps_is_aggregate(ctx) false
 #define ps_weigh(cur) ((void)0)
