@@ -51,7 +51,7 @@ static __always_inline void ps_put_link(struct ps_ctx *ctx, __u8 *head)
 {
 	*(__u64 *)head = 0;
 	*(__u32 *)(head + 8) = 0;
-	*(__be16 *)(head + PS_TAG_AT) = ctx->protocol;
+	*(__be16 *)(head + PS_TAG_AT) = ps_beside(ctx, protocol);
 }
 
 /*
