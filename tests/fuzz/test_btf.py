@@ -7,6 +7,7 @@ from contextlib import suppress
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.btf import SAMPLE, encoded
+from tests.fuzz.effort import within
 
 from penstock.compiler.lang.source import Source
 from penstock.errors import BtfError, PolicyError
@@ -58,30 +59,34 @@ def use(data: bytes) -> None:
                 assert isinstance(render(shown), str)
 
 
-@settings(max_examples=500, deadline=4000)
+@settings(max_examples=500)
 @given(mutated())
+@within(4)
 def test_mutated_btf(data: bytes) -> None:
     use(data)
 
 
-@settings(max_examples=200, deadline=4000)
+@settings(max_examples=200)
 @given(st.binary(max_size=300))
+@within(4)
 def test_anything_behind_a_good_header(rest: bytes) -> None:
     half = len(rest) // 2
     head = SEEDS[0][:8] + b"".join(size.to_bytes(4, "little") for size in (0, half, half, len(rest) - half))
     use(head + rest)
 
 
-@settings(max_examples=100, deadline=2000)
+@settings(max_examples=100)
 @given(st.binary(max_size=200))
+@within(2)
 def test_anything_as_an_object(data: bytes) -> None:
     for content in (data, b"\x7fELF\x02\x01" + data):
         with suppress(BtfError):
             use(btf_of_object(content)._types)
 
 
-@settings(max_examples=500, deadline=2000)
+@settings(max_examples=500)
 @given(st.text(alphabet='{}[],:"\\ ab01.x-/', max_size=60) | st.text(max_size=30))
+@within(2)
 def test_whatever_is_written_is_a_value_or_a_fault(text: str) -> None:
     btf = Btf(SEEDS[0])
     source = Source("value", text)

@@ -9,6 +9,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.captures import PcapngBlocks
+from tests.fuzz.effort import within
 
 from penstock.errors import CaptureError
 from penstock.observe.capture import ethernet_frames, read_capture
@@ -80,26 +81,30 @@ def read_fully(content: bytes) -> None:
     assert all(isinstance(frame.timestamp_ns, int) for frame in frames)
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=300)
 @given(st.binary(max_size=400))
+@within(2)
 def test_arbitrary_bytes(content: bytes) -> None:
     read_fully(content)
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=300)
 @given(st.sampled_from(SEEDS), st.integers(4, 60), st.binary(max_size=300))
+@within(2)
 def test_a_good_beginning_and_then_anything(seed: bytes, kept: int, rest: bytes) -> None:
     read_fully(seed[:kept] + rest)
 
 
-@settings(max_examples=600, deadline=2000)
+@settings(max_examples=600)
 @given(mutated())
+@within(2)
 def test_mutated_captures(content: bytes) -> None:
     read_fully(content)
 
 
-@settings(max_examples=200, deadline=2000)
+@settings(max_examples=200)
 @given(mutated())
+@within(2)
 def test_as_ethernet(content: bytes) -> None:
     PATH.write_bytes(content)
     warnings: list[str] = []

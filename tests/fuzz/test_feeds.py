@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.fuzz.effort import within
 
 from penstock.errors import FeedError
 from penstock.feeds.formats import FORMATS, parse
@@ -66,26 +67,30 @@ def read_fully(name: str, data: bytes) -> None:
     judge(found, left, 5, Limits())
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=300)
 @given(NAMES, st.binary(max_size=300))
+@within(2)
 def test_arbitrary_bytes(name: str, content: bytes) -> None:
     read_fully(name, content)
 
 
-@settings(max_examples=600, deadline=2000)
+@settings(max_examples=600)
 @given(NAMES, mutated())
+@within(2)
 def test_mutated_feeds(name: str, content: bytes) -> None:
     read_fully(name, content)
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=300)
 @given(st.lists(st.text(alphabet="0123456789./:-abf %#;\t", max_size=24), max_size=12))
+@within(2)
 def test_lines_that_look_like_addresses(lines: list[str]) -> None:
     read_fully("list", "\n".join(lines).encode())
 
 
-@settings(max_examples=200, deadline=2000)
+@settings(max_examples=200)
 @given(st.binary(max_size=200), st.integers(0, 60), st.binary(max_size=8))
+@within(2)
 def test_compressed_bytes(content: bytes, at: int, other: bytes) -> None:
     packed = bytearray(gzip.compress(content))
     packed[at : at + len(other)] = other
