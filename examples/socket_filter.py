@@ -9,6 +9,7 @@ The kernel decides: what does not match never comes to this process.
 
 from __future__ import annotations
 
+import argparse
 import socket
 import sys
 
@@ -32,8 +33,14 @@ def main(interface: str, expression: str, packets: int, *, classic: bool) -> Non
 
 
 if __name__ == "__main__":
-    words = [word for word in sys.argv[1:] if word != "--classic"]
+    parser = argparse.ArgumentParser(
+        description="Print the packets of an interface that an expression matches."
+    )
+    parser.add_argument("interface")
+    parser.add_argument("expression", help="as tcpdump takes it: 'udp port 53'")
+    parser.add_argument("packets", type=int, nargs="?", default=10, help="how many (10)")
+    parser.add_argument("--classic", action="store_true", help="classic BPF, which needs no CAP_BPF")
     try:
-        main(words[0], words[1], int(words[2]), classic="--classic" in sys.argv)
+        main(**vars(parser.parse_args()))
     except penstock.PenstockError as error:
         sys.exit(f"{error.message}\n{error.hint or ''}".strip())

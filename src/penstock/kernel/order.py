@@ -31,7 +31,8 @@ class Order:
     number: int = 0
 
     def __str__(self) -> str:
-        return f"{self.word} {self.number}" if self.number else self.word
+        number = f"program {self.number}" if self.word in ("before", "after") else str(self.number)
+        return f"{'at ' * (self.word == 'priority')}{self.word} {number}" if self.number else self.word
 
     def holds(self, own: int, programs: Sequence[int], priority: int | None = None) -> bool:
         """Whether the program `own` stands so among `programs`, all in their order."""

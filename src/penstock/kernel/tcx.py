@@ -138,5 +138,5 @@ def _attach_error(program: Program, ifindex: int, hook: Hook, order: Order, code
         errno.ESTALE: "its programs have changed meanwhile",
         errno.ERANGE: f"{_MOST} programs are there already",
     }
-    hint = "`bpftool net show` lists the programs of all interfaces" if code == errno.ENOENT else None
+    hint = "`penstock program list` tells where programs are attached" if code == errno.ENOENT else None
     return kernel_error(operation, place, code, meaning=meanings.get(code), hint=hint)

@@ -76,7 +76,8 @@ def wishes(hooks: Sequence[Hook], wish: Wish) -> list[Wish]:
         )
     if wish.order is not None and not any(hook.is_tc for hook in hooks):
         raise PenstockError(
-            f"there is no order at {named}: one program runs there", hint="--replace takes its place"
+            f"there is no order at {named}: one program runs there",
+            hint="leave --order out; --replace takes the place of another program",
         )
     return [
         Wish(
