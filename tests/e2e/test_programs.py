@@ -370,7 +370,9 @@ def test_maps_are_pinned_for_others(programs: Cli, tmp_path: Path, bpffs: Path) 
         assert seen.lookup(bytes(4)) == struct.pack("=Q", 1)
     refused = programs("program", "load", file, "--pin", str(place))
     assert refused.code == 3
-    assert "File exists" in refused.err
+    assert f"pin {place / 'counts'}: File exists" in refused.err
+    assert "`rm` takes a name away" in refused.err
+    assert sorted(path.name for path in place.iterdir()) == ["counts", "seen"]
 
 
 @pytest.mark.privileged

@@ -56,7 +56,8 @@ def _by_name(name: str) -> Map:
                 matching.append(one.info.id)
     if len(matching) > 1:
         listed = ", ".join(map(str, matching[:20]))
-        raise PenstockError(f"{len(matching)} maps are called {name}", hint=f"name one by its id: {listed}")
+        hint = f"name one by its id: {listed}; `penstock map list` says whose they are"
+        raise PenstockError(f"{len(matching)} maps are called {name}", hint=hint)
     if not matching:
         near = get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]}?" if near else "`penstock map list` shows all"

@@ -232,6 +232,9 @@ def _pinned_for_others(loaded: BpfObject, folder: Path) -> Iterator[tuple[str, .
                 folder.mkdir(parents=True, mode=0o700)
                 undo.callback(folder.rmdir)
             for name, one in objects.items():
+                if (folder / name).exists():
+                    hint = "`rm` takes a name away; or give --pin another folder"
+                    raise KernelError("pin", str(folder / name), errno.EEXIST, hint=hint)
                 syscall.pin(one.fd, folder / name)
                 undo.callback((folder / name).unlink)
         yield tuple(str(folder / name) for name in objects)
