@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 from penstock.cli import output
-from penstock.cli.options import interface_option, json_option, mode_option, netns_option
+from penstock.cli.confirm import report_overdue
+from penstock.cli.options import (
+    DURATION,
+    duration_text,
+    interface_option,
+    json_option,
+    mode_option,
+    netns_option,
+    netns_words,
+)
 from penstock.cli.policy_load import load_filters
 
 if TYPE_CHECKING:
+    from penstock.pipeline.identity import Probation
     from penstock.pipeline.placing import Wish
     from penstock.pipeline.policy import LoadedPolicy
     from penstock.pipeline.putting import Applied
@@ -33,6 +46,14 @@ if TYPE_CHECKING:
 @click.option(
     "--force", is_flag=True, help="Also if it drops what this host needs: SSH, gateway, resolvers, DHCP."
 )
+@click.option(
+    "--confirm",
+    "confirm_s",
+    type=DURATION,
+    metavar="TIME",
+    help="Put back what was there after this time (60s), unless `penstock confirm` comes first.",
+)
+@click.option("--wait", is_flag=True, help="With --confirm: wait for it; exits with 7 if it does not come.")
 @click.option("--dry-run", is_flag=True, help="Compile, load and verify, but change nothing.")
 @netns_option
 @json_option
@@ -44,9 +65,11 @@ def command(
     replace: bool,
     order: str | None,
     force: bool,
+    confirm_s: float | None,
+    wait: bool,
     dry_run: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """Put a policy in place on an interface.
 
     FILE is a policy, `-` for standard input, or what `penstock build` made.  A policy of penstock's that is there is
@@ -56,21 +79,65 @@ def command(
     A policy that would drop this SSH connection, the default gateway, the resolvers or the renewal of a lease is
     refused.
     """
+    if wait and confirm_s is None:
+        raise click.UsageError("--wait goes with --confirm")
     policies = load_filters(file, filter_name)
     if dry_run:
         from penstock.kernel.order import read_order
         from penstock.pipeline.placing import Wish
 
         _dry_run(policies, interface, Wish(mode, read_order(order) if order else None, replace), as_json)
-        return
+        return 0
     from penstock.pipeline.apply import apply_all
 
-    for done, policy in zip(
-        apply_all(interface, policies, mode, replace=replace, order=order, force=force), policies, strict=True
-    ):
+    report_overdue()
+    with probation_of(confirm_s) as probation:
+        every = apply_all(
+            interface, policies, mode, replace=replace, order=order, force=force, probation=probation
+        )
+    for done, policy in zip(every, policies, strict=True):
         for notice in done.notices:
             output.warn(notice)
-        _report(done, len(policy.rule_keys), as_json)
+        _report(done, len(policy.rule_keys), confirm_s, as_json)
+    return told_of(probation, confirm_s, interface, wait=wait)
+
+
+@contextmanager
+def probation_of(seconds: float | None) -> Iterator[Probation | None]:
+    """A probation, and the process that ends it, which goes if the block fails; None without a time."""
+    if seconds is None:
+        yield None
+        return
+    from penstock.cli.reverter import start_reverter
+    from penstock.pipeline.probation import begin
+
+    probation = begin(seconds)
+    process = start_reverter(probation)
+    try:
+        yield probation
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def told_of(probation: Probation | None, seconds: float | None, interface: str, *, wait: bool) -> int:
+    """Say how a probation is confirmed, and with `wait` how it has ended; the exit code."""
+    if probation is None:
+        return 0
+    words = f"`penstock confirm -i {interface}{netns_words()}`"
+    output.note(f"{words} lets it stay; it is taken back in {duration_text(seconds or 0)}")
+    if not wait:
+        return 0
+    from penstock.pipeline.probation import outcome, waiting
+
+    for pause_s in waiting(probation.token, probation.until_ns):
+        time.sleep(pause_s)
+    if outcome(probation.token):
+        output.note("it was confirmed")
+        return 0
+    output.warn(f"nobody has confirmed it: what was there before is on {interface} again")
+    return 7
 
 
 def _dry_run(policies: tuple[LoadedPolicy, ...], interface: str, wanted: Wish, as_json: bool) -> None:
@@ -94,7 +161,7 @@ def _dry_run(policies: tuple[LoadedPolicy, ...], interface: str, wanted: Wish, a
         output.record("penstock.apply/1", content)
 
 
-def _report(done: Applied, rules: int, as_json: bool) -> None:
+def _report(done: Applied, rules: int, confirm_s: float | None, as_json: bool) -> None:
     if as_json:
         content = {
             "interface": done.interface,
@@ -105,6 +172,7 @@ def _report(done: Applied, rules: int, as_json: bool) -> None:
             "program_id": done.program_id,
             "replaced": done.replaced,
             "kept_counters": done.kept,
+            "confirm_within_s": confirm_s,
             "notices": list(done.notices),
         }
         output.record("penstock.apply/1", content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from penstock.cli import output
+from penstock.cli.confirm import report_overdue
 from penstock.cli.options import hook_option, interface_option, json_option, netns_option
 
 
@@ -17,6 +18,7 @@ def command(interface: str, hook: str | None, as_json: bool) -> None:
     """Take the policies off an interface.  Programs of others are left alone."""
     from penstock.pipeline.apply import detach
 
+    report_overdue()
     for done in detach(interface, hook):
         if not as_json:
             output.answer(f"{done.name}: taken off {interface} at {done.hook}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from penstock.cli import output
+from penstock.cli.confirm import report_overdue
 from penstock.cli.options import (
     DURATION,
     duration_text,
@@ -37,6 +38,7 @@ def command(
     from penstock.cli.expiry import start_expiry
     from penstock.pipeline.emergency import start
 
+    report_overdue()
     where = hook or "xdp"
     started = start(interface, expression, seconds, "drop", mode, hook=where)
     start_expiry(interface, where)

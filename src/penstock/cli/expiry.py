@@ -15,16 +15,23 @@ import click
 
 from penstock.errors import KernelError
 
+Process = subprocess.Popen[bytes]
+
 _BUSY_S = 0.2
 _MOST_ATTEMPTS = 300
 _LONGEST_SLEEP_S = 60.0
 _SPARE_NS = 50_000_000
 
 
-def start_expiry(ifname: str, hook: str = "xdp") -> subprocess.Popen[bytes]:
-    """Start the process, detached from this one and its terminal, in the network namespace of this thread."""
+def start_expiry(ifname: str, hook: str = "xdp") -> Process:
+    """Start the process, in the network namespace of this thread."""
+    return start_detached("_expire", ifname, hook)
+
+
+def start_detached(*arguments: str) -> Process:
+    """Start a command of penstock's that outlives this one and its terminal."""
     return subprocess.Popen(
-        [sys.executable, "-m", "penstock", "_expire", ifname, hook],
+        [sys.executable, "-m", "penstock", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

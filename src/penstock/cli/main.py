@@ -5,7 +5,7 @@ completion stay quick.  No failure ends in a traceback: what penstock foresees i
 shown as a sentence, a place and a hint with the exit code of its kind, and
 anything else as a bug to be reported (PENSTOCK_DEBUG=1 shows where).
 
-    0 fine   1 policy or usage   2 toolchain   3 kernel   4 permission   70 a bug   130 interrupted
+    0 fine   1 policy or usage   2 toolchain   3 kernel   4 permission   7 taken back   70 a bug   130 interrupted
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "match": ("match", "Count the packets of captures that an expression matches."),
     "build": ("build", "Compile a policy to an object file, or show a stage on the way."),
     "apply": ("apply", "Put a policy in place on an interface."),
+    "confirm": ("confirm", "Let a policy on probation stay, or take it back."),
     "status": ("status", "Show what is in place: rules, counters, rates."),
     "rule": ("rule", "Add rules to a running policy, take them away, list them."),
     "detach": ("detach", "Take the policy off an interface."),
@@ -74,7 +75,10 @@ _MEANT = {
     "dump": ("map dump",),
     "lint": ("check",),
 }
-HIDDEN: dict[str, tuple[str, str]] = {"_expire": ("expiry", "Remove emergency rules whose time is over.")}
+HIDDEN: dict[str, tuple[str, str]] = {
+    "_expire": ("expiry", "Remove emergency rules whose time is over."),
+    "_revert": ("reverter", "Take a policy back that nobody has confirmed."),
+}
 
 
 class LateGroup(click.Group):
@@ -136,7 +140,7 @@ def commands() -> None:
     """Packet rules in tcpdump's language, run by the Linux kernel at XDP, at TC and on sockets;
     and eBPF programs of your own.
 
-    Exit codes: 0 fine, 1 policy or usage, 2 toolchain, 3 kernel, 4 permission, 130 interrupted.
+    Exit codes: 0 fine, 1 policy or usage, 2 toolchain, 3 kernel, 4 permission, 7 taken back, 130 interrupted.
 
     Those of `diff` are diff(1)'s: 0 no difference, 1 a difference, 2 anything wrong.
     """

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli import output
+from penstock.cli.confirm import report_overdue
 from penstock.cli.options import hook_option, interface_option, json_option, netns_option
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def add(
     """
     from penstock.pipeline.rules import add_rule
 
+    report_overdue()
     if place and before:
         raise click.UsageError("--before, --first and --last exclude one another")
     is_first = place == "first"
@@ -75,6 +77,7 @@ def remove(name: str, interface: str, hook: str | None, rebuild: bool, as_json: 
     """Take an added rule away; rules of the policy's own text stay."""
     from penstock.pipeline.rules import remove_rule
 
+    report_overdue()
     done = remove_rule(interface, name, rebuild=rebuild, hook=hook)
     _report(done, "penstock.rule.remove/1", "removed", as_json)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli import output
+from penstock.cli.confirm import report_overdue
 from penstock.cli.options import DURATION, duration_text, interface_option, json_option, netns_option
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def command(interface: str | None, interval: float | None, watch: bool, show_all
     """
     from penstock.pipeline.status import status
 
+    report_overdue()
     if watch:
         return _watch(interface, interval or 1.0, show_all, as_json)
     before = status(interface)
@@ -96,6 +98,10 @@ def _lines(
         yield _headline(one)
         if one.trouble:
             yield f"  ! {one.trouble}"
+        left = one.probation_left_s
+        if left is not None:
+            back = "what was there before" if one.has_before else "nothing, as before,"
+            yield f"  on probation: {duration_text(left)} left to `penstock confirm`, or {back} is there again"
         if one.refusals:
             yield f"  reject: {one.refusals.answered} answered, {one.refusals.suppressed} dropped without an answer"
         yield from _others(one)
@@ -202,6 +208,7 @@ def _record(one: Status, before: Status | None) -> dict[str, object]:
         "programs": [_program(found) for found in one.programs],
         "applied_at": one.identity.applied_at,
         "trouble": one.trouble,
+        "probation_left_s": None if one.probation_left_s is None else round(one.probation_left_s, 3),
         "refusals": _refusals(one),
         "emergencies": emergencies,
         "counters": rules,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from penstock.cli import output
+from penstock.cli.confirm import report_overdue
 from penstock.cli.options import hook_option, interface_option, json_option, netns_option
 
 
@@ -18,6 +19,7 @@ def command(name: str | None, interface: str, hook: str | None, as_json: bool) -
     """Take back one emergency rule (`drop#1`), or all of them; the policy itself stays as it is."""
     from penstock.pipeline.emergency import cancel
 
+    report_overdue()
     taken = cancel(interface, name, hook=hook)
     if as_json:
         output.record("penstock.undrop/1", {"interface": interface, "rules": [rule.name for rule in taken]})

@@ -139,6 +139,24 @@ def _exchange_in_two_steps(root: Path, name: str, staged: Path) -> Path:
     return leaving
 
 
+def exchange_pin(directory: Path, name: str, held: Descriptor, *, without: str) -> None:
+    """Let a pin name another object, in one step, and then remove the pins whose names begin with `without`.
+
+    Raises:
+        KernelError: it cannot be changed; the pins are as they were.
+    """
+    aside = directory / f"{name}-new"
+    try:
+        aside.unlink(missing_ok=True)
+        syscall.pin(held.fd, aside)
+        aside.rename(directory / name)
+        for leftover in directory.iterdir():
+            if leftover.name.startswith(without):
+                leftover.unlink()
+    except OSError as error:
+        raise _pin_error("change", directory / name, error) from error
+
+
 def remove(root: Path, name: str, ending: Callable[[], object] | None = None) -> bool:
     """Take the pins of `name` away; False when there were none.
 

@@ -115,12 +115,12 @@ def pin(fd: int, path: str | os.PathLike[str]) -> None:
     bpf(Command.OBJ_PIN, bytearray(_OBJ.pack(address_of(name), fd, 0)))
 
 
-def open_pinned(path: str | os.PathLike[str], kind: str) -> int:
-    """A new descriptor of a pinned object that is a `kind`: ``map``, ``prog`` or ``link``."""
+def open_pinned(path: str | os.PathLike[str], kind: str | None) -> int:
+    """A new descriptor of a pinned object that is a `kind`: ``map``, ``prog`` or ``link``; None: whatever it is."""
     name = bytearray(os.fsencode(path) + b"\0")
     fd = bpf(Command.OBJ_GET, bytearray(_OBJ.pack(address_of(name), 0, 0)))
     found = _kind_of(fd)
-    if found != kind:
+    if kind is not None and found != kind:
         os.close(fd)
         raise OSError(errno.EINVAL, f"it is a {found}, not a {kind}", os.fspath(path))
     return fd

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from penstock.kernel.bpf_object import BpfObject
+    from penstock.pipeline.identity import Probation
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +95,12 @@ def apply_all(
     replace: bool = False,
     order: str | None = None,
     force: bool = False,
+    probation: Probation | None = None,
 ) -> tuple[Applied, ...]:
     """Put policies of different hooks on an interface: all of them, or, where one is refused, none.
 
-    `mode`, `replace` and `order` go to the hooks that know them.
+    `mode`, `replace` and `order` go to the hooks that know them.  On `probation` they are taken back at
+    its time by `probation.end_overdue`, unless `probation.confirm` comes first.
 
     Raises:
         PenstockError: as `apply`; or two of them are at one hook.
@@ -113,7 +116,7 @@ def apply_all(
             opened.enter_context(locked(point, root))
         present = [find_open(root, point, opened) for point in points]
         with_rules = [_with_emergencies(*pair) for pair in zip(policies, present, strict=True)]
-        done = _put(root, points, with_rules, present, each, _permitted if force else _checked)
+        done = _put(root, points, with_rules, present, each, _permitted if force else _checked, probation)
     lost = [_lost(*pair) for pair in zip(present, policies, strict=True)]
     return tuple(_with_notice(one, text) for one, text in zip(done, lost, strict=True))
 
@@ -125,8 +128,13 @@ def _with_notice(done: Applied, notice: str | None) -> Applied:
 def put(
     root: Path, point: AttachPoint, policy: LoadedPolicy, present: Slot | None, wish: Wish | None = None
 ) -> Applied:
-    """Attach a policy, or replace the one that is there.  Hold the lock; raises as `apply`."""
-    (done,) = _put(root, [point], [policy], [present], wishes([point.hook], wish or Wish()))
+    """Attach a policy, or replace the one that is there, which stays on probation if it was.
+
+    Hold the lock; raises as `apply`.
+    """
+    probation = present.identity.probation if present else None
+    each = wishes([point.hook], wish or Wish())
+    (done,) = _put(root, [point], [policy], [present], each, probation=probation)
     return done
 
 
@@ -137,6 +145,7 @@ def _put(
     present: Sequence[Slot | None],
     wish: Sequence[Wish],
     check: Callable[[AttachPoint, LoadedPolicy, BpfObject], str | None] | None = None,
+    probation: Probation | None = None,
 ) -> tuple[Applied, ...]:
     """Load all, and only then change anything; what `check` says of what was loaded becomes a notice."""
     policies = [with_devices(policy) for policy in policies]
@@ -147,7 +156,8 @@ def _put(
         ]
         told = [check(*each) if check else None for each in zip(points, policies, loaded, strict=True)]
         puttings = [
-            Putting(root, *each) for each in zip(points, policies, loaded, present, wish, strict=True)
+            Putting(root, *each, probation)
+            for each in zip(points, policies, loaded, present, wish, strict=True)
         ]
         return tuple(map(_with_notice, put_together(puttings), told))
 

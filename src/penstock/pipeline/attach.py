@@ -23,7 +23,7 @@ from penstock.kernel.program import ProgramInfo
 from penstock.model.closing import Closing
 from penstock.model.hook import Hook
 from penstock.model.spec import COUNTERS_MAP, PROGRAM
-from penstock.pipeline.counters import Counter, Totals, added, carried_over, named, read_totals
+from penstock.pipeline.counters import Counter, Totals, added, carried_over, named, nothing, read_totals
 from penstock.pipeline.devices import fill, located, values
 from penstock.pipeline.identity import kept_slots
 from penstock.pipeline.link_header import link_constants
@@ -76,7 +76,7 @@ class Attached(Closing):
         self._place = place
         self._object = loaded
         self._link = link
-        self._base = carried_over((), (), len(policy.counters))
+        self._base = nothing(len(policy.counters))
 
     @property
     def program_id(self) -> int:
@@ -110,7 +110,7 @@ class Attached(Closing):
             loaded.close()
             raise
         pairs = kept_slots(self.policy.counters, new.counters)
-        self._base = carried_over(pairs, self._totals(), len(new.counters))
+        self._base = carried_over(pairs, self._totals(), nothing(len(new.counters)))
         self._object.close()
         self.policy, self._object = new, loaded
 

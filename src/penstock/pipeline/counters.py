@@ -79,7 +79,12 @@ def named(keys: Sequence[CounterKey], totals: Totals) -> dict[str, Counter]:
     return {key.name: total for key, total in zip(keys, totals, strict=True)}
 
 
-def carried_over(pairs: Sequence[tuple[int, int]], old: Totals, slots: int) -> Totals:
-    """The base of a new program's counters: the old totals where the rule is the same, zero elsewhere."""
+def carried_over(pairs: Sequence[tuple[int, int]], old: Totals, base: Totals) -> Totals:
+    """The base of a new program's counters: the old totals where the rule is the same, `base` elsewhere."""
     kept = {new_slot: old[old_slot] for old_slot, new_slot in pairs}
-    return tuple(kept.get(slot, ZERO) for slot in range(slots))
+    return tuple(kept.get(slot, total) for slot, total in enumerate(base))
+
+
+def nothing(slots: int) -> Totals:
+    """So many totals of nothing."""
+    return (ZERO,) * slots

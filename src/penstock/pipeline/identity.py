@@ -90,6 +90,16 @@ class DeviceAt(msgspec.Struct, frozen=True):
     ifindex: int = 0
 
 
+class Probation(msgspec.Struct, frozen=True):
+    """A policy that is taken back at `until_ns` of the boot clock unless somebody confirms it.
+
+    Those of several hooks that were put in place together have the same `token`.
+    """
+
+    token: str
+    until_ns: int
+
+
 class Identity(msgspec.Struct, frozen=True):
     """Who is running; `text` is the whole policy.  A built file carries it too."""
 
@@ -115,6 +125,9 @@ class Identity(msgspec.Struct, frozen=True):
     applied_at: str = ""
     program: int = 0
     version: str = ""
+    probation: Probation | None = None
+    #: The token of the probation that it has passed.
+    confirmed: str = ""
     schema: str = SCHEMA
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -34,7 +34,7 @@ from penstock.pipeline.identity import Clsact, Identity, encode, kept_slots
 from penstock.pipeline.overlay import BANKS, SWITCH
 from penstock.pipeline.placing import AUTO, Wish, mode_of, put_on
 from penstock.pipeline.refusals import REFUSALS
-from penstock.pipeline.slot import CARRIED, COUNTERS, IDENTITY, LINK, PROGRAM_PIN, Holder, Slot
+from penstock.pipeline.slot import BEFORE, CARRIED, COUNTERS, IDENTITY, LINK, PROGRAM_PIN, Holder, Slot
 from penstock.pipeline.whereabouts import owns_clsact
 
 if TYPE_CHECKING:
@@ -43,9 +43,36 @@ if TYPE_CHECKING:
 
     from penstock.kernel.attach_point import AttachPoint
     from penstock.kernel.bpf_object import BpfObject
+    from penstock.kernel.maps import Map
     from penstock.kernel.order import Order
     from penstock.kernel.syscall import Descriptor
+    from penstock.pipeline.identity import Probation
     from penstock.pipeline.policy import LoadedPolicy
+
+
+class Change(Protocol):
+    """One filter's part in a change that is made together with others; each step is called once, in this order."""
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether none of penstock's runs there yet."""
+        ...
+
+    def prepare(self, undo: ExitStack, held: ExitStack) -> None:
+        """Do all that changes nothing of what is there."""
+        ...
+
+    def switch(self, undo: ExitStack) -> None:
+        """Make the change."""
+        ...
+
+    def publish(self, undo: ExitStack | None = None, /) -> None:
+        """Let the pins tell of it."""
+        ...
+
+    def applied(self) -> Applied:
+        """What was done."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +89,7 @@ class Applied:
     hook: str = Hook.XDP.value
 
 
-def put_together(puttings: Sequence[Putting]) -> tuple[Applied, ...]:
+def put_together(puttings: Sequence[Change]) -> tuple[Applied, ...]:
     """Put all of them in place.  Hold the locks of their attach points.
 
     Raises:
@@ -95,12 +122,14 @@ class Putting:
         loaded: BpfObject,
         present: Slot | None,
         wish: Wish,
+        probation: Probation | None = None,
     ) -> None:
         self._root, self._point, self._policy, self._wish = root, point, policy, wish
         self._loaded, self._program = loaded, loaded.programs[PROGRAM]
         # What is defunct has pins and counters, but its interface went away.
         self._before = present
         self._running = present if present is not None and not present.is_defunct else None
+        self._probation = probation
         self._notices: list[str] = []
 
     @property
@@ -121,25 +150,27 @@ class Putting:
             mode = CLSACT if isinstance(self._holder, Filter) else mode_of(self._holder.info())
         self._identity = self._described(mode)
         self._carried = held.enter_context(slots.create_carried(len(self._identity.counters)))
-        self._staged = self._stage()
-        undo.push(_if_failed(pin.discard, self._staged))
+        self._staged = self._stage(self._kept_for_later(held))
+        undo.push(if_failed(pin.discard, self._staged))
 
     def switch(self, undo: ExitStack) -> None:
         """Make the change: each packet meets what was there or the new program."""
         if self._running is not None:
             self._holder.update(self._program)
             if self._old is not None:
-                undo.push(_if_failed(self._holder.update, self._old))
+                undo.push(if_failed(self._holder.update, self._old))
         elif isinstance(self._holder, Filter):
             self._holder.attach(self._program)
 
-    def publish(self, undo: ExitStack | None = None) -> None:
+    def publish(self, undo: ExitStack | None = None, /) -> None:
         """Carry the counters over, and give the pins their name."""
         if self._before is not None:
             slots.carry(self._before, self._identity, self._carried)
+            if self._remembered is not None:
+                slots.remember(self._before, self._remembered)
         pin.publish(self._root, self._point.name, self._staged)
         if undo is not None:
-            undo.push(_if_failed(pin.remove, self._root, self._point.name))
+            undo.push(if_failed(pin.remove, self._root, self._point.name))
 
     def applied(self) -> Applied:
         """What was done."""
@@ -189,7 +220,21 @@ class Putting:
             applied_at=now,
             program=self._program.id,
             clsact=self._clsact(),
+            probation=self._probation,
         )
+
+    def _kept_for_later(self, held: ExitStack) -> dict[str, Descriptor]:
+        """The pins of what a policy on probation replaces, or of what the one that it replaces had replaced."""
+        self._remembered: Map | None = None
+        if self._probation is None or self._running is None:
+            return {}
+        found = slots.open_pins(self._running.directory, held)
+        if self._running.identity.probation is not None:
+            return {name: one for name, one in found.items() if name.startswith(BEFORE)}
+        self._remembered = held.enter_context(slots.create_carried(len(self._running.identity.counters)))
+        old = self._old or held.enter_context(Program.by_id(self._running.identity.program))
+        found |= {CARRIED: self._remembered, PROGRAM_PIN: old}
+        return {f"{BEFORE}{name}": one for name, one in found.items() if name != LINK}
 
     def _clsact(self) -> Clsact | None:
         if not isinstance(self._holder, Filter):
@@ -198,7 +243,7 @@ class Putting:
             self._holder.owns_qdisc = True
         return Clsact(self._holder.name, self._holder.priority, self._holder.owns_qdisc)
 
-    def _stage(self) -> Path:
+    def _stage(self, more: dict[str, Descriptor]) -> Path:
         """Pin everything under a name that no reader looks at."""
         maps = self._loaded.maps
         with write_blob(encode(self._identity), "ps_identity") as blob:
@@ -215,7 +260,7 @@ class Putting:
                 objects |= {SWITCH: maps[SWITCH_MAP], BANKS: maps[BANKS_MAP]}
             if REFUSALS_MAP in maps:
                 objects[REFUSALS] = maps[REFUSALS_MAP]
-            return pin.stage(self._root, self._point.name, objects)
+            return pin.stage(self._root, self._point.name, objects | more)
 
 
 @contextmanager
@@ -230,7 +275,7 @@ def _program(number: int) -> Iterator[Program | None]:
         yield found
 
 
-def _if_failed(action: Callable[..., object], *arguments: object) -> Callable[..., None]:
+def if_failed(action: Callable[..., object], *arguments: object) -> Callable[..., None]:
     """For ExitStack.push: run the action only if the block has failed."""
 
     def after(kind: object, _error: object, _at: object) -> None:

@@ -7,6 +7,7 @@
         carried     what programs before it had counted for rules that are the same
         identity    who it is: the policy's text, path, rules, program id
         overlay, added    of a large policy: rules added while it runs (overlay.py)
+    before-…    of one on probation: the same of what was there before (probation.py)
 
 A change is staged in a directory of its own, the link (or filter) is updated, and
 then the directories are exchanged.  The update is what counts; if the process dies
@@ -33,6 +34,7 @@ from penstock.kernel.clsact import Filter
 from penstock.kernel.link import Link, LinkInfo
 from penstock.kernel.maps import Map, MapType
 from penstock.kernel.program import Program
+from penstock.kernel.syscall import Descriptor, open_pinned
 from penstock.model.hook import Hook
 from penstock.pipeline.counters import (
     PAIR,
@@ -55,6 +57,9 @@ COUNTERS, CARRIED, IDENTITY = "counters", "carried", "identity"
 #: What ties a program to its hook, and can replace it in one step.
 Holder = Link | Filter
 _ONLY_KEY = bytes(4)
+#: The pins of what a policy on probation has replaced; its counters stand still, and `before-carried` has all of them.
+BEFORE = "before-"
+BEFORE_CARRIED = f"{BEFORE}{CARRIED}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +166,15 @@ def open_slot(directory: Path) -> Slot:
         )
 
 
+def open_pins(directory: Path, held: ExitStack) -> dict[str, Descriptor]:
+    """Every pin of a directory by its name, opened as it is; `held` closes them.  Raises KernelError."""
+    with kernel_errors("open pins in", str(directory)):
+        return {
+            path.name: held.enter_context(Descriptor(open_pinned(path, None)))
+            for path in sorted(directory.iterdir())
+        }
+
+
 def open_holder(directory: Path) -> Holder | None:
     """What holds the program of a directory of pins; None where that cannot be told."""
     try:
@@ -180,6 +194,11 @@ def _holder(place: Path, identity: Identity) -> Holder:
     Program.open(place / PROGRAM_PIN).close()
     hook = Hook(identity.hook)
     return Filter(identity.ifindex, hook, found.name, found.priority, owns_qdisc=found.owns_qdisc)
+
+
+def read_identity(directory: Path, prefix: str = "") -> Identity:
+    """Who a directory of pins says it is; with BEFORE, whom it has replaced.  Raises KernelError."""
+    return decode_identity(read_blob(directory / f"{prefix}{IDENTITY}"), str(directory / IDENTITY))
 
 
 def _read_identity(place: Path, directory: Path) -> Identity:
@@ -215,11 +234,22 @@ def carry(old: Slot, new_identity: Identity, new_carried: Map) -> None:
     """Give a new program's counters the old one's totals where the rule is the same.
 
     The old program must be running no more (`Link.update` waits for that).
+    A rule that the old one does not have keeps what was carried for it already.
     Doing it twice is the same as once.
     """
     pairs = kept_slots(old.keys, new_identity.counters)
-    base = carried_over(pairs, old.totals(), len(new_identity.counters))
+    base = carried_over(pairs, old.totals(), read_carried(new_carried))
     new_carried.update(_ONLY_KEY, pack_totals(base))
+
+
+def remember(old: Slot, before_carried: Map) -> None:
+    """Write down the totals of what was replaced, to be carried back to it.  It must be running no more."""
+    write_carried(before_carried, old.totals()[: len(old.identity.counters)])
+
+
+def write_carried(carried: Map, totals: Totals) -> None:
+    """Replace the carried totals, in one step."""
+    carried.update(_ONLY_KEY, pack_totals(totals))
 
 
 def settle(root: Path, name: str) -> None:
@@ -257,4 +287,7 @@ def _finish(root: Path, name: str, staged: Path) -> None:
     if (root / name).exists():
         with open_slot(root / name) as old, open_slot(staged) as new:
             carry(old, new.identity, new.carried)
+            if (staged / BEFORE_CARRIED).exists() and old.identity.probation is None:
+                with Map.open(staged / BEFORE_CARRIED) as before:
+                    remember(old, before)
     pin.publish(root, name, staged)

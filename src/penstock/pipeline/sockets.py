@@ -26,7 +26,7 @@ from penstock.kernel.socket_filter import attach_classic, attach_program, descri
 from penstock.model.closing import Closing
 from penstock.model.hook import Hook
 from penstock.model.spec import COUNTERS_MAP, PROGRAM
-from penstock.pipeline.counters import Counter, Totals, added, carried_over, named, read_totals
+from penstock.pipeline.counters import Counter, Totals, added, carried_over, named, nothing, read_totals
 from penstock.pipeline.expression import is_policy, load_expression, matcher
 from penstock.pipeline.identity import kept_slots
 from penstock.pipeline.link_header import BARE
@@ -69,7 +69,7 @@ class SocketFilter(Closing):
     def __init__(self, sock: socket.socket, made: _Made) -> None:
         self.socket = sock
         self._made: _Made | None = made
-        self._base = carried_over((), (), len(made.policy.counters) if made.policy else 0)
+        self._base = nothing(len(made.policy.counters) if made.policy else 0)
 
     @property
     def is_classic(self) -> bool:
@@ -107,7 +107,7 @@ class SocketFilter(Closing):
             # Then nobody runs the old program any more, and what it counted is final.
             synchronize_rcu()
             pairs = kept_slots(old.policy.counters, new.policy.counters)
-            self._base = carried_over(pairs, self._totals(old), len(new.policy.counters))
+            self._base = carried_over(pairs, self._totals(old), nothing(len(new.policy.counters)))
         old.close()
         self._made = new
 

@@ -23,8 +23,9 @@ from penstock.pipeline import whereabouts
 from penstock.pipeline.counters import Counter
 from penstock.pipeline.devices import astray
 from penstock.pipeline.identity import Added, CounterKey, Emergency, Identity
+from penstock.pipeline.probation import left_s
 from penstock.pipeline.refusals import Refusals, refusals_in
-from penstock.pipeline.slot import Slot, open_slot
+from penstock.pipeline.slot import BEFORE, IDENTITY, Slot, open_slot
 from penstock.pipeline.whereabouts import Places
 
 _PATIENCE_S, _AGAIN_S = 1.0, 0.02
@@ -40,7 +41,8 @@ class Status:
     `added` the rules that are no part of the policy's text, `trouble` a sentence
     when something is wrong, `read_at_ns` the boot clock at which the counters
     were read, `is_current` whether they are those of the program that runs,
-    `refusals` what `reject` came to, None for a policy without it.
+    `refusals` what `reject` came to, None for a policy without it, `probation_left_s` how long it can
+    be confirmed, None for one that is on no probation, `has_before` whether something else comes back then.
     """
 
     interface: str
@@ -55,6 +57,8 @@ class Status:
     trouble: str | None = None
     programs: tuple[AttachedProgram, ...] = ()
     refusals: Refusals | None = None
+    probation_left_s: float | None = None
+    has_before: bool = False
 
     @property
     def hook(self) -> Hook:
@@ -152,6 +156,8 @@ def _status(directory: Path) -> Status:
             _trouble(slot, place),
             programs_at(place.index, Hook(slot.identity.hook)) if place else (),
             refusals_in(directory),
+            left_s(slot.identity),
+            (directory / f"{BEFORE}{IDENTITY}").exists(),
         )
 
 

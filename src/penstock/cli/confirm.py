@@ -1,0 +1,68 @@
+"""`penstock confirm`: a policy on probation stays, or with --undo goes at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from penstock.cli import output
+from penstock.cli.options import interface_option, json_option, netns_option
+
+if TYPE_CHECKING:
+    from penstock.pipeline.probation import Ended
+
+
+@click.command("confirm")
+@interface_option(required=False)
+@click.option("--undo", is_flag=True, help="Put back at once what was there before.")
+@netns_option
+@json_option
+def command(interface: str | None, undo: bool, as_json: bool) -> int:
+    """Let policies that were applied with --confirm stay: all of them, or those of an interface.
+
+    Exits with 7 if one was taken back already, because its time was over.
+    """
+    from penstock.pipeline import probation
+
+    late = probation.end_overdue()
+    done = probation.undo(interface) if undo else probation.confirm(interface)
+    for ended in (*late, *done):
+        report(ended, as_json)
+    if not done and not late and not as_json:
+        output.note("no policy is on probation")
+    return 7 if late and not undo else 0
+
+
+def report(ended: Ended, as_json: bool) -> None:
+    """Tell how a probation has ended."""
+    for notice in ended.notices:
+        output.warn(notice)
+    if as_json:
+        content = {
+            "interface": ended.interface,
+            "hook": ended.hook,
+            "policy": ended.name,
+            "confirmed": ended.is_confirmed,
+            "restored": ended.restored,
+        }
+        output.record("penstock.confirm/1", content)
+        return
+    output.answer(f"{ended.name}: {_outcome(ended)}")
+
+
+def _outcome(ended: Ended) -> str:
+    where = f"{ended.interface} at {ended.hook}"
+    if ended.is_confirmed:
+        return f"confirmed on {where}"
+    if ended.restored is None:
+        return f"taken off {where}, where nothing was before"
+    return f"taken back on {where}, {ended.restored} is there again"
+
+
+def report_overdue() -> None:
+    """End the probations whose time is over, which their own process should have done, and say so."""
+    from penstock.pipeline.probation import end_overdue
+
+    for ended in end_overdue():
+        output.warn(f"nobody has confirmed {ended.name}: {_outcome(ended)}")
