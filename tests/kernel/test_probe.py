@@ -170,6 +170,12 @@ def test_without_privilege_nothing_is_guessed() -> None:
         assert missing in told[name]["why"]
     assert told["kernel_btf"]["available"] is True
     assert {one["helpers"] is None for one in found["helpers"]} == {True}
+    text = subprocess.run([*argv[:-1], "behaviours"], capture_output=True, check=True, text=True).stdout
+    unknown, lines = sum(one["available"] is None for one in found["behaviours"]), text.splitlines()
+    assert text.count("(CAP_") < 8
+    below = [int(line.split()[0]) for line in lines if " times `?`: CAP_" in line]
+    assert below
+    assert sum(below) + text.count("(CAP_") == unknown
 
 
 @pytest.mark.privileged

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from penstock.kernel.probe.tables import Known
 
 _SECTIONS = ("behaviours", "programs", "maps", "attach", "helpers")
+#: A reason for `?` that this many behaviours have is told once.
+_OFTEN = 4
 _TITLES = {"programs": "program types", "maps": "map types", "attach": "attach types"}
 
 
@@ -73,17 +76,22 @@ def _show(found: Survey, *, everything: bool) -> None:
 
 
 def _show_behaviours(answers: Mapping[str, Found]) -> None:
+    """A table; a reason that many of them have is told once, below it."""
     from penstock.kernel.probe.behaviours import BEHAVIOURS, WATCHED_HELPERS
 
+    reasons = Counter(found.why for found in answers.values() if found.has is None)
+    often = {why: count for why, count in reasons.items() if count >= _OFTEN}
     rows = [
-        (mark(answers[one.name].has), one.since, one.name, _told(one.title, answers[one.name]))
+        (mark(answers[one.name].has), one.since, one.name, _told(one.title, answers[one.name], often))
         for one in (*BEHAVIOURS, *WATCHED_HELPERS)
     ]
     output.table(("HERE", "SINCE", "BEHAVIOUR", "WHAT"), rows)
+    for why, count in often.items():
+        output.answer(f"{count} times `?`: {why}")
 
 
-def _told(title: str, found: Found) -> str:
-    return f"{title} ({found.why})" if found.has is None else title
+def _told(title: str, found: Found, often: Container[str]) -> str:
+    return f"{title} ({found.why})" if found.has is None and found.why not in often else title
 
 
 def _show_types(
