@@ -108,7 +108,9 @@ def test_the_price_of_each_rule(cli: Cli, two_rules: Path) -> None:
     assert record["rules"]["of"] == 2
     prices = record["rules"]["prices"]
     assert [(one["number"], one["name"], one["line"]) for one in prices] == [(1, "dns", 2), (2, "shell", 3)]
-    assert all(one["instructions"] > 0 and one["verified_instructions"] > 0 for one in prices)
+    assert all(one["instructions"] > 0 for one in prices)
+    # States are pruned that a program without the rule never comes to: a rule may cost the verifier less than nothing.
+    assert all(one["verified_instructions"] != 0 for one in prices)
 
 
 def test_a_budget_that_is_crossed_names_the_rule_unless_none_is_to_blame(cli: Cli, two_rules: Path) -> None:
