@@ -103,6 +103,12 @@ def test_a_try_counts_and_drops_nothing(wire: Wire, host: Cli) -> None:
     assert host("status", "--json").record["filters"] == []
 
 
+@pytest.mark.parametrize("seconds", ["1ms", "200ms"])
+def test_a_try_that_has_lapsed_before_it_is_taken_back_is_gone_as_well(host: Cli, seconds: str) -> None:
+    assert host("try", "udp", "-i", "v1", "--for", seconds).code == 0
+    assert host("status", "--json").record["filters"] == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_try_leaves_all_as_it_was(
     wire: Wire, host: Cli, policy: Path, number: signal.Signals

@@ -115,9 +115,7 @@ def end(ifname: str, name: str, *, hook: str = Hook.XDP.value) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            cancel(ifname, name, hook=hook)
-        except NoSuchRuleError:
-            return
+            _cancel_or_expire(ifname, name, hook)
         except KernelError as error:
             if error.errno == errno.ENOENT:  # There is no filter.
                 return
@@ -126,6 +124,14 @@ def end(ifname: str, name: str, *, hook: str = Hook.XDP.value) -> None:
             time.sleep(_BUSY_S)
         else:
             return
+
+
+def _cancel_or_expire(ifname: str, name: str, hook: str) -> None:
+    try:
+        cancel(ifname, name, hook=hook)
+    except NoSuchRuleError:
+        # One that has lapsed is not in force, and yet in the filter.
+        expire(ifname, hook=hook)
 
 
 def expire(ifname: str, *, hook: str = Hook.XDP.value) -> int | None:
