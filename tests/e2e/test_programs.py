@@ -454,6 +454,28 @@ def test_programs_at_tc_run_one_after_the_other(programs: Cli, wire: Wire, tmp_p
     assert (wire.arrived(53), wire.arrived(54)) == (5, 0)
     assert programs("program", "detach", "-i", "v1", "--hook", "tc-ingress").code == 0
     assert wire.arrived(54) == 5
+    assert "clsact" not in wire.server.run("tc", "qdisc", "show", "dev", "v1").stdout
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("order", [("policy", "program"), ("program", "policy")])
+@pytest.mark.parametrize("hook", ["tc ingress", "tc egress"])
+def test_a_policy_and_a_program_leave_no_qdisc_of_theirs(
+    programs: Cli, wire: Wire, tmp_path: Path, order: tuple[str, str], hook: str
+) -> None:
+    file = str(write(tmp_path / "by_port.c", DROPS_AT_TC))
+    text = write(tmp_path / "p.policy", "filter p at tc ingress { drop if udp dst port 54 }")
+    commands = {
+        "policy": ("apply", str(text), "-i", "v1", "--mode", "clsact"),
+        "program": ("program", "load", file, "--hook", hook, "-i", "v1", "--mode", "clsact"),
+    }
+    for one in order:
+        done = programs(*commands[one])
+        assert done.code == 0, done.err
+    for one in order:
+        done = programs(*(("detach",) if one == "policy" else ("program", "detach")), "-i", "v1")
+        assert done.code == 0, done.err
+    assert "clsact" not in wire.server.run("tc", "qdisc", "show", "dev", "v1").stdout
 
 
 @pytest.mark.privileged

@@ -281,6 +281,16 @@ def test_what_a_hook_does_not_know_is_said(host: Near, tmp_path: Path) -> None:
     assert host("status", "--json").record["filters"] == []
 
 
+def test_a_filter_at_socket_beside_others_is_left_out_and_said(host: Near, tmp_path: Path) -> None:
+    path = write(tmp_path / "two.policy", text_at(INGRESS) + text_at(Hook.SOCKET, "ear"))
+    done = host("apply", str(path), "-i", "v1")
+    assert done.code == 0, done.err
+    assert "ear is at socket, and left out" in done.err
+    assert "guard: attached" in done.out
+    named = host("apply", str(path), "-i", "v1", "--filter", "guard")
+    assert "ear" not in named.err
+
+
 def test_a_filter_that_somebody_took_off_is_told_and_comes_back(
     wire: Wire, host: Near, root: Path, tmp_path: Path
 ) -> None:

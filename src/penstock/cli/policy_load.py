@@ -48,7 +48,7 @@ def load_filters(path: str, filter_name: str | None = None) -> tuple[LoadedPolic
     Raises:
         PenstockError: the file cannot be read or is not to be trusted, PolicyError among them.
     """
-    from penstock.pipeline.policy import load_built, load_policies
+    from penstock.pipeline.policy import at_sockets, load_built, load_policies
 
     data = _object_in(path)
     if data is not None:
@@ -56,6 +56,10 @@ def load_filters(path: str, filter_name: str | None = None) -> tuple[LoadedPolic
     source = read_policy(path, trusted=True)
     policies = load_policies(source.text, name=source.name, filter=filter_name)
     show_diagnostics(policies[0].warnings)
+    for left in () if filter_name else at_sockets(source.text, source.name):
+        output.warn(
+            f"{left} is at socket, and left out here: `penstock.attach_socket` in Python puts it on a socket"
+        )
     for policy in policies:
         _show_dear(policy)
     return policies

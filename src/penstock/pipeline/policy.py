@@ -18,6 +18,7 @@ from penstock.compiler.lang.diagnostic import Diagnostic, Severity
 from penstock.compiler.lang.source import Source
 from penstock.errors import PenstockError, PolicyError
 from penstock.kernel.elf import initial_value
+from penstock.model.hook import Hook
 from penstock.model.overlay import OFFSETS_VARIABLE
 from penstock.model.verdict import Condition, Verdict
 from penstock.pipeline.added import with_added
@@ -132,6 +133,15 @@ def load_policies(
     hooks = list(dict.fromkeys(one.hook for one in policy.filters if one.hook != "socket")) or ["socket"]
     names = [choose_filter(policy, hook).name for hook in hooks]
     return tuple(load_policy(text, name=name, filter=one) for one in names)
+
+
+def at_sockets(text: str, name: str = "<policy>") -> tuple[str, ...]:
+    """The filters of a policy that `load_policies` leaves out, being at sockets where others are at an interface."""
+    if Hook.SOCKET.value not in text:
+        return ()
+    policy, _ = checked(Source(name, text))
+    found = tuple(one.name for one in policy.filters if one.hook == Hook.SOCKET.value)
+    return found if len(found) < len(policy.filters) else ()
 
 
 def _offer(built: Compiled, depth: Layer) -> Offer | None:

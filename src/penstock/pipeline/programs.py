@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +34,7 @@ from penstock.pipeline.placing import AUTO, Wish, mode_of, put_on, wishes
 from penstock.pipeline.program_listing import listed
 from penstock.pipeline.program_object import check_hook, hooks_of, load
 from penstock.pipeline.program_slot import LINK, PROGRAM, ProgramIdentity
+from penstock.pipeline.whereabouts import owns_clsact
 
 if TYPE_CHECKING:
     from penstock.kernel.bpf_object import BpfObject
@@ -110,10 +111,17 @@ def _attach(
                 where = structs.replace(where, mode=mode_of(held.info()))
                 program_slot.keep(where, {**objects, LINK: held})
             else:
+                # The last of penstock's to go takes the qdisc with it, whichever made it.
+                held.owns_qdisc |= _owns_clsact(place)
                 where = program_slot.with_filter(structs.replace(where, mode=CLSACT), held)
                 _keep_and_attach(own, objects, where, held)
         held.close()
     return where
+
+
+def _owns_clsact(place: AttachPoint) -> bool:
+    directions = (replace(place, hook=hook) for hook in Hook if hook.is_tc)
+    return any(owns_clsact(pin.pin_root(), one) for one in directions)
 
 
 def _keep_and_attach(

@@ -26,6 +26,7 @@ from penstock.kernel.link import LinkInfo
 from penstock.kernel.lock import lock
 from penstock.kernel.netlink import Interface, interfaces
 from penstock.model.hook import Hook
+from penstock.pipeline import program_slot
 from penstock.pipeline.slot import open_holder, settle
 
 #: The hooks of an interface.
@@ -97,7 +98,12 @@ def chosen_hook(root: Path, ifname: str, hook: str | None) -> Hook:
 
 
 def owns_clsact(root: Path, point: AttachPoint) -> bool:
-    """Whether penstock made the clsact of an interface, for a filter in the other direction."""
+    """Whether penstock made the clsact of an interface, for a filter in the other direction or a program."""
+    if any(
+        one.owns_qdisc and (one.ifindex, one.netns) == (point.ifindex, point.netns)
+        for one in program_slot.kept()
+    ):
+        return True
     for hook in HOOKS:
         name = find(root, replace(point, hook=hook)) if hook.is_tc and hook is not point.hook else None
         link = open_holder(root / name) if name else None
