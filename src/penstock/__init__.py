@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from penstock.pipeline.apply import apply, apply_all, detach
     from penstock.pipeline.attach import Attached, attach
     from penstock.pipeline.counters import Counter
+    from penstock.pipeline.live_set import LiveSet
     from penstock.pipeline.policy import LoadedPolicy, load_policies, load_policy
     from penstock.pipeline.rules import add_rule, added_rules, remove_rule
+    from penstock.pipeline.set_store import open_set
     from penstock.pipeline.sockets import SocketFilter, attach_socket
     from penstock.pipeline.status import status
 
@@ -51,6 +53,8 @@ _PIPELINE = {
     "add_rule": "rules",
     "remove_rule": "rules",
     "added_rules": "rules",
+    "open_set": "set_store",
+    "LiveSet": "live_set",
 }
 
 __all__ = [
@@ -69,6 +73,8 @@ __all__ = [
     "add_rule",
     "remove_rule",
     "added_rules",
+    "open_set",
+    "LiveSet",
     "PenstockError",
     "PolicyError",
     "LimitError",

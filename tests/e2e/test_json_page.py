@@ -132,6 +132,30 @@ def test_programs(host: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.privileged
+def test_sets(host: Cli, tmp_path: Path) -> None:
+    policy = tmp_path / "sets.policy"
+    policy.write_text(
+        "set threats : net\nset banned : host timeout 10m counters\n"
+        "filter edge at xdp { drop if src in @threats or src in @banned }\n"
+    )
+    assert host("apply", str(policy), "-i", "v1").code == 0
+    calls = [
+        ("add", "threats", "198.51.100.0/24"),
+        ("add", "banned", "203.0.113.9"),
+        ("list",),
+        ("list", "banned"),
+        ("list", "threats"),
+        ("info", "banned"),
+        ("remove", "threats", "198.51.100.0/24"),
+        ("sweep", "threats"),
+        ("flush", "banned"),
+    ]
+    assert_documented(*((host, ("set", *call)) for call in calls))
+    assert host("detach", "-i", "v1").code == 0
+    assert_documented(*((host, ("set", "delete", name)) for name in ("threats", "banned")))
+
+
+@pytest.mark.privileged
 def test_what_needs_privilege(host: Cli) -> None:
     calls = [
         ("apply", DNS, "-i", "v1"),

@@ -14,6 +14,7 @@ from penstock.compiler.codegen.plan import Wish
 from penstock.compiler.driver import object_of
 from penstock.compiler.ir.evaluate import evaluate
 from penstock.compiler.ir.ops import FIRST_CONDITION_SLOT, Outcome, RuleSet
+from penstock.compiler.ir.stores import EMPTY, Stores
 from penstock.kernel.bpf_object import load_object
 from penstock.kernel.maps import Map
 from penstock.kernel.program import Program
@@ -101,11 +102,13 @@ class DataPlane:
         self._object.close()
 
 
-def disagreements(rule_set: RuleSet, plane: DataPlane, frames: Sequence[bytes]) -> list[str]:
+def disagreements(
+    rule_set: RuleSet, plane: DataPlane, frames: Sequence[bytes], stores: Stores = EMPTY
+) -> list[str]:
     """Where kernel and reference differ, in words; the counters are compared as well."""
     found, packets, octets = [], Counter[int](), Counter[int]()
     for frame in filter(plane.takes, frames):
-        expected, got = evaluate(rule_set, frame), plane.outcome(frame)
+        expected, got = evaluate(rule_set, frame, stores=stores), plane.outcome(frame)
         if expected != got:
             found.append(f"{frame.hex()}\n  reference {expected}\n  kernel    {got}")
         counted = {expected.slot, *expected.hits, *(FIRST_CONDITION_SLOT + at for at in expected.conditions)}

@@ -242,7 +242,7 @@ def test_faults_are_told_in_the_order_of_the_text() -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["set x : net", 'include "x"', "feed y"],
+    ['include "x"', "feed y", "set x : net as flat", 'set x : net feed "y"'],
 )
 def test_words_of_later_versions_get_one_diagnostic(word: str) -> None:
     assert _codes(f"{word}\nfilter a at xdp {{ drop }}") == ["PS107"]
@@ -253,7 +253,7 @@ def test_words_of_later_versions_get_one_diagnostic(word: str) -> None:
     [
         "steer workers 4 by flow", "balance x", "log 1/10 if tcp", "x: steer workers 4",
         "add src to @x for 5m if tcp", "remove src from @x", "on malformed steer", "default balance",
-        "drop log 1/100 if src in @threats", "drop if src in @x and over 5/s per src", "drop if in @x",
+        "drop log 1/100 if src in @threats", "drop if src in @x and over 5/s per src",
         "drop if over 1000/s per src burst 2000", "drop if sample 1/10",
         "drop if rule == 1", "drop if worker = 2",
     ],

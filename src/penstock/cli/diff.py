@@ -195,7 +195,9 @@ def _report_class(one: Found, old: RuleSet, new: RuleSet, found: Comparison) -> 
     if one.example is not None:
         output.answer(f"    e.g. {one.example.text}")
     else:
-        output.answer("    no packet found: there may be none")
+        asks_sets = " in @" in condition
+        told = "which packets these are depends on what the set holds" if asks_sets else "there may be none"
+        output.answer(f"    no packet found: {told}")
     if one.traffic is not None and found.total is not None:
         share = 100 * one.traffic.packets / found.total.packets if found.total.packets else 0.0
         packets = f"{one.traffic.packets} packet{'s' * (one.traffic.packets != 1)}"

@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "confirm": ("confirm", "Let a policy on probation stay, or take it back."),
     "status": ("status", "Show what is in place: rules, counters, rates."),
     "rule": ("rule", "Add rules to a running policy, take them away, list them."),
+    "set": ("set", "Change and show the sets that policies ask."),
     "detach": ("detach", "Take the policy off an interface."),
     "drop": ("drop", "Drop what an expression matches, for a time."),
     "try": ("attempt", "Count what an expression would drop, for a time."),

@@ -29,6 +29,7 @@ from penstock.compiler.ir.ops import (
     Compare,
     FieldRef,
     HeaderWalked,
+    Member,
     Negation,
     Predicate,
     Within,
@@ -69,7 +70,7 @@ class Batch:
                 return np.full(len(rows), value, dtype=bool)
             case Within(ref, values):
                 return self._within(ref, values, rows)
-            case Compare() | HeaderWalked() | Classic():
+            case Compare() | HeaderWalked() | Classic() | Member():
                 return self._asked(predicate, rows)
             case Negation(operand):
                 return ~self.holds(operand, rows)

@@ -121,7 +121,8 @@ def start(policy: ast.Policy, filter_name: str | None) -> Coverage:
 
 def _terms(rule: ast.Rule, policy: ast.Policy, hook: Hook) -> Iterator[TermCoverage]:
     if rule.condition is not None:
-        for span, predicate in lower_terms(rule.condition, policy.source, policy.constants, hook=hook):
+        found = lower_terms(rule.condition, policy.source, policy.constants, policy.sets, hook=hook)
+        for span, predicate in found:
             yield TermCoverage(span, predicate)
 
 
@@ -209,7 +210,7 @@ def _selected(
 ) -> Iterator[Packet]:
     wanted = None
     if step.condition is not None:
-        wanted = lower_expression(step.condition, policy.source, policy.constants)
+        wanted = lower_expression(step.condition, policy.source, policy.constants, sets=policy.sets)
     for packet in of_captures([str(folder / step.path)], warnings):
         if wanted is None or holds(wanted, packet):
             yield packet

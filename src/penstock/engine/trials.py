@@ -108,7 +108,7 @@ def _run_capture(
 ) -> tuple[bool, str, tuple[str, ...]]:
     wanted = None
     if step.condition is not None:
-        wanted = lower_expression(step.condition, policy.source, policy.constants)
+        wanted = lower_expression(step.condition, policy.source, policy.constants, sets=policy.sets)
     warnings: list[str] = []
     selected = complying = 0
     first_other = ""

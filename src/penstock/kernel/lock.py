@@ -14,6 +14,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PLACE = Path("/run/penstock")
+_PAUSE_S = 0.01
 
 
 @contextmanager
-def lock(attach_point: str) -> Iterator[None]:
-    """Hold the lock of an attach point, by its name, for the block.
+def lock(attach_point: str, words: str | None = None, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock of an attach point, or of what `words` call, by its name for the block.
+
+    Waits up to `wait_s` for another holder.
 
     Raises:
         KernelError: another process holds it (errno EBUSY, the message has its
@@ -40,7 +44,7 @@ def lock(attach_point: str) -> Iterator[None]:
     with kernel_errors("lock", attach_point, needs=()):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        _take(fd, attach_point)
+        _take(fd, attach_point, words, time.monotonic() + wait_s)
         yield
     finally:
         os.close(fd)
@@ -61,21 +65,30 @@ def lock_directory() -> Path:
     )
 
 
-def _take(fd: int, name: str) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+def _take(fd: int, name: str, words: str | None, deadline: float) -> None:
+    while not _taken(fd):
+        if time.monotonic() < deadline:
+            time.sleep(_PAUSE_S)
+            continue
         holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
         who = f"process {holder}" if holder else "another process"
         raise KernelError(
             "change",
-            place_words(decode(name).ifname, decode(name).hook),
+            words or place_words(decode(name).ifname, decode(name).hook),
             errno.EBUSY,
             meaning=f"busy: {who} is changing it",
             hint="try again when it is done",
-        ) from error
+        )
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+
+
+def _taken(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _owner(place: Path) -> int:

@@ -162,6 +162,10 @@ class Map(Descriptor):
         with kernel_errors("open map", f"id {number}", needs=(SYS_ADMIN,), absent="there is none"):
             return cls(syscall.open_by_id(Command.MAP_GET_FD_BY_ID, number))
 
+    def duplicate(self) -> Self:
+        """The same map, opened once more."""
+        return type(self)(os.dup(self.fd), self.name)
+
     @property
     def is_per_cpu(self) -> bool:
         """Whether each possible CPU has a value of its own."""
@@ -236,6 +240,27 @@ class Map(Descriptor):
                 raise kernel_error("update map", self.name, error.errno or 0, meaning=meaning) from error
             for key, value in zip(flat_keys, flat_values, strict=True):
                 self.update(key.tobytes(), value.tobytes())
+
+    def delete_all(self, keys: NDArray[Any]) -> None:
+        """Remove many entries; keys that are not there are passed over.  Raises KernelError."""
+        if not len(keys):
+            return
+        flat, done = _rows(keys, self.info.key_size), 0
+        while done < len(flat):
+            room = len(flat) - done
+            attr = bytearray(_BATCH.pack(0, 0, flat[done:].ctypes.data, 0, room, self.fd, 0, 0))
+            try:
+                bpf(Command.MAP_DELETE_BATCH, attr)
+                return
+            except OSError as error:
+                if error.errno in _NOT_BATCHED:
+                    for key in flat[done:]:
+                        self.delete(key.tobytes())
+                    return
+                if error.errno != errno.ENOENT:
+                    raise kernel_error("delete from map", self.name, error.errno or 0) from error
+                # The one that was not there ended it.
+                done += int(struct.unpack_from("=I", attr, _COUNT_AT)[0]) + 1
 
     def view(self, dtype: DTypeLike = "u1", *, writable: bool = True) -> NDArray[Any]:
         """The memory of an mmapable array, shape (entries, items of `dtype` in 8-aligned value).

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penstock.model.sets import SetSpec
+
 PROGRAM = "ps_filter"
 COUNTERS_MAP = "ps_counters"
 SCRATCH_MAP = "ps_scratch"
@@ -35,7 +37,8 @@ class ObjectSpec:
     `overlay` are the fields that rules added to the running program can test,
     in the order of the variable that says where they lie; () for a program that
     takes none.  `probe` objects have the `ps_probe` map and are for tests only.
-    `devices` are the network interfaces that the program knows by number (model/device.py).
+    `devices` are the network interfaces that the program knows by number (model/device.py), `sets` those
+    that it asks, in the order of their numbers (model/sets.py).
     """
 
     policy: str
@@ -50,6 +53,7 @@ class ObjectSpec:
     probe: bool = False
     overlay: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    sets: tuple[SetSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

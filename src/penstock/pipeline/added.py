@@ -23,9 +23,10 @@ from penstock.pipeline.identity import Added
 if TYPE_CHECKING:
     from penstock.compiler.ir.ops import Rule, RuleSet
     from penstock.compiler.lang.diagnostic import Diagnostic
+    from penstock.model.sets import SetSpec
 
 RULE_NAME = "<rule>"
-_ITEM = re.compile(r"^[ \t]*(?P<word>let|filter|test)[ \t]+[\"A-Za-z_]", re.MULTILINE)
+_ITEM = re.compile(r"^[ \t]*(?P<word>let|set|filter|test)[ \t]+[\"A-Za-z_]", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def read_added(text: str, constants: str, filter: str, hook: str = "xdp") -> Rea
         raise _no_rule(text)
     # On a line of its own, so that a fault is shown beneath what was typed.
     head = f"filter {filter} at {hook} {{\n"
-    source = Source(RULE_NAME, f"{head}{text}\n}}\n{constants if '$' in text else ''}", above=1)
+    source = Source(RULE_NAME, f"{head}{text}\n}}\n{constants if asks_names(text) else ''}", above=1)
     policy, found = checked(source)
     end = len(head) + len(text)
     rules = [rule for one in policy.filters for rule in one.rules]
@@ -74,11 +75,18 @@ def _no_rule(text: str) -> PenstockError:
     )
 
 
+def asks_names(text: str) -> bool:
+    """Whether a rule's text uses constants or sets of the policy."""
+    return "$" in text or "@" in text
+
+
 def constants_of(text: str) -> str:
-    """The `let` items of a policy's text, found without reading the rest of it."""
+    """The `let` and `set` items of a policy's text, found without reading the rest of it."""
     starts = [(found.start(), found["word"]) for found in _ITEM.finditer(text)]
     ends = [*(start for start, _ in starts[1:]), len(text)]
-    return "".join(text[start:end] for (start, word), end in zip(starts, ends, strict=True) if word == "let")
+    return "".join(
+        text[start:end] for (start, word), end in zip(starts, ends, strict=True) if word in ("let", "set")
+    )
 
 
 def with_added(rules: RuleSet, added: Sequence[Added], text: str) -> RuleSet:
@@ -100,7 +108,21 @@ def with_added(rules: RuleSet, added: Sequence[Added], text: str) -> RuleSet:
                 f"rule {one.name} stands before {one.before}, which {rules.name} does not have"
             )
     depth = max(rules.depth, depth_of(rule.condition for _, rule in made))
-    return replace(rules, rules=tuple(_in_places(rules.rules, made)), depth=depth)
+    placed = tuple(_in_places(rules.rules, made))
+    return replace(rules, rules=placed, depth=depth, sets=_asked_sets(rules, placed, constants))
+
+
+def _asked_sets(rules: RuleSet, made: Sequence[Rule], constants: str) -> tuple[SetSpec, ...]:
+    """The sets of the policy's own rules, then those that only added ones ask."""
+    from penstock.compiler.ir.depth import members
+    from penstock.compiler.lang.parser import read_policy
+    from penstock.compiler.lang.source import Source
+
+    asked = members(rule.condition for rule in made) - {spec.name for spec in rules.sets}
+    if not asked:
+        return rules.sets
+    defined, _ = read_policy(Source(RULE_NAME, constants))
+    return (*rules.sets, *(item.spec for item in defined.sets if item.name in asked))
 
 
 def ir_rule(one: Added, constants: str, filter: str, hook: str = "xdp") -> Rule:

@@ -39,6 +39,7 @@ from penstock.pipeline.devices import with_devices
 from penstock.pipeline.placing import AUTO, Wish, wishes
 from penstock.pipeline.policy import LoadedPolicy, add_emergencies, live, load_policy
 from penstock.pipeline.putting import Applied, Putting, put_together
+from penstock.pipeline.set_store import shared
 from penstock.pipeline.slot import Slot, open_slot
 
 if TYPE_CHECKING:
@@ -150,9 +151,10 @@ def _put(
     """Load all, and only then change anything; what `check` says of what was loaded becomes a notice."""
     policies = [with_devices(policy) for policy in policies]
     with ExitStack() as opened:
+        sets = [opened.enter_context(shared(policy.identity.sets)) for policy in policies]
         loaded = [
-            opened.enter_context(load(policy, interface(point.ifindex)))
-            for policy, point in zip(policies, points, strict=True)
+            opened.enter_context(load(policy, interface(point.ifindex), maps))
+            for policy, point, maps in zip(policies, points, sets, strict=True)
         ]
         told = [check(*each) if check else None for each in zip(points, policies, loaded, strict=True)]
         puttings = [

@@ -11,7 +11,9 @@ the process is killed.)
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError
 from penstock.kernel.attach_point import attach_point
@@ -22,6 +24,7 @@ from penstock.kernel.order import read_order
 from penstock.kernel.program import ProgramInfo
 from penstock.model.closing import Closing
 from penstock.model.hook import Hook
+from penstock.model.sets import control_map, set_map
 from penstock.model.spec import COUNTERS_MAP, PROGRAM
 from penstock.pipeline.counters import Counter, Totals, added, carried_over, named, nothing, read_totals
 from penstock.pipeline.devices import fill, located, values
@@ -31,9 +34,15 @@ from penstock.pipeline.placing import AUTO, Wish, mode_of, put_on, wishes
 from penstock.pipeline.policy import LoadedPolicy, load_policy
 from penstock.pipeline.slot import Holder
 
+if TYPE_CHECKING:
+    from penstock.kernel.maps import Map
+    from penstock.pipeline.live_set import LiveSet
 
-def load(policy: LoadedPolicy, place: Interface) -> BpfObject:
+
+def load(policy: LoadedPolicy, place: Interface, sets: Mapping[str, Map] | None = None) -> BpfObject:
     """The policy's program and maps in the kernel, made for an interface, attached nowhere.  Close it.
+
+    `sets` are maps of sets to be used, by their names in the program; without them it has sets of its own.
 
     Raises:
         KernelError: VerifierError, PrivilegeError, NotSupportedError among them; or no policy
@@ -41,7 +50,7 @@ def load(policy: LoadedPolicy, place: Interface) -> BpfObject:
     """
     devices = located(policy.identity.devices)
     constants = link_constants(policy, place)
-    loaded = load_object(policy.elf, policy.name, rodata={**constants, **values(devices)})
+    loaded = load_object(policy.elf, policy.name, rodata={**constants, **values(devices)}, reuse=sets)
     try:
         fill(loaded, devices)
     except BaseException:
@@ -77,6 +86,7 @@ class Attached(Closing):
         self._object = loaded
         self._link = link
         self._base = nothing(len(policy.counters))
+        self._sets = _sets_of(policy, loaded)
 
     @property
     def program_id(self) -> int:
@@ -92,8 +102,15 @@ class Attached(Closing):
         """Packets and bytes by name: ``default``, ``on malformed`` and so on, then the rules in order."""
         return named(self.policy.counters, self._totals())
 
+    @property
+    def sets(self) -> Mapping[str, LiveSet]:
+        """The policy's sets by name: this filter's own, nobody else changes or meets them."""
+        return self._sets
+
     def replace(self, policy: LoadedPolicy | str) -> None:
         """Put another policy in place in one step; rules with the same label keep their counters.
+
+        Sets that both define alike keep their entries.
 
         Raises:
             PenstockError: the new one cannot be compiled or loaded; the old one runs on.
@@ -103,7 +120,7 @@ class Attached(Closing):
             raise PenstockError(
                 f"{new.name} is at {new.identity.hook}, and takes no place at {self.policy.identity.hook}"
             )
-        loaded = load(new, self._place)
+        loaded = load(new, self._place, dict(self._kept(new)))
         try:
             self._link.update(loaded.programs[PROGRAM], self._object.programs[PROGRAM])
         except BaseException:
@@ -111,19 +128,44 @@ class Attached(Closing):
             raise
         pairs = kept_slots(self.policy.counters, new.counters)
         self._base = carried_over(pairs, self._totals(), nothing(len(new.counters)))
+        self._close_sets()
         self._object.close()
-        self.policy, self._object = new, loaded
+        self.policy, self._object, self._sets = new, loaded, _sets_of(new, loaded)
+
+    def _kept(self, new: LoadedPolicy) -> Iterator[tuple[str, Map]]:
+        """The maps of sets that a new policy defines as this one does, by their names there."""
+        for number, spec in enumerate(new.identity.sets):
+            held = self._sets.get(spec.name)
+            if held is not None and held.spec == spec:
+                yield control_map(number), held.control
+                yield from ((set_map(number, family), table) for family, table in held.maps.items())
+
+    def _close_sets(self) -> None:
+        for held in self._sets.values():
+            held.close()
 
     def close(self) -> None:
         """Take the filter off the interface."""
         if isinstance(self._link, Filter) and self._link.is_open:
             self._link.detach()
         self._link.close()
+        self._close_sets()
         self._object.close()
 
     def _totals(self) -> Totals:
         own = read_totals(self._object.maps[COUNTERS_MAP], len(self.policy.counters))
         return added(own, self._base)
+
+
+def _sets_of(policy: LoadedPolicy, loaded: BpfObject) -> dict[str, LiveSet]:
+    """The sets of a loaded program, opened apart from it."""
+    from penstock.pipeline.live_set import LiveSet
+
+    found = {}
+    for number, spec in enumerate(policy.identity.sets):
+        maps = {family: loaded.maps[set_map(number, family)].duplicate() for family in spec.families}
+        found[spec.name] = LiveSet(spec, maps, loaded.maps[control_map(number)].duplicate())
+    return found
 
 
 def attach(

@@ -17,6 +17,7 @@ import msgspec
 from penstock.compiler.ir.ops import Rule, RuleSet, counter_names
 from penstock.errors import KernelError
 from penstock.model.overlay import LAYOUT
+from penstock.model.sets import SetSpec
 from penstock.model.verdict import Condition
 
 SCHEMA = "penstock.identity/1"
@@ -115,6 +116,8 @@ class Identity(msgspec.Struct, frozen=True):
     offer: Offer | None = None
     #: The devices that the program knows by number, in that order.
     devices: tuple[DeviceAt, ...] = ()
+    #: The sets that the program asks, in the order of their numbers.
+    sets: tuple[SetSpec, ...] = ()
     #: False when there was no policy and the filter exists for its emergency rules alone.
     has_policy: bool = True
     #: None for a program that a link holds.

@@ -26,7 +26,7 @@ from penstock.kernel.attach_point import AttachPoint
 from penstock.model.field import Layer
 from penstock.model.overlay import END, LAYOUT, RECORDS, RULES, Record
 from penstock.model.verdict import DECISION_CODES, Condition, Verdict
-from penstock.pipeline.added import constants_of, ir_rule
+from penstock.pipeline.added import asks_names, constants_of, ir_rule
 from penstock.pipeline.apply import put
 from penstock.pipeline.counters import clear
 from penstock.pipeline.identity import Added, Emergency, Identity, rule_key
@@ -232,7 +232,7 @@ def _made(place: _Place, number: int | None, identity: Identity) -> tuple[Held, 
 def _lowered(rule: Added | Emergency, identity: Identity) -> Rule:
     if isinstance(rule, Emergency):
         return emergency_rule(rule)
-    constants = constants_of(identity.text) if "$" in rule.text else ""
+    constants = constants_of(identity.text) if asks_names(rule.text) else ""
     return ir_rule(rule, constants, identity.name, identity.hook)
 
 

@@ -110,6 +110,7 @@ def load_policy(
         added=added,
         offer=_offer(built, rules.depth),
         devices=tuple(map(DeviceAt, built.spec.devices)),
+        sets=built.spec.sets,
         has_policy=has_policy,
         version=VERSION,
     )

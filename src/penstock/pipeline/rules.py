@@ -19,7 +19,7 @@ from penstock.errors import KernelError, PenstockError
 from penstock.kernel import pin
 from penstock.kernel.attach_point import AttachPoint, attach_point
 from penstock.pipeline import whereabouts
-from penstock.pipeline.added import constants_of, placed, read_added
+from penstock.pipeline.added import asks_names, constants_of, placed, read_added
 from penstock.pipeline.apply import find_open, locked, nothing_there
 from penstock.pipeline.collector import paused
 from penstock.pipeline.counters import Counter, read_total
@@ -93,7 +93,7 @@ def add_rule(
     def change(present: Slot) -> tuple[Added, tuple[Added, ...], tuple[Diagnostic, ...]]:
         identity = present.identity
         read = read_added(
-            whole, constants_of(identity.text) if "$" in text else "", identity.name, identity.hook
+            whole, constants_of(identity.text) if asks_names(text) else "", identity.name, identity.hook
         )
         if label and (not read.rule.labelled or read.rule.name != label):
             raise PenstockError(f"`{label}` is no label", hint="letters, digits, `-` and `_`")

@@ -20,6 +20,7 @@ from penstock.compiler.ir.ops import (
     FieldRef,
     FieldTerm,
     Literal32,
+    Member,
     Predicate,
     Read,
     Rule,
@@ -74,6 +75,8 @@ def _of_leaf(leaf: Predicate, start: Start) -> Iterator[_Reason]:
         case Compare(_, left, right):
             yield from _of_term(left, start)
             yield from _of_term(right, start)
+        case Member():
+            yield "PS401", "it has no maps, and sets are kept in them", "leave the rule out, or --classic"
         case Classic() if start is not Start.FRAME:
             yield "PS404", _NO_PCAP, "write the expression without `pcap` and quotes"
         case _:

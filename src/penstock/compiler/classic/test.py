@@ -20,10 +20,12 @@ from penstock.compiler.ir.ops import (
     Compare,
     HeaderWalked,
     Literal32,
+    Member,
     Negation,
     Predicate,
     Within,
 )
+from penstock.errors import InternalError
 from penstock.model.field import EXTENSION_HEADERS
 from penstock.model.net import Interval
 
@@ -58,6 +60,8 @@ class Tests:
                 self._compare(predicate, yes, no)
             case HeaderWalked():
                 self._walked(predicate, yes, no)
+            case Member():
+                raise InternalError("a set is asked, which `limits` refuses")
             case Classic(program):
                 carry(code, program, yes, no)
             case Negation(operand):

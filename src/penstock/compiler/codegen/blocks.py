@@ -36,6 +36,7 @@ from penstock.compiler.ir.ops import (
     FieldTerm,
     HeaderWalked,
     Literal32,
+    Member,
     Negation,
     Predicate,
     Read,
@@ -88,7 +89,7 @@ def cost(node: Predicate | Term) -> int:
             return 0
         case HeaderWalked():
             return 1
-        case Classic():
+        case Classic() | Member():
             return 4
         case Read(_, offset):
             return 4 + cost(offset)

@@ -44,6 +44,7 @@ from penstock.compiler.codegen.overlay import (
 )
 from penstock.compiler.codegen.plan import Wish, plan_of
 from penstock.compiler.codegen.predicate import Printer
+from penstock.compiler.codegen.sets import set_lines
 from penstock.compiler.codegen.stages import Linear, Nested, Stage, Tabled, conditions
 from penstock.compiler.codegen.writer import comment, enumeration, line_directive, string
 from penstock.compiler.ir.depth import classics
@@ -62,6 +63,7 @@ from penstock.errors import InternalError
 from penstock.model.field import Layer
 from penstock.model.hook import TRAITS, Hook
 from penstock.model.overlay import BANK_BYTES, BANKS_MAP, RULES, TEXT
+from penstock.model.sets import maps_of
 from penstock.model.spec import COUNTERS_MAP, PROBE_MAP, SCRATCH_MAP, ObjectSpec, RuleSpec
 from penstock.model.verdict import DECISION_CODES, Condition, Verdict
 
@@ -101,7 +103,7 @@ def emit(
         reads = with_offered(reads, rule_set.depth)
     devices = devices_of(rule_set)
     naming = Naming("len" if plan.inline else "scratch->len", reads.scopes, devices)
-    printer = Printer(naming, devices=devices)
+    printer = Printer(naming, devices=devices, sets=rule_set.sets)
     body, tables = (
         (_inline(plan.stages, rule_set, printer, name), [])
         if plan.inline
@@ -119,6 +121,7 @@ def emit(
         "#include <penstock/verdict.bpf.h>",
         *(["#include <penstock/overlay.bpf.h>", *offset_lines(offered(reads))] if overlay else []),
         *action_lines(rule_set, printer.devices),
+        *set_lines(rule_set.sets),
         *printer.lists.lines(),
         *printer.programs.lines(),
         "",
@@ -288,7 +291,13 @@ def _enter(scopes: Sequence[Scope]) -> list[str]:
 
 
 def _spec(rule_set: RuleSet, overlay: tuple[str, ...], *, probe: bool) -> ObjectSpec:
-    maps = (COUNTERS_MAP, SCRATCH_MAP, *((PROBE_MAP,) if probe else ()), *((BANKS_MAP,) if overlay else ()))
+    maps = (
+        COUNTERS_MAP,
+        SCRATCH_MAP,
+        *((PROBE_MAP,) if probe else ()),
+        *((BANKS_MAP,) if overlay else ()),
+        *maps_of(rule_set.sets),
+    )
     return ObjectSpec(
         policy=rule_set.name,
         hook=rule_set.hook.value,
@@ -304,6 +313,7 @@ def _spec(rule_set: RuleSet, overlay: tuple[str, ...], *, probe: bool) -> Object
         overlay=overlay,
         probe=probe,
         devices=devices_of(rule_set),
+        sets=rule_set.sets,
     )
 
 

@@ -24,6 +24,7 @@ from penstock.compiler.ir.ops import (
     FieldTerm,
     HeaderWalked,
     Literal32,
+    Member,
     Negation,
     Predicate,
     Read,
@@ -138,6 +139,8 @@ def _collect(node: Predicate | Term, refs: set[FieldRef], places: set[tuple[Scop
             layer = {Base.FRAME: Layer.LINK, Base.NETWORK: Layer.LINK, Base.TRANSPORT: Layer.TRANSPORT}[base]
             places.add((scope, layer))
             _collect(offset, refs, places)
+        case Member(_, keys):
+            refs.update(keys)
         case Always() | Literal32() | Classic():
             pass
         case _:

@@ -58,7 +58,8 @@ from penstock.compiler.codegen.weigh import (
     tables,
     total_ns,
 )
-from penstock.compiler.ir.ops import RuleSet
+from penstock.compiler.ir.depth import leaves
+from penstock.compiler.ir.ops import Member, RuleSet
 from penstock.errors import InternalError
 
 #: Rules of so few comparisons together are inlined as they are: nothing could be saved.
@@ -162,7 +163,15 @@ def _stretches(rule_set: RuleSet, rules: Sequence[NumberedRule]) -> Iterator[Str
 
 
 def _fits(stages: Sequence[Stage], rule_set: RuleSet) -> bool:
-    return reads_of(conditions(stages), rule_set.depth).words() <= INLINE_WORDS
+    """Whether what the stages keep at hand is little; the keys that sets are asked for lie on the stack, too."""
+    words = reads_of(conditions(stages), rule_set.depth).words()
+    asked = {
+        (leaf.set, leaf.bits): sum(1 + ref.field.bits // 65 for ref in leaf.keys) + 1
+        for condition in conditions(stages)
+        for leaf, _ in leaves(condition)
+        if isinstance(leaf, Member)
+    }
+    return words + sum(asked.values()) <= INLINE_WORDS
 
 
 # ── inline ───────────────────────────────────────────────────────────────────

@@ -19,6 +19,7 @@ from typing import assert_never
 from penstock.compiler.codegen.boundaries import Boundaries
 from penstock.compiler.codegen.classic import Programs
 from penstock.compiler.codegen.fields import Naming, is_wide
+from penstock.compiler.codegen.sets import function_of
 from penstock.compiler.ir.ops import (
     All,
     Always,
@@ -31,6 +32,7 @@ from penstock.compiler.ir.ops import (
     FieldTerm,
     HeaderWalked,
     Literal32,
+    Member,
     Negation,
     Predicate,
     Read,
@@ -39,6 +41,7 @@ from penstock.compiler.ir.ops import (
 )
 from penstock.model.field import EXTENSION_HEADERS
 from penstock.model.net import Interval, IntervalSet
+from penstock.model.sets import SetSpec
 
 #: Lists up to this long are compared one by one, up to the next searched in ?:, beyond that in a table.
 CHAIN, TREE = 4, 24
@@ -66,6 +69,7 @@ class Printer:
     lists: Boundaries = field(default_factory=Boundaries)
     devices: tuple[str, ...] = ()
     programs: Programs = field(default_factory=Programs)
+    sets: tuple[SetSpec, ...] = ()
 
     def predicate(self, predicate: Predicate) -> str:
         """A C expression that is true iff the predicate holds; it needs no parentheses around it."""
@@ -78,6 +82,8 @@ class Printer:
                 return f"PS_COMPARE({self.term(left)}, {operator}, {self.term(right)})"
             case HeaderWalked():
                 return self._walked(predicate)
+            case Member():
+                return self._member(predicate)
             case Classic():
                 return self.programs.call(predicate, self.naming.length)
             case Negation(operand):
@@ -88,6 +94,10 @@ class Printer:
                 return self._joined(operands, " || ") or "0"
             case _:
                 assert_never(predicate)
+
+    def _member(self, member: Member) -> str:
+        fields = ", ".join(self.naming.field(ref) for ref in member.keys)
+        return f"{function_of(self.sets, member.set, member.bits)}({fields}, {self.naming.length})"
 
     def _joined(self, operands: Sequence[Predicate], operator: str) -> str:
         return _either([self.predicate(operand) for operand in operands], operator)

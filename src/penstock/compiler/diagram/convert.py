@@ -25,7 +25,8 @@ from penstock.compiler.diagram.axis import Keys, keys_of
 from penstock.compiler.diagram.boxes import Boxes, from_ranges
 from penstock.compiler.diagram.disjunction import Term, TooManyTermsError, terms
 from penstock.compiler.diagram.rare import rare_fields, test_of
-from penstock.compiler.ir.ops import All, FieldRef, Predicate, Rule, RuleSet
+from penstock.compiler.ir.depth import leaves
+from penstock.compiler.ir.ops import All, FieldRef, Member, Predicate, Rule, RuleSet
 from penstock.model.net import Interval, IntervalSet
 
 MAX_OPAQUE = 32
@@ -105,8 +106,13 @@ def listed(conditions: Iterable[Predicate]) -> tuple[Boxes, tuple[Predicate, ...
 
 
 def is_stateless(rule: Rule) -> bool:
-    """Whether a rule decides, and by the packet alone."""
-    return rule.decides and rule.until_ns is None
+    """Whether a rule decides, and asking it leaves no trace.
+
+    What is in a set is asked where it is needed, in any order; an entry that counts
+    is found by the packets that come to the rule, and so the rule is asked on its own.
+    """
+    counted = any(isinstance(leaf, Member) and leaf.counted for leaf, _ in leaves(rule.condition))
+    return rule.decides and rule.until_ns is None and not counted
 
 
 def _divided(condition: Predicate) -> tuple[tuple[Term, ...], bool]:

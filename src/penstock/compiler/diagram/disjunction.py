@@ -26,6 +26,7 @@ from penstock.compiler.ir.ops import (
     Compare,
     FieldRef,
     HeaderWalked,
+    Member,
     Negation,
     Predicate,
     Within,
@@ -91,7 +92,7 @@ def _terms(condition: Predicate, wanted: bool) -> tuple[Term, ...]:
         case Compare():
             found = compared(condition)
             return _within(*found, wanted) if found else _opaque(condition, wanted)
-        case HeaderWalked() | Classic():
+        case HeaderWalked() | Classic() | Member():
             return _opaque(condition, wanted)
         case Negation(operand):
             return _terms(operand, not wanted)

@@ -16,6 +16,7 @@ from penstock.compiler.ir.ops import (
     FieldTerm,
     HeaderWalked,
     Literal32,
+    Member,
     Negation,
     Predicate,
     Read,
@@ -75,12 +76,20 @@ def interfaces_of(predicate: Predicate) -> Iterator[str]:
             yield leaf.ref.name.removeprefix(AT_INTERFACE)
 
 
+def members(predicates: Iterable[Predicate]) -> frozenset[str]:
+    """The names of the sets that some predicates ask."""
+    found = (leaf for predicate in predicates for leaf, _ in leaves(predicate))
+    return frozenset(leaf.set for leaf in found if isinstance(leaf, Member))
+
+
 def _leaf_depth(leaf: Predicate) -> Layer:
     match leaf:
         case Compare(_, left, right):
             return max(_term_depth(left), _term_depth(right))
         case HeaderWalked(_, scope, _):
             return _behind(scope, Layer.NETWORK)
+        case Member(_, keys):
+            return max(map(_field_depth, keys))
         case Classic():
             # libpcap's program may look anywhere; nobody should get round `on malformed` by quoting.
             return Layer.TRANSPORT

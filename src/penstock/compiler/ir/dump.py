@@ -27,6 +27,7 @@ from penstock.compiler.ir.ops import (
     FieldTerm,
     HeaderWalked,
     Literal32,
+    Member,
     Negation,
     Predicate,
     Read,
@@ -101,6 +102,8 @@ def dump_predicate(predicate: Predicate) -> str:
             return f"{dump_term(left)} {operator} {dump_term(right)}"
         case HeaderWalked(number, scope, ipv4):
             return f"{_scoped(scope)}{'ip' if ipv4 else 'ip6'} header {number}"
+        case Member(name, keys):
+            return f"{' . '.join(map(dump_field, keys))} in @{name}"
         case Classic(_, text):
             return f'pcap "{text}"'
         case Negation(operand):

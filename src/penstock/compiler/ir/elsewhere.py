@@ -23,6 +23,7 @@ from penstock.compiler.ir.ops import (
     FieldTerm,
     HeaderWalked,
     Literal32,
+    Member,
     Predicate,
     Read,
     Rule,
@@ -106,6 +107,8 @@ def _asked(predicate: Predicate) -> Iterator[_Asked]:
             case Compare(_, left, right):
                 yield from _of_term(left)
                 yield from _of_term(right)
+            case Member(_, keys):
+                yield from keys
             case HeaderWalked() | Classic():
                 yield leaf
             case _:

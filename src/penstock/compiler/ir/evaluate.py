@@ -38,6 +38,7 @@ from penstock.compiler.ir.ops import (
     FieldTerm,
     HeaderWalked,
     Literal32,
+    Member,
     Negation,
     Outcome,
     Predicate,
@@ -47,6 +48,7 @@ from penstock.compiler.ir.ops import (
     Term,
     Within,
 )
+from penstock.compiler.ir.stores import EMPTY, Stores
 from penstock.model.field import EXTENSION_HEADERS
 from penstock.model.metadata import NOTHING_KNOWN, Metadata
 from penstock.model.verdict import Verdict
@@ -62,16 +64,20 @@ def evaluate(
     wire_length: int | None = None,
     now_ns: int | None = None,
     metadata: Metadata = NOTHING_KNOWN,
+    stores: Stores = EMPTY,
 ) -> Outcome:
     """What becomes of a frame.
 
     `wire_length` is its length before a capture cut it (default: it was not
     cut).  `now_ns` is the boot clock for rules that expire; without it none has.
+    `stores` is the content of sets; without it they are empty.
     """
-    return evaluate_packet(rule_set, Packet(frame, wire_length, metadata), now_ns)
+    return evaluate_packet(rule_set, Packet(frame, wire_length, metadata), now_ns, stores)
 
 
-def evaluate_packet(rule_set: RuleSet, packet: Packet, now_ns: int | None = None) -> Outcome:
+def evaluate_packet(
+    rule_set: RuleSet, packet: Packet, now_ns: int | None = None, stores: Stores = EMPTY
+) -> Outcome:
     """`evaluate` of a packet that is parsed already."""
     conditions = conditions_of(packet, rule_set.depth)
     for condition in sorted(conditions):
@@ -80,7 +86,7 @@ def evaluate_packet(rule_set: RuleSet, packet: Packet, now_ns: int | None = None
             return Outcome(verdict, FIRST_CONDITION_SLOT + condition, (), conditions)
     hits: list[int] = []
     for slot, rule in enumerate(rule_set.rules, FIRST_RULE_SLOT):
-        if not matches(rule, packet, now_ns):
+        if not matches(rule, packet, now_ns, stores):
             continue
         if isinstance(rule.action, Verdict):
             return Outcome(rule.action, slot, tuple(hits), conditions)
@@ -88,17 +94,17 @@ def evaluate_packet(rule_set: RuleSet, packet: Packet, now_ns: int | None = None
     return Outcome(rule_set.default, DEFAULT_SLOT, tuple(hits), conditions)
 
 
-def matches(rule: Rule, packet: Packet, now_ns: int | None = None) -> bool:
+def matches(rule: Rule, packet: Packet, now_ns: int | None = None, stores: Stores = EMPTY) -> bool:
     """Whether the rule has not expired and its condition holds."""
     if rule.until_ns is not None and now_ns is not None and now_ns >= rule.until_ns:
         return False
-    return holds(rule.condition, packet)
+    return holds(rule.condition, packet, stores)
 
 
 # ── predicates ───────────────────────────────────────────────────────────────
 
 
-def holds(predicate: Predicate, packet: Packet) -> bool:
+def holds(predicate: Predicate, packet: Packet, stores: Stores = EMPTY) -> bool:
     """Whether the packet satisfies the predicate; a test of anything absent is false."""
     match predicate:
         case Always(value):
@@ -112,14 +118,22 @@ def holds(predicate: Predicate, packet: Packet) -> bool:
             return _is_walked(predicate, packet)
         case Classic(program):
             return run(program, packet.frame, frame_length(packet)).matched
+        case Member():
+            return _is_member(predicate, packet, stores)
         case Negation(operand):
-            return not holds(operand, packet)
+            return not holds(operand, packet, stores)
         case All(operands):
-            return all(holds(operand, packet) for operand in operands)
+            return all(holds(operand, packet, stores) for operand in operands)
         case Any(operands):
-            return any(holds(operand, packet) for operand in operands)
+            return any(holds(operand, packet, stores) for operand in operands)
         case _:
             assert_never(predicate)
+
+
+def _is_member(member: Member, packet: Packet, stores: Stores) -> bool:
+    key = [packet.value(ref) for ref in member.keys]
+    present = [value for value in key if value is not None]
+    return len(present) == len(key) and stores.holds(member.set, tuple(present), member.bits)
 
 
 def _compare(operator: str, left: int | None, right: int | None) -> bool:

@@ -29,6 +29,7 @@ from penstock.compiler.ir.ops import (
     FieldTerm,
     HeaderWalked,
     Literal32,
+    Member,
     Negation,
     Outcome,
     Predicate,
@@ -143,10 +144,22 @@ def _blame(predicate: Predicate, packet: Packet, *, wanted: bool) -> _Blame:
             return _blame_comparison(predicate, packet, wanted=wanted)
         case HeaderWalked(number, _, _):
             return f"{'no' if wanted else 'has an'} extension header {number}", not wanted
+        case Member():
+            return _blame_set(predicate, packet, wanted=wanted)
         case Classic():
             return _blame_program(predicate, packet, wanted=wanted)
         case _:
             assert_never(predicate)
+
+
+def _blame_set(test: Member, packet: Packet, *, wanted: bool) -> _Blame:
+    """That a key is not in a set, or not there; which entries a set has is known only where it is."""
+    values = [packet.value(ref) for ref in test.keys]
+    for ref, value in zip(test.keys, values, strict=True):
+        if value is None:
+            return _absence(ref, packet), False
+    shown = " . ".join(_shown(ref, value or 0) for ref, value in zip(test.keys, values, strict=True))
+    return f"{shown} is {'not ' if wanted else ''}in @{test.set}", True
 
 
 def _blame_program(test: Classic, packet: Packet, *, wanted: bool) -> _Blame:

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from penstock.compiler.ir.depth import depth_of, nesting_of
+from penstock.compiler.ir.depth import depth_of, members, nesting_of
 from penstock.compiler.ir.lower_address import Addresses
 from penstock.compiler.ir.lower_arithmetic import relation
 from penstock.compiler.ir.lower_classic import classic
 from penstock.compiler.ir.lower_link import at_interface, cast, encapsulation, length, llc, way
 from penstock.compiler.ir.lower_port import port
 from penstock.compiler.ir.lower_protocol import abbreviation, protocol, protocol_chain
+from penstock.compiler.ir.lower_set import membership
 from penstock.compiler.ir.lowering import MAX_INNER, MAX_SCOPE, Lowering, Position, nearest
 from penstock.compiler.ir.names import Names, SystemNames
 from penstock.compiler.ir.ops import Effect, Predicate, Rule, RuleSet
@@ -35,6 +36,7 @@ from penstock.compiler.lang.source import Source, Span
 from penstock.errors import InternalError, PolicyError
 from penstock.model.field import FLAG_WORDS, Layer
 from penstock.model.hook import Hook
+from penstock.model.sets import MAX_SETS
 from penstock.model.verdict import DENYING, Condition, Verdict
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def lower_filter(
     Raises:
         PolicyError: with every fault of this filter.
     """
-    lowering = _lowering(policy.source, policy.constants, netmask, resolver)
+    lowering = _lowering(policy.source, policy.constants, netmask, resolver, policy.sets)
     lowering.hook = Hook(filter.hook)
     default = filter.default or Verdict.PASS
     rules = _rules(lowering, filter)
@@ -78,7 +80,14 @@ def lower_filter(
     depth = max(depth_of(rule.condition for rule in rules), _asked_depth(filter))
     if lowering.faults:
         raise PolicyError(sorted(lowering.faults, key=lambda found: found.span.start))
-    return verify(RuleSet(filter.name, Hook(filter.hook), default, conditions, rules, depth, policy.source))
+    asked = members(rule.condition for rule in rules)
+    sets = tuple(spec for spec in lowering.sets.values() if spec.name in asked)
+    if len(sets) > MAX_SETS:
+        message = f"a filter asks at most {MAX_SETS} sets, this one {len(sets)}"
+        lowering.fault("PS313", message, filter.name_span)
+        raise PolicyError(lowering.faults)
+    rule_set = RuleSet(filter.name, Hook(filter.hook), default, conditions, rules, depth, policy.source, sets)
+    return verify(rule_set)
 
 
 def lower_expression(
@@ -86,6 +95,7 @@ def lower_expression(
     source: Source,
     constants: Sequence[ast.Let] = (),
     *,
+    sets: Sequence[ast.SetDefinition] = (),
     netmask: int | None = None,
     resolver: Names | None = None,
 ) -> Predicate:
@@ -94,7 +104,7 @@ def lower_expression(
     Raises:
         PolicyError: with every fault of the expression.
     """
-    lowering = _lowering(source, constants, netmask, resolver)
+    lowering = _lowering(source, constants, netmask, resolver, sets)
     predicate = TRUE if expression is None else _Expression(lowering).predicate(expression)
     if lowering.faults:
         raise PolicyError(lowering.faults)
@@ -102,7 +112,12 @@ def lower_expression(
 
 
 def lower_terms(
-    expression: ast.Expr, source: Source, constants: Sequence[ast.Let] = (), *, hook: Hook | None = None
+    expression: ast.Expr,
+    source: Source,
+    constants: Sequence[ast.Let] = (),
+    sets: Sequence[ast.SetDefinition] = (),
+    *,
+    hook: Hook | None = None,
 ) -> tuple[tuple[Span, Predicate], ...]:
     """The terms of an expression in the order of the text: where each stands, and what it means there alone.
 
@@ -111,7 +126,7 @@ def lower_terms(
     Raises:
         PolicyError: with every fault of the expression.
     """
-    lowering = _lowering(source, constants, None, None)
+    lowering = _lowering(source, constants, None, None, sets)
     lowering.hook = hook
     terms = _Terms(lowering)
     terms.predicate(expression)
@@ -121,10 +136,14 @@ def lower_terms(
 
 
 def _lowering(
-    source: Source, constants: Sequence[ast.Let], netmask: int | None, resolver: Names | None
+    source: Source,
+    constants: Sequence[ast.Let],
+    netmask: int | None,
+    resolver: Names | None,
+    sets: Sequence[ast.SetDefinition],
 ) -> Lowering:
-    named = {let.name: let for let in constants}
-    return Lowering(source, resolver or SystemNames(), named, netmask)
+    named, specs = {let.name: let for let in constants}, {item.name: item.spec for item in sets}
+    return Lowering(source, resolver or SystemNames(), named, netmask, sets=specs)
 
 
 # ── filters ──────────────────────────────────────────────────────────────────
@@ -218,6 +237,8 @@ class _Expression:
                     return encapsulation(self.lowering, node, at)
                 case ast.Inner():
                     return self._inner(node, at), at
+                case ast.Membership():
+                    return membership(self.lowering, node, at), at
                 case _:
                     return self._leaf(node, at), at
         finally:
@@ -291,7 +312,15 @@ class _Expression:
                 return relation(self.lowering, node, at)
             case ast.Pcap():
                 return classic(self.lowering, node, at)
-            case ast.And() | ast.Or() | ast.Xor() | ast.Not() | ast.Encapsulation() | ast.Inner():
+            case (
+                ast.And()
+                | ast.Or()
+                | ast.Xor()
+                | ast.Not()
+                | ast.Encapsulation()
+                | ast.Inner()
+                | ast.Membership()
+            ):
                 raise InternalError("a connective was taken for a leaf")
             case _:
                 assert_never(node)

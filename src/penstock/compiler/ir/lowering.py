@@ -3,7 +3,7 @@
 Faults are collected, not raised: a part that finds one records it and goes on
 with a predicate that is never true, so that one run shows all of them.
 
-    PS301  a constant that is not defined, or defined by itself
+    PS301  a constant or a set that is not defined, or defined by itself
     PS302  a value that the qualifiers before it cannot take
     PS303  a protocol qualifier that does not go with what is asked
     PS304  a name that nothing resolves
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from penstock.compiler.ir.names import Names
     from penstock.compiler.lang.source import Source, Span
+    from penstock.model.sets import SetSpec
 
 #: More encapsulations in one `and` chain, and more values behind one constant, than these are refused.
 MAX_SCOPE = 8
@@ -108,6 +109,7 @@ class Lowering:
     netmask: int | None = None
     hook: Hook | None = None
     faults: list[Diagnostic] = field(default_factory=list)
+    sets: dict[str, SetSpec] = field(default_factory=dict)
 
     def fault(
         self, code: str, message: str, span: Span, *, hint: str | None = None, notes: tuple[str, ...] = ()

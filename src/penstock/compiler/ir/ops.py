@@ -24,6 +24,7 @@ from penstock.model.classic import Program
 from penstock.model.field import Field, Layer, field_of
 from penstock.model.hook import Hook
 from penstock.model.net import IntervalSet
+from penstock.model.sets import SetSpec
 from penstock.model.verdict import Condition, Verdict
 
 Step = Literal["mpls", "pppoes", "geneve", "inner"]
@@ -155,6 +156,27 @@ class Classic:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """The fields are all present, and the key that they make is in the set at this moment.
+
+    Of addresses among them all have one family, which is that of the map that is
+    asked.  A set that counts counts the packet in the entry that was found.
+    """
+
+    set: str
+    keys: tuple[FieldRef, ...]
+    counted: bool = False
+
+    @property
+    def bits(self) -> int:
+        """32 or 128 for keys with addresses, 0 for others."""
+        return max((ref.field.bits for ref in self.keys if ref.name in _ADDRESSES), default=0)
+
+
+_ADDRESSES = frozenset(("addr.src", "addr.dst", "ip.src", "ip.dst", "ip6.src", "ip6.dst"))
+
+
+@dataclass(frozen=True, slots=True)
 class Negation:
     operand: Predicate
 
@@ -173,7 +195,7 @@ class Any:
     operands: tuple[Predicate, ...]
 
 
-Predicate = Always | Within | Compare | HeaderWalked | Classic | Negation | All | Any
+Predicate = Always | Within | Compare | HeaderWalked | Classic | Member | Negation | All | Any
 
 # ── rules ────────────────────────────────────────────────────────────────────
 
@@ -261,6 +283,8 @@ class RuleSet:
     rules: tuple[Rule, ...]
     depth: Layer
     source: Source
+    #: The sets that its rules ask, in the order of the text.
+    sets: tuple[SetSpec, ...] = ()
 
     def verdict_on(self, condition: Condition) -> Verdict | None:
         """The filter's verdict on an odd packet, None to go on with the rules."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from penstock.compiler.ir.depth import depth_of
+from penstock.compiler.ir.depth import depth_of, members
 from penstock.compiler.ir.ops import (
     All,
     Always,
@@ -29,6 +29,7 @@ from penstock.compiler.ir.ops import (
     FieldTerm,
     HeaderWalked,
     Literal32,
+    Member,
     Negation,
     Predicate,
     Read,
@@ -64,6 +65,8 @@ def verify(rule_set: RuleSet) -> RuleSet:
         "not every odd-packet condition has one entry, in order",
         rule_set.name,
     )
+    unknown = members(rule.condition for rule in rule_set.rules) - {spec.name for spec in rule_set.sets}
+    _must(not unknown, f"asks sets that it does not have: {unknown}", rule_set.name)
     for rule in rule_set.rules:
         verify_predicate(rule.condition, where=rule.name)
         wanted = _ARGUMENTS.get(rule.action, type(None))
@@ -101,6 +104,10 @@ def verify_predicate(predicate: Predicate, *, where: str = "expression") -> Pred
             case HeaderWalked(number, _, ipv4):
                 known = number == 51 if ipv4 else number in EXTENSION_HEADERS
                 _must(known, f"{number} is no header that is walked over", where)
+            case Member(_, keys):
+                _must(bool(keys), "a set is asked for nothing", where)
+                for ref in keys:
+                    _verify_ref(ref, where)
             case Classic(program):
                 _verify_program(program, where)
             case Always():

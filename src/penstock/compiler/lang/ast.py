@@ -18,6 +18,7 @@ from typing import Literal
 from penstock.compiler.lang.source import Source, Span
 from penstock.model.action import Argument, spelled
 from penstock.model.packet import LayerSpec
+from penstock.model.sets import DEFAULT_SIZE, SetSpec
 from penstock.model.verdict import Condition, Verdict
 
 NOWHERE = Span(0, 0)
@@ -300,6 +301,16 @@ class Inner:
     span: Span = _span()
 
 
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """`src in @threats`, `src . dst port in @allowed`: what the qualifiers name is in a set."""
+
+    keys: tuple[Qualifiers, ...]
+    set: str
+    set_span: Span = _span()
+    span: Span = _span()
+
+
 Leaf = (
     Primitive
     | Protocol
@@ -313,6 +324,7 @@ Leaf = (
     | Relation
     | Pcap
     | Inner
+    | Membership
 )
 Expr = And | Or | Xor | Not | Leaf
 
@@ -331,6 +343,24 @@ class Let:
     values: tuple[Value, ...]
     name_span: Span = _span()
     span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class SetDefinition:
+    """`set NAME : KIND [size N] [timeout TIME] [counters]`; size and timeout are None where nothing was written."""
+
+    name: str
+    kind: tuple[str, ...]
+    size: int | None = None
+    timeout_ns: int | None = None
+    counters: bool = False
+    name_span: Span = _span()
+    span: Span = _span()
+
+    @property
+    def spec(self) -> SetSpec:
+        """What it defines, with what was left out filled in."""
+        return SetSpec(self.name, self.kind, self.size or DEFAULT_SIZE, self.timeout_ns, self.counters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,7 +456,7 @@ class Comment:
     span: Span = _span()
 
 
-Item = Let | Filter | Test
+Item = Let | SetDefinition | Filter | Test
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,6 +474,10 @@ class Policy:
     @property
     def constants(self) -> tuple[Let, ...]:
         return tuple(item for item in self.items if isinstance(item, Let))
+
+    @property
+    def sets(self) -> tuple[SetDefinition, ...]:
+        return tuple(item for item in self.items if isinstance(item, SetDefinition))
 
     @property
     def tests(self) -> tuple[Test, ...]:

@@ -16,6 +16,7 @@ from penstock.compiler.lang.difference import check_differences
 from penstock.compiler.lang.findings import Findings
 from penstock.compiler.lang.names import check_names, check_references
 from penstock.compiler.lang.placement import check_placement
+from penstock.compiler.lang.sets import check_members, check_sets
 from penstock.compiler.lang.shadow import check_shadows
 from penstock.compiler.lang.source import Source
 
@@ -24,6 +25,7 @@ def check_policy(policy: Policy) -> tuple[Diagnostic, ...]:
     """Everything there is to say about a policy; whoever builds it must stop at errors."""
     findings = Findings(policy.source)
     check_names(policy, findings)
+    check_sets(policy, findings)
     for item in policy.filters:
         for rule in item.rules:
             check_contradictions(rule.condition, findings)
@@ -38,6 +40,7 @@ def check_expression(expr: Expr | None, source: Source) -> tuple[Diagnostic, ...
     """What there is to say about an expression by itself: it has no constants and should be able to match."""
     findings = Findings(source)
     check_references(expr, {}, findings)
+    check_members(expr, {}, findings)
     check_contradictions(expr, findings)
     return findings.sorted()
 

@@ -30,10 +30,12 @@ from penstock.compiler.lang.ast import (
     Policy,
     Primitive,
     Rule,
+    SetDefinition,
     Test,
     Value,
     Xor,
 )
+from penstock.compiler.lang.format import set_line
 from penstock.compiler.lang.spelling import Joined, spell_leaf, spell_qualifiers, spell_value
 from penstock.model.packet import format_packet
 
@@ -58,6 +60,8 @@ def _item(item: Item) -> Iterator[str]:
         case Let(name=name, values=values):
             yield f"let {name}"
             yield from _indented(_value(value) for value in values)
+        case SetDefinition():
+            yield set_line(item)
         case Filter():
             yield from _filter(item)
         case Test():

@@ -30,6 +30,7 @@ from penstock.compiler.lang.ast import (
     Expr,
     FieldFlag,
     Inner,
+    Membership,
     Name,
     NamedNumber,
     Not,
@@ -48,6 +49,7 @@ from penstock.compiler.lang.lexer import Token
 from penstock.compiler.lang.primitive import Head, read_term, starts_term
 from penstock.compiler.lang.qualification import check_value
 from penstock.compiler.lang.source import Span
+from penstock.compiler.lang.spelling import spell_qualifiers
 from penstock.compiler.lang.tokens import TokenStream
 from penstock.compiler.lang.values import BadValue, read_value
 from penstock.compiler.lang.words import (
@@ -195,6 +197,11 @@ class _Reader:
             return self._term()
         if self._is_form(token, inherit):
             return self._pcap() if token.text == "pcap" else self._inner()
+        if token.kind == "name" and token.text == "in" and stream.following.kind == "set":
+            message = "what is looked up should stand before `in`"
+            raise self.faults.fail(
+                "PS105", message, token.span, hint=f"as in `src in @{stream.following.text}`"
+            )
         self._refuse_later(token, inherit)
         return self._value(inherit)
 
@@ -225,9 +232,47 @@ class _Reader:
         found = read_term(self.stream)
         if not isinstance(found, Head):
             return _Read(found, None)
+        if self._is_membership():
+            return self._membership(found)
         self.head = found
         values = self.finished(self.operand(found.qualifiers, values_only=True), found.qualifiers)
         return _Read(values.node, values.inherit)
+
+    def _is_membership(self) -> bool:
+        """Whether `in @set` or the next part of a key follows qualifiers; `in` alone may be the name of a host."""
+        token = self.stream.next
+        is_in = token.kind == "name" and token.text == "in" and self.stream.following.kind == "set"
+        return is_in or token.is_mark(".")
+
+    def _membership(self, first: Head) -> _Read:
+        """`in @set` behind qualifiers, or behind several of them with dots between."""
+        stream, keys = self.stream, [first.qualifiers]
+        while stream.take_mark("."):
+            token = stream.next
+            head = read_term(stream) if starts_term(token) else None
+            if not isinstance(head, Head):
+                hint = "as in `src . dst port in @allowed`"
+                raise self.faults.fail(
+                    "PS102", "a part of a key should follow the dot", token.span, hint=hint
+                )
+            keys.append(head.qualifiers)
+        if not (stream.next.text == "in" and stream.following.kind == "set"):
+            raise stream.unexpected("`in @SET`", hint="as in `src . dst port in @allowed`")
+        stream.take()
+        name = stream.take()
+        self._check_keys(keys, first.start.to(stream.last.span))
+        node = Membership(tuple(keys), name.text, name.span, first.start.to(name.span))
+        return _Read(node, None)
+
+    def _check_keys(self, keys: list[Qualifiers], span: Span) -> None:
+        """Report qualifiers that name nothing that a set can hold, and parts of a key that could be two."""
+        for key in keys:
+            if not _is_key(key):
+                shown = spell_qualifiers(key)
+                self.faults.error("PS105", f"`{shown}` is nothing that a set holds", span, hint=_KEY_HINT)
+            elif len(keys) > 1 and key.kind != "proto" and key.direction not in ("src", "dst"):
+                hint = "write `src` or `dst` before each part"
+                self.faults.error("PS105", "a part of a key is one thing", span, hint=hint)
 
     def _pcap(self) -> _Read:
         """`pcap "EXPR"`; what the quotes hold is libpcap's to read."""
@@ -262,7 +307,7 @@ class _Reader:
 
     def _value(self, inherit: Qualifiers | None) -> _Read:
         token = self.stream.next
-        if inherit is None and token.kind == "name" and self.stream.following.fault != "@":
+        if inherit is None and token.kind == "name":
             raise self._unknown(token)
         kind = inherit.kind if inherit else None
         return self._bare(read_value(self.stream, kind, _wanted(inherit)), inherit)
@@ -325,6 +370,23 @@ class _Reader:
             subject = LATER_PREDICATES.get(token.text)
         if subject is not None:
             raise self.faults.fail("PS107", later(token.text, subject), token.span)
+
+
+_KEY_HINT = "as in `src in @hosts`, `dst port in @ports`, `ether src in @macs`"
+
+
+def _is_key(key: Qualifiers) -> bool:
+    match key.kind:
+        case None | "host" | "net":
+            return key.protocol in (None, "ip", "ip6", "arp", "rarp", "ether") and not (
+                key.protocol == "ether" and key.kind == "net"
+            )
+        case "port":
+            return key.protocol in (None, "tcp", "udp", "sctp")
+        case "proto":
+            return key.protocol in (None, "ip", "ip6")
+        case _:
+            return False
 
 
 def _as_value(term: Number | NamedNumber | Constant) -> Number | Constant:

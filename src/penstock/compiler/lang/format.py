@@ -23,12 +23,14 @@ from penstock.compiler.lang.ast import (
     PacketTest,
     Policy,
     Rule,
+    SetDefinition,
     Test,
 )
 from penstock.compiler.lang.layout import Layout, Surroundings, join_lines
 from penstock.compiler.lang.source import Span
 from penstock.compiler.lang.spelling import expression_parts, format_expression, spell_value
 from penstock.model.packet import format_packet, parse_hex
+from penstock.model.sets import count_text, time_text
 from penstock.model.verdict import Verdict
 
 __all__ = ["format_expression", "format_policy"]
@@ -48,7 +50,8 @@ def format_policy(policy: Policy) -> str:
     for item in policy.items:
         lines, is_apart = _item(item, layout, widths.get(id(item), 0))
         groups.append(lines)
-        apart.append(is_apart or not (isinstance(item, Let) and isinstance(before, Let)))
+        alike = isinstance(item, Let | SetDefinition) and type(item) is type(before)
+        apart.append(is_apart or not alike)
         before = item
     rest = list(layout.rest())
     lines = join_lines([*groups, rest] if rest else groups, [*apart, True] if rest else apart)
@@ -60,6 +63,9 @@ def _item(item: Item, layout: Layout, width: int) -> tuple[list[str], bool]:
         case Let():
             around = layout.around(item.span)
             return around.lines(_let(item, width)), around.is_apart
+        case SetDefinition():
+            around = layout.around(item.span)
+            return around.lines(set_line(item)), around.is_apart
         case Filter():
             return _filter(item, layout)
         case Test():
@@ -87,6 +93,16 @@ def _let(let: Let, width: int) -> str:
     head = f"let {let.name:<{width}} = "
     values = [spell_value(value) for value in let.values]
     return head + wrapped([f"{value}," for value in values[:-1]] + values[-1:], len(head))
+
+
+def set_line(item: SetDefinition) -> str:
+    """The definition of a set; what was left out stays so."""
+    words = [f"set {item.name} : {' . '.join(item.kind)}"]
+    if item.size is not None:
+        words.append(f"size {count_text(item.size)}")
+    if item.timeout_ns is not None:
+        words.append(f"timeout {time_text(item.timeout_ns)}")
+    return " ".join([*words, *(["counters"] if item.counters else [])])
 
 
 def wrapped(parts: list[str], column: int) -> str:

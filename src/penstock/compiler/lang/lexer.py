@@ -28,7 +28,19 @@ from penstock.compiler.lang.source import Span
 from penstock.compiler.lang.words import KEYWORDS, NAMED_NUMBERS
 
 TokenKind = Literal[
-    "word", "name", "escaped", "number", "ipv4", "ipv6", "mac", "constant", "string", "mark", "bad", "end"
+    "word",
+    "name",
+    "escaped",
+    "number",
+    "ipv4",
+    "ipv6",
+    "mac",
+    "constant",
+    "set",
+    "string",
+    "mark",
+    "bad",
+    "end",
 ]
 
 
@@ -36,7 +48,7 @@ class Token(Struct, frozen=True, gc=False):
     """A Struct, because there are many, and it is made in a fifth of a dataclass's time.
 
     `value` is the number of a number; `text` is the text as written, for a constant
-    without its `$`, for a string without its quotes.
+    without its `$`, for a set without its `@`, for a string without its quotes.
 
     A `bad` token carries the sentence that says what is wrong with it in `fault`.
     """
@@ -96,6 +108,7 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[-_.A-Za-z0-9]*[.A-Za-z0-9])?")
 _ESCAPED = re.compile(r"\\[^ !()\n\t\r#{}'\"\\]+")
 _QUOTED = re.compile(r'"([^"\n]*)"')
 _CONSTANT = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
+_SET = re.compile(r"@([A-Za-z_][A-Za-z0-9_-]*)")
 _mac = _longest(
     f"{_B}(?::{_B}){{5}}",
     f"{_B}(?:-{_B}){{5}}",
@@ -108,7 +121,7 @@ _ipv6 = _longest(*_ipv6_patterns())
 _bogus_mac = _longest(f"{_B}:+(?:{_B}:+)+")
 _like_mac = re.compile("[0-9A-Fa-f]{1,4}[-.:]|[0-9A-Fa-f]{12}")
 _has_colon = re.compile("[0-9A-Fa-f]{0,4}:")
-_MARK = re.compile(r"&&|\|\||>=|<=|!=|==|<<|>>|[-+*/%:\[\]!<>()&|^=]")
+_MARK = re.compile(r"&&|\|\||>=|<=|!=|==|<<|>>|[-+*/%:.\[\]!<>()&|^=]")
 _BLANK = re.compile(r"[ \t\r]*")
 _COMMENT = re.compile(r"#[^\n]*")
 _SPACE = re.compile(r"[ \t\r\n]*(?:#[^\n]*[ \t\r\n]*)*")
@@ -118,7 +131,7 @@ _STATEMENT = re.compile(
     r"(?:[A-Za-z_][A-Za-z0-9_-]*[ \t]*:[ \t]+)?"
     r"(?:pass|drop|reject|bounce|audit|count|(?:redirect|mirror|mark|dscp)[ \t]+[-\w.@/\"]+)"
     r"(?=[ \t]+if\b|[ \t]*(?:[\r\n#}]|\Z))"
-    r"|(?:default|on|let|filter|test)[ \t]+[\"A-Za-z_]|\}"
+    r"|(?:default|on|let|set|filter|test)[ \t]+[\"A-Za-z_]|\}"
 )
 _OPERATOR_TOKENS = frozenset({"and", "or", "not", "xor"})
 
@@ -233,6 +246,8 @@ class _Lexer:
                 return Token(word.kind, word.text, Span(at, at + word.length), word.value, word.fault)
         if char == "$":
             return self._constant()
+        if char == "@":
+            return self._set()
         if char == "\\":
             found = _ESCAPED.match(text, at, self.stop)
             return self._made("escaped", found.end()) if found else self._bad("a name must follow `\\`")
@@ -250,6 +265,12 @@ class _Lexer:
         if not found:
             return self._bad("the name of a constant must follow `$`")
         return Token("constant", found[1], Span(self.at, found.end()))
+
+    def _set(self) -> Token:
+        found = _SET.match(self.text, self.at, self.stop)
+        if not found:
+            return self._bad("the name of a set must follow `@`")
+        return Token("set", found[1], Span(self.at, found.end()))
 
     def _string(self) -> Token:
         """A text in double quotes, taken literally: a backslash in it is libpcap's."""
@@ -359,7 +380,5 @@ def number_value(text: str) -> int:
 
 
 def _unexpected(char: str) -> str:
-    if char == "@":
-        return "@"
     shown = char if char.isprintable() else f"U+{ord(char):04X}"
     return f"`{shown}` has no meaning in an expression"

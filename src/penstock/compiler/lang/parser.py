@@ -4,7 +4,7 @@ Takes the text, gives the syntax tree or every fault of the text at once: a
 statement that cannot be understood ends with its line, and the next is read as
 if nothing had happened.
 
-    policy = { "let" … | "filter" … | "test" … }
+    policy = { "let" … | "set" … | "filter" … | "test" … }
     let    = "let" NAME "=" value { "," value }
     filter = "filter" NAME "at" HOOK "{" { default | on | rule } "}"
     rule   = [LABEL ":"] ACTION ["if" expression]
@@ -28,6 +28,7 @@ from penstock.compiler.lang.faults import Faults, SyntaxFault, TooManyFaults
 from penstock.compiler.lang.lexer import lex
 from penstock.compiler.lang.rule import has_label, read_condition, read_default, read_rule
 from penstock.compiler.lang.scenario import read_step
+from penstock.compiler.lang.sets import read_set
 from penstock.compiler.lang.source import Source, Span
 from penstock.compiler.lang.tokens import TokenStream
 from penstock.compiler.lang.values import read_listed
@@ -43,8 +44,8 @@ MAX_EXPRESSION_BYTES = 1 << 20
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _DIRECTIONS = ("ingress", "egress")
 _HOOK_WORDS = tuple(dict.fromkeys(hook.value.split()[0] for hook in Hook))
-_TOP_STATEMENT = re.compile(r"(?:let|filter|test)[ \t]+[\"A-Za-z_]")
-_NEXT_ITEM = re.compile(r"^[ \t]*(?=(?:let|filter|test)[ \t]+[\"A-Za-z_])", re.MULTILINE)
+_TOP_STATEMENT = re.compile(r"(?:let|set|filter|test)[ \t]+[\"A-Za-z_]")
+_NEXT_ITEM = re.compile(r"^[ \t]*(?=(?:let|set|filter|test)[ \t]+[\"A-Za-z_])", re.MULTILINE)
 
 _NEXT_BOUND = re.compile(r"^[ \t]*(?P<bound>\}|filter\b|test\b)", re.MULTILINE)
 
@@ -160,6 +161,8 @@ class _Reader:
         match word:
             case "let":
                 self.items.append(self._let())
+            case "set":
+                self.items.append(read_set(cursor))
             case "filter":
                 self.items.append(self._filter())
             case "test":
@@ -179,7 +182,7 @@ class _Reader:
             return
         if word in BODY_WORDS:
             raise self.faults.fail("PS102", f"`{word}` stands outside of a filter", span, hint=_FILTER_HINT)
-        raise cursor.unexpected("`let`, `filter` or `test`", known=TOP_WORDS)
+        raise cursor.unexpected("`let`, `set`, `filter` or `test`", known=TOP_WORDS)
 
     # ── let ──────────────────────────────────────────────────────────────────
 

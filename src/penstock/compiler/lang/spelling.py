@@ -36,6 +36,7 @@ from penstock.compiler.lang.ast import (
     LengthTest,
     Llc,
     Mac,
+    Membership,
     Name,
     NamedNumber,
     Negate,
@@ -321,11 +322,17 @@ def _shared_list(joined: Joined) -> str | None:
     return f"{spell_qualifiers(first.qualifiers)} ({f' {_word(joined)} '.join(values)})"
 
 
+def _spell_question(leaf: Primitive | Membership) -> str:
+    if isinstance(leaf, Membership):
+        return f"{' . '.join(map(spell_qualifiers, leaf.keys))} in @{leaf.set}"
+    return f"{spell_qualifiers(leaf.qualifiers)} {spell_value(leaf.value)}"
+
+
 def spell_leaf(leaf: Leaf) -> str:
     """A primitive with its qualifiers written out."""
     match leaf:
-        case Primitive(qualifiers=qualifiers, value=value):
-            return f"{spell_qualifiers(qualifiers)} {spell_value(value)}"
+        case Primitive() | Membership():
+            return _spell_question(leaf)
         case Protocol(name=name) | FieldFlag(name=name):
             return name
         case Cast(protocol=protocol, kind=kind):

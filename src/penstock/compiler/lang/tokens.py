@@ -7,6 +7,7 @@ from penstock.compiler.lang.lexer import Token
 from penstock.compiler.lang.words import EXPRESSION_WORDS, LATER_PREDICATES, REFUSED, later, suggestion
 
 MAX_NESTING = 100
+_SIGNS = {"constant": "$", "set": "@"}
 
 
 class TokenStream:
@@ -72,7 +73,7 @@ class TokenStream:
             return self.unknown(token, wanted, hint)
         if token.kind == "word" and token.text in REFUSED:
             return self.faults.fail("PS106", f"`{token.text}` is refused: {REFUSED[token.text]}", token.span)
-        text = f"${token.text}" if token.kind == "constant" else token.text
+        text = f"{_SIGNS.get(token.kind, '')}{token.text}"
         shown = text if len(text) <= 40 else text[:39] + "…"
         return self.faults.fail("PS102", f"`{shown}` stands where {wanted} should", token.span, hint=hint)
 
@@ -86,7 +87,5 @@ class TokenStream:
         return self.faults.fail("PS103", message, token.span, hint=near or hint)
 
     def _bad(self, token: Token) -> SyntaxFault:
-        if token.fault == "@":
-            return self.faults.fail("PS107", later("@", "sets"), token.span)
         # One character has no meaning; more of them are a value that does not exist.
         return self.faults.fail("PS101" if len(token.text) == 1 else "PS104", token.fault, token.span)

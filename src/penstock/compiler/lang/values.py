@@ -24,7 +24,6 @@ from penstock.compiler.lang.ast import (
 )
 from penstock.compiler.lang.lexer import Token
 from penstock.compiler.lang.tokens import TokenStream
-from penstock.compiler.lang.words import later
 
 MAX_PORT = 0xFFFF
 MAX_NAME = 255
@@ -60,10 +59,6 @@ def _value(stream: TokenStream, kind: Kind | None, wanted: str) -> Value:
     token = stream.next
     match token.kind:
         case "name":
-            if token.text == "in" and stream.following.fault == "@":
-                raise stream.faults.fail(
-                    "PS107", later("in @…", "sets"), token.span.to(stream.following.span)
-                )
             return named_value(stream.take(), kind)
         case "escaped":
             return escaped_value(stream.take(), kind)

@@ -196,7 +196,7 @@ FLAG_FIELDS = frozenset(FLAG_WORDS)
 DECIDING = ("pass", "drop", "reject", "bounce", "redirect")
 VERDICTS = DECIDING[:-1]
 ACTIONS = (*DECIDING, "audit", "count", "mark", "dscp", "mirror")
-TOP_WORDS = ("let", "filter", "test")
+TOP_WORDS = ("let", "set", "filter", "test")
 BODY_WORDS = ("default", "on", *ACTIONS)
 TEST_WORDS = ("packet", "pcap")
 
@@ -204,7 +204,7 @@ TEST_WORDS = ("packet", "pcap")
 FORM_WORDS = ("pcap", "inner")
 
 #: Words of later versions -> what they will be about.  Where each may stand differs.
-LATER_TOP = {"set": "sets", "include": "including other files", "feed": "feeds"}
+LATER_TOP = {"include": "including other files", "feed": "feeds"}
 LATER_ACTIONS = {
     "steer": "steering",
     "balance": "load balancing",

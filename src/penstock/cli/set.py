@@ -1,0 +1,282 @@
+"""`penstock set add|remove|import|replace|export|list|info|flush|sweep|delete`: the content of sets."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from penstock.cli import output
+from penstock.cli.options import DURATION, duration_text, json_option
+from penstock.errors import PenstockError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from penstock.pipeline.live_set import Changed, Entry, LiveSet
+
+_TIMED_FROM = 100_000
+
+
+@click.group("set")
+def command() -> None:
+    """Change and show the sets that policies ask by `in @NAME`.
+
+    A set is made when a policy that defines it is applied; all policies share it, and it outlives them.  Every
+    change is whole: packets meet what was there or all that is new, and so does a set whose command was killed.
+    """
+
+
+def _timed(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--forever", is_flag=True, help="Whatever timeout the policy gives them."),
+        click.option("--timeout", type=DURATION, metavar="TIME", help="Forget them then: 30s, 10m, 2h, 7d."),
+        json_option,
+    ):
+        function = option(function)
+    return function
+
+
+def _complete(_context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    from penstock.pipeline.set_store import names
+
+    try:
+        return [name for name in names() if name.startswith(start)]
+    except PenstockError:
+        return []
+
+
+_name = click.argument("name", shell_complete=_complete)
+
+
+@command.command("add")
+@_name
+@click.argument("entries", nargs=-1, required=True, metavar="ENTRY…")
+@_timed
+def add(name: str, entries: tuple[str, ...], timeout: float | None, forever: bool, as_json: bool) -> None:
+    """Add entries to NAME: addresses, networks, ports, MAC addresses, or keys such as 'A . tcp . 22'.
+
+    An entry that is there already stays longer if need be, never shorter.
+    """
+    _check_times(timeout, forever)
+    with _opened(name) as found:
+        _report(found, found.update(entries, timeout, forever=forever), as_json)
+
+
+@command.command("remove")
+@_name
+@click.argument("entries", nargs=-1, required=True, metavar="ENTRY…")
+@json_option
+def remove(name: str, entries: tuple[str, ...], as_json: bool) -> None:
+    """Remove entries from NAME, written as they were added; those that are not there are passed over."""
+    with _opened(name) as found:
+        _report(found, found.discard(entries), as_json)
+
+
+@command.command("import")
+@_name
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@_timed
+def import_(name: str, file: Path, timeout: float | None, forever: bool, as_json: bool) -> None:
+    """Add the entries in FILE, one a line; `-` is standard input.
+
+    `#` and `;` begin comments, and a line may end with `timeout TIME`.
+    """
+    _check_times(timeout, forever)
+    text = _content(file)
+    with _opened(name) as found:
+        _report(found, found.update(text, timeout, forever=forever, source=str(file)), as_json)
+
+
+@command.command("replace")
+@_name
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@_timed
+def replace(name: str, file: Path, timeout: float | None, forever: bool, as_json: bool) -> None:
+    """Make the entries in FILE the only ones of NAME, in one step; only what differs is written."""
+    _check_times(timeout, forever)
+    text = _content(file)
+    with _opened(name) as found:
+        _report(found, found.replace(text, timeout, forever=forever, source=str(file)), as_json)
+
+
+@command.command("flush")
+@_name
+@json_option
+def flush(name: str, as_json: bool) -> None:
+    """Remove every entry of NAME, in one step."""
+    with _opened(name) as found:
+        _report(found, found.clear(), as_json)
+
+
+@command.command("sweep")
+@_name
+@json_option
+def sweep(name: str, as_json: bool) -> None:
+    """Give back the memory of entries of NAME that have expired; no packet meets them anyway."""
+    with _opened(name) as found:
+        _report(found, found.sweep(), as_json)
+
+
+@command.command("export")
+@_name
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True), default="-")
+def export(name: str, file: Path) -> None:
+    """Write the entries of NAME to FILE, or to standard output, as `import` and `replace` read them."""
+    with _opened(name) as found:
+        lines = "".join(f"{_line(entry)}\n" for entry in found)
+    if str(file) == "-":
+        output.text(lines)
+        return
+    try:
+        file.write_text(lines)
+    except OSError as error:
+        raise PenstockError(f"write {file}: {error.strerror}") from error
+
+
+@command.command("list")
+@click.argument("name", required=False, shell_complete=_complete)
+@json_option
+def list_(name: str | None, as_json: bool) -> None:
+    """List all sets, or the entries of NAME."""
+    if name is not None:
+        with _opened(name) as found:
+            _list_entries(found, as_json)
+        return
+    from penstock.pipeline.set_store import names, open_set
+
+    rows = []
+    for one in names():
+        with open_set(one) as found:
+            content = _info(found)
+        if as_json:
+            output.record("penstock.set/1", content)
+        rows.append(_row(content))
+    if not as_json:
+        output.table(("SET", "OF", "ENTRIES", "SIZE", "TIMEOUT", "USED BY"), rows, right=(2, 3))
+
+
+@command.command("info")
+@_name
+@json_option
+def info(name: str, as_json: bool) -> None:
+    """Say what NAME is of, how full it is, and which programs ask it."""
+    with _opened(name) as found:
+        content = _info(found)
+        if as_json:
+            output.record("penstock.set/1", content)
+            return
+        output.answer(found.spec.text)
+        output.answer(f"  {content['entries']} entries, looked up in a {content['structure']}")
+        output.answer(f"  used by: {', '.join(map(str, _users(content))) or 'no program'}")
+
+
+@command.command("delete")
+@_name
+@click.option("--force", is_flag=True, help="Although a program uses it; that program keeps what it has.")
+@json_option
+def delete_(name: str, force: bool, as_json: bool) -> None:
+    """Take NAME away with all its entries."""
+    from penstock.pipeline.set_store import delete
+
+    delete(name, force=force)
+    if as_json:
+        output.record("penstock.set.delete/1", {"set": name.removeprefix("@")})
+
+
+# ── how ──────────────────────────────────────────────────────────────────────
+
+
+def _check_times(timeout: float | None, forever: bool) -> None:
+    if forever and timeout is not None:
+        raise click.UsageError("--timeout and --forever exclude one another")
+
+
+def _opened(name: str) -> LiveSet:
+    from penstock.pipeline.set_store import open_set
+
+    found = open_set(name)
+    found.progress = _progress
+    return found
+
+
+def _progress(done: int, total: int) -> None:
+    if total < _TIMED_FROM:
+        return
+    filled = 30 * done // total
+    bar = f"[{'#' * filled}{'.' * (30 - filled)}] {done:,} of {total:,} entries" if done < total else ""
+    output.progress(bar)
+
+
+def _content(file: Path) -> bytes:
+    if str(file) == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise PenstockError(f"read {file}: {error.strerror}") from error
+
+
+def _report(found: LiveSet, done: Changed, as_json: bool) -> None:
+    name = found.spec.name
+    if as_json:
+        counts = {"added": done.added, "changed": done.changed, "removed": done.removed}
+        output.record("penstock.set.change/1", {"set": name, **counts, "entries": found.count})
+        return
+    parts = [(done.added, "added"), (done.changed, "changed"), (done.removed, "removed")]
+    told = ", ".join(f"{count:,} {word}" for count, word in parts if count) or "nothing changed"
+    output.note(f"@{name}: {told}")
+
+
+def _line(entry: Entry) -> str:
+    """As `import` reads it: what is left of a second counts as one."""
+    if entry.expires_in is None:
+        return entry.text
+    return f"{entry.text} timeout {max(1, round(entry.expires_in))}s"
+
+
+def _list_entries(found: LiveSet, as_json: bool) -> None:
+    for entry in found:
+        if as_json:
+            content = {"set": found.spec.name, "entry": entry.text, "expires_in_s": entry.expires_in}
+            counts = {"packets": entry.packets, "bytes": entry.bytes} if found.spec.counters else {}
+            output.record("penstock.set.entry/1", {**content, **counts})
+            continue
+        left = "" if entry.expires_in is None else f"  expires in {duration_text(entry.expires_in)}"
+        counted = "" if entry.packets is None else f"  {entry.packets} packets, {entry.bytes} bytes"
+        output.answer(f"{entry.text}{left}{counted}")
+
+
+def _info(found: LiveSet) -> dict[str, object]:
+    from penstock.pipeline.set_store import users_of
+
+    spec = found.spec
+    return {
+        "set": spec.name,
+        "of": list(spec.kind),
+        "entries": found.count,
+        "size": spec.size,
+        "timeout_s": None if spec.timeout_ns is None else spec.timeout_ns / 1e9,
+        "counters": spec.counters,
+        "structure": spec.structure,
+        "programs": [{"id": number, "name": name} for number, name in users_of(found)],
+    }
+
+
+def _users(content: dict[str, object]) -> list[str]:
+    programs = content["programs"]
+    assert isinstance(programs, list)
+    return [f"{one['name']} {one['id']}" for one in programs]
+
+
+def _row(content: dict[str, object]) -> tuple[str, ...]:
+    from penstock.model.sets import time_text
+
+    kind, timeout = content["of"], content["timeout_s"]
+    assert isinstance(kind, list)
+    shown = time_text(int(timeout * 1e9)) if isinstance(timeout, float) else ""
+    counts = str(content["entries"]), str(content["size"])
+    return str(content["set"]), " . ".join(kind), *counts, shown, ", ".join(_users(content))

@@ -1,0 +1,134 @@
+"""Sets as a policy defines them, and how their entries lie in the kernel.
+
+    set threats : net size 1M timeout 10m     ->  SetSpec("threats", ("net",), 1_000_000, 600_000_000_000)
+
+A set is one map for each family of its keys: IPv4 and IPv6 where an address is
+among them, else one.  A key is its parts one after the other in network order;
+that of a network begins with the prefix's length in host order, as the kernel's
+trie wants it.  A value begins with a word:
+
+    63 …                        4   3 2     1 0
+    expiry on the boot clock, ns    asked   holds
+
+`holds` has a bit for each of two banks: whether what has this key as its
+longest match is in the set while that bank is the active one.  `asked` has the
+same bits for whether this very entry is in it.  At rest all four are set.  While
+no bank is active the set is empty.  An expiry of 0 is never.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: What a part of a key is called, and its bytes; of addresses, for IPv4 and IPv6.
+PART_BYTES = {"host": (4, 16), "net": (4, 16), "port": (2, 2), "mac": (6, 6), "proto": (1, 1)}
+#: What a set of one part can be of; `proto` stands in composite keys only.
+KINDS = ("host", "net", "port", "mac")
+COMPOSITE_KINDS = ("host", "port", "mac", "proto")
+MAX_PARTS = 4
+DEFAULT_SIZE = 65_536
+MAX_SIZE = 16_000_000
+#: More sets in one filter are refused: each takes up to three of the 64 maps of a program.
+MAX_SETS = 16
+
+FAMILIES = ("v4", "v6")
+#: The only family of a set without addresses.
+ONLY = "all"
+
+HOLDS, ASKED = 0b0011, 0b1100
+REST = HOLDS | ASKED
+#: The third bank, in which nothing ever is.
+HIDDEN = 2
+EXPIRY_MASK = ((1 << 64) - 1) ^ REST
+
+
+@dataclass(frozen=True, slots=True)
+class SetSpec:
+    """What a policy says of a set; `size` is the most entries of each family, `timeout_ns` how long one stays.
+
+    `structure` is how it is searched: ``hash`` or ``trie``.
+    """
+
+    name: str
+    kind: tuple[str, ...]
+    size: int = DEFAULT_SIZE
+    timeout_ns: int | None = None
+    counters: bool = False
+
+    @property
+    def structure(self) -> str:
+        """How it is searched: ``trie`` for networks, else ``hash``."""
+        return "trie" if self.kind == ("net",) else "hash"
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families of its keys, each of which has a map."""
+        return FAMILIES if {"host", "net"} & set(self.kind) else (ONLY,)
+
+    def family_of(self, bits: int) -> str:
+        """The family of keys whose addresses have so many bits."""
+        return ONLY if len(self.families) == 1 else FAMILIES[bits == 128]
+
+    def part_bytes(self, family: str) -> tuple[int, ...]:
+        """The sizes of a key's parts."""
+        return tuple(PART_BYTES[part][family == "v6"] for part in self.kind)
+
+    def key_bytes(self, family: str) -> int:
+        """The size of a key of a family; keys are aligned to 4 bytes."""
+        parts = sum(self.part_bytes(family)) + (4 if self.structure == "trie" else 0)
+        return (parts + 3) & ~3
+
+    @property
+    def room(self) -> int:
+        """How many entries a map takes: in a change, the old ones and the new ones for a moment."""
+        return 2 * self.size
+
+    @property
+    def value_words(self) -> int:
+        """The 64-bit words of a value: the state, of a network its own expiry, packets and bytes."""
+        return 1 + (self.structure == "trie") + 2 * self.counters
+
+    @property
+    def text(self) -> str:
+        """The line that defines it, in canonical form but with its size always told."""
+        words = [f"set {self.name} : {' . '.join(self.kind)}", f"size {count_text(self.size)}"]
+        if self.timeout_ns is not None:
+            words.append(f"timeout {time_text(self.timeout_ns)}")
+        return " ".join([*words, *(["counters"] if self.counters else [])])
+
+
+def set_map(number: int, family: str) -> str:
+    """The name of the map of a family of a program's set."""
+    return f"ps_set{number}_{family}"
+
+
+def control_map(number: int) -> str:
+    """The name of the map that says which bank of a program's set counts."""
+    return f"ps_set{number}_control"
+
+
+def maps_of(sets: tuple[SetSpec, ...]) -> tuple[str, ...]:
+    """The names of all maps of a program's sets."""
+    return tuple(
+        name
+        for number, spec in enumerate(sets)
+        for name in (control_map(number), *(set_map(number, family) for family in spec.families))
+    )
+
+
+def count_text(count: int) -> str:
+    """`1M`, `100k`, `1024`."""
+    for factor, letter in ((1_000_000, "M"), (1000, "k")):
+        if count and count % factor == 0:
+            return f"{count // factor}{letter}"
+    return str(count)
+
+
+TIME_UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
+
+
+def time_text(nanoseconds: int) -> str:
+    """`10m`, `90s`: whole seconds in the largest unit that says them."""
+    seconds = nanoseconds // 1_000_000_000
+    unit = next(letter for letter, length in TIME_UNITS.items() if seconds % length == 0)
+    return f"{seconds // TIME_UNITS[unit]}{unit}"

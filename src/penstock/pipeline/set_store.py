@@ -1,0 +1,192 @@
+"""Sets that outlive the commands and the programs that use them.
+
+    /sys/fs/bpf/penstock-sets/threats/      a directory for each, named after the set
+        v4, v6, all     a map for each family of its keys
+        control         which bank counts
+        spec            what it is: kind, size, timeout
+
+A set is made by the first policy that is put in place and names it; all policies
+that name it share it, so its content outlives reloads.  It stays when the last of
+them is detached, and goes by `penstock set delete`.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from penstock.errors import KernelError, PenstockError
+from penstock.kernel import pin
+from penstock.kernel.blob import read_blob, write_blob
+from penstock.kernel.capability import kernel_errors
+from penstock.kernel.lock import lock
+from penstock.kernel.maps import Map
+from penstock.model.sets import SetSpec, control_map, set_map
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from penstock.pipeline.live_set import LiveSet
+
+_SUFFIX = "-sets"
+CONTROL, SPEC = "control", "spec"
+_PATIENCE_S = 10.0
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+
+
+def sets_root() -> Path:
+    """The directory of all these pins, beside that of the policies."""
+    root = pin.pin_root()
+    return root.with_name(root.name + _SUFFIX)
+
+
+def names() -> list[str]:
+    """The sets that there are, sorted.  Raises KernelError."""
+    root = sets_root()
+    with kernel_errors("list", str(root)):
+        try:
+            return sorted(path.name for path in root.iterdir() if _NAME.fullmatch(path.name))
+        except FileNotFoundError:
+            return []
+
+
+@contextmanager
+def changing(name: str) -> Iterator[None]:
+    """Hold the lock of a set; waits for another that changes it.  Raises KernelError: it takes too long."""
+    with lock(f"%set-{name}", f"the set @{name}", _PATIENCE_S):
+        yield
+
+
+def open_set(name: str) -> LiveSet:
+    """The set of that name.  Close it, or use it as a context.
+
+    Raises:
+        PenstockError: there is none; the hint says how to come by one.
+        KernelError: it cannot be opened.
+    """
+    from penstock.pipeline.live_set import LiveSet
+
+    name = name.removeprefix("@")
+    place = sets_root() / name
+    spec = _spec_at(place) if _NAME.fullmatch(name) else None
+    if spec is None:
+        there = names()
+        listed = (
+            f"there are: {', '.join(there)}"
+            if there
+            else "a policy that names one makes it when it is applied"
+        )
+        raise PenstockError(f"there is no set `{name}`", hint=listed)
+    maps, control = _open_maps(place, spec)
+    return LiveSet(spec, maps, control, lambda: changing(name))
+
+
+def _spec_at(place: Path) -> SetSpec | None:
+    try:
+        blob = read_blob(place / SPEC)
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    try:
+        return msgspec.json.decode(blob, type=SetSpec)
+    except msgspec.DecodeError as error:
+        meaning = f"it was written by another version of penstock: {error}"
+        raise KernelError("read", str(place / SPEC), errno.EINVAL, meaning=meaning) from error
+
+
+def _open_maps(place: Path, spec: SetSpec) -> tuple[dict[str, Map], Map]:
+    with ExitStack() as opened:
+        control = opened.enter_context(Map.open(place / CONTROL))
+        maps = {family: opened.enter_context(Map.open(place / family)) for family in spec.families}
+        opened.pop_all()
+    return maps, control
+
+
+@contextmanager
+def shared(sets: Sequence[SetSpec]) -> Iterator[Mapping[str, Map]]:
+    """The maps of a program's sets by the names that they have in it; sets that are not there yet are made.
+
+    Those that were made are taken away again if the block fails.
+
+    Raises:
+        PenstockError: a set of that name is there, and is another; it is left alone.
+        KernelError: one cannot be made.
+    """
+    found: dict[str, Map] = {}
+    with ExitStack() as opened, ExitStack() as undo:
+        for number, spec in enumerate(sets):
+            with changing(spec.name):
+                if _ensure(spec):
+                    undo.callback(pin.remove, sets_root(), spec.name)
+                maps, control = _open_maps(sets_root() / spec.name, spec)
+            for held in (control, *maps.values()):
+                opened.enter_context(held)
+            found[control_map(number)] = control
+            found.update((set_map(number, family), table) for family, table in maps.items())
+        yield found
+        undo.pop_all()
+
+
+def _ensure(spec: SetSpec) -> bool:
+    """Make the set unless it is there; whether it was made."""
+    from penstock.pipeline.set_maps import create_maps
+
+    root = sets_root()
+    there = _spec_at(root / spec.name)
+    if there is not None:
+        if there != spec:
+            raise _another(spec, there)
+        return False
+    maps, control = create_maps(spec)
+    with ExitStack() as held:
+        for one in (control, *maps.values()):
+            held.enter_context(one)
+        blob = held.enter_context(write_blob(msgspec.json.encode(spec), "ps_set_spec"))
+        staged = pin.stage(root, spec.name, {CONTROL: control, SPEC: blob, **maps})
+        try:
+            pin.publish(root, spec.name, staged)
+        except BaseException:
+            pin.discard(staged)
+            raise
+    return True
+
+
+def _another(wanted: SetSpec, there: SetSpec) -> PenstockError:
+    return PenstockError(
+        f"the set @{wanted.name} is there already, and is another: {there.text}",
+        hint=f"the policy says `{wanted.text}`: give it another name, or take the old set away with "
+        f"`penstock set delete {wanted.name}` (`set export` keeps its entries)",
+    )
+
+
+def delete(name: str, *, force: bool = False) -> None:
+    """Take a set away: its pins; programs that use it keep it until they go.
+
+    Raises:
+        PenstockError: there is none, or a program uses it and `force` is false.
+        KernelError: it cannot be removed.
+    """
+    name = name.removeprefix("@")
+    with open_set(name) as found, changing(name) if not force else nullcontext():
+        users = users_of(found)
+        if users and not force:
+            listed = ", ".join(f"{program} (program {number})" for number, program in users)
+            raise PenstockError(
+                f"the set @{name} is in use by {listed}", hint="detach what uses it, or --force"
+            )
+        pin.remove(sets_root(), name)
+
+
+def users_of(found: LiveSet) -> list[tuple[int, str]]:
+    """The programs that use a set, by id and name.  Raises KernelError."""
+    from penstock.kernel.map_listing import users
+
+    wanted = {table.info.id for table in found.maps.values()}
+    known = users()
+    return sorted({program for number in wanted for program in known.get(number, ())})

@@ -1,0 +1,152 @@
+"""`penstock set` and the Python API on filters that are in place: shared, changed under traffic, kept, taken away."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from tests.e2e.conftest import CLIENT, Cli, Wire, write
+
+import penstock
+
+pytestmark = pytest.mark.privileged
+
+TEXT = """
+set banned : host size 100 timeout 10m counters
+set open   : port
+
+filter guard at {hook} {{
+    default pass
+    banned: drop if udp dst port 8000 and src in @banned
+    drop if udp dst port 8000 and not udp dst port in @open
+}}
+"""
+PAGE = (Path(__file__).parents[2] / "docs/sets.md").read_text()
+
+
+@pytest.fixture
+def guard(host: Cli, tmp_path: Path) -> Path:
+    """A policy with sets, in place; its sets go at the end."""
+    path = write(tmp_path / "guard.policy", TEXT.format(hook="xdp"))
+    assert host("apply", str(path), "-i", "v1").code == 0
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_sets_are_left(host: Cli) -> object:
+    yield
+    for hook in ("xdp", "tc-ingress"):
+        host("detach", "-i", "v1", "--hook", hook)
+    for name in re.findall(r'"set": "(\w+)"', host("set", "list", "--json").out):
+        host("set", "delete", name)
+
+
+def test_a_change_is_met_by_the_next_packet(wire: Wire, host: Cli, guard: Path) -> None:
+    assert wire.arrived(8000) == 0
+    assert "2 added" in host("set", "add", "open", "8000-8001").err
+    assert wire.arrived(8000) == 5
+    assert host("set", "add", "banned", CLIENT).code == 0
+    assert wire.arrived(8000, count=3) == 0
+    counted = host("set", "list", "banned", "--json").record
+    assert (counted["entry"], counted["packets"]) == (CLIENT, 3)
+    assert 590 < counted["expires_in_s"] <= 600
+    assert host("set", "remove", "banned", CLIENT).code == 0
+    assert wire.arrived(8000) == 5
+
+
+def test_content_outlives_reload_and_detach_and_is_shared(
+    wire: Wire, host: Cli, guard: Path, tmp_path: Path
+) -> None:
+    assert host("set", "add", "open", "8000").code == 0
+    assert host("apply", str(guard), "-i", "v1").code == 0
+    assert wire.arrived(8000) == 5
+    other = write(tmp_path / "tc.policy", TEXT.format(hook="tc ingress"))
+    assert host("apply", str(other), "-i", "v1").code == 0
+    assert host("set", "add", "banned", CLIENT).code == 0
+    assert wire.arrived(8000) == 0
+    assert host("detach", "-i", "v1", "--hook", "xdp").code == 0
+    assert wire.arrived(8000) == 0
+    assert len(host("set", "info", "banned", "--json").record["programs"]) == 1
+    assert host("detach", "-i", "v1").code == 0
+    assert host("set", "info", "banned", "--json").record["entries"] == 1
+    assert host("apply", str(guard), "-i", "v1").code == 0
+    assert wire.arrived(8000) == 0
+
+
+def test_another_set_of_the_name_is_refused_and_left_alone(host: Cli, guard: Path, tmp_path: Path) -> None:
+    assert host("set", "add", "banned", "192.0.2.1").code == 0
+    text = TEXT.format(hook="xdp").replace("size 100", "size 200")
+    text = text.replace("set open", "set a : net\nset more").replace("@open", "@more or src in @a")
+    done = host("apply", str(write(tmp_path / "other.policy", text)), "-i", "v1")
+    assert done.code == 1
+    there = "is there already, and is another: set banned : host size 100 timeout 10m counters"
+    assert f"the set @banned {there}" in done.err
+    assert "penstock set delete banned" in done.err
+    assert host("set", "list", "banned").out.startswith("192.0.2.1")
+    assert [one for one in host("set", "list").out.split() if one in ("a", "more")] == []
+
+
+def test_files_in_and_out(host: Cli, guard: Path, tmp_path: Path) -> None:
+    file = write(tmp_path / "drop.txt", "# head\n192.0.2.1\n192.0.2.2 timeout 1h ; note\n2001:db8::1\n")
+    assert host("set", "import", "banned", str(file), "--json").record["added"] == 3
+    assert host("set", "replace", "banned", "-", "--json", "--forever", stdin="192.0.2.2\n192.0.2.9\n").record == {
+        "schema": "penstock.set.change/1", "set": "banned", "added": 1, "changed": 1, "removed": 2, "entries": 2,
+    }  # fmt: skip
+    out = tmp_path / "out.txt"
+    assert host("set", "export", "banned", str(out)).code == 0
+    assert sorted(out.read_text().split()) == ["192.0.2.2", "192.0.2.9"]
+    wrong = write(tmp_path / "wrong.txt", "192.0.2.3\n<html>\n")
+    done = host("set", "import", "banned", str(wrong))
+    assert (done.code, "wrong.txt:2: `<html>` is no address" in done.err) == (1, True)
+    many = write(tmp_path / "many.txt", "\n".join(f"192.0.2.{number}" for number in range(101)))
+    refused = host("set", "replace", "banned", str(many)).err
+    refused = host("set", "replace", "banned", str(many)).err
+    assert "@banned is full: it takes 100 entries; it was left as it was" in refused
+    assert host("set", "flush", "banned", "--json").record["removed"] == 2
+    assert host("set", "list", "banned").out == ""
+
+
+def test_what_is_not_there_or_in_use(host: Cli, guard: Path) -> None:
+    assert "there is no set `nope`" in host("set", "add", "nope", "1.2.3.4").err
+    assert "there are: banned, open" in host("set", "list", "../x").err
+    assert "is in use by ps_filter" in host("set", "delete", "banned").err
+    assert host("set", "add", "banned", "192.0.2.1", "--timeout", "1h", "--forever").code == 1
+
+
+def test_an_added_rule_asks_the_policys_sets(wire: Wire, host: Cli, guard: Path) -> None:
+    assert host("set", "add", "open", "8000").code == 0
+    assert host("set", "add", "banned", CLIENT).code == 0
+    assert host("rule", "add", "pass if src in @banned and udp", "-i", "v1", "--before", "banned").code == 0
+    assert wire.arrived(8000) == 5
+
+
+def test_the_python_api(wire: Wire, host: Cli) -> None:
+    with wire.server.inside():
+        running = penstock.attach("v1", TEXT.format(hook="xdp"))
+    with running:
+        running.sets["open"].update(["8000"])
+        assert wire.arrived(8000) == 5
+        assert running.sets["banned"].update([CLIENT], timeout=60).added == 1
+        assert CLIENT in running.sets["banned"]
+        running.replace(TEXT.format(hook="xdp").replace("banned: drop", "renamed: drop"))
+        assert wire.arrived(8000, count=2) == 0
+        assert running.counters()["renamed"].packets == 2
+        running.sets["banned"].clear()
+        assert wire.arrived(8000) == 5
+
+
+def test_a_shared_set_is_opened_by_name(
+    host: Cli, guard: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_BPFFS", str(root))
+    with penstock.open_set("banned") as banned:
+        banned.update(["192.0.2.1"], forever=True)
+        assert [entry.text for entry in banned] == ["192.0.2.1"]
+    assert host("set", "export", "banned").out == "192.0.2.1\n"
+
+
+def test_the_pages_policy_is_one(cli: Cli, tmp_path: Path) -> None:
+    example = PAGE.split("```\n")[1]
+    done = cli("check", str(write(tmp_path / "edge.policy", example)))
+    assert done.code == 0, done.err

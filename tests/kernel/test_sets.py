@@ -1,0 +1,360 @@
+"""Sets in the kernel: at every hook what the reference says, expiries, limits, writers that are killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+from tests.packets import TCP, UDP, Ether, IPv4, IPv6
+from tests.property.dataplane import DataPlane, disagreements
+from tests.property.test_kernel_agrees import truncations
+
+from penstock.compiler.codegen.plan import Wish
+from penstock.compiler.codegen.weigh import Form
+from penstock.compiler.ir.evaluate import Packet as Parsed
+from penstock.compiler.ir.lower import lower_filter
+from penstock.compiler.ir.ops import RuleSet
+from penstock.compiler.ir.stores import SetContent, Stores
+from penstock.compiler.lang.parser import parse_policy
+from penstock.compiler.lang.source import Source
+from penstock.errors import LimitError, PenstockError
+from penstock.model.hook import Hook
+from penstock.model.sets import SetSpec, control_map, set_map
+from penstock.model.verdict import Verdict
+from penstock.pipeline import live_set
+from penstock.pipeline.live_set import LiveSet
+from penstock.pipeline.set_keys import keys_of
+from penstock.pipeline.set_maps import create_maps
+
+pytestmark = pytest.mark.privileged
+
+SETS = """set nets : net
+set hosts : host counters
+set ports : port
+set cards : mac
+set flows : host . proto . port
+"""
+RULES = """filter edge at {hook} {{
+    default drop
+    on malformed continue
+    nets:  audit if src in @nets
+    vlan:  count if vlan and ip src in @hosts
+    cards: count if ether src in @cards and not udp dst port in @ports
+    count if inner(dst in @nets)
+    pass if dst in @hosts and not src in @nets
+    drop if tcp src or dst port in @ports
+    pass if src . proto . dst port in @flows
+    pass if port in @ports or udp port 500
+}}
+"""
+
+
+def rule_set(text: str, hook: Hook = Hook.XDP) -> RuleSet:
+    policy = parse_policy(Source("edge.policy", SETS + text.format(hook=hook.value)))
+    return lower_filter(policy, policy.filters[0])
+
+
+def opened(rules: RuleSet, plane: DataPlane, name: str) -> LiveSet:
+    """A set of a loaded program."""
+    number = next(at for at, spec in enumerate(rules.sets) if spec.name == name)
+    spec = rules.sets[number]
+    maps = {family: plane.maps[set_map(number, family)].duplicate() for family in spec.families}
+    return LiveSet(spec, maps, plane.maps[control_map(number)].duplicate())
+
+
+def stores_of(contents: dict[str, tuple[SetSpec, list[str]]]) -> Stores:
+    """The reference's model of what was put into sets."""
+    return Stores(
+        {
+            name: SetContent(spec.kind, dict.fromkeys(_numbers(spec, texts), 0))
+            for name, (spec, texts) in contents.items()
+        }
+    )
+
+
+def _numbers(spec: SetSpec, texts: list[str]) -> Iterator[tuple[int, ...]]:
+    for text in texts:
+        for family, key in keys_of(spec, text):
+            bits = {"v4": 32, "v6": 128, "all": 0}[family]
+            if spec.kind == ("net",):
+                yield int.from_bytes(key[4:], "big"), int(text.partition("/")[2]), bits
+                continue
+            at, parts = 0, []
+            for count in spec.part_bytes(family):
+                parts.append(int.from_bytes(key[at : at + count], "big"))
+                at += count
+            yield (*parts, bits)
+
+
+def drawn(frames: Sequence[bytes], seed: int) -> dict[str, list[str]]:
+    """Entries that some of the frames are in."""
+    chance, found = (
+        random.Random(seed),
+        {name: set[str]() for name in ("nets", "hosts", "ports", "cards", "flows")},
+    )
+    from ipaddress import ip_address, ip_network
+
+    from penstock.compiler.ir.ops import FieldRef
+
+    for frame in chance.sample(list(frames), min(60, len(frames))):
+        packet = Parsed(frame)
+        value = {
+            name: packet.value(FieldRef(name))
+            for name in ("addr.src", "ip6.dst", "addr.dst", "ip6.src", "dport", "eth.src", "proto")
+        }
+        sources = [
+            (value["addr.src"], 4),
+            (value["ip6.src"], 6),
+            (value["addr.dst"], 4),
+            (value["ip6.dst"], 6),
+        ]
+        for number, version in sources:
+            if number is None:
+                continue
+            address = ip_address(number.to_bytes(4 if version == 4 else 16, "big"))
+            if getattr(address, "ipv4_mapped", None):
+                continue
+            length = chance.randint(
+                0 if chance.random() < 0.02 else address.max_prefixlen // 2, address.max_prefixlen
+            )
+            found[chance.choice(["nets", "hosts"])].add(str(ip_network((address, length), strict=False)))
+            if value["proto"] is not None and value["dport"] is not None:
+                found["flows"].add(f"{address} . {value['proto']} . {value['dport']}")
+        if value["dport"] is not None and chance.random() < 0.5:
+            found["ports"].add(str(value["dport"]))
+        if value["eth.src"] is not None and chance.random() < 0.5:
+            found["cards"].add(value["eth.src"].to_bytes(6, "big").hex(":"))
+    found["hosts"] = {text.partition("/")[0] for text in found["hosts"]}
+    return {name: sorted(texts) for name, texts in found.items()}
+
+
+@pytest.mark.parametrize(
+    "form", [None, Form.NESTED, Form.TABLES], ids=lambda form: form.value if form else "own"
+)
+@pytest.mark.parametrize("hook", Hook, ids=lambda hook: hook.value)
+def test_the_kernel_says_what_the_reference_says(hook: Hook, form: Form | None) -> None:
+    from tests.property.test_kernel_agrees import FRAMES
+
+    rules = rule_set(RULES, hook)
+    wish = Wish(form, inline=False) if form else None
+    frames = [*FRAMES[:250], *list(truncations())[::40]]
+    with DataPlane.of(rules, wish=wish) as plane:
+        contents: dict[str, tuple[SetSpec, list[str]]] = {}
+        for name, texts in drawn(FRAMES[:250], 7).items():
+            held = opened(rules, plane, name)
+            held.update(texts)
+            contents[name] = held.spec, texts
+        assert disagreements(rules, plane, frames, stores_of(contents)) == []
+
+
+# ── one set ──────────────────────────────────────────────────────────────────
+
+ONE = "filter edge at {hook} {{\n drop if src in @nets\n drop if src in @hosts\n}}"
+
+
+@contextmanager
+def loaded(size: str = "") -> Iterator[tuple[Callable[[str], bool], LiveSet, LiveSet]]:
+    """Whether a packet from an address is dropped, and the two sets that say so."""
+    text = SETS.replace("counters", f"counters {size}").replace(": net", f": net {size}") + ONE.format(
+        hook="xdp"
+    )
+    policy = parse_policy(Source("edge.policy", text))
+    rules = lower_filter(policy, policy.filters[0])
+    with DataPlane.of(rules) as plane:
+
+        def dropped(address: str) -> bool:
+            frame = bytes(Ether() / (IPv6 if ":" in address else IPv4)(src=address) / UDP(dport=53))
+            return plane.verdicts([frame]) == [Verdict.DROP]
+
+        with opened(rules, plane, "nets") as nets, opened(rules, plane, "hosts") as hosts:
+            yield dropped, nets, hosts
+
+
+def test_an_entry_ends_at_its_time_and_never_before() -> None:
+    """Check 34, of the longest and the shortest ways to be covered."""
+    with loaded() as (dropped, nets, hosts):
+        began = time.clock_gettime(time.CLOCK_BOOTTIME)
+        hosts.update(["192.0.2.1"], timeout=0.3)
+        nets.update(["198.51.100.0/24"], timeout=0.3)
+        nets.update(["198.51.100.0/25"])
+        while dropped("192.0.2.1") or dropped("198.51.100.200"):
+            assert time.clock_gettime(time.CLOCK_BOOTTIME) - began < 1.3
+        assert time.clock_gettime(time.CLOCK_BOOTTIME) - began >= 0.3
+        assert dropped("198.51.100.1")
+        assert "192.0.2.1" not in hosts
+        assert [entry.text for entry in nets] == ["198.51.100.0/25"]
+        assert hosts.sweep().removed == 1
+        assert hosts.count == 0
+
+
+def test_a_narrow_entry_that_expires_hides_no_wider_one() -> None:
+    with loaded() as (dropped, nets, _):
+        nets.update(["10.0.0.0/8"])
+        nets.update(["10.1.0.0/16"], timeout=0.01)
+        nets.update(["10.1.1.0/24"], timeout=3600)
+        time.sleep(0.02)
+        assert dropped("10.1.2.3")
+        nets.discard(["10.0.0.0/8"])
+        assert not dropped("10.1.2.3")
+        assert dropped("10.1.1.1")
+        nets.discard(["10.1.1.0/24"])
+        assert not dropped("10.1.1.1")
+
+
+def test_adding_again_extends_and_never_shortens() -> None:
+    with loaded() as (_, nets, hosts):
+        for held, entry in ((nets, "10.0.0.0/8"), (hosts, "10.0.0.1")):
+            assert held.update([entry], timeout=100).added == 1
+            assert held.update([entry], timeout=10).changed == 0
+            assert held.update([entry], timeout=1000).changed == 1
+            (found,) = held
+            assert found.expires_in is not None
+            assert found.expires_in > 900
+            assert held.update([entry], forever=True).changed == 1
+            assert held.update([entry], timeout=1000).changed == 0
+            assert [one.expires_in for one in held] == [None]
+
+
+def test_a_set_that_would_be_too_full_is_left_as_it_was() -> None:
+    """Check 32."""
+    with loaded("size 4") as (dropped, nets, hosts):
+        cases = (
+            (hosts, [f"192.0.2.{number}" for number in range(1, 6)]),
+            (nets, [f"10.{number}.0.0/16" for number in range(5)]),
+        )
+        for held, entries in cases:
+            held.update(entries[:3])
+            before = [entry.text for entry in held]
+            with pytest.raises(LimitError, match="is full: it takes 4 entries"):
+                held.update(entries)
+            with pytest.raises(LimitError, match="is full"):
+                held.replace(entries)
+            assert [entry.text for entry in held] == before
+            held.update(entries[3])
+            with pytest.raises(LimitError, match="is full"):
+                held.update(entries[4])
+            assert held.count == 4
+            assert held.replace(list(reversed(entries))[:4]).added == 1
+        assert dropped("192.0.2.5")
+        assert not dropped("192.0.2.1")
+
+
+def test_what_is_no_entry_changes_nothing() -> None:
+    with loaded() as (dropped, nets, _):
+        with pytest.raises(PenstockError, match="entry:2"):
+            nets.update(["10.0.0.0/8", "10.0.0.1/8"])
+        assert not dropped("10.0.0.1")
+        assert nets.count == 0
+
+
+def test_entries_count_and_keep_their_counts() -> None:
+    with loaded() as (dropped, _, hosts):
+        hosts.update(["192.0.2.1", "2001:db8::1"])
+        assert [dropped("192.0.2.1") for _ in range(3)] == [True] * 3
+        assert dropped("2001:db8::1")
+        hosts.replace(["192.0.2.1", "192.0.2.3", "2001:db8::1"], timeout=60)
+        assert {entry.text: entry.packets for entry in hosts} == {
+            "192.0.2.1": 3,
+            "192.0.2.3": 0,
+            "2001:db8::1": 1,
+        }
+
+
+@pytest.mark.parametrize("step", range(0, 12, 2))
+def test_a_writer_that_is_killed_leaves_the_old_content_or_the_new(
+    step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Check 36: kill -9 in the middle of a change of both families."""
+    old = ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/24", "2001:db8::/32"]
+    new = ["10.1.0.0/16", "10.1.1.0/24", "198.51.100.0/24", "2001:db8:1::/48", "2001:db8:2::/48"]
+    monkeypatch.setattr(live_set, "_PART", 1)
+    with loaded() as (dropped, nets, _):
+        nets.update(old)
+        asked = ["10.1.1.1", "10.2.0.1", "192.0.2.1", "198.51.100.1", "2001:db8:1::1", "2001:db8:3::1"]
+        before = [dropped(address) for address in asked]
+        _killed_at(step, nets, new)
+        after = [dropped(address) for address in asked]
+        texts = {entry.text for entry in nets}
+        assert (after, texts) in ((before, set(old)), ([True, False, False, True, True, False], set(new)))
+        nets.update(["203.0.113.0/24"])
+        assert [dropped(address) for address in asked] == after
+        assert {entry.text for entry in nets} == texts | {"203.0.113.0/24"}
+        assert nets.count == len(texts) + 1
+
+
+def _killed_at(step: int, nets: LiveSet, new: list[str]) -> None:
+    """Replace the content in a process that dies behind the n-th entry it has written."""
+    child = os.fork()
+    if not child:
+        seen = 0
+
+        def progress(_done: int, _total: int) -> None:
+            nonlocal seen
+            if seen == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            seen += 1
+
+        nets.progress = progress
+        try:
+            nets.replace(new)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def test_random_changes_against_a_model() -> None:
+    """Check 33, and single changes among large ones: 200 steps of a model in Python, by the compiled program."""
+    chance = random.Random(3)
+    spec = SetSpec("s", ("net",), 64)
+    maps, control = create_maps(spec)
+    with LiveSet(spec, maps, control) as held:
+        model: set[str] = set()
+        for _ in range(200):
+            some = {_network(chance) for _ in range(chance.choice([1, 1, 3, 8]))}
+            match chance.randrange(5):
+                case 0 | 1:
+                    held.update(some)
+                    model |= some
+                case 2:
+                    gone = set(chance.sample(sorted(model), min(len(model), len(some)))) | some
+                    held.discard(gone)
+                    model -= gone
+                case 3:
+                    held.replace(some)
+                    model = some
+                case _:
+                    held.clear()
+                    model = set()
+            assert {entry.text for entry in held} == model
+            assert held.count == len(model)
+            for value in range(16):
+                assert (f"10.0.0.{value}" in held) == any(_holds(network, value) for network in model)
+
+
+def _network(chance: random.Random) -> str:
+    length = chance.randint(28, 32)
+    return f"10.0.0.{chance.randrange(16) >> 32 - length << 32 - length}/{length}"
+
+
+def _holds(network: str, value: int) -> bool:
+    address, _, length = network.partition("/")
+    return value >> 32 - int(length) == int(address.rpartition(".")[2]) >> 32 - int(length)
+
+
+def test_an_odd_packet_is_looked_up_all_the_same() -> None:
+    """A frame cut behind its addresses, a fragment, options: the source is asked."""
+    rules = rule_set("filter edge at {hook} {{\n drop if src in @nets\n}}")
+    whole = bytes(Ether() / IPv4(src="192.0.2.9") / TCP(dport=80))
+    frames = [
+        whole[:34],
+        whole[:38],
+        bytes(Ether() / IPv4(src="192.0.2.9", frag=100) / UDP()),
+    ]
+    with DataPlane.of(rules) as plane:
+        opened(rules, plane, "nets").update(["192.0.2.0/24"])
+        assert plane.verdicts(frames) == [Verdict.DROP] * 3

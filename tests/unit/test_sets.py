@@ -1,0 +1,361 @@
+"""Sets without a kernel: the language, what a test of one means, entries as text, and changes as a model sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.compiler.codegen.emit import emit
+from penstock.compiler.ir.dump import dump_predicate
+from penstock.compiler.ir.evaluate import evaluate
+from penstock.compiler.ir.lower import lower_filter
+from penstock.compiler.ir.ops import RuleSet
+from penstock.compiler.ir.stores import SetContent, Stores
+from penstock.compiler.lang.check import check_policy
+from penstock.compiler.lang.format import format_policy
+from penstock.compiler.lang.parser import parse_policy
+from penstock.compiler.lang.source import Source
+from penstock.errors import PenstockError, PolicyError
+from penstock.model.packet import build_packet, parse_packet
+from penstock.model.sets import EXPIRY_MASK, SetSpec
+from penstock.model.verdict import Verdict
+from penstock.pipeline.set_change import Held, change, settled
+from penstock.pipeline.set_keys import Content, Entries, keys_of, read_entries, text_of
+
+HOST, NET = SetSpec("s", ("host",)), SetSpec("s", ("net",))
+
+
+def rules(sets: str, *lines: str) -> RuleSet:
+    body = "\n".join(f"    {line}" for line in lines)
+    policy = parse_policy(Source("edge.policy", f"{sets}\nfilter edge at xdp {{\n{body}\n}}\n"))
+    return lower_filter(policy, policy.filters[0])
+
+
+def meaning(sets: str, expression: str) -> str:
+    return dump_predicate(rules(sets, f"drop if {expression}").rules[0].condition)
+
+
+# ── the language ─────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("sets", "expression", "meant"),
+    [
+        ("set s : net", "src in @s", "any(addr.src in @s, ip6.src in @s)"),
+        ("set s : host", "ip src in @s", "ip.src in @s"),
+        ("set s : host", "ip6 dst in @s", "ip6.dst in @s"),
+        ("set s : host", "ip src and dst in @s", "all(ip.src in @s, ip.dst in @s)"),
+        ("set s : port", "port in @s", "any(sport in @s, dport in @s)"),
+        ("set s : port", "tcp dst port in @s", "tcp.dport in @s"),
+        ("set s : port", "sctp dst port in @s", "all(proto in {132}, dport in @s)"),
+        ("set s : mac", "ether src in @s", "eth.src in @s"),
+        ("set s : host . port", "src . dst port in @s", "any(addr.src . dport in @s, ip6.src . dport in @s)"),
+        ("set s : proto . port", "proto . dst port in @s", "proto . dport in @s"),
+        ("set s : net", "mpls and src in @s", "mpls/ip.src in @s"),
+    ],
+)  # fmt: skip
+def test_what_a_test_of_a_set_asks(sets: str, expression: str, meant: str) -> None:
+    assert meant in meaning(sets, expression)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "told"),
+    [
+        ("filter a at xdp {\n drop if src in @threats\n}", "PS111", "set threats : host"),
+        (
+            "set threats : net\nfilter a at xdp {\n drop if src in @threat\n}",
+            "PS111",
+            "did you mean `@threats`?",
+        ),
+        ("set s : port\nfilter a at xdp {\n drop if src in @s\n}", "PS116", "set of port"),
+        ("set s : net\nset s : host\nfilter a at xdp {\n drop if src in @s\n}", "PS112", "defined already"),
+        ("set s : net\nfilter a at xdp {\n drop if tcp\n}", "PS206", "never used"),
+    ],
+)
+def test_faults_of_names(text: str, code: str, told: str) -> None:
+    found = [one for one in check_policy(parse_policy(Source("a.policy", text))) if one.code == code]
+    assert found
+    assert told in f"{found[0].message} {found[0].hint}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "set s : netz", "set s", "set : net", "set s : net size 0", "set s : net size 17M", "set s : net size",
+        "set s : proto",
+        "set s : net . port", "set s : host . host . host . host . host", "set s : net timeout 0s",
+        "set s : net timeout 5", "set s : net size 5 size 6", "set s : net counted",
+    ],
+)  # fmt: skip
+def test_what_is_no_set_has_one_fault(text: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(Source("a.policy", f"{text}\nfilter a at xdp {{\n drop\n}}"))
+    assert len(caught.value.diagnostics) == 1
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "in @s", "tcp in @s", "src @s", "src . port in @s", "src . in @s", "src . dst port", "proto 6 . src in @s",
+        "net . dst in @s",
+    ],
+)  # fmt: skip
+def test_what_is_no_question_has_one_fault(expression: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(Source("a.policy", f"set s : host\nfilter a at xdp {{\n drop if {expression}\n}}"))
+    assert len(caught.value.diagnostics) == 1
+
+
+def test_more_sets_than_a_program_has_maps_for() -> None:
+    names = [f"s{number}" for number in range(17)]
+    with pytest.raises(PolicyError, match="at most 16 sets"):
+        rules(
+            "\n".join(f"set {name} : net" for name in names), *(f"drop if src in @{name}" for name in names)
+        )
+
+
+def test_canonical_text() -> None:
+    text = (
+        "set  b:host.port size 1000k counters timeout 600s\nset a : net\n"
+        "filter f at xdp {\n drop if src  . dst port in @b or src in @a\n}"
+    )
+    policy = parse_policy(Source("a.policy", text))
+    written = format_policy(policy)
+    assert "set b : host . port size 1M timeout 10m counters\nset a : net\n\n" in written
+    assert "drop if src . dst port in @b or src in @a" in written
+    assert parse_policy(Source("a.policy", written)) == policy
+
+
+def test_a_policy_of_addresses_alone_parses_no_ports() -> None:
+    text = emit(rules("set s : net", "drop if src in @s")).text
+    assert "PS_LEVEL = 2" in text
+    assert "PS_DEPTH = 2" in text
+    assert "PS_WANT_dport = 0" in text
+
+
+# ── the reference ────────────────────────────────────────────────────────────
+
+
+def packet(text: str) -> bytes:
+    return build_packet(parse_packet(text))
+
+
+def test_the_reference_asks_its_stores() -> None:
+    found = rules("set s : net", "drop if src in @s")
+    network = int(ip_network("198.51.100.0/24").network_address)
+    stores = Stores({"s": SetContent(("net",), {(network, 24, 32): 0, (network, 25, 32): 50})}, now_ns=60)
+    inside = packet('IPv4(src="198.51.100.7")/UDP')
+    assert evaluate(found, inside).verdict is Verdict.PASS
+    assert evaluate(found, inside, stores=stores).verdict is Verdict.DROP
+    assert evaluate(found, packet('IPv4(src="198.51.101.7")/UDP'), stores=stores).verdict is Verdict.PASS
+    assert evaluate(found, packet('ARP(psrc="198.51.100.7")'), stores=stores).verdict is Verdict.DROP
+
+
+# ── entries as text ──────────────────────────────────────────────────────────
+
+
+def listed(spec: SetSpec, content: Content) -> list[str]:
+    return [text_of(spec, family, key.tobytes()) for family in content for key in content[family].keys]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("host", "192.0.2.1"), ("host", "2001:db8::1"), ("net", "192.0.2.0/24"), ("net", "2001:db8::/32"),
+        ("net", "0.0.0.0/0"), ("port", "443"), ("mac", "02:00:00:00:00:01"), ("host port", "192.0.2.1 . 53"),
+        ("host host proto port", "2001:db8::1 . 2001:db8::2 . tcp . 22"), ("mac port", "02:00:00:00:00:01 . 7"),
+    ],
+)  # fmt: skip
+def test_entries_are_written_as_they_are_read(kind: str, text: str) -> None:
+    spec = SetSpec("s", tuple(kind.split()))
+    assert [text_of(spec, family, key) for family, key in keys_of(spec, text)] == [text]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "told"),
+    [
+        ("host", "192.0.2.0/24", "no address"), ("host", "010.0.0.1", "no address"),
+        ("host", "::ffff:1.2.3.4", "write 1.2.3.4"),
+        ("net", "192.0.2.1/24", "192.0.2.0/24 is the network"), ("net", "192.0.2.0/33", "at most 32"),
+        ("net", "10/8", "no address"),
+        ("port", "65536", "no port"), ("port", "9-3", "no port"), ("mac", "02:00", "no Ethernet address"),
+        ("host port", "192.0.2.1", "1 parts"), ("host host", "192.0.2.1 . ::1", "both families"),
+        ("proto port", "tcpp . 1", "no protocol"),
+    ],
+)  # fmt: skip
+def test_what_is_no_entry(kind: str, text: str, told: str) -> None:
+    with pytest.raises(PenstockError, match=told):
+        read_entries(SetSpec("s", tuple(kind.split())), text.encode(), 0, 0)
+
+
+def test_lines_have_comments_and_times_and_faults_their_number() -> None:
+    text = b"# head\n192.0.2.1   ; one\n\n192.0.2.2 timeout 10s # two\r\n2001:db8::1\n"
+    content = read_entries(HOST, text, 0, 1_000_000_000)
+    assert listed(HOST, content) == ["192.0.2.1", "192.0.2.2", "2001:db8::1"]
+    assert content["v4"].expiry.tolist() == [0, 11_000_000_000 & EXPIRY_MASK]
+    with pytest.raises(PenstockError, match=r"^drop.txt:2: `x` is no address$"):
+        read_entries(HOST, b"192.0.2.1\nx\n", 0, 0, "drop.txt")
+
+
+NETWORKS = st.builds(
+    lambda address, length: str(
+        IPv4Network((address >> 32 - length << 32 - length if length else 0, length))
+    ),
+    st.integers(0, (1 << 32) - 1),
+    st.integers(0, 32),
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(NETWORKS, min_size=1, max_size=8), st.booleans())
+def test_the_quick_reader_reads_what_the_slow_one_reads(texts: list[str], ends: bool) -> None:
+    """A comment keeps the quick one from a text."""
+    text = "\n".join(texts).encode() + b"\n" * ends
+    quick, slow = (read_entries(NET, one, 7, 0) for one in (text, text + b"\n# slow"))
+    assert listed(NET, quick) == listed(NET, slow) == texts
+    assert quick["v4"].expiry.tolist() == slow["v4"].expiry.tolist()
+
+
+# ── changes (checks 33 and 36) ───────────────────────────────────────────────
+
+Prefix = tuple[int, int]
+Set = dict[Prefix, int]
+"""Prefixes of addresses of 4 bits, the lowest of a family, with their expiries."""
+V4_BASE, V6_BASE = (
+    int(ip_network("10.0.0.0/28").network_address),
+    int(ip_network("2001:db8::/124").network_address),
+)
+PREFIXES = st.tuples(st.integers(0, 15), st.integers(0, 4)).map(
+    lambda one: (one[0] >> 4 - one[1] << 4 - one[1], one[1])
+)
+SETS = st.dictionaries(PREFIXES, st.sampled_from([0, 0, 1600, 3200]), max_size=6)
+
+
+def entries(found: Set, family: str, spec: SetSpec) -> Entries:
+    made = [(f"{_network(prefix, family)}", end) for prefix, end in found.items()]
+    keys = [key for text, _ in made for _, key in keys_of(spec, text)]
+    size = spec.key_bytes(family)
+    return Entries(
+        np.frombuffer(b"".join(keys), np.uint8).reshape(-1, size),
+        np.array([end for _, end in made], np.uint64),
+    )
+
+
+def _network(prefix: Prefix, family: str) -> IPv4Network | IPv6Network:
+    value, length = prefix
+    if family == "v4":
+        return IPv4Network((V4_BASE + value, 28 + length))
+    return IPv6Network((V6_BASE + value, 124 + length))
+
+
+class Trie:
+    """What the kernel's trie does, in Python: keys, values, the longest match."""
+
+    def __init__(self, spec: SetSpec, family: str) -> None:
+        self.spec, self.family, self.active = spec, family, 0
+        self.held: dict[bytes, list[int]] = {}
+
+    def write(self, part: Held) -> Iterator[None]:
+        for key, value in zip(part.keys, part.values, strict=True):
+            self.held[key.tobytes()] = value.tolist()
+            yield
+
+    def remove(self, keys: np.ndarray) -> Iterator[None]:
+        for key in keys:
+            del self.held[key.tobytes()]
+            yield
+
+    def members(self, now: int) -> set[int]:
+        """The addresses that a packet would be told to be in the set."""
+        return {value for value in range(16) if self._has(value, now)}
+
+    def _has(self, value: int, now: int) -> bool:
+        for length in range(4, -1, -1):
+            ((_, key),) = keys_of(
+                self.spec, str(_network((value >> 4 - length << 4 - length, length), self.family))
+            )
+            if key in self.held:
+                state = self.held[key][0]
+                expiry = state & EXPIRY_MASK
+                return bool(state >> self.active & 1) and (not expiry or now < expiry)
+        return False
+
+    def content(self) -> Held:
+        size = self.spec.key_bytes(self.family)
+        keys = np.frombuffer(b"".join(self.held), np.uint8).reshape(-1, size)
+        return Held(keys, np.array(list(self.held.values()), np.uint64).reshape(-1, self.spec.value_words))
+
+    def change(self, wanted: Entries) -> Iterator[str]:
+        """One step at a time: which content packets meet then."""
+        steps = change(self.spec, self.content(), wanted, self.active)
+        for _ in self.write(steps.first):
+            yield "old"
+        self.active = 1 - self.active
+        yield "new"
+        for _ in self.write(steps.last):
+            yield "new"
+        for _ in self.remove(steps.gone):
+            yield "new"
+
+    def settle(self) -> None:
+        kept, gone = settled(self.spec, self.content(), self.active)
+        list(self.write(kept))
+        list(self.remove(gone))
+
+
+def covered(found: Set, now: int) -> set[int]:
+    """The model: an address is in the set if some prefix that has not expired holds it."""
+    live = [prefix for prefix, end in found.items() if not end or now < end]
+    return {
+        value for value in range(16) for start, length in live if value >> 4 - length == start >> 4 - length
+    }
+
+
+def texts(trie: Trie) -> set[str]:
+    return {text_of(trie.spec, trie.family, key) for key in trie.held}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(SETS, min_size=2, max_size=4), st.sampled_from(["v4", "v6"]), st.integers(0, 40))
+def test_packets_meet_the_old_content_or_the_new_at_every_step_and_after_a_kill(
+    contents: list[Set], family: str, killed_at: int
+) -> None:
+    trie = Trie(NET, family)
+    before: Set = {}
+    for content in contents:
+        wanted, met, side = entries(content, family, NET), before, "old"
+        for step, side in enumerate(trie.change(wanted)):
+            met = before if side == "old" else content
+            assert trie.members(0) == covered(met, 0), side
+            if step == killed_at:
+                trie.settle()
+                break
+        else:
+            met = content
+        for now in (0, 1600, 3200, 1 << 40):
+            # A kill leaves the entries of one side; those that are in both may have either's expiry.
+            if side != "old" or met == content:
+                assert trie.members(now) == covered(met, now)
+        assert trie.members(0) == covered(met, 0)
+        assert texts(trie) == {str(_network(prefix, family)) for prefix in met}
+        before = {prefix: _own(trie, prefix) for prefix in met}
+
+
+def _own(trie: Trie, prefix: Prefix) -> int:
+    ((_, key),) = keys_of(trie.spec, str(_network(prefix, trie.family)))
+    return trie.held[key][1]
+
+
+def test_a_change_writes_only_what_differs() -> None:
+    """Check 31: an update of 1 % touches 1 %."""
+    many = entries({(value, 4): 0 for value in range(16)}, "v4", NET)
+    trie = Trie(NET, "v4")
+    list(trie.change(many))
+    steps = change(NET, trie.content(), Entries(many.keys[1:], many.expiry[1:]), trie.active)
+    assert (len(steps.first.keys), len(steps.last.keys), len(steps.gone)) == (1, 0, 1)
+    assert change(NET, trie.content(), many, trie.active).is_empty
