@@ -76,6 +76,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     pytest.skip(f"{lack.name}: {lack.value}")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What penstock remembers beside the kernel is this test session's own."""
+    os.environ["PENSTOCK_STATE_DIR"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(scope="session")
 def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A BPF file system of this test session alone."""

@@ -162,6 +162,7 @@ def test_what_needs_privilege(host: Cli) -> None:
         ("apply", DNS, "-i", "v1", "--dry-run"),
         ("drop", "icmp", "-i", "v1", "--for", "1h"),
         ("status",),
+        ("history", "-i", "v1"),
         ("undrop", "-i", "v1"),
         ("try", "icmp", "-i", "v1", "--for", "200ms"),
         ("rule", "add", "drop if icmp", "-i", "v1"),

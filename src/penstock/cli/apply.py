@@ -21,6 +21,7 @@ from penstock.cli.options import (
     netns_words,
 )
 from penstock.cli.policy_load import load_filters
+from penstock.errors import PenstockError
 
 if TYPE_CHECKING:
     from penstock.pipeline.identity import Probation
@@ -88,6 +89,35 @@ def command(
 
         _dry_run(policies, interface, Wish(mode, read_order(order) if order else None, replace), as_json)
         return 0
+    return put_in_place(
+        interface,
+        policies,
+        "apply",
+        mode=mode,
+        replace=replace,
+        order=order,
+        force=force,
+        confirm_s=confirm_s,
+        wait=wait,
+        as_json=as_json,
+    )
+
+
+def put_in_place(
+    interface: str,
+    policies: tuple[LoadedPolicy, ...],
+    how: str,
+    *,
+    mode: str = "auto",
+    replace: bool = False,
+    order: str | None = None,
+    force: bool = False,
+    confirm_s: float | None = None,
+    wait: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Apply policies, remember and tell it; the exit code.  `how` is for the history."""
+    from penstock.pipeline import history
     from penstock.pipeline.apply import apply_all
 
     report_overdue()
@@ -95,6 +125,11 @@ def command(
         every = apply_all(
             interface, policies, mode, replace=replace, order=order, force=force, probation=probation
         )
+    try:
+        how = f"{how} --confirm" if probation else how
+        history.record(interface, policies, how=how, token=probation.token if probation else "")
+    except PenstockError as error:
+        output.warn(f"{error.message}; the policy is in place")
     for done, policy in zip(every, policies, strict=True):
         for notice in done.notices:
             output.warn(notice)

@@ -8,8 +8,11 @@ import click
 
 from penstock.cli import output
 from penstock.cli.options import interface_option, json_option, netns_option
+from penstock.errors import PenstockError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from penstock.pipeline.probation import Ended
 
 
@@ -27,6 +30,7 @@ def command(interface: str | None, undo: bool, as_json: bool) -> int:
 
     late = probation.end_overdue()
     done = probation.undo(interface) if undo else probation.confirm(interface)
+    remember((*late, *done))
     for ended in (*late, *done):
         report(ended, as_json)
     if not done and not late and not as_json:
@@ -60,9 +64,21 @@ def _outcome(ended: Ended) -> str:
     return f"taken back on {where}, {ended.restored} is there again"
 
 
+def remember(done: Sequence[Ended]) -> None:
+    """Write down how probations have ended; a warning where that cannot be."""
+    from penstock.pipeline import probation
+
+    try:
+        probation.remember(done)
+    except PenstockError as error:
+        output.warn(error.message)
+
+
 def report_overdue() -> None:
     """End the probations whose time is over, which their own process should have done, and say so."""
     from penstock.pipeline.probation import end_overdue
 
-    for ended in end_overdue():
+    late = end_overdue()
+    remember(late)
+    for ended in late:
         output.warn(f"nobody has confirmed {ended.name}: {_outcome(ended)}")

@@ -48,6 +48,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("build", "Compile a policy to an object file, or show a stage on the way."),
     "apply": ("apply", "Put a policy in place on an interface."),
     "confirm": ("confirm", "Let a policy on probation stay, or take it back."),
+    "rollback": ("rollback", "Put an earlier policy of an interface in place again."),
+    "history": ("history", "Show which policies were put on an interface, by whom and when."),
     "status": ("status", "Show what is in place: rules, counters, rates."),
     "rule": ("rule", "Add rules to a running policy, take them away, list them."),
     "set": ("set", "Change and show the sets that policies ask."),

@@ -19,6 +19,7 @@ from penstock.errors import LimitError, PenstockError
 
 MAX_BYTES = 32 << 20
 STDIN = "-"
+_MOST_LINKS = 40  # path_resolution(7)
 _BUILT = "an object file goes to `penstock apply`; this needs the policy that it was built from"
 _C = "`penstock program load` loads programs that are written in C, `penstock program run` tries them"
 _START = "a policy has a filter:  filter edge at xdp { drop if udp dst port 53 }"
@@ -57,7 +58,7 @@ def _bytes(path: str, name: str, trusted: bool) -> bytes:
             return sys.stdin.buffer.read(MAX_BYTES + 1)
         with Path(path).open("rb") as file:
             if trusted:
-                _refuse_if_open_to_all(os.fstat(file.fileno()), name)
+                refuse_untrusted(path, os.fstat(file.fileno()))
             return file.read(MAX_BYTES + 1)
     except IsADirectoryError as error:
         raise PenstockError(f"{name} is a directory", hint=_inside(path)) from error
@@ -77,10 +78,37 @@ def _text(data: bytes, name: str) -> str:
         raise PenstockError(message, hint=_BUILT if data.startswith(b"\x7fELF") else None) from error
 
 
+def refuse_untrusted(path: str, status: os.stat_result) -> None:
+    """Refuse an open file that every user could change, or put another one in the place of.  Raises PenstockError."""
+    _refuse_if_open_to_all(status, path)
+    if stat.S_ISREG(status.st_mode):
+        _refuse_if_exchangeable(path)
+
+
 def _refuse_if_open_to_all(status: os.stat_result, name: str) -> None:
     if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IWOTH:
         message = f"{name} can be written by every user of this machine, so it is not put in place"
         raise PenstockError(message, hint=f"chmod o-w {name}")
+
+
+def _refuse_if_exchangeable(path: str) -> None:
+    place = Path(path)
+    for one in (place, *_links(place)):
+        directory = one.parent
+        status = directory.stat()
+        # In a sticky directory (/tmp) others may add files, and not exchange those of somebody else.
+        if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+            message = f"every user of this machine can exchange {path}: {directory} can be written by all"
+            raise PenstockError(message, hint=f"chmod o-w {directory}")
+
+
+def _links(place: Path) -> list[Path]:
+    """Where a symbolic link leads, and a link there; the file is open, so that there is an end."""
+    found: list[Path] = []
+    while place.is_symlink() and len(found) < _MOST_LINKS:
+        place = place.parent / place.readlink()
+        found.append(place)
+    return found
 
 
 def _inside(path: str) -> str | None:

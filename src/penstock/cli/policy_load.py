@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.cli import output
 from penstock.cli.diagnostics import show_diagnostics
-from penstock.cli.policy_file import STDIN, read_policy
+from penstock.cli.policy_file import STDIN, read_policy, refuse_untrusted
 
 if TYPE_CHECKING:
     from penstock.pipeline.policy import LoadedPolicy
@@ -50,7 +51,7 @@ def load_filters(path: str, filter_name: str | None = None) -> tuple[LoadedPolic
     """
     from penstock.pipeline.policy import at_sockets, load_built, load_policies
 
-    data = _object_in(path)
+    data = _object_in(path, trusted=True)
     if data is not None:
         return (load_built(data, path),)
     source = read_policy(path, trusted=True)
@@ -76,7 +77,7 @@ def _show_dear(policy: LoadedPolicy) -> None:
         output.warn(f"some rules are dear: {dear}")
 
 
-def _object_in(path: str) -> bytes | None:
+def _object_in(path: str, *, trusted: bool = False) -> bytes | None:
     """The file's bytes when it is an object file; whatever cannot be read is left to `read_policy` to explain."""
     from penstock.pipeline.built import is_built
 
@@ -85,6 +86,10 @@ def _object_in(path: str) -> bytes | None:
     try:
         with Path(path).open("rb") as file:
             head = file.read(4)
-            return head + file.read() if is_built(head) else None
+            if not is_built(head):
+                return None
+            if trusted:
+                refuse_untrusted(path, os.fstat(file.fileno()))
+            return head + file.read()
     except (OSError, ValueError):
         return None

@@ -38,4 +38,4 @@ def command(token: str, until_ns: int) -> None:
     while (left := until_ns - probation.boot_clock_ns()) > 0:
         # The boot clock goes on while the machine sleeps and time.sleep does not: look again now and then.
         time.sleep(min(left / 1e9, _LONGEST_SLEEP_S))
-    probation.end(token)
+    probation.remember(probation.end(token))

@@ -68,7 +68,7 @@ class LoadedPolicy:
 
     def to_bytes(self) -> bytes:
         """The policy as one file, for hosts without a compiler."""
-        return join(self.elf, self.identity)
+        return self.elf if self.rule_set is None else join(self.elf, self.identity)
 
 
 @paused()

@@ -31,8 +31,8 @@ from penstock.kernel.blob import write_blob
 from penstock.kernel.maps import Map
 from penstock.kernel.program import Program
 from penstock.model.hook import Hook
+from penstock.pipeline import history, whereabouts
 from penstock.pipeline import slot as slots
-from penstock.pipeline import whereabouts
 from penstock.pipeline.apply import find_open, locked, take_off
 from penstock.pipeline.counters import clear
 from penstock.pipeline.identity import Emergency, Identity, Probation, encode, kept_slots
@@ -42,7 +42,7 @@ from penstock.pipeline.putting import Applied, if_failed, put_together
 from penstock.pipeline.slot import BEFORE, CARRIED, COUNTERS, IDENTITY, LINK, PROGRAM_PIN, Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from penstock.kernel.syscall import Descriptor
@@ -58,8 +58,17 @@ class Ended:
     hook: str
     name: str
     is_confirmed: bool
+    token: str
     restored: str | None = None
     notices: tuple[str, ...] = ()
+
+
+def remember(done: Iterable[Ended]) -> None:
+    """Write into the history how probations have ended.  Raises PenstockError: it cannot be written."""
+    for ended in done:
+        history.settle(
+            ended.interface, ended.token, history.CONFIRMED if ended.is_confirmed else history.TAKEN_BACK
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +229,8 @@ def _undo(root: Path, token: str) -> tuple[Ended, ...]:
 
 def _ended(candidate: _Candidate, *, is_confirmed: bool = False) -> Ended:
     identity = candidate.identity
-    return Ended(candidate.point.ifname, identity.hook, identity.name, is_confirmed)
+    token = candidate.probation.token
+    return Ended(candidate.point.ifname, identity.hook, identity.name, is_confirmed, token)
 
 
 def _has_before(slot: Slot) -> bool:

@@ -1,0 +1,246 @@
+"""Which policies were put on an interface, by whom and when: the last ten, to be put there again.
+
+    record("eth0", policies, how="apply")      ->  Entry(id="5f0c12ab", …)
+    entries("eth0")                            ->  newest first
+    chosen("eth0", "1")                        ->  the one before that which is in place
+    policies_of(entry)                         ->  the same policies, from the text as it was then
+
+    STATE/history/eth0.json                    the entries of an interface
+    STATE/history/policies/5f0c12ab…           a policy's text, or built file, named by its SHA-256
+
+Promised: a process that is killed, or a disk that is full, at any moment leaves
+what was written before.  A text is written first; exchanging the list of
+entries, which is flushed to disk before, is what makes it known.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from penstock.errors import PenstockError
+from penstock.kernel.attach_point import attach_point, encode, here
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from penstock.pipeline.policy import LoadedPolicy
+
+MOST = 10
+_SHOWN = 8
+#: What became of a policy on probation.
+CONFIRMED, TAKEN_BACK = "confirmed", "taken back"
+_NOBODY = 0xFFFFFFFF
+
+
+class FilterAt(msgspec.Struct, frozen=True):
+    """One filter of a policy, and its hook."""
+
+    name: str
+    hook: str
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A policy that was put in place: `digest` names its text, `login_uid` is who logged in, if anybody did."""
+
+    digest: str
+    filters: tuple[FilterAt, ...]
+    path: str
+    applied_at: str
+    uid: int
+    how: str
+    login_uid: int | None = None
+    sudo_user: str | None = None
+    is_built: bool = False
+    #: Of a policy on probation, its token and what became of it.
+    token: str = ""
+    outcome: str = ""
+    #: In a namespace of its own: the boot that it belongs to, as its number means nothing to the next.
+    boot: str = ""
+
+    @property
+    def id(self) -> str:
+        """The first digits of the digest."""
+        return self.digest[:_SHOWN]
+
+
+def state_directory() -> Path:
+    """Where penstock keeps what must outlive it: $PENSTOCK_STATE_DIR, or /var/lib/penstock."""
+    return Path(os.environ.get("PENSTOCK_STATE_DIR") or "/var/lib/penstock")
+
+
+def record(ifname: str, policies: Sequence[LoadedPolicy], *, how: str, token: str = "") -> Entry:
+    """Remember what was put on an interface.
+
+    Raises:
+        PenstockError: it cannot be written; what was remembered before is.
+    """
+    first = policies[0].identity
+    is_built = policies[0].rule_set is None
+    content = policies[0].to_bytes() if is_built else first.text.encode()
+    entry = Entry(
+        hashlib.sha256(content).hexdigest(),
+        tuple(FilterAt(one.name, one.identity.hook) for one in policies),
+        first.path,
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        os.getuid(),
+        how,
+        _login_uid(),
+        os.environ.get("SUDO_USER"),
+        is_built,
+        token,
+        boot=_boot(),
+    )
+    with _writing() as place:
+        if not (place / "policies" / entry.digest).exists():
+            _write_whole(place / "policies" / entry.digest, content)
+        _write(place, ifname, (entry, *entries(ifname))[:MOST])
+        _forget_unused(place)
+    return entry
+
+
+def settle(ifname: str, token: str, outcome: str) -> None:
+    """Remember what became of a policy on probation.  Raises PenstockError: it cannot be written."""
+    if any(one.token == token and not one.outcome for one in entries(ifname)):
+        with _writing() as place:
+            settled = [
+                msgspec.structs.replace(one, outcome=outcome) if one.token == token else one
+                for one in entries(ifname)
+            ]
+            _write(place, ifname, settled)
+
+
+def entries(ifname: str) -> tuple[Entry, ...]:
+    """What was put on an interface, newest first.  Raises PenstockError: it cannot be read."""
+    try:
+        content = _file(state_directory() / "history", ifname).read_bytes()
+        found = msgspec.json.decode(content, type=tuple[Entry, ...])
+    except FileNotFoundError:
+        return ()
+    except (OSError, msgspec.DecodeError) as error:
+        raise PenstockError(f"the history of {ifname} cannot be read: {error}") from error
+    return tuple(one for one in found if one.boot == _boot())
+
+
+def chosen(ifname: str, which: str) -> Entry:
+    """An entry: by so many steps back from what was put in place last and stayed, or by its id.
+
+    Raises:
+        PenstockError: there is no such entry.
+    """
+    every = entries(ifname)
+    stayed = [one for one in every if one.outcome != TAKEN_BACK]
+    if which.isascii() and which.isdigit() and len(which) <= len(str(MOST)):
+        if int(which) < len(stayed):
+            return stayed[int(which)]
+    elif found := next((one for one in every if which and one.digest.startswith(which)), None):
+        return found
+    listed = ", ".join(dict.fromkeys(one.id for one in every))
+    raise PenstockError(
+        f"the history of {ifname} has no entry {which}",
+        hint=f"there are: {listed}" if listed else "nothing was put there yet",
+    )
+
+
+def text_of(entry: Entry) -> bytes:
+    """The policy's text, or built file, as it was.
+
+    Raises:
+        PenstockError: it is gone, or is not what was written.
+    """
+    try:
+        content = (state_directory() / "history/policies" / entry.digest).read_bytes()
+    except OSError as error:
+        raise PenstockError(f"the policy {entry.id} cannot be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != entry.digest:
+        raise PenstockError(f"the policy {entry.id} was changed on disk: its digest is another one")
+    return content
+
+
+def policies_of(entry: Entry) -> tuple[LoadedPolicy, ...]:
+    """The policies of an entry, compiled again from the text as it was.
+
+    Raises:
+        PenstockError: as `text_of` and `load_policy`.
+    """
+    from penstock.pipeline.policy import load_built, load_policy
+
+    content = text_of(entry)
+    if entry.is_built:
+        return (load_built(content, entry.path),)
+    return tuple(
+        load_policy(content.decode(), one.hook, name=entry.path, filter=one.name) for one in entry.filters
+    )
+
+
+@contextmanager
+def _writing() -> Iterator[Path]:
+    """The directory, held against other writers.  Raises PenstockError for whatever fails in the block."""
+    place = state_directory() / "history"
+    try:
+        (place / "policies").mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield place
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise PenstockError(f"the history in {place} cannot be written: {error.strerror}") from error
+
+
+def _write(place: Path, ifname: str, every: Sequence[Entry]) -> None:
+    _write_whole(_file(place, ifname), msgspec.json.format(msgspec.json.encode(tuple(every))))
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Give a file this content in one step, on disk when it returns.  Raises OSError: the old content is there."""
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _forget_unused(place: Path) -> None:
+    """Remove the texts that no entry of any interface names."""
+    named = b"".join(file.read_bytes() for file in place.glob("*.json"))
+    for file in (place / "policies").iterdir():
+        if file.name.encode() not in named:
+            file.unlink()
+
+
+def _file(place: Path, ifname: str) -> Path:
+    return place / f"{encode(attach_point(ifname).ifname, here())}.json"
+
+
+def _boot() -> str:
+    return "" if here() is None else Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _login_uid() -> int | None:
+    """Who logged in, by the audit subsystem's account; None where nobody did."""
+    try:
+        number = int(Path("/proc/self/loginuid").read_text())
+    except (OSError, ValueError):
+        return None
+    return None if number == _NOBODY else number
