@@ -40,7 +40,7 @@ def rule_set(text: str, name: str = "edge.policy") -> RuleSet:
     return lower_filter(policy, policy.filters[0])
 
 
-#: Every case at every hook that has its verdicts, in every form; TC's two hooks have one program, on the way out one form.
+#: Every case at every hook that has its verdicts, in every form; on the way out of TC, the same program, in one.
 AT_HOOKS = [
     pytest.param(case, hook, form, id=f"{case.name}-{hook.value}-{form.value if form else 'planned'}")
     for case in cases()
