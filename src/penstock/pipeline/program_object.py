@@ -10,14 +10,12 @@ and its variables set, a `BpfObject`.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.errors import KernelError, PenstockError
-from penstock.kernel import elf as elf_file
+from penstock.errors import PenstockError
 from penstock.kernel.bpf_object import BpfObject, load_object
 from penstock.kernel.object_programs import (
     SCHED_ACT,
@@ -200,11 +198,3 @@ def _head_or_all(path: str) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise PenstockError(f"{path} cannot be read: {reason}") from error
-
-
-def initial_bytes(found: ProgramObject, name: str) -> bytes:
-    """What a variable has in the object.  Raises KernelError: there is no such variable."""
-    value = elf_file.initial_value(found.elf, name)
-    if value is None:
-        raise KernelError("read variable", name, errno.ENOENT, meaning=f"{found.path} has none of that name")
-    return value

@@ -86,10 +86,6 @@ class TypedMap(Closing):
             value = self.table.lookup(raw)
         return None if value is None else self._entry(raw, value)
 
-    def peek(self) -> Entry | None:
-        """The next entry of a queue or stack, or None.  Raises KernelError."""
-        return next(self.entries(), None)
-
     def combined(self, entry: Entry) -> Plain:
         """One value of an entry's: numbers of all CPUs are added up."""
         return self.value.combine(list(entry.values)) if len(entry.values) > 1 else entry.values[0]

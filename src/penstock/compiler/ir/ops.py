@@ -366,13 +366,3 @@ def decision_on(rule_set: RuleSet, outcome: Outcome) -> Decision:
     """What was decided, with the device of a redirection."""
     device = asked(rule_set, outcome).device
     return outcome.verdict if device is None else Redirection(device)
-
-
-def verdict_at(rule_set: RuleSet, slot: int) -> Verdict | None:
-    """The verdict of what a counter slot counts; None if it does not decide."""
-    if slot == DEFAULT_SLOT:
-        return rule_set.default
-    if slot < FIRST_RULE_SLOT:
-        return rule_set.verdict_on(Condition(slot - FIRST_CONDITION_SLOT))
-    action = rule_set.rules[slot - FIRST_RULE_SLOT].action
-    return action if isinstance(action, Verdict) else None
