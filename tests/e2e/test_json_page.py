@@ -70,6 +70,8 @@ def test_what_needs_no_privilege(cli: Cli, tmp_path: Path) -> None:
     Path(edited).write_text("filter dns at xdp {\n    default drop\n    pass if tcp\n}\n")
     edge = tmp_path / "edge.policy"
     edge.write_text(EDGE)
+    blocklist = tmp_path / "list"
+    blocklist.write_text("203.0.113.0/24\n010.0.0.1\n10.0.0.0/8\n")
     calls = [
         ("check", DNS),
         ("check", DNS, "--hook", "socket"),
@@ -82,6 +84,8 @@ def test_what_needs_no_privilege(cli: Cli, tmp_path: Path) -> None:
         ("diff", DNS, edited, "--pcap", str(capture), "--fail-on", "tcp"),
         ("match", "udp port 53", str(capture)),
         ("match", "udp prot 53", str(capture)),
+        ("feed", "check", str(blocklist)),
+        ("feed", "presets"),
         ("version",),
     ]
     assert_documented(*((cli, call) for call in calls))

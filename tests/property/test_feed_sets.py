@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.feeds.fold import Aggregate, Listed, containing, fold, joined
+from penstock.feeds.fold import Aggregate, containing, fold, joined
 from penstock.feeds.protected import SPECIAL, Protected, split, without_protected
-from penstock.feeds.result import Until
+from penstock.feeds.result import Listed, Until
 from penstock.model.prefixes import Network, Prefixes
 
 NOW = 1_790_072_042.0
@@ -148,8 +148,8 @@ def test_what_contains_an_address() -> None:
 @given(st.lists(NETWORKS, max_size=12), st.lists(NETWORKS, max_size=4))
 def test_protected_addresses_are_never_left(entries: list[Network], holes: list[Network]) -> None:
     protected = [Protected(hole, "ours") for hole in holes]
-    left, reports = without_protected(Prefixes.of(entries), protected)
-    kept = list(left.networks())
+    left, reports = without_protected(Listed(Prefixes.of(entries)), protected)
+    kept = list(left.prefixes.networks())
     for address in addresses([*entries, *holes]):
         listed_ = any(address.version == one.version and address in one for one in entries)
         ours = any(address.version == one.version and address in one for one in holes)
@@ -161,12 +161,28 @@ def test_protected_addresses_are_never_left(entries: list[Network], holes: list[
 
 
 @pytest.mark.check(30)
+def test_what_is_split_around_a_protected_address_ends_as_it_did() -> None:
+    entries = listed([(ip_network("203.0.113.0/30"), NOW + 5), (ip_network("2001:db8::/127"), NOW + 7)])
+    protected = [Protected(ip_network(text), "ours") for text in ("203.0.113.2", "2001:db8::1")]
+    left, reports = without_protected(entries, protected)
+    assert held(left) == {
+        ip_network("203.0.113.0/31"): NOW + 5,
+        ip_network("203.0.113.3"): NOW + 5,
+        ip_network("2001:db8::"): NOW + 7,
+    }
+    assert [(one.removed, one.split, one.example) for one in reports] == [
+        (0, 1, "203.0.113.0/30"),
+        (0, 1, "2001:db8::/127"),
+    ]
+
+
+@pytest.mark.check(30)
 def test_special_addresses_are_left_out_and_counted() -> None:
     entries = Prefixes.of(
         ["10.1.2.0/24", "192.168.0.0/16", "224.0.0.0/3", "127.0.0.1", "198.51.100.7", "::1", "fe80::1"]
     )
-    left, reports = without_protected(entries, SPECIAL)
-    assert left.texts() == ["198.51.100.7"]
+    left, reports = without_protected(Listed(entries), SPECIAL)
+    assert left.prefixes.texts() == ["198.51.100.7"]
     assert sum(one.removed for one in reports) == 6
     assert {one.protected.reason for one in reports} == {
         "private", "loopback", "multicast and reserved", "unspecified and loopback", "link-local",

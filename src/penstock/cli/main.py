@@ -57,6 +57,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "drop": ("drop", "Drop what an expression matches, for a time."),
     "try": ("attempt", "Count what an expression would drop, for a time."),
     "undrop": ("undrop", "Take emergency rules back before their time."),
+    "feed": ("feed", "Look at threat feeds: what they list, what would be refused."),
     "program": ("program", "Build, load, run and inspect eBPF programs written in C."),
     "map": ("map", "Look into the maps of any program, and change them."),
     "btf": ("btf", "Show types: of the kernel (vmlinux.h), of objects, of files."),

@@ -27,23 +27,8 @@ from ipaddress import ip_network
 
 import numpy as np
 
-from penstock.feeds.result import F64, Until
+from penstock.feeds.result import F64, Listed, Until
 from penstock.model.prefixes import MASKS32, MASKS64, Network, Prefixes
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """Prefixes of one source with the end of each, in seconds since 1970; without `until` none ends."""
-
-    prefixes: Prefixes
-    until: Until | None = None
-
-    def ends(self) -> Until:
-        """The end of each, infinite where there is none."""
-        if self.until is not None:
-            return self.until
-        p = self.prefixes
-        return Until(np.full(len(p.v4), math.inf), np.full(len(p.v6_high), math.inf))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +48,10 @@ def joined(parts: Iterable[Listed]) -> Listed:
     v4 = np.concatenate([nothing, *(end.v4 for end in ends)])
     v6 = np.concatenate([nothing, *(end.v6 for end in ends)])
     # Sorted by end first, the latest of equal prefixes comes first and is the one that is kept.
-    order4, order6 = np.argsort(-v4, kind="stable"), np.argsort(-v6, kind="stable")
-    prefixes, v4, v6 = prefixes.take(order4, order6), v4[order4], v6[order6]
-    first4, first6 = prefixes.first_of_each()
-    return Listed(prefixes.take(first4, first6), Until(v4[first4], v6[first6]))
+    latest = Listed(prefixes, Until(v4, v6)).take(
+        np.argsort(-v4, kind="stable"), np.argsort(-v6, kind="stable")
+    )
+    return latest.take(*latest.prefixes.first_of_each())
 
 
 def fold(listed: Listed) -> Listed:
@@ -79,8 +64,7 @@ def fold(listed: Listed) -> Listed:
     for length in np.unique(p.v6_length).tolist():
         _cover6(p, length, ends.v6, least6)
     # What a containing prefix blocks at least as long needs no entry of its own.
-    keep4, keep6 = ends.v4 > least4, ends.v6 > least6
-    return Listed(p.take(keep4, keep6), Until(ends.v4[keep4], ends.v6[keep6]))
+    return once.take(ends.v4 > least4, ends.v6 > least6)
 
 
 def _cover4(p: Prefixes, length: int, ends: F64, least: F64) -> None:
@@ -156,8 +140,7 @@ class Aggregate:
 
 def _less(listed: Listed, prefixes: Prefixes) -> Listed:
     in4, in6 = listed.prefixes.occurring_in(prefixes)
-    ends = listed.ends()
-    return Listed(listed.prefixes.take(~in4, ~in6), Until(ends.v4[~in4], ends.v6[~in6]))
+    return listed.take(~in4, ~in6)
 
 
 def containing(prefixes: Prefixes, network: Network) -> list[Network]:
@@ -184,5 +167,4 @@ def change(old: Listed, new: Listed) -> Change:
     write4, write6 = ~kept4, ~kept6
     write4[kept4] = ends.v4[kept4] != before.v4[stays4]
     write6[kept6] = ends.v6[kept6] != before.v6[stays6]
-    written = Listed(new.prefixes.take(write4, write6), Until(ends.v4[write4], ends.v6[write6]))
-    return Change(written, old.prefixes.take(~stays4, ~stays6))
+    return Change(Listed(new.prefixes, ends).take(write4, write6), old.prefixes.take(~stays4, ~stays6))

@@ -8,7 +8,9 @@ is kept whatever a configuration says.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
+from penstock.errors import FeedError
 from penstock.feeds.judge import Limits
 
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
@@ -118,3 +120,16 @@ PRESETS: dict[str, Preset] = {
     "cloudflare-v4": Preset("https://www.cloudflare.com/ips-v4", "list", _DAY, _HOUR, _CLOUD),
     "cloudflare-v6": Preset("https://www.cloudflare.com/ips-v6", "list", _DAY, _HOUR, _CLOUD),
 }
+
+
+def preset_named(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        FeedError: there is none.
+    """
+    if name not in PRESETS:
+        near = get_close_matches(name, PRESETS, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else "`penstock feed presets` lists them"
+        raise FeedError(f"there is no preset `{name}`", hint=hint)
+    return PRESETS[name]

@@ -16,6 +16,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import numpy as np
 
+from penstock.feeds.result import Listed, Until
 from penstock.model.prefixes import MASKS32, MASKS64, Mask, Network, Prefixes, prefix_text
 
 _LOW = (1 << 64) - 1
@@ -59,42 +60,70 @@ SPECIAL = (
     _special("ff00::/8", "multicast"),
 )
 
+#: What a list of one's own, for a network of one's own, may not block either.
+NEVER = tuple(one for one in SPECIAL if one.reason not in ("private", "shared by carriers"))
 
-def without_protected(
-    entries: Prefixes, protected: Sequence[Protected]
-) -> tuple[Prefixes, tuple[LeftOut, ...]]:
-    """The entries without any protected address, and what that took out.
 
-    An entry that lies in several protected prefixes is counted with the first of them.
+def outside(entries: Listed, protected: Sequence[Protected]) -> tuple[Listed, tuple[LeftOut, ...]]:
+    """The entries that do not lie in a protected prefix, and what that left out.
+
+    An entry that lies in several is counted with the first of them.
     """
     left: list[LeftOut] = []
     for one in protected:
-        inside, around = _met(entries, one.network)
-        removed = int(np.count_nonzero(inside[0]) + np.count_nonzero(inside[1]))
-        if removed:
-            left.append(LeftOut(one, removed, 0, _first(entries, inside)))
+        inside, _ = _met(entries.prefixes, one.network)
+        count = int(np.count_nonzero(inside[0]) + np.count_nonzero(inside[1]))
+        if count:
+            left.append(LeftOut(one, count, 0, _first(entries, inside)))
             entries = entries.take(~inside[0], ~inside[1])
-            around = (around[0][~inside[0]], around[1][~inside[1]])
-        wide = entries.take(*around)
-        if len(wide):
-            left.append(LeftOut(one, 0, len(wide), _first(entries, around)))
-            pieces = (piece for network in wide.networks() for piece in split(network, [one.network]))
-            entries = Prefixes.joined([entries.take(~around[0], ~around[1]), Prefixes.of(pieces)])
     return entries, tuple(left)
 
 
-def inside_of(entries: Prefixes, networks: Iterable[Network]) -> tuple[Mask, Mask]:
-    """Which entries lie in one of the networks."""
-    v4, v6 = np.zeros(len(entries.v4), np.bool_), np.zeros(len(entries.v6_high), np.bool_)
-    for network in networks:
-        inside, _ = _met(entries, network)
-        v4 |= inside[0]
-        v6 |= inside[1]
-    return v4, v6
+def around(entries: Listed, protected: Sequence[Protected]) -> tuple[Listed, tuple[LeftOut, ...]]:
+    """The entries with those that contain a protected prefix split around it, and which that met."""
+    left: list[LeftOut] = []
+    for one in protected:
+        _, wider = _met(entries.prefixes, one.network)
+        wide = entries.take(*wider)
+        if len(wide.prefixes):
+            left.append(LeftOut(one, 0, len(wide.prefixes), _first(entries, wider)))
+            entries = _joined(entries.take(~wider[0], ~wider[1]), _pieces(wide, one.network))
+    return entries, tuple(left)
 
 
-def _first(entries: Prefixes, chosen: tuple[Mask, Mask]) -> str:
-    return prefix_text(next(entries.take(*chosen).networks()))
+def without_protected(entries: Listed, protected: Sequence[Protected]) -> tuple[Listed, tuple[LeftOut, ...]]:
+    """Both: the entries without any protected address."""
+    entries, removed = outside(entries, protected)
+    entries, split_ = around(entries, protected)
+    return entries, (*removed, *split_)
+
+
+def _pieces(wide: Listed, hole: Network) -> Listed:
+    """What is left of entries that contain a prefix, each piece as long as its entry."""
+    ends = wide.ends()
+    found = [
+        (piece, end)
+        for network, end in zip(wide.prefixes.networks(), [*ends.v4, *ends.v6], strict=True)
+        for piece in split(network, [hole])
+    ]
+    is_v4 = hole.version == 4
+    until = np.array([end for _, end in found], np.float64)
+    none = np.zeros(0, np.float64)
+    return Listed(
+        Prefixes.of(piece for piece, _ in found), Until(until if is_v4 else none, none if is_v4 else until)
+    )
+
+
+def _joined(a: Listed, b: Listed) -> Listed:
+    prefixes = Prefixes.joined((a.prefixes, b.prefixes))
+    if a.until is None:
+        return Listed(prefixes)
+    ends = b.ends()
+    return Listed(prefixes, Until(np.append(a.until.v4, ends.v4), np.append(a.until.v6, ends.v6)))
+
+
+def _first(entries: Listed, chosen: tuple[Mask, Mask]) -> str:
+    return prefix_text(next(entries.prefixes.take(*chosen).networks()))
 
 
 def _met(entries: Prefixes, network: Network) -> tuple[tuple[Mask, Mask], tuple[Mask, Mask]]:

@@ -7,15 +7,17 @@ there is no third outcome, and no input takes it more than bounded time.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from penstock.model.prefixes import Prefixes
+from penstock.model.prefixes import Mask, Prefixes
 
 F64: TypeAlias = npt.NDArray[np.float64]
+Index: TypeAlias = npt.NDArray[np.intp]
 
 #: So many rejects are kept with their text; all are counted.
 KEPT_REJECTS = 1000
@@ -42,6 +44,26 @@ class Until:
 
     v4: F64
     v6: F64
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Prefixes with the end of each; without `until` none ends."""
+
+    prefixes: Prefixes
+    until: Until | None = None
+
+    def ends(self) -> Until:
+        """The end of each, infinite where there is none."""
+        if self.until is not None:
+            return self.until
+        p = self.prefixes
+        return Until(np.full(len(p.v4), math.inf), np.full(len(p.v6_high), math.inf))
+
+    def take(self, v4: Mask | Index, v6: Mask | Index) -> Listed:
+        """Those that two masks, or arrays of indexes, choose."""
+        until = None if self.until is None else Until(self.until.v4[v4], self.until.v6[v6])
+        return Listed(self.prefixes.take(v4, v6), until)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ U8: TypeAlias = npt.NDArray[np.uint8]
 U32: TypeAlias = npt.NDArray[np.uint32]
 U64: TypeAlias = npt.NDArray[np.uint64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
+Chosen: TypeAlias = "Mask | npt.NDArray[np.intp] | slice"
 
 _LOW = (1 << 64) - 1
 #: The masks of all prefix lengths, to be indexed by an array of lengths.
@@ -97,8 +98,8 @@ class Prefixes:
         """Each prefix as text; a single address without its length."""
         return [prefix_text(network) for network in self.networks()]
 
-    def take(self, v4: Mask | npt.NDArray[np.intp], v6: Mask | npt.NDArray[np.intp]) -> Prefixes:
-        """Those that two masks, or arrays of indexes, choose."""
+    def take(self, v4: Chosen, v6: Chosen) -> Prefixes:
+        """Those that two masks, arrays of indexes or slices choose."""
         return Prefixes(
             self.v4[v4], self.v4_length[v4], self.v6_high[v6], self.v6_low[v6], self.v6_length[v6]
         )

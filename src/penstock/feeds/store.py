@@ -1,0 +1,131 @@
+"""The last good copy of each feed on disk, and what is known of it.
+
+    STATE/feeds/drop/state.json            what is known: a FeedState
+    STATE/feeds/drop/5f0c…e1.body          the bytes of the last good copy, named by their SHA-256
+
+Promised: a process that is killed, or a disk that is full, at any moment leaves the old
+state with the old copy or the new one with the new.  The copy is written first, under a
+name that nothing knows; exchanging state.json is what makes it the good one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from penstock.errors import FeedError
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
+
+
+class FeedState(msgspec.Struct, frozen=True):
+    """What is known of a feed.  Times are seconds since 1970; `body` is the last good copy's SHA-256."""
+
+    body: str | None = None
+    entries: int | None = None
+    fetched_at: float | None = None
+    checked_at: float | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    failures: int = 0
+    reason: str | None = None
+    next_at: float | None = None
+
+
+def state_directory() -> Path:
+    """Where penstock keeps what must outlive it: $PENSTOCK_STATE_DIR, or /var/lib/penstock."""
+    return Path(os.environ.get("PENSTOCK_STATE_DIR") or "/var/lib/penstock")
+
+
+class Store:
+    """The copies under one directory, which is made when something is written."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self.directory = (directory or state_directory()) / "feeds"
+
+    def names(self) -> list[str]:
+        """The feeds of which something is known."""
+        if not self.directory.is_dir():
+            return []
+        return sorted(found.parent.name for found in self.directory.glob("*/state.json"))
+
+    def state(self, name: str) -> FeedState:
+        """What is known of a feed; nothing if there is none, or if what is there cannot be read as such."""
+        try:
+            return msgspec.json.decode((self._place(name) / "state.json").read_bytes(), type=FeedState)
+        except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+            return FeedState()
+        except OSError as error:
+            raise _failed("read", self._place(name), error) from error
+
+    def body(self, name: str, state: FeedState) -> bytes | None:
+        """The last good copy; None if there is none, or if it is not what was written."""
+        if state.body is None:
+            return None
+        try:
+            content = (self._place(name) / f"{state.body}.body").read_bytes()
+        except OSError:
+            return None
+        return content if digest(content) == state.body else None
+
+    def write(self, name: str, state: FeedState, body: bytes | None = None) -> None:
+        """Make this the state of a feed, and with a body (whose digest it has) the last good copy.
+
+        Raises:
+            FeedError: it cannot be written; the old state is intact.
+        """
+        place = self._place(name)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            if body is not None:
+                write_atomically(place / f"{state.body}.body", body)
+            write_atomically(place / "state.json", msgspec.json.encode(state) + b"\n")
+        except OSError as error:
+            raise _failed("write", place, error) from error
+        for old in place.glob("*.body"):
+            if old.stem != state.body:
+                old.unlink(missing_ok=True)
+
+    def _place(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise FeedError(
+                f"`{name}` cannot be a feed's name", hint="letters, digits, `_`, `-` and `.`, at most 64"
+            )
+        return self.directory / name
+
+
+def digest(body: bytes) -> str:
+    """The SHA-256 of a copy."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put a file in place as a whole, on the disk before it has the name.  Raises OSError; nothing has changed then."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(temporary).unlink()
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _failed(operation: str, path: Path, error: OSError) -> FeedError:
+    return FeedError(
+        f"{operation} {path}: {error.strerror}", hint="PENSTOCK_STATE_DIR names another directory"
+    )
