@@ -177,6 +177,19 @@ def test_what_is_split_around_a_protected_address_ends_as_it_did() -> None:
 
 
 @pytest.mark.check(30)
+@pytest.mark.parametrize("order", [1, -1])
+def test_protected_addresses_in_and_beside_each_other(order: int) -> None:
+    protected = [
+        Protected(ip_network(text), "ours") for text in ("203.0.113.0/31", "203.0.113.0/30")[::order]
+    ]
+    left, _ = without_protected(Listed(Prefixes.of(["203.0.113.0/29"])), protected)
+    assert left.prefixes.texts() == ["203.0.113.4/30"]
+    neighbours = [Protected(ip_network(text), "ours") for text in ("203.0.113.0", "203.0.113.1")[::order]]
+    left, _ = without_protected(Listed(Prefixes.of(["203.0.113.0/30"])), neighbours)
+    assert left.prefixes.texts() == ["203.0.113.2/31"]
+
+
+@pytest.mark.check(30)
 def test_special_addresses_are_left_out_and_counted() -> None:
     entries = Prefixes.of(
         ["10.1.2.0/24", "192.168.0.0/16", "224.0.0.0/3", "127.0.0.1", "198.51.100.7", "::1", "fe80::1"]

@@ -80,14 +80,19 @@ def outside(entries: Listed, protected: Sequence[Protected]) -> tuple[Listed, tu
 
 
 def around(entries: Listed, protected: Sequence[Protected]) -> tuple[Listed, tuple[LeftOut, ...]]:
-    """The entries with those that contain a protected prefix split around it, and which that met."""
+    """The entries, none of them in a protected prefix, with those that contain one split around it; and which.
+
+    A protected prefix in another one is met with that.
+    """
     left: list[LeftOut] = []
-    for one in protected:
-        _, wider = _met(entries.prefixes, one.network)
+    for one in sorted(protected, key=lambda found: found.network.prefixlen):
+        # Inside of one lie only pieces of what was split around its neighbours.
+        inside, wider = _met(entries.prefixes, one.network)
         wide = entries.take(*wider)
+        entries = entries.take(~(inside[0] | wider[0]), ~(inside[1] | wider[1]))
         if len(wide.prefixes):
-            left.append(LeftOut(one, 0, len(wide.prefixes), _first(entries, wider)))
-            entries = _joined(entries.take(~wider[0], ~wider[1]), _pieces(wide, one.network))
+            left.append(LeftOut(one, 0, len(wide.prefixes), prefix_text(next(wide.prefixes.networks()))))
+            entries = _joined(entries, _pieces(wide, one.network))
     return entries, tuple(left)
 
 
