@@ -92,6 +92,11 @@ def change(spec: SetSpec, held: Held, wanted: Entries, active: int) -> Change:
 
 def initial(spec: SetSpec, wanted: Entries) -> Held:
     """What is written into an empty map that no packet looks into yet: everything once."""
+    if spec.structure == "hash" and len(wanted) and (wanted.expiry == wanted.expiry[0]).all():
+        keys = wanted.keys[np.unique(comparable(wanted.keys), return_index=True)[1]]
+        values = np.zeros((len(keys), spec.value_words), np.uint64)
+        values[:, 0] = wanted.expiry[0] | np.uint64(REST)
+        return Held(keys, values)
     empty = Held(wanted.keys[:0], np.zeros((0, spec.value_words), np.uint64))
     return change(spec, empty, wanted, 0).last
 

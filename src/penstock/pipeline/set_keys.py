@@ -233,11 +233,10 @@ def _numbers(data: NDArray[np.uint8], separators: NDArray[Any]) -> NDArray[np.in
     widths = separators - starts
     if widths.min() < 1 or widths.max() > 3 or ((data[starts] == ord("0")) & (widths > 1)).any():
         return None
-    digits = data.astype(np.int64) - ord("0")
-    found: NDArray[np.int64] = digits[separators - 1]
+    found: NDArray[np.int64] = data[separators - 1].astype(np.int64) - ord("0")
     for place, factor in ((2, 10), (3, 100)):
         wide = widths >= place
-        found[wide] += factor * digits[separators[wide] - place]
+        found[wide] += factor * (data[separators[wide] - place].astype(np.int64) - ord("0"))
     return found
 
 
