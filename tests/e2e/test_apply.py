@@ -193,6 +193,26 @@ def test_a_dry_run_loads_but_changes_nothing(wire: Wire, host: Cli, policy: Path
     assert wire.arrived(53) == 5
 
 
+def test_a_dry_run_says_what_would_change(wire: Wire, host: Cli, policy: Path, tmp_path: Path) -> None:
+    host("apply", str(policy), "-i", "v1")
+    wire.arrived(123, count=2)
+    new = write(
+        tmp_path / "new.policy",
+        "filter guard at xdp {\n web: drop if udp dst port 80\n dns: drop if udp dst port 5353\n}\n",
+    )
+    found = host("apply", str(new), "-i", "v1", "--dry-run", "--json").record
+    assert found["replaces"] == "guard"
+    assert [(one["change"], one["rule"]) for one in found["rules"]] == [
+        ("added", "web"),
+        ("changed", "dns"),
+        ("removed", "ntp"),
+    ]
+    assert found["counters_lost"] == ["ntp"]
+    told = host("apply", str(new), "-i", "v1", "--dry-run").out
+    assert "changed dns: drop if udp dst port 5353   (now: dns: drop if udp dst port 53)" in told
+    assert wire.arrived(53) == 0
+
+
 def test_a_built_policy_needs_no_compiler(wire: Wire, host: Cli, policy: Path, tmp_path: Path) -> None:
     built = tmp_path / "guard.pso"
     assert host("build", str(policy), "-o", str(built)).code == 0

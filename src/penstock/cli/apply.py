@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from penstock.pipeline.identity import Probation
     from penstock.pipeline.placing import Wish
     from penstock.pipeline.policy import LoadedPolicy
+    from penstock.pipeline.preview import Preview
     from penstock.pipeline.putting import Applied
 
 
@@ -55,7 +56,9 @@ if TYPE_CHECKING:
     help="Put back what was there after this time (60s), unless `penstock confirm` comes first.",
 )
 @click.option("--wait", is_flag=True, help="With --confirm: wait for it; exits with 7 if it does not come.")
-@click.option("--dry-run", is_flag=True, help="Compile, load and verify, but change nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Load and verify it, say what would change, and change nothing."
+)
 @netns_option
 @json_option
 def command(
@@ -177,23 +180,49 @@ def told_of(probation: Probation | None, seconds: float | None, interface: str, 
 
 def _dry_run(policies: tuple[LoadedPolicy, ...], interface: str, wanted: Wish, as_json: bool) -> None:
     from penstock.model.hook import Hook
-    from penstock.pipeline.attach import dry_run
     from penstock.pipeline.placing import wishes
+    from penstock.pipeline.preview import preview
 
     wishes([Hook(policy.identity.hook) for policy in policies], wanted)
     for policy in policies:
-        program = dry_run(interface, policy)
-        if not as_json:
-            output.answer(f"{policy.name}: the kernel accepts it; nothing was changed on {interface}")
-            continue
-        content = {
-            "interface": interface,
-            "hook": policy.identity.hook,
-            "policy": policy.name,
-            "applied": False,
-            "verified_instructions": program.verified_insns,
-        }
-        output.record("penstock.apply/1", content)
+        found = preview(interface, policy)
+        if as_json:
+            _record_preview(interface, policy, found)
+        else:
+            _tell_preview(interface, policy, found)
+
+
+def _tell_preview(interface: str, policy: LoadedPolicy, found: Preview) -> None:
+    output.answer(f"{policy.name}: the kernel accepts it; nothing was changed on {interface}")
+    if found.replaces is not None:
+        for change in found.changes:
+            before = f"   (now: {change.before})" if change.before else ""
+            output.answer(
+                f"  {change.what:8}{change.rule}: {change.text.removeprefix(f'{change.rule}: ')}{before}"
+            )
+        lost = f", lost: {', '.join(found.lost)}" if found.lost else ""
+        output.answer(f"  in the place of {found.replaces}; {found.kept} counters go on{lost}")
+    for loss in found.losses:
+        output.warn(f"it would be refused: {loss.lifeline.what}: {loss.decider}")
+
+
+def _record_preview(interface: str, policy: LoadedPolicy, found: Preview) -> None:
+    content = {
+        "interface": interface,
+        "hook": policy.identity.hook,
+        "policy": policy.name,
+        "applied": False,
+        "verified_instructions": found.verified_instructions,
+        "replaces": found.replaces,
+        "rules": [
+            {"change": one.what, "rule": one.rule, "text": one.text, "before": one.before}
+            for one in found.changes
+        ],
+        "counters_kept": found.kept,
+        "counters_lost": list(found.lost),
+        "would_cut_off": [loss.lifeline.what for loss in found.losses],
+    }
+    output.record("penstock.apply/1", content)
 
 
 def _report(done: Applied, rules: int, confirm_s: float | None, as_json: bool) -> None:

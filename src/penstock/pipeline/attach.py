@@ -21,7 +21,6 @@ from penstock.kernel.bpf_object import BpfObject, load_object
 from penstock.kernel.clsact import Filter
 from penstock.kernel.netlink import Interface, interface
 from penstock.kernel.order import read_order
-from penstock.kernel.program import ProgramInfo
 from penstock.model.closing import Closing
 from penstock.model.hook import Hook
 from penstock.model.sets import control_map, set_map
@@ -57,16 +56,6 @@ def load(policy: LoadedPolicy, place: Interface, sets: Mapping[str, Map] | None 
         loaded.close()
         raise
     return loaded
-
-
-def dry_run(ifname: str, policy: LoadedPolicy) -> ProgramInfo:
-    """What the kernel tells of the policy's program once it is loaded; it is attached nowhere and unloaded again.
-
-    Raises:
-        KernelError: there is no such interface, or the kernel refuses the program.
-    """
-    with load(policy, interface(ifname)) as loaded:
-        return loaded.programs[PROGRAM].info
 
 
 class Attached(Closing):

@@ -58,9 +58,13 @@ class _Connection:
 
 
 def lifelines(point: AttachPoint, environment: Mapping[str, str] = os.environ) -> tuple[Lifeline, ...]:
-    """What must pass at an attach point, each packet once; none for an interface that is not here."""
+    """What must pass at an attach point, each packet once.
+
+    None for an interface that is not here, and none where packets have no Ethernet header
+    (tun, WireGuard): a test run has no such packets.
+    """
     here = _Here(point)
-    if here.device is None:
+    if here.device is None or here.device.mac is None:
         return ()
     if here.device.is_loopback:
         found = [*here.ssh(environment), *here.loopback(), *here.resolvers()]
