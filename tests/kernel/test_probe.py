@@ -182,10 +182,12 @@ def test_without_privilege_nothing_is_guessed() -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_what_the_examples_need(path: Path) -> None:
     """Everything the kernel refuses a program for is named; here nothing is refused."""
-    needs = needs_of(load_policy(path.read_text(), name=path.name))
+    policy = load_policy(path.read_text(), name=path.name)
+    needs = needs_of(policy)
     assert {need.outcome for need in needs} == {Outcome.MET}
     named = {need.name for need in needs}
-    assert {"xdp", "xdp_link", "percpu_array", "map_lookup_elem", "kernel_btf"} <= named
+    of_hook = {"xdp", "xdp_link"} if policy.identity.hook == "xdp" else {"sched_cls", "tcx"}
+    assert of_hook | {"percpu_array", "map_lookup_elem", "kernel_btf"} <= named
     # What the C asks the kernel's types about first can never be what a kernel refuses the program for.
     optional = {need.name for need in needs if not need.required}
     assert {"xdp_frags", "xdp_load_bytes", "xdp_get_buff_len"} & named <= optional

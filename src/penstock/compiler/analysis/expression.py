@@ -207,7 +207,13 @@ def _teller(ref: FieldRef, word: str) -> Callable[[IntervalSet], Text]:
         return lambda values: _macs(ref, values)
     if ref.name.startswith("vlan.") and (ref.index or ref.name == "vlan.tpid"):
         return lambda values: _tag(ref, values)
-    plain = {"eth.type": _types, "proto": _protocols, "frag": _fragments, "chain.proto": _chain}
+    plain = {
+        "eth.type": _types,
+        "proto": _protocols,
+        "frag": _fragments,
+        "chain.proto": _chain,
+        "outbound": _ways,
+    }
     if ref.name in plain:
         return plain[ref.name]
     if not ref.field.word:
@@ -286,6 +292,11 @@ def _named(values: IntervalSet, names: Mapping[int, str], other: Callable[[Inter
     return _any(
         [names[one[0]] if one[0] == one[1] and one[0] in names else other(one, several) for one in values]
     )
+
+
+def _ways(values: IntervalSet) -> Text:
+    words = [word for value, word in enumerate(("inbound", "outbound")) if value in values]
+    return _any(words or ["less 0 and greater 1"])
 
 
 def _fragments(values: IntervalSet) -> Text:
