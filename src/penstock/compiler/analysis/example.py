@@ -20,6 +20,7 @@ from penstock.compiler.analysis.shapes import Fields, Wish, shapes
 from penstock.compiler.ir.headers import Packet
 from penstock.compiler.ir.ops import FieldRef
 from penstock.errors import PacketNotationError
+from penstock.model.field import is_metadata
 from penstock.model.net import IntervalSet
 from penstock.model.packet import LayerSpec, build_packet, format_packet
 
@@ -62,7 +63,13 @@ def is_in(packet: Packet, fields: Fields) -> bool:
 
 
 def examples(fields: Fields) -> Iterator[Example]:
-    """Packets of the class, the plainest first; finitely many, and none if none is known."""
+    """Packets of the class, the plainest first; finitely many, and none if none is known.
+
+    They are frames alone: a class that asks for more beside them has none here.
+    """
+    beside = {ref: held for ref, held in fields.items() if is_metadata(ref.name)}
+    if not is_in(Packet(b""), beside):
+        return
     built = []
     for layers in shapes(Wish(fields)):
         for stretched in _stretched(layers, fields):
