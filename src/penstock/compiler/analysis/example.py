@@ -27,6 +27,8 @@ from penstock.model.packet import LayerSpec, build_packet, format_packet
 #: Lengths that a packet can be given by its payload, by a false statement, or by padding.
 _LENGTHS = ("len", "ip.len", "udp.len")
 _ETHERNET = 14
+#: So many cut packets are looked at for a class: counted, so that the same is found on every machine.
+_CUTS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +130,40 @@ def _stating(spec: LayerSpec, wanted: Mapping[str, IntervalSet]) -> LayerSpec:
 def _cut(built: list[tuple[list[LayerSpec], bytes]], fields: Fields) -> Iterator[Example]:
     """Packets that end too early: the only ones that lack a field that their headers promise."""
     lacking = any(held.intervals[-1][1] >> ref.field.bits for ref, held in fields.items())
+    lengths = fields.get(FieldRef("len"), IntervalSet.full(FieldRef("len").field.bits))
     if not lacking and FieldRef("len") not in fields:
         return
+    tried: set[bytes] = set()
     for layers, frame in built:
         if layers[-1].name == "PadTo":
             continue
-        for size in range(len(frame) - 1, -1, -1):
-            if is_in(Packet(frame[:size]), fields):
-                text = format_packet([*layers, LayerSpec("Truncate", (("len", size),))])
-                yield Example(text, frame[:size])
+        for size in _sizes(layers, frame, lengths):
+            cut = frame[:size]
+            if cut in tried:
+                continue
+            if len(tried) == _CUTS:
+                return
+            tried.add(cut)
+            if is_in(Packet(cut), fields):
+                yield Example(format_packet([*layers, LayerSpec("Truncate", (("len", size),))]), cut)
+
+
+def _sizes(layers: list[LayerSpec], frame: bytes, lengths: IntervalSet) -> Iterator[int]:
+    """Where to cut: once in the payload for each stretch of lengths, and at every byte of the headers.
+
+    No field but the length can tell one place in the payload from another.
+    """
+    headers = len(frame) - (_payload(layers[-1]) if layers else 0)
+    for low, high in reversed(lengths.intervals):
+        size = min(high, len(frame) - 1)
+        if size >= max(low, headers):
+            yield size
+    yield from (size for size in range(min(headers, len(frame)) - 1, -1, -1) if size in lengths)
+
+
+def _payload(spec: LayerSpec) -> int:
+    length = dict(spec.arguments).get("len", 0) if spec.name == "Raw" else 0
+    return length if isinstance(length, int) else 0
 
 
 # ── any bytes ────────────────────────────────────────────────────────────────
