@@ -46,14 +46,24 @@ class DataPlane:
         """Whether a test run takes the frame."""
         return self._program.takes(frame)
 
-    def outcome(self, frame: bytes, wire_length: int = 0, ctx: bytes | None = None) -> Outcome:
+    def outcome(
+        self,
+        frame: bytes,
+        wire_length: int = 0,
+        ctx: bytes | None = None,
+        now_ns: int = 0,
+        chance: int = 0,
+    ) -> Outcome:
         """What becomes of a frame in a test run, `ctx` being the metadata beside it."""
-        self.expect(wire_length)
+        self.expect(wire_length, now_ns, chance)
         return self.said(self._program.test_run(frame, ctx=ctx).retval)
 
-    def expect(self, wire_length: int = 0) -> None:
-        """Forget what was said; the next packet's outcome can then be told."""
-        self._probe.update(bytes(4), struct.pack("=I", wire_length).ljust(self._probe.size, b"\0"))
+    def expect(self, wire_length: int = 0, now_ns: int = 0, chance: int = 0) -> None:
+        """Forget what was said; the next packet's outcome can then be told.  0 is the kernel's own clock."""
+        value = bytearray(self._probe.size)
+        struct.pack_into("=I", value, self._layout.wire_length, wire_length)
+        struct.pack_into("=QI", value, self._layout.now_ns, now_ns, chance)
+        self._probe.update(bytes(4), value)
 
     @property
     def has_decided(self) -> bool:

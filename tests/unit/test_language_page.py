@@ -14,7 +14,7 @@ from penstock.compiler.ir.lowering import MAX_INNER, MAX_SCOPE
 from penstock.compiler.lang.cursor import MAX_PIECES
 from penstock.compiler.lang.parser import MAX_POLICY_BYTES
 from penstock.compiler.lang.source import Source
-from penstock.compiler.lang.words import ACTIONS, DECIDING, LATER_ACTIONS, LATER_PREDICATES, LATER_TOP
+from penstock.compiler.lang.words import ACTIONS, DECIDING, LATER_ACTIONS, LATER_TOP
 from penstock.model.field import FIELDS
 from penstock.model.hook import ACTION_HOOKS
 from penstock.model.verdict import CONDITION_WORDS
@@ -66,4 +66,4 @@ def test_the_example_is_a_policy() -> None:
 
 def test_words_of_later_versions_are_those_that_are_refused_yet() -> None:
     told = set(re.findall(r"`([^`]+)`", PAGE.partition("## Later versions")[2]))
-    assert told - {"@name"} == {*LATER_TOP, *LATER_ACTIONS, *LATER_PREDICATES}
+    assert told - {"@name"} == {*LATER_TOP, *LATER_ACTIONS}

@@ -16,6 +16,7 @@ from penstock.cli.options import DURATION, duration_text, interface_option, json
 if TYPE_CHECKING:
     from penstock.kernel.link import AttachedProgram
     from penstock.pipeline.counters import Counter
+    from penstock.pipeline.limiters import Usage
     from penstock.pipeline.status import Status
 
 _TITLES = ("RULE", "ACTION", "PACKETS", "BYTES", "IF")
@@ -104,6 +105,7 @@ def _lines(
             yield f"  on probation: {duration_text(left)} left to `penstock confirm`, or {back} is there again"
         if one.refusals:
             yield f"  reject: {one.refusals.answered} answered, {one.refusals.suppressed} dropped without an answer"
+        yield from map(_limiter, one.limiters)
         yield from _others(one)
         for rule, left in one.emergencies:
             yield f"  {rule.name}: {rule.action} if {rule.expression}, {duration_text(left)} left"
@@ -126,6 +128,16 @@ def _headline(one: Status) -> str:
     origin = f" from {one.identity.path}" if one.identity.path else ""
     since = f"program {one.identity.program}, since {one.identity.applied_at}"
     return f"{one.interface}: {one.identity.name}{origin}, {mode}, {since}"
+
+
+def _limiter(usage: Usage) -> str:
+    """How full a limiter's table is, and what a full one has done."""
+    limiter = usage.limiter
+    if not usage.places:
+        return f"  {limiter.name}: over {limiter.text}, one bucket"
+    held = f"{usage.held:,} of {usage.places:,} buckets count, {usage.given:,} places given to other keys"
+    refused = f", {usage.refused:,} packets found none" if usage.refused else ""
+    return f"  {limiter.name}: over {limiter.text}: {held}{refused}"
 
 
 def _others(one: Status) -> Iterator[str]:
@@ -210,6 +222,7 @@ def _record(one: Status, before: Status | None) -> dict[str, object]:
         "trouble": one.trouble,
         "probation_left_s": None if one.probation_left_s is None else round(one.probation_left_s, 3),
         "refusals": _refusals(one),
+        "limiters": [_limiter_record(usage) for usage in one.limiters],
         "emergencies": emergencies,
         "counters": rules,
     }
@@ -222,6 +235,18 @@ def _program(found: AttachedProgram) -> dict[str, object]:
         "mode": found.mode,
         "link_id": found.link_id,
         "priority": found.priority,
+    }
+
+
+def _limiter_record(usage: Usage) -> dict[str, object]:
+    return {
+        "name": usage.limiter.name,
+        "rate": usage.limiter.text,
+        "burst": usage.limiter.burst,
+        "held": usage.held,
+        "places": usage.places,
+        "evictions": usage.given,
+        "refused": usage.refused,
     }
 
 

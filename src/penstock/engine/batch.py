@@ -31,7 +31,9 @@ from penstock.compiler.ir.ops import (
     HeaderWalked,
     Member,
     Negation,
+    Over,
     Predicate,
+    Sample,
     Within,
 )
 from penstock.model.net import IntervalSet
@@ -70,7 +72,7 @@ class Batch:
                 return np.full(len(rows), value, dtype=bool)
             case Within(ref, values):
                 return self._within(ref, values, rows)
-            case Compare() | HeaderWalked() | Classic() | Member():
+            case Compare() | HeaderWalked() | Classic() | Member() | Over() | Sample():
                 return self._asked(predicate, rows)
             case Negation(operand):
                 return ~self.holds(operand, rows)

@@ -14,13 +14,17 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Iterable
+from random import Random
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
+from penstock.compiler.ir.buckets import Buckets
 from penstock.compiler.ir.evaluate import evaluate
 from penstock.compiler.ir.ops import FIRST_RULE_SLOT, Outcome, RuleSet
+from penstock.compiler.ir.stores import Stores
 from penstock.kernel.bpf_object import load_object
 from penstock.model.closing import Closing
+from penstock.model.limiter import MOST_BURST_NS
 from penstock.model.spec import COUNTERS_MAP, PROBE_MAP, PROGRAM, ProbeLayout
 from penstock.model.verdict import DECISION_CODES, Condition
 from penstock.observe.frame import Frame
@@ -28,6 +32,9 @@ from penstock.observe.frame import Frame
 EngineName = Literal["reference", "kernel"]
 
 _WORD = struct.Struct("=I")
+_MOMENT = struct.Struct("=QI")
+#: No bucket takes longer to be full again (model/limiter.py).
+_LONG_NS = MOST_BURST_NS
 
 
 class Engine(Protocol):
@@ -35,8 +42,15 @@ class Engine(Protocol):
 
     name: EngineName
 
-    def outcome(self, data: bytes, wire_length: int) -> Outcome:
-        """What the filter does with a frame that had `wire_length` bytes before a capture cut it."""
+    def outcome(self, data: bytes, wire_length: int, time_ns: int | None = None) -> Outcome:
+        """What the filter does with a frame that had `wire_length` bytes before a capture cut it.
+
+        `time_ns` is when a capture saw it; a frame without a time comes at that of the last one.
+        """
+        ...
+
+    def start_afresh(self) -> None:
+        """Take what comes next to come much later: every bucket is full again."""
         ...
 
     def close(self) -> None:
@@ -50,6 +64,31 @@ class Engine(Protocol):
     ) -> None: ...
 
 
+class Clock:
+    """The time of packets that have come already, and chance that is the same each time it is asked in turn."""
+
+    def __init__(self) -> None:
+        self._now = self._start = _LONG_NS
+        self._first: int | None = None
+        self._random = Random(1)  # noqa: S311 - the same each time, on purpose
+
+    def at(self, time_ns: int | None) -> int:
+        """The boot clock for a packet of a capture's time; it never goes back."""
+        if time_ns is not None:
+            self._first = time_ns if self._first is None else self._first
+            self._now = max(self._now, self._start + time_ns - self._first)
+        return self._now
+
+    def chance(self) -> int:
+        """32 random bits."""
+        return self._random.getrandbits(32)
+
+    def start_afresh(self) -> None:
+        """Let time pass, and let the next capture's first packet come then."""
+        self._now = self._start = self._now + _LONG_NS
+        self._first = None
+
+
 class ReferenceEngine(Closing):
     """The reference evaluator: needs nothing and defines what is right."""
 
@@ -57,10 +96,18 @@ class ReferenceEngine(Closing):
 
     def __init__(self, rules: RuleSet) -> None:
         self._rules = rules
+        self._clock = Clock()
+        self._buckets = Buckets()
 
-    def outcome(self, data: bytes, wire_length: int) -> Outcome:
+    def outcome(self, data: bytes, wire_length: int, time_ns: int | None = None) -> Outcome:
         """What the rule set's definition says of the frame."""
-        return evaluate(self._rules, data, wire_length)
+        self._buckets.now_ns = self._clock.at(time_ns)
+        self._buckets.chance = self._clock.chance()
+        return evaluate(self._rules, data, wire_length, stores=Stores(buckets=self._buckets))
+
+    def start_afresh(self) -> None:
+        """What comes next comes much later."""
+        self._clock.start_afresh()
 
     def close(self) -> None:
         """Nothing is held."""
@@ -87,12 +134,14 @@ class KernelEngine(Closing):
         self._probe = memoryview(self._object.maps[PROBE_MAP].view()[0])
         self._verdicts = {code: verdict for verdict, code in DECISION_CODES.items()}
         self._blank = bytes(len(self._probe))
+        self._clock = Clock()
 
-    def outcome(self, data: bytes, wire_length: int) -> Outcome:
+    def outcome(self, data: bytes, wire_length: int, time_ns: int | None = None) -> Outcome:
         """What the loaded program did with the frame."""
         if not self._program.takes(data):
             return evaluate(self._rules, data, wire_length)
         self._probe[:] = self._blank
+        _MOMENT.pack_into(self._probe, self._layout.now_ns, self._clock.at(time_ns), self._clock.chance())
         _WORD.pack_into(self._probe, self._layout.wire_length, wire_length)
         self._answer(data)
         found = bytes(self._probe)
@@ -101,6 +150,10 @@ class KernelEngine(Closing):
         (conditions,) = _WORD.unpack_from(found, self._layout.conditions)
         odd = frozenset(condition for condition in Condition if conditions >> condition & 1)
         return Outcome(self._verdicts[code], slot, self._hits(found), odd)
+
+    def start_afresh(self) -> None:
+        """What comes next comes much later."""
+        self._clock.start_afresh()
 
     def run(self, frames: Iterable[Frame]) -> None:
         """Let the program count frames that a test run takes; quicker than their outcomes."""

@@ -74,6 +74,7 @@ def run_tests(policy: ast.Policy, engine: EngineName, folder: Path) -> Iterator[
                 rules = lower_filter(policy, wanted)
                 engines[wanted.name] = rules, opened.enter_context(open_engine(engine, rules))
             rules, running = engines[wanted.name]
+            running.start_afresh()
             for step in test.steps:
                 yield _result(policy, test, step, rules, running, folder)
 
@@ -116,7 +117,7 @@ def _run_capture(
         if wanted is not None and not holds(wanted, Packet(frame.data, frame.wire_length)):
             continue
         selected += 1
-        outcome = engine.outcome(frame.data, frame.wire_length)
+        outcome = engine.outcome(frame.data, frame.wire_length, frame.timestamp_ns)
         if _complies(outcome, step.expect, rules):
             complying += 1
         elif not first_other:
@@ -159,7 +160,7 @@ def run_over_capture(rules: RuleSet, engine: EngineName, path: str) -> Tally:
     names = counter_names(rules)
     with open_engine(engine, rules) as running:
         for frame in ethernet_frames(path, warnings):
-            outcome = running.outcome(frame.data, frame.wire_length)
+            outcome = running.outcome(frame.data, frame.wire_length, frame.timestamp_ns)
             packets += 1
             verdicts[outcome.verdict.value] += 1
             for slot in (outcome.slot, *outcome.hits):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penstock.model.limiter import Limiter
 from penstock.model.sets import SetSpec
 
 PROGRAM = "ps_filter"
@@ -38,7 +39,8 @@ class ObjectSpec:
     in the order of the variable that says where they lie; () for a program that
     takes none.  `probe` objects have the `ps_probe` map and are for tests only.
     `devices` are the network interfaces that the program knows by number (model/device.py), `sets` those
-    that it asks, in the order of their numbers (model/sets.py).
+    that it asks, in the order of their numbers (model/sets.py), `limiters` its token buckets, the n-th
+    those of map `ps_limit<n>` (model/limiter.py).
     """
 
     policy: str
@@ -54,14 +56,16 @@ class ObjectSpec:
     overlay: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     sets: tuple[SetSpec, ...] = ()
+    limiters: tuple[Limiter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeLayout:
     """Where the numbers lie in the `ps_probe` map's only value (struct ps_probe), all u32 in host order.
 
-    `wire_length` is for the caller to set, 0 meaning the frame's own; the rest
-    is to be zeroed before each run.  `hits` is a bitmap over counter slots,
+    `wire_length` is for the caller to set, 0 meaning the frame's own, and `now_ns`
+    (u64, the boot clock), 0 meaning the kernel's own clock and chance, else `chance`
+    are the random bits; the rest is to be zeroed before each run.  `hits` is a bitmap over counter slots,
     `hits_words` words long; `conditions` one over `Condition`.
     """
 
@@ -70,7 +74,9 @@ class ProbeLayout:
     slot: int = 4
     conditions: int = 8
     decided: int = 12
-    hits: int = 16
+    now_ns: int = 16
+    chance: int = 24
+    hits: int = 28
 
     @property
     def hits_words(self) -> int:
@@ -78,5 +84,5 @@ class ProbeLayout:
 
     @property
     def size(self) -> int:
-        """Bytes of the whole value."""
-        return self.hits + 4 * self.hits_words
+        """Bytes of the whole value, which begins with a u64's alignment."""
+        return (self.hits + 4 * self.hits_words + 7) // 8 * 8

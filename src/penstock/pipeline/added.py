@@ -49,6 +49,7 @@ def read_added(text: str, constants: str, filter: str, hook: str = "xdp") -> Rea
     from penstock.compiler.ir.lower import lower_filter
     from penstock.compiler.lang.diagnostic import Severity
     from penstock.compiler.lang.source import Source
+    from penstock.compiler.lang.walk import keeps_count
     from penstock.pipeline.policy import checked
 
     if _ITEM.match(text):
@@ -63,6 +64,9 @@ def read_added(text: str, constants: str, filter: str, hook: str = "xdp") -> Rea
     if not is_one or policy.filters[0].default is not None or policy.filters[0].conditions:
         raise _no_rule(text)
     (rule,) = lower_filter(policy, policy.filters[0]).rules
+    if rules[0].label is None and keeps_count(rules[0].condition):
+        hint = f"a label names it and its buckets: NAME: {text}"
+        raise PenstockError(f"`{text}` keeps count, and needs a label", hint=hint)
     start = source.text.index(rules[0].action, rules[0].label_span.end if rules[0].label else len(head))
     told = (one for one in found if one.severity is Severity.WARNING and one.span.start < end)
     return ReadRule(rule, " ".join(source.text[start : rules[0].span.end].split()), tuple(told))
@@ -129,7 +133,8 @@ def ir_rule(one: Added, constants: str, filter: str, hook: str = "xdp") -> Rule:
     """What an added rule means, under its own name.  Raises PenstockError."""
     from penstock.compiler.lang.ast import NOWHERE
 
-    read = read_added(one.text, constants, filter, hook)
+    text = f"{one.name}: {one.text}" if one.labelled else one.text
+    read = read_added(text, constants, filter, hook)
     return replace(read.rule, name=one.name, labelled=one.labelled, span=NOWHERE, line=0)
 
 

@@ -36,6 +36,7 @@ from penstock.pipeline import slot as slots
 from penstock.pipeline.attach import load
 from penstock.pipeline.counters import Counter
 from penstock.pipeline.devices import with_devices
+from penstock.pipeline.limiters import kept_tables, seeded
 from penstock.pipeline.placing import AUTO, Wish, wishes
 from penstock.pipeline.policy import LoadedPolicy, add_emergencies, live, load_policy
 from penstock.pipeline.putting import Applied, Putting, put_together
@@ -149,12 +150,19 @@ def _put(
     probation: Probation | None = None,
 ) -> tuple[Applied, ...]:
     """Load all, and only then change anything; what `check` says of what was loaded becomes a notice."""
-    policies = [with_devices(policy) for policy in policies]
+    policies = [
+        seeded(with_devices(policy), slot.identity if slot else None)
+        for policy, slot in zip(policies, present, strict=True)
+    ]
     with ExitStack() as opened:
         sets = [opened.enter_context(shared(policy.identity.sets)) for policy in policies]
+        tables = [
+            opened.enter_context(kept_tables(slot, policy.identity))
+            for slot, policy in zip(present, policies, strict=True)
+        ]
         loaded = [
-            opened.enter_context(load(policy, interface(point.ifindex), maps))
-            for policy, point, maps in zip(policies, points, sets, strict=True)
+            opened.enter_context(load(policy, interface(point.ifindex), {**maps, **kept}))
+            for policy, point, maps, kept in zip(policies, points, sets, tables, strict=True)
         ]
         told = [check(*each) if check else None for each in zip(points, policies, loaded, strict=True)]
         puttings = [

@@ -23,11 +23,13 @@ from penstock.kernel.netlink import Interface, interface
 from penstock.kernel.order import read_order
 from penstock.model.closing import Closing
 from penstock.model.hook import Hook
+from penstock.model.limiter import limiter_map
 from penstock.model.sets import control_map, set_map
 from penstock.model.spec import COUNTERS_MAP, PROGRAM
 from penstock.pipeline.counters import Counter, Totals, added, carried_over, named, nothing, read_totals
 from penstock.pipeline.devices import fill, located, values
 from penstock.pipeline.identity import kept_slots
+from penstock.pipeline.limiters import kept_limiters, seed_values, seeded
 from penstock.pipeline.link_header import link_constants
 from penstock.pipeline.placing import AUTO, Wish, mode_of, put_on, wishes
 from penstock.pipeline.policy import LoadedPolicy, load_policy
@@ -38,18 +40,19 @@ if TYPE_CHECKING:
     from penstock.pipeline.live_set import LiveSet
 
 
-def load(policy: LoadedPolicy, place: Interface, sets: Mapping[str, Map] | None = None) -> BpfObject:
+def load(policy: LoadedPolicy, place: Interface, kept: Mapping[str, Map] | None = None) -> BpfObject:
     """The policy's program and maps in the kernel, made for an interface, attached nowhere.  Close it.
 
-    `sets` are maps of sets to be used, by their names in the program; without them it has sets of its own.
+    `kept` are maps of sets and limiters to be used, by their names in the program; without
+    them it has its own.
 
     Raises:
         KernelError: VerifierError, PrivilegeError, NotSupportedError among them; or no policy
             can read that interface's packets, or a device that this one names does not exist.
     """
     devices = located(policy.identity.devices)
-    constants = link_constants(policy, place)
-    loaded = load_object(policy.elf, policy.name, rodata={**constants, **values(devices)}, reuse=sets)
+    rodata = {**link_constants(policy, place), **values(devices), **seed_values(policy.identity)}
+    loaded = load_object(policy.elf, policy.name, rodata=rodata, reuse=kept)
     try:
         fill(loaded, devices)
     except BaseException:
@@ -109,14 +112,18 @@ class Attached(Closing):
             raise PenstockError(
                 f"{new.name} is at {new.identity.hook}, and takes no place at {self.policy.identity.hook}"
             )
-        loaded = load(new, self._place, dict(self._kept(new)))
+        new = seeded(new, self.policy.identity)
+        old_identity = self.policy.identity
+        pairs = kept_limiters(old_identity, old_identity.counters, new.identity)
+        kept = {limiter_map(at): self._object.maps[limiter_map(old)] for old, at in pairs}
+        loaded = load(new, self._place, {**kept, **dict(self._kept(new))})
         try:
             self._link.update(loaded.programs[PROGRAM], self._object.programs[PROGRAM])
         except BaseException:
             loaded.close()
             raise
-        pairs = kept_slots(self.policy.counters, new.counters)
-        self._base = carried_over(pairs, self._totals(), nothing(len(new.counters)))
+        slots = kept_slots(self.policy.counters, new.counters)
+        self._base = carried_over(slots, self._totals(), nothing(len(new.counters)))
         self._close_sets()
         self._object.close()
         self.policy, self._object, self._sets = new, loaded, _sets_of(new, loaded)
@@ -175,7 +182,7 @@ def attach(
         KernelError: there is no such interface, it carries another XDP program (`replace`
             takes over), a capability is missing, or the kernel refuses the program.
     """
-    wanted = policy if isinstance(policy, LoadedPolicy) else load_policy(policy)
+    wanted = seeded(policy if isinstance(policy, LoadedPolicy) else load_policy(policy))
     hook = Hook(wanted.identity.hook)
     (wish,) = wishes([hook], Wish(mode, read_order(order) if order else None, replace))
     point = attach_point(ifname, hook)

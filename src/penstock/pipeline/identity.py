@@ -16,6 +16,7 @@ import msgspec
 
 from penstock.compiler.ir.ops import Rule, RuleSet, counter_names
 from penstock.errors import KernelError
+from penstock.model.limiter import Limiter
 from penstock.model.overlay import LAYOUT
 from penstock.model.sets import SetSpec
 from penstock.model.verdict import Condition
@@ -118,6 +119,9 @@ class Identity(msgspec.Struct, frozen=True):
     devices: tuple[DeviceAt, ...] = ()
     #: The sets that the program asks, in the order of their numbers.
     sets: tuple[SetSpec, ...] = ()
+    #: The limiters of the program by number, and what their tables' hashes begin with; 0 in a built file.
+    limiters: tuple[Limiter, ...] = ()
+    limit_seed: int = 0
     #: False when there was no policy and the filter exists for its emergency rules alone.
     has_policy: bool = True
     #: None for a program that a link holds.

@@ -31,6 +31,7 @@ from penstock.model.overlay import BANKS_MAP, SWITCH_MAP
 from penstock.model.spec import COUNTERS_MAP, PROGRAM, REFUSALS_MAP
 from penstock.pipeline import slot as slots
 from penstock.pipeline.identity import Clsact, Identity, encode, kept_slots
+from penstock.pipeline.limiters import tables_by_name
 from penstock.pipeline.overlay import BANKS, SWITCH
 from penstock.pipeline.placing import AUTO, Wish, mode_of, put_on
 from penstock.pipeline.refusals import REFUSALS
@@ -260,6 +261,7 @@ class Putting:
                 objects |= {SWITCH: maps[SWITCH_MAP], BANKS: maps[BANKS_MAP]}
             if REFUSALS_MAP in maps:
                 objects[REFUSALS] = maps[REFUSALS_MAP]
+            objects |= tables_by_name(maps, self._identity.limiters)
             return pin.stage(self._root, self._point.name, objects | more)
 
 

@@ -23,6 +23,7 @@ from penstock.pipeline import whereabouts
 from penstock.pipeline.counters import Counter
 from penstock.pipeline.devices import astray
 from penstock.pipeline.identity import Added, CounterKey, Emergency, Identity
+from penstock.pipeline.limiters import Usage, usage_in
 from penstock.pipeline.probation import left_s
 from penstock.pipeline.refusals import Refusals, refusals_in
 from penstock.pipeline.slot import BEFORE, IDENTITY, Slot, open_slot
@@ -42,7 +43,8 @@ class Status:
     when something is wrong, `read_at_ns` the boot clock at which the counters
     were read, `is_current` whether they are those of the program that runs,
     `refusals` what `reject` came to, None for a policy without it, `probation_left_s` how long it can
-    be confirmed, None for one that is on no probation, `has_before` whether something else comes back then.
+    be confirmed, None for one that is on no probation, `has_before` whether something else comes back then,
+    `limiters` how full the tables of its rates are.
     """
 
     interface: str
@@ -59,6 +61,7 @@ class Status:
     refusals: Refusals | None = None
     probation_left_s: float | None = None
     has_before: bool = False
+    limiters: tuple[Usage, ...] = ()
 
     @property
     def hook(self) -> Hook:
@@ -158,6 +161,7 @@ def _status(directory: Path) -> Status:
             refusals_in(directory),
             left_s(slot.identity),
             (directory / f"{BEFORE}{IDENTITY}").exists(),
+            usage_in(directory, slot.identity),
         )
 
 

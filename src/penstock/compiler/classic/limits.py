@@ -21,10 +21,12 @@ from penstock.compiler.ir.ops import (
     FieldTerm,
     Literal32,
     Member,
+    Over,
     Predicate,
     Read,
     Rule,
     RuleSet,
+    Sample,
     Scope,
     Term,
     Within,
@@ -77,6 +79,9 @@ def _of_leaf(leaf: Predicate, start: Start) -> Iterator[_Reason]:
             yield from _of_term(right, start)
         case Member():
             yield "PS401", "it has no maps, and sets are kept in them", "leave the rule out, or --classic"
+        case Over() | Sample():
+            word = "over" if isinstance(leaf, Over) else "sample"
+            yield "PS402", f"it keeps nothing from packet to packet, and `{word}` would need that", None
         case Classic() if start is not Start.FRAME:
             yield "PS404", _NO_PCAP, "write the expression without `pcap` and quotes"
         case _:

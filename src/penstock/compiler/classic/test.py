@@ -22,7 +22,9 @@ from penstock.compiler.ir.ops import (
     Literal32,
     Member,
     Negation,
+    Over,
     Predicate,
+    Sample,
     Within,
 )
 from penstock.errors import InternalError
@@ -60,8 +62,8 @@ class Tests:
                 self._compare(predicate, yes, no)
             case HeaderWalked():
                 self._walked(predicate, yes, no)
-            case Member():
-                raise InternalError("a set is asked, which `limits` refuses")
+            case Member() | Over() | Sample():
+                raise InternalError("what is kept beside the packet is asked, which `limits` refuses")
             case Classic(program):
                 carry(code, program, yes, no)
             case Negation(operand):

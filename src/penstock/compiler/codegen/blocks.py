@@ -38,10 +38,12 @@ from penstock.compiler.ir.ops import (
     Literal32,
     Member,
     Negation,
+    Over,
     Predicate,
     Read,
     Rule,
     RuleSet,
+    Sample,
     Term,
     Within,
 )
@@ -87,9 +89,9 @@ def cost(node: Predicate | Term) -> int:
             return sum([cost(operand) for operand in operands])
         case Always() | Literal32() | FieldTerm():
             return 0
-        case HeaderWalked():
+        case HeaderWalked() | Sample():
             return 1
-        case Classic() | Member():
+        case Classic() | Member() | Over():
             return 4
         case Read(_, offset):
             return 4 + cost(offset)

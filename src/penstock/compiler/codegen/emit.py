@@ -35,6 +35,7 @@ from penstock.compiler.codegen.blocks import (
 from penstock.compiler.codegen.classic import check_programs
 from penstock.compiler.codegen.devices import action_lines, device_lines, devices_of, verdicts_of
 from penstock.compiler.codegen.fields import Naming, Reads, reads_of
+from penstock.compiler.codegen.limiters import countings_of
 from penstock.compiler.codegen.overlay import (
     OVERLAID_CALL,
     offered,
@@ -62,6 +63,7 @@ from penstock.compiler.lang.source import Source, Span
 from penstock.errors import InternalError
 from penstock.model.field import Layer
 from penstock.model.hook import TRAITS, Hook
+from penstock.model.limiter import Limiter, limiter_map
 from penstock.model.overlay import BANK_BYTES, BANKS_MAP, RULES, TEXT
 from penstock.model.sets import maps_of
 from penstock.model.spec import COUNTERS_MAP, PROBE_MAP, SCRATCH_MAP, ObjectSpec, RuleSpec
@@ -103,7 +105,8 @@ def emit(
         reads = with_offered(reads, rule_set.depth)
     devices = devices_of(rule_set)
     naming = Naming("len" if plan.inline else "scratch->len", reads.scopes, devices)
-    printer = Printer(naming, devices=devices, sets=rule_set.sets)
+    counting = countings_of([item.rule for item in numbered(rule_set)])
+    printer = Printer(naming, devices=devices, sets=rule_set.sets, countings=counting)
     body, tables = (
         (_inline(plan.stages, rule_set, printer, name), [])
         if plan.inline
@@ -124,6 +127,7 @@ def emit(
         *set_lines(rule_set.sets),
         *printer.lists.lines(),
         *printer.programs.lines(),
+        *counting.lines(),
         "",
         *_on(rule_set),
         "",
@@ -134,7 +138,10 @@ def emit(
         "",
         f"#include <hooks/{TRAITS[rule_set.hook].frame}.bpf.c>",
     ]
-    text, spec = "\n".join(lines) + "\n", _spec(rule_set, offered(reads) if overlay else (), probe=probe)
+    text, spec = (
+        "\n".join(lines) + "\n",
+        _spec(rule_set, offered(reads) if overlay else (), counting.limiters, probe=probe),
+    )
     return CSource(text, spec, ((name, rule_set.source.text),), tuple(tables), plan.dear)
 
 
@@ -290,13 +297,16 @@ def _enter(scopes: Sequence[Scope]) -> list[str]:
     return [*found, "}"]
 
 
-def _spec(rule_set: RuleSet, overlay: tuple[str, ...], *, probe: bool) -> ObjectSpec:
+def _spec(
+    rule_set: RuleSet, overlay: tuple[str, ...], limiters: tuple[Limiter, ...], *, probe: bool
+) -> ObjectSpec:
     maps = (
         COUNTERS_MAP,
         SCRATCH_MAP,
         *((PROBE_MAP,) if probe else ()),
         *((BANKS_MAP,) if overlay else ()),
         *maps_of(rule_set.sets),
+        *(limiter_map(number) for number in range(len(limiters))),
     )
     return ObjectSpec(
         policy=rule_set.name,
@@ -314,6 +324,7 @@ def _spec(rule_set: RuleSet, overlay: tuple[str, ...], *, probe: bool) -> Object
         probe=probe,
         devices=devices_of(rule_set),
         sets=rule_set.sets,
+        limiters=limiters,
     )
 
 

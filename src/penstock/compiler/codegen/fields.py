@@ -26,8 +26,10 @@ from penstock.compiler.ir.ops import (
     Literal32,
     Member,
     Negation,
+    Over,
     Predicate,
     Read,
+    Sample,
     Scope,
     Term,
     Within,
@@ -141,7 +143,9 @@ def _collect(node: Predicate | Term, refs: set[FieldRef], places: set[tuple[Scop
             _collect(offset, refs, places)
         case Member(_, keys):
             refs.update(keys)
-        case Always() | Literal32() | Classic():
+        case Over(_, found):
+            refs.update(found)
+        case Always() | Literal32() | Classic() | Sample():
             pass
         case _:
             for part in _parts(node):

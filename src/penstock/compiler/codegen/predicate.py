@@ -19,7 +19,9 @@ from typing import assert_never
 from penstock.compiler.codegen.boundaries import Boundaries
 from penstock.compiler.codegen.classic import Programs
 from penstock.compiler.codegen.fields import Naming, is_wide
+from penstock.compiler.codegen.limiters import Countings
 from penstock.compiler.codegen.sets import function_of
+from penstock.compiler.ir.buckets import CHANCES
 from penstock.compiler.ir.ops import (
     All,
     Always,
@@ -34,8 +36,10 @@ from penstock.compiler.ir.ops import (
     Literal32,
     Member,
     Negation,
+    Over,
     Predicate,
     Read,
+    Sample,
     Term,
     Within,
 )
@@ -70,6 +74,7 @@ class Printer:
     devices: tuple[str, ...] = ()
     programs: Programs = field(default_factory=Programs)
     sets: tuple[SetSpec, ...] = ()
+    countings: Countings = field(default_factory=Countings)
 
     def predicate(self, predicate: Predicate) -> str:
         """A C expression that is true iff the predicate holds; it needs no parentheses around it."""
@@ -86,6 +91,10 @@ class Printer:
                 return self._member(predicate)
             case Classic():
                 return self.programs.call(predicate, self.naming.length)
+            case Over():
+                return self.countings.over(predicate, self.naming)
+            case Sample(_, one_in):
+                return f"ps_sampled({CHANCES // one_in}U)"
             case Negation(operand):
                 return f"!{self.predicate(operand)}"
             case All(operands):

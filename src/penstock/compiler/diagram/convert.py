@@ -25,7 +25,7 @@ from penstock.compiler.diagram.axis import Keys, keys_of
 from penstock.compiler.diagram.boxes import Boxes, from_ranges
 from penstock.compiler.diagram.disjunction import Term, TooManyTermsError, terms
 from penstock.compiler.diagram.rare import rare_fields, test_of
-from penstock.compiler.ir.depth import leaves
+from penstock.compiler.ir.depth import countings, leaves
 from penstock.compiler.ir.ops import All, FieldRef, Member, Predicate, Rule, RuleSet
 from penstock.model.net import Interval, IntervalSet
 
@@ -112,7 +112,7 @@ def is_stateless(rule: Rule) -> bool:
     is found by the packets that come to the rule, and so the rule is asked on its own.
     """
     counted = any(isinstance(leaf, Member) and leaf.counted for leaf, _ in leaves(rule.condition))
-    return rule.decides and rule.until_ns is None and not counted
+    return rule.decides and rule.until_ns is None and not counted and not countings([rule.condition])
 
 
 def _divided(condition: Predicate) -> tuple[tuple[Term, ...], bool]:

@@ -28,7 +28,9 @@ from penstock.compiler.ir.ops import (
     HeaderWalked,
     Member,
     Negation,
+    Over,
     Predicate,
+    Sample,
     Within,
 )
 from penstock.model.net import IntervalSet
@@ -92,7 +94,7 @@ def _terms(condition: Predicate, wanted: bool) -> tuple[Term, ...]:
         case Compare():
             found = compared(condition)
             return _within(*found, wanted) if found else _opaque(condition, wanted)
-        case HeaderWalked() | Classic() | Member():
+        case HeaderWalked() | Classic() | Member() | Over() | Sample():
             return _opaque(condition, wanted)
         case Negation(operand):
             return _terms(operand, not wanted)

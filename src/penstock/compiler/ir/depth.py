@@ -18,8 +18,10 @@ from penstock.compiler.ir.ops import (
     Literal32,
     Member,
     Negation,
+    Over,
     Predicate,
     Read,
+    Sample,
     Scope,
     Term,
     Within,
@@ -69,6 +71,12 @@ def classics(predicates: Iterable[Predicate]) -> tuple[Classic, ...]:
     return tuple(dict.fromkeys(leaf for leaf in found if isinstance(leaf, Classic)))
 
 
+def countings(predicates: Iterable[Predicate]) -> tuple[Over | Sample, ...]:
+    """What keeps count or draws by chance in some predicates, in the order in which it is asked."""
+    found = (leaf for predicate in predicates for leaf, _ in leaves(predicate))
+    return tuple(leaf for leaf in found if isinstance(leaf, Over | Sample))
+
+
 def interfaces_of(predicate: Predicate) -> Iterator[str]:
     """The interfaces whose names a predicate asks for (`ifname`), in order."""
     for leaf, _ in leaves(predicate):
@@ -90,6 +98,8 @@ def _leaf_depth(leaf: Predicate) -> Layer:
             return _behind(scope, Layer.NETWORK)
         case Member(_, keys):
             return max(map(_field_depth, keys))
+        case Over(_, refs):
+            return max(map(_field_depth, refs), default=Layer.LINK)
         case Classic():
             # libpcap's program may look anywhere; nobody should get round `on malformed` by quoting.
             return Layer.TRANSPORT

@@ -29,10 +29,12 @@ from penstock.compiler.ir.ops import (
     Literal32,
     Member,
     Negation,
+    Over,
     Predicate,
     Read,
     Rule,
     RuleSet,
+    Sample,
     Scope,
     Term,
     Within,
@@ -102,10 +104,10 @@ def dump_predicate(predicate: Predicate) -> str:
             return f"{dump_term(left)} {operator} {dump_term(right)}"
         case HeaderWalked(number, scope, ipv4):
             return f"{_scoped(scope)}{'ip' if ipv4 else 'ip6'} header {number}"
-        case Member(name, keys):
-            return f"{' . '.join(map(dump_field, keys))} in @{name}"
         case Classic(_, text):
             return f'pcap "{text}"'
+        case Member() | Over() | Sample():
+            return _dump_kept(predicate)
         case Negation(operand):
             return f"not({dump_predicate(operand)})"
         case All(operands):
@@ -114,6 +116,16 @@ def dump_predicate(predicate: Predicate) -> str:
             return f"any({', '.join(dump_predicate(operand) for operand in operands)})"
         case _:
             assert_never(predicate)
+
+
+def _dump_kept(test: Member | Over | Sample) -> str:
+    match test:
+        case Member(name, keys):
+            return f"{' . '.join(map(dump_field, keys))} in @{name}"
+        case Over(limiter):
+            return f"over {limiter.text} burst {limiter.burst} size {limiter.size} as {limiter.name}"
+        case Sample(name, one_in):
+            return f"sample 1/{one_in} as {name}"
 
 
 def dump_term(term: Term) -> str:

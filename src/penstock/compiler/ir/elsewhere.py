@@ -24,6 +24,7 @@ from penstock.compiler.ir.ops import (
     HeaderWalked,
     Literal32,
     Member,
+    Over,
     Predicate,
     Read,
     Rule,
@@ -109,6 +110,8 @@ def _asked(predicate: Predicate) -> Iterator[_Asked]:
                 yield from _of_term(right)
             case Member(_, keys):
                 yield from keys
+            case Over(_, refs):
+                yield from refs
             case HeaderWalked() | Classic():
                 yield leaf
             case _:

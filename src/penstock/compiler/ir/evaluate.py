@@ -41,10 +41,12 @@ from penstock.compiler.ir.ops import (
     Member,
     Negation,
     Outcome,
+    Over,
     Predicate,
     Read,
     Rule,
     RuleSet,
+    Sample,
     Term,
     Within,
 )
@@ -70,7 +72,7 @@ def evaluate(
 
     `wire_length` is its length before a capture cut it (default: it was not
     cut).  `now_ns` is the boot clock for rules that expire; without it none has.
-    `stores` is the content of sets; without it they are empty.
+    `stores` is what sets and buckets hold; without it sets are empty, and buckets full.
     """
     return evaluate_packet(rule_set, Packet(frame, wire_length, metadata), now_ns, stores)
 
@@ -120,6 +122,10 @@ def holds(predicate: Predicate, packet: Packet, stores: Stores = EMPTY) -> bool:
             return run(program, packet.frame, frame_length(packet)).matched
         case Member():
             return _is_member(predicate, packet, stores)
+        case Over():
+            return stores.buckets.asks(predicate, packet)
+        case Sample():
+            return stores.buckets.samples(predicate)
         case Negation(operand):
             return not holds(operand, packet, stores)
         case All(operands):

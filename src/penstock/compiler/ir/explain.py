@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
+from penstock.compiler.ir.buckets import key_of
 from penstock.compiler.ir.classic import run
 from penstock.compiler.ir.dump import dump_interval, dump_predicate, dump_term, dump_value
 from penstock.compiler.ir.evaluate import evaluate_packet, holds, matches, term_value
@@ -32,9 +33,11 @@ from penstock.compiler.ir.ops import (
     Member,
     Negation,
     Outcome,
+    Over,
     Predicate,
     Rule,
     RuleSet,
+    Sample,
     Term,
     Within,
 )
@@ -144,8 +147,8 @@ def _blame(predicate: Predicate, packet: Packet, *, wanted: bool) -> _Blame:
             return _blame_comparison(predicate, packet, wanted=wanted)
         case HeaderWalked(number, _, _):
             return f"{'no' if wanted else 'has an'} extension header {number}", not wanted
-        case Member():
-            return _blame_set(predicate, packet, wanted=wanted)
+        case Member() | Over() | Sample():
+            return _blame_kept(predicate, packet, wanted=wanted)
         case Classic():
             return _blame_program(predicate, packet, wanted=wanted)
         case _:
@@ -169,6 +172,22 @@ def _blame_program(test: Classic, packet: Packet, *, wanted: bool) -> _Blame:
     if result.zero_divisor:
         return f"{shown} divides by zero, which makes it false as a whole", False
     return f"{shown} does not match" if wanted else f"{shown} matches", True
+
+
+def _blame_kept(test: Member | Over | Sample, packet: Packet, *, wanted: bool) -> _Blame:
+    if isinstance(test, Member):
+        return _blame_set(test, packet, wanted=wanted)
+    return _blame_counting(test, packet)
+
+
+def _blame_counting(test: Over | Sample, packet: Packet) -> _Blame:
+    """A packet that is explained by itself finds every bucket full, and chance elsewhere."""
+    if isinstance(test, Sample):
+        return f"chance takes one packet in {test.one_in}, and here it is taken to leave this one", True
+    limiter = test.limiter
+    if key_of(test, packet) is None:
+        return f"it has no {limiter.key.kind} to be limited by", False
+    return f"a packet by itself is never over {limiter.text}", True
 
 
 def _blame_field(ref: FieldRef, values: IntervalSet, packet: Packet, *, wanted: bool) -> _Blame:

@@ -162,6 +162,17 @@ def frame_length(packet: Packet) -> int:
     return min(packet.wire_length, repeated(packet) + size) if size else packet.wire_length
 
 
+def weight(packet: Packet) -> tuple[int, int]:
+    """How many frames the packet stands for, and of how many bytes together."""
+    size, length = packet.metadata.segment_size, packet.wire_length
+    if not size:
+        return 1, length
+    headers = repeated(packet)
+    headers = headers if headers < length else 0
+    segments = max(-(-(length - headers) // size), 1)
+    return segments, length + (segments - 1) * headers
+
+
 def repeated(packet: Packet) -> int:
     """How many bytes of an aggregate are headers, which each of its frames has; 0 if that is not to be known."""
     headers = packet.headers()

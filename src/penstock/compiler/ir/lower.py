@@ -25,11 +25,21 @@ from penstock.compiler.ir.lower_classic import classic
 from penstock.compiler.ir.lower_link import at_interface, cast, encapsulation, length, llc, way
 from penstock.compiler.ir.lower_port import port
 from penstock.compiler.ir.lower_protocol import abbreviation, protocol, protocol_chain
+from penstock.compiler.ir.lower_rate import counting
 from penstock.compiler.ir.lower_set import membership
 from penstock.compiler.ir.lowering import MAX_INNER, MAX_SCOPE, Lowering, Position, nearest
 from penstock.compiler.ir.names import Names, SystemNames
-from penstock.compiler.ir.ops import Effect, Predicate, Rule, RuleSet
-from penstock.compiler.ir.simplify import TRUE, all_of, any_of, carried, equals, negation
+from penstock.compiler.ir.ops import All, Any, Effect, Predicate, Rule, RuleSet
+from penstock.compiler.ir.simplify import (
+    TRUE,
+    all_of,
+    any_of,
+    carried,
+    equals,
+    in_order,
+    keeps_count,
+    negation,
+)
 from penstock.compiler.ir.verify import verify
 from penstock.compiler.lang import ast
 from penstock.compiler.lang.source import Source, Span
@@ -158,6 +168,7 @@ def _rules(lowering: Lowering, filter: ast.Filter) -> tuple[Rule, ...]:
         taken[name] = rule
         condition: Predicate = TRUE
         if rule.condition is not None:
+            lowering.rule, lowering.kept = name, 0
             condition = _Expression(lowering).predicate(rule.condition)
         action, labelled = _ACTIONS[rule.action], rule.label is not None
         rules.append(Rule(name, action, condition, rule.span, line, labelled, argument=rule.argument))
@@ -212,9 +223,11 @@ class _Expression:
         self.lowering = lowering
         self._nesting = 0
         self._xors = 0
+        self._whole = Span(0, 0)
 
     def predicate(self, expression: ast.Expr) -> Predicate:
         """What the expression means of the frame itself."""
+        self._whole = expression.span
         predicate = self._lower(expression, Position())[0]
         if nesting_of(predicate) > MAX_NESTING:
             message = f"`and` and `or` alternate more than {MAX_NESTING} times"
@@ -239,6 +252,8 @@ class _Expression:
                     return self._inner(node, at), at
                 case ast.Membership():
                     return membership(self.lowering, node, at), at
+                case ast.Over() | ast.Sample():
+                    return counting(self.lowering, node, at), at
                 case _:
                     return self._leaf(node, at), at
         finally:
@@ -250,7 +265,8 @@ class _Expression:
             message = f"more than {MAX_INNER} `inner`, one in the other"
             return self.lowering.fault("PS313", message, node.span)
         inside = at.behind("inner")
-        return all_of((carried(inside.scope), self._lower(node.operand, inside)[0]))
+        operand = self._lower(node.operand, inside)[0]
+        return in_order(All, (carried(inside.scope), operand))
 
     def _chain(self, node: ast.Expr, at: Position) -> tuple[Predicate, Position]:
         """A left-leaning chain of connectives, walked from its leftmost operand, so that length is no depth.
@@ -272,6 +288,9 @@ class _Expression:
         return self._joined(previous, run), here
 
     def _joined(self, kind: type[ast.Expr], run: list[Predicate]) -> Predicate:
+        # Counting begins with a rule's first limiter: before it there is nothing whose place matters.
+        if self.lowering.kept and kind is not ast.Xor:
+            return in_order(All if kind is ast.And else Any, run)
         if kind is ast.And:
             return all_of(run)
         if kind is ast.Or:
@@ -282,6 +301,10 @@ class _Expression:
         return joined
 
     def _exclusive(self, left: Predicate, right: Predicate) -> Predicate:
+        if keeps_count(left) or keeps_count(right):
+            place = self._whole
+            message = "`xor` would ask `over` and `sample` twice; write out which of the two may hold"
+            return self.lowering.fault("PS330", message, place)
         self._xors += 1
         if self._xors > MAX_XOR:
             place = Span(0, len(self.lowering.source.text))
@@ -320,8 +343,10 @@ class _Expression:
                 | ast.Encapsulation()
                 | ast.Inner()
                 | ast.Membership()
+                | ast.Over()
+                | ast.Sample()
             ):
-                raise InternalError("a connective was taken for a leaf")
+                raise InternalError("this was taken for a leaf")
             case _:
                 assert_never(node)
 

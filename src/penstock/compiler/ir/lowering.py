@@ -17,6 +17,8 @@ with a predicate that is never true, so that one run shows all of them.
     PS312  a field or constant of arithmetic that is not one
     PS313  more nesting than penstock takes
     PS314  two rules of one name
+    PS330  a rate or a sample where no rule stands that could keep count, or under `xor`
+    PS331  a burst that is longer in coming than is counted
     PS320  what libpcap refuses, in its own words
     PS321  what libpcap takes and no program in the kernel can do
 """
@@ -108,6 +110,9 @@ class Lowering:
     constants: dict[str, Let] = field(default_factory=dict)
     netmask: int | None = None
     hook: Hook | None = None
+    #: The rule whose condition is lowered, and what of it keeps count so far (lower_rate.py).
+    rule: str | None = None
+    kept: int = 0
     faults: list[Diagnostic] = field(default_factory=list)
     sets: dict[str, SetSpec] = field(default_factory=dict)
 

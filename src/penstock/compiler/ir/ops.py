@@ -23,6 +23,7 @@ from penstock.model.action import Argument, Device, Dscp, Mark, spelled
 from penstock.model.classic import Program
 from penstock.model.field import Field, Layer, field_of
 from penstock.model.hook import Hook
+from penstock.model.limiter import Limiter
 from penstock.model.net import IntervalSet
 from penstock.model.sets import SetSpec
 from penstock.model.verdict import Condition, Verdict
@@ -177,6 +178,27 @@ _ADDRESSES = frozenset(("addr.src", "addr.dst", "ip.src", "ip.dst", "ip6.src", "
 
 
 @dataclass(frozen=True, slots=True)
+class Over:
+    """The bucket of the packet's key cannot pay for it; else the packet pays.  False of packets without the key.
+
+    Asking is an event: a packet asks it once, where it stands and when all
+    before it has been asked.  `refs` are the fields that the key is made of
+    (`lower_rate.KEY_FIELDS`).
+    """
+
+    limiter: Limiter
+    refs: tuple[FieldRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """True of one packet in `one_in`, by chance; those of two names are independent of each other."""
+
+    name: str
+    one_in: int
+
+
+@dataclass(frozen=True, slots=True)
 class Negation:
     operand: Predicate
 
@@ -195,7 +217,7 @@ class Any:
     operands: tuple[Predicate, ...]
 
 
-Predicate = Always | Within | Compare | HeaderWalked | Classic | Member | Negation | All | Any
+Predicate = Always | Within | Compare | HeaderWalked | Classic | Member | Over | Sample | Negation | All | Any
 
 # ── rules ────────────────────────────────────────────────────────────────────
 

@@ -17,7 +17,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from penstock.compiler.ir.ops import All, Always, Any, FieldRef, Negation, Predicate, Scope, Within
+from penstock.compiler.ir.ops import (
+    All,
+    Always,
+    Any,
+    FieldRef,
+    Negation,
+    Over,
+    Predicate,
+    Sample,
+    Scope,
+    Within,
+)
 from penstock.model.net import Interval, IntervalSet
 
 if TYPE_CHECKING:
@@ -44,6 +55,37 @@ def all_of(operands: Iterable[Predicate]) -> Predicate:
             continue
         kept.append(operand)
     return kept[0] if len(kept) == 1 else All(tuple(kept)) if kept else TRUE
+
+
+def in_order(kind: type[All | Any], operands: Iterable[Predicate]) -> Predicate:
+    """`all_of` or `any_of`, but no operand is taken past one that keeps count."""
+    join = all_of if kind is All else any_of
+    parts: list[Predicate] = []
+    pure: list[Predicate] = []
+    for operand in operands:
+        if keeps_count(operand):
+            parts += [join(pure), operand]
+            pure = []
+        else:
+            pure.append(operand)
+    last = TRUE if kind is All else FALSE
+    kept = [part for part in _flat([*parts, join(pure)], kind) if part != last]
+    if negation(last) in kept:
+        return negation(last)
+    return kept[0] if len(kept) == 1 else kind(tuple(kept)) if kept else last
+
+
+def keeps_count(predicate: Predicate) -> bool:
+    """Whether asking the predicate is an event (`ops.Over`), or may say something else the next time."""
+    match predicate:
+        case Over() | Sample():
+            return True
+        case Negation(operand):
+            return keeps_count(operand)
+        case All(operands) | Any(operands):
+            return any(map(keeps_count, operands))
+        case _:
+            return False
 
 
 def _one_negation(operands: list[Predicate]) -> list[Predicate]:

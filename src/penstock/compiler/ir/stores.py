@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from penstock.compiler.ir.buckets import FULL, Buckets
+
 
 @dataclass(frozen=True, slots=True)
 class SetContent:
@@ -41,10 +43,14 @@ class SetContent:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The sets by name; one that is not there is empty.  `now_ns` is the boot clock."""
+    """The sets by name; one that is not there is empty.  `now_ns` is the boot clock.
+
+    `buckets` are those of limiters, with a clock of their own.
+    """
 
     sets: Mapping[str, SetContent] = field(default_factory=dict)
     now_ns: int = 0
+    buckets: Buckets = FULL
 
     def holds(self, name: str, key: tuple[int, ...], bits: int) -> bool:
         """Whether a set has the key."""

@@ -9,14 +9,15 @@ A breach is a bug of penstock, never of a policy:
 * a classic program ends, jumps forwards and inside itself, and reads what it has written of its sixteen words;
 * rule names are unique and not those of other counters; every condition has an entry;
 * no rule looks deeper than `depth` says;
-* an action has the argument that it needs and no other.
+* an action has the argument that it needs and no other;
+* what keeps count or draws by chance stands once in a rule set, under a name of its own.
 """
 
 from __future__ import annotations
 
 from typing import assert_never
 
-from penstock.compiler.ir.depth import depth_of, members
+from penstock.compiler.ir.depth import countings, depth_of, members
 from penstock.compiler.ir.ops import (
     All,
     Always,
@@ -31,9 +32,11 @@ from penstock.compiler.ir.ops import (
     Literal32,
     Member,
     Negation,
+    Over,
     Predicate,
     Read,
     RuleSet,
+    Sample,
     Term,
     Within,
 )
@@ -41,6 +44,7 @@ from penstock.errors import InternalError
 from penstock.model.action import Device, Dscp, Mark
 from penstock.model.classic import MAX_INSTRUCTIONS, MEMORY_WORDS, RET, Program, loops, reads_unwritten
 from penstock.model.field import EXTENSION_HEADERS, FIELDS, is_metadata
+from penstock.model.limiter import MOST_SHARE
 from penstock.model.net import merge_intervals
 from penstock.model.verdict import Condition, Verdict
 
@@ -71,12 +75,18 @@ def verify(rule_set: RuleSet) -> RuleSet:
         verify_predicate(rule.condition, where=rule.name)
         wanted = _ARGUMENTS.get(rule.action, type(None))
         _must(isinstance(rule.argument, wanted), f"{rule.action.value} of {rule.argument}", rule.name)
+    counting = [_name_of(test) for rule in rule_set.rules for test in countings([rule.condition])]
+    _must(len(set(counting)) == len(counting), "two limiters or samples share a name", rule_set.name)
     for rule in (
         rule_set.rules if depth_of(rule.condition for rule in rule_set.rules) > rule_set.depth else ()
     ):
         deep_enough = depth_of([rule.condition]) <= rule_set.depth
         _must(deep_enough, "looks deeper than the filter's depth", rule.name)
     return rule_set
+
+
+def _name_of(test: Over | Sample) -> str:
+    return test.limiter.name if isinstance(test, Over) else test.name
 
 
 def _must(holds: bool, what: str, where: str) -> None:
@@ -104,17 +114,29 @@ def verify_predicate(predicate: Predicate, *, where: str = "expression") -> Pred
             case HeaderWalked(number, _, ipv4):
                 known = number == 51 if ipv4 else number in EXTENSION_HEADERS
                 _must(known, f"{number} is no header that is walked over", where)
-            case Member(_, keys):
-                _must(bool(keys), "a set is asked for nothing", where)
-                for ref in keys:
-                    _verify_ref(ref, where)
             case Classic(program):
                 _verify_program(program, where)
+            case Member() | Over() | Sample():
+                _verify_kept(node, where)
             case Always():
                 pass
             case _:
                 assert_never(node)
     return predicate
+
+
+def _verify_kept(node: Member | Over | Sample, where: str) -> None:
+    match node:
+        case Member(_, keys):
+            _must(bool(keys), "a set is asked for nothing", where)
+            for ref in keys:
+                _verify_ref(ref, where)
+        case Over(limiter, refs):
+            _must(0 < limiter.share <= MOST_SHARE, "a rate beyond what is counted", where)
+            for ref in refs:
+                _verify_ref(ref, where)
+        case Sample(_, one_in):
+            _must(one_in > 1, "a sample of every packet", where)
 
 
 def _verify_operands(node: All | Any, operands: tuple[Predicate, ...], where: str) -> None:

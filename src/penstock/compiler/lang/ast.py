@@ -17,6 +17,7 @@ from typing import Literal
 
 from penstock.compiler.lang.source import Source, Span
 from penstock.model.action import Argument, spelled
+from penstock.model.limiter import Key, Period
 from penstock.model.packet import LayerSpec
 from penstock.model.sets import DEFAULT_SIZE, SetSpec
 from penstock.model.verdict import Condition, Verdict
@@ -255,6 +256,27 @@ class Pcap:
 
 
 @dataclass(frozen=True, slots=True)
+class Over:
+    """`over RATE [bytes] per KEY [burst B] [size N]`; None where nothing was written."""
+
+    tokens: int
+    period: Period
+    key: Key
+    bytes: bool = False
+    burst: int | None = None
+    size: int | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """`sample 1/N`: true of one packet in N, by chance."""
+
+    one_in: int
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
 class Relation:
     """`left OPERATOR right` over arithmetic; `=` is read as `==`."""
 
@@ -323,6 +345,8 @@ Leaf = (
     | FieldFlag
     | Relation
     | Pcap
+    | Over
+    | Sample
     | Inner
     | Membership
 )

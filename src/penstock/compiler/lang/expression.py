@@ -2,7 +2,8 @@
 
     expression = operand { ("and" | "or" | "xor") operand }      left to right, equal precedence
     operand    = { "not" } ( primitive | relation | value | "(" expression ")" )
-    primitive  = [protocol] [direction] [kind] value | protocol | vlan … | less … | pcap "EXPR" | inner(expression) | …
+    primitive  = [protocol] [direction] [kind] value | protocol | vlan … | less … | form | …
+    form       = pcap "EXPR" | inner(expression) | over RATE per KEY … | sample 1/N
     relation   = arithmetic ("<" | "<=" | ">" | ">=" | "=" | "==" | "!=") arithmetic
 
 A value alone takes the qualifiers of the primitive to its left.  libpcap hands
@@ -48,6 +49,7 @@ from penstock.compiler.lang.faults import Faults, SyntaxFault
 from penstock.compiler.lang.lexer import Token
 from penstock.compiler.lang.primitive import Head, read_term, starts_term
 from penstock.compiler.lang.qualification import check_value
+from penstock.compiler.lang.rate import is_amount, read_over, read_sample
 from penstock.compiler.lang.source import Span
 from penstock.compiler.lang.spelling import spell_qualifiers
 from penstock.compiler.lang.tokens import TokenStream
@@ -58,7 +60,6 @@ from penstock.compiler.lang.words import (
     FORM_WORDS,
     KINDS,
     LATER_EVENT_FIELDS,
-    LATER_PREDICATES,
     NAMED_NUMBERS,
     NUMBER_FIELDS,
     OPERATOR_WORDS,
@@ -196,13 +197,13 @@ class _Reader:
         if starts_term(token):
             return self._term()
         if self._is_form(token, inherit):
-            return self._pcap() if token.text == "pcap" else self._inner()
+            return self._form(token)
         if token.kind == "name" and token.text == "in" and stream.following.kind == "set":
             message = "what is looked up should stand before `in`"
             raise self.faults.fail(
                 "PS105", message, token.span, hint=f"as in `src in @{stream.following.text}`"
             )
-        self._refuse_later(token, inherit)
+        self._refuse_later(token)
         return self._value(inherit)
 
     def _is_arithmetic(self, token: Token) -> bool:
@@ -284,11 +285,28 @@ class _Reader:
         return _Read(Pcap(token.text, inside, word.span.to(token.span)), None)
 
     def _is_form(self, token: Token, inherit: Qualifiers | None) -> bool:
-        """Whether `pcap "EXPR"` or `inner(EXPR)` begins here; what only looks like one may be the name of a host."""
+        """Whether one of the FORM_WORDS begins its form here; what only looks like one may be the name of a host."""
         if token.kind != "name" or token.text not in FORM_WORDS:
             return False
         follows = self.stream.following
-        return inherit is None or (follows.kind == "string" if token.text == "pcap" else follows.is_mark("("))
+        match token.text:
+            case "pcap":
+                return inherit is None or follows.kind == "string"
+            case "inner":
+                return inherit is None or follows.is_mark("(")
+            case _:
+                return inherit is None or is_amount(follows)
+
+    def _form(self, token: Token) -> _Read:
+        match token.text:
+            case "pcap":
+                return self._pcap()
+            case "inner":
+                return self._inner()
+            case "over":
+                return _Read(read_over(self.stream), None)
+            case _:
+                return _Read(read_sample(self.stream), None)
 
     def _inner(self) -> _Read:
         """`inner(EXPR)`; qualifiers go neither into the parentheses nor out of them."""
@@ -359,17 +377,10 @@ class _Reader:
         operator = cast("RelationOperator", relation.text)
         return _Read(Relation(operator, term, right, term.span.to(right.span)), None)
 
-    def _refuse_later(self, token: Token, inherit: Qualifiers | None) -> None:
+    def _refuse_later(self, token: Token) -> None:
         follows = self.stream.following
-        if token.kind != "name":
-            return
-        subject = None
-        if token.text in LATER_EVENT_FIELDS and follows.is_mark(*RELATIONS):
-            subject = "filtering events"
-        elif inherit is None or follows.kind in {"number", "name", "bad"} or follows.is_mark("("):
-            subject = LATER_PREDICATES.get(token.text)
-        if subject is not None:
-            raise self.faults.fail("PS107", later(token.text, subject), token.span)
+        if token.kind == "name" and token.text in LATER_EVENT_FIELDS and follows.is_mark(*RELATIONS):
+            raise self.faults.fail("PS107", later(token.text, "filtering events"), token.span)
 
 
 _KEY_HINT = "as in `src in @hosts`, `dst port in @ports`, `ether src in @macs`"

@@ -18,7 +18,7 @@ from penstock.compiler.lang.ast import And, Encapsulation, Expr, Filter, Not, Or
 from penstock.compiler.lang.findings import Findings
 from penstock.compiler.lang.implication import Implications, Key, key_of
 from penstock.compiler.lang.spelling import format_expression, spine
-from penstock.compiler.lang.walk import alternatives, conjuncts, leaves
+from penstock.compiler.lang.walk import alternatives, conjuncts, keeps_count, leaves
 from penstock.compiler.lang.words import DECIDING
 
 #: A rule with more alternatives than this is only compared as a whole.
@@ -66,7 +66,8 @@ class Seen:
             return None
         condition, alternatives = _read(rule.condition)
         found = self._shadowing(condition, alternatives)
-        if found is None and rule.action in DECIDING:
+        # Two limiters that are spelled alike have each their own buckets.
+        if found is None and rule.action in DECIDING and not keeps_count(rule.condition):
             self._by_condition.setdefault(condition, rule)
             for alternative in alternatives:
                 self._file(alternative, rule)

@@ -43,6 +43,7 @@ from penstock.compiler.lang.ast import (
     Not,
     Number,
     Or,
+    Over,
     PartialAddress,
     Pcap,
     PortRange,
@@ -51,6 +52,7 @@ from penstock.compiler.lang.ast import (
     Protocol,
     Qualifiers,
     Relation,
+    Sample,
     Value,
     Way,
     Xor,
@@ -60,10 +62,10 @@ from penstock.compiler.lang.words import (
     FLAG_FIELDS,
     FORM_WORDS,
     LATER_EVENT_FIELDS,
-    LATER_PREDICATES,
     NUMBER_FIELDS,
     OPERATOR_WORDS,
 )
+from penstock.model.limiter import spelled_number, spelled_rate
 
 #: Trees nested deeper than this get no parentheses but those they need, so that
 #: what is written stays within the parser's limit.
@@ -106,9 +108,7 @@ def _range_end(end: Number | Name) -> str:
     return end.text if isinstance(end, Name) else end.text or str(end.value)
 
 
-_SPECIAL = frozenset(
-    {*FLAG_FIELDS, *NUMBER_FIELDS, *OPERATOR_WORDS, *FORM_WORDS, *LATER_PREDICATES, *LATER_EVENT_FIELDS, "in"}
-)
+_SPECIAL = frozenset({*FLAG_FIELDS, *NUMBER_FIELDS, *OPERATOR_WORDS, *FORM_WORDS, *LATER_EVENT_FIELDS, "in"})
 
 
 def spell_name(text: str) -> str:
@@ -347,11 +347,26 @@ def spell_leaf(leaf: Leaf) -> str:
             return kind
         case AtInterface(name=name):
             return f'ifname "{name}"'
-        case Inner(operand=inner):
-            return f"inner({format_expression(inner)})"
-        case Pcap(text=text):
-            return f'pcap "{text}"'
+        case Pcap() | Inner() | Over() | Sample():
+            return _spell_form(leaf)
         case Relation(operator=operator, left=left, right=right):
             return f"{spell_arithmetic(left)} {operator} {_right_side(right)}"
         case _:
             assert_never(leaf)
+
+
+def _spell_form(form: Pcap | Inner | Over | Sample) -> str:
+    match form:
+        case Inner(operand=inner):
+            return f"inner({format_expression(inner)})"
+        case Pcap(text=text):
+            return f'pcap "{text}"'
+        case Sample(one_in=count):
+            return f"sample 1/{count}"
+        case Over():
+            rate = spelled_rate(form.tokens, form.period, of_bytes=form.bytes)
+            options = {"burst": form.burst, "size": form.size}
+            written = [f"{name} {spelled_number(value)}" for name, value in options.items() if value]
+            return " ".join([f"over {rate} per {form.key.text}", *written])
+        case _:
+            assert_never(form)

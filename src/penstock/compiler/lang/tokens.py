@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.compiler.lang.faults import Faults, SyntaxFault
 from penstock.compiler.lang.lexer import Token
-from penstock.compiler.lang.words import EXPRESSION_WORDS, LATER_PREDICATES, REFUSED, later, suggestion
+from penstock.compiler.lang.words import EXPRESSION_WORDS, REFUSED, suggestion
 
 MAX_NESTING = 100
 _SIGNS = {"constant": "$", "set": "@"}
@@ -79,8 +79,6 @@ class TokenStream:
 
     def unknown(self, token: Token, wanted: str, hint: str | None = None) -> SyntaxFault:
         """The fault of a name that is no word of the language at this place."""
-        if token.text in LATER_PREDICATES:
-            return self.faults.fail("PS107", later(token.text, LATER_PREDICATES[token.text]), token.span)
         near = suggestion(token.text, EXPRESSION_WORDS)
         shown = token.text if len(token.text) <= 40 else token.text[:39] + "…"
         message = f"`{shown}` is not a word that can stand here; {wanted} should"

@@ -15,9 +15,11 @@ from penstock.compiler.lang.ast import (
     Negate,
     Not,
     Or,
+    Over,
     Policy,
     Relation,
     Rule,
+    Sample,
     Xor,
 )
 
@@ -45,6 +47,11 @@ def inner_leaves(expr: Expr | None) -> Iterator[Leaf]:
             yield leaf
             if isinstance(leaf, Inner):
                 pending.append(leaf.operand)
+
+
+def keeps_count(expr: Expr | None) -> bool:
+    """Whether what an expression says of a packet depends on the packets before it, or on chance."""
+    return any(isinstance(leaf, Over | Sample) for leaf in inner_leaves(expr))
 
 
 def terms(leaf: Leaf) -> Iterator[Arithmetic]:

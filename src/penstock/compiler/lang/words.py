@@ -201,7 +201,7 @@ BODY_WORDS = ("default", "on", *ACTIONS)
 TEST_WORDS = ("packet", "pcap")
 
 #: Words that are a predicate with what follows them, and names anywhere else.
-FORM_WORDS = ("pcap", "inner")
+FORM_WORDS = ("pcap", "inner", "over", "sample")
 
 #: Words of later versions -> what they will be about.  Where each may stand differs.
 LATER_TOP = {"include": "including other files", "feed": "feeds"}
@@ -211,10 +211,6 @@ LATER_ACTIONS = {
     "log": "logging",
     "add": "changing sets from rules",
     "remove": "changing sets from rules",
-}
-LATER_PREDICATES = {
-    "over": "rates",
-    "sample": "sampling",
 }
 LATER_EVENT_FIELDS = frozenset({"rule", "verdict", "worker"})
 

@@ -77,7 +77,8 @@ static __always_inline void ps_count(__u32 slot, struct ps_weight weight)
 
 /*
  * What a probe build leaves for whoever called BPF_PROG_TEST_RUN.  The reader
- * sets wire_length (0: the frame's own) and clears the rest before each run.
+ * sets wire_length (0: the frame's own), now (0: the kernel's clock and chance) and
+ * chance, and clears the rest before each run.
  * `decided` is the verdict's code: what the hook answers does not tell all of them apart.
  * `hits` has a bit for each slot counted without deciding.
  */
@@ -86,6 +87,8 @@ struct ps_probe {
 	__u32 slot;
 	__u32 conditions;
 	__u32 decided;
+	__u64 now;
+	__u32 chance;
 	__u32 hits[PS_HIT_WORDS];
 };
 

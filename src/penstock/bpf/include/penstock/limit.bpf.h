@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * limit.bpf.h - token buckets, and samples.
+ *
+ * A bucket is the time at which it is full again: `full_at` nanoseconds of the
+ * boot clock and `part` of one, so that nothing is ever rounded.  A packet that
+ * may pay moves that time by what its tokens take to come.  It may if that is no
+ * more than a burst ahead, or if the bucket is full: a packet that costs more
+ * than a burst is owed, and its debt is paid back before the next
+ * (penstock.compiler.ir.buckets is the same in whole numbers).
+ *
+ * A table is an array of rows of PS_WAYS buckets.  A key has one row, found by a
+ * hash that nobody outside can foresee, and takes a place there whose bucket is
+ * full: it says nothing that a new one would not say.  So a place is given away
+ * without loss, never one whose bucket still counts, and whoever came twice keeps
+ * its place for PS_GRACE longer, so that it is not lost to a flood of sources
+ * that come once.  A key that finds no place is judged by the bucket of the row
+ * behind all others, which all such keys have in common.
+ *
+ * An LRU map would make room by forgetting buckets that still count, 128 at a
+ * time, and a flood chooses which.
+ *
+ * A row is under a lock while it is read and changed: no token is given twice.
+ */
+#ifndef PENSTOCK_LIMIT_BPF_H
+#define PENSTOCK_LIMIT_BPF_H
+
+#include <penstock/verdict.bpf.h>
+
+#define PS_WAYS 8
+#define PS_GRACE 1000000000ULL
+#define PS_MOST_COST ((1U << 20) - 1)
+#define PS_NO_PLACE 255
+#define PS_FOUND 8	/* added to the number of a place that is the key's own */
+#define PS_PATIENCE 64	/* tries to take a row's lock at a socket */
+
+static __u32 (*const bpf_get_prandom_u32)(void) = (void *)7;
+
+/* What a hash begins with; set where the program is loaded, and kept over reloads. */
+const volatile __u64 ps_limit_seed = 0;
+
+/* A rate: what a token takes to come, what an empty bucket takes to be full, in `share`-ths of a nanosecond. */
+struct ps_rate {
+	__u64 token, share;
+	__u64 burst_ns, burst_part;
+};
+
+/* A bucket, its key behind it. */
+struct ps_bucket {
+	__u64 full_at;
+	__u32 part;
+	__u32 again;	/* whether the key came more than once */
+	__u64 key[];
+};
+
+#if PS_SPIN_LOCKS
+struct bpf_spin_lock {
+	__u32 val;
+};
+static long (*const bpf_spin_lock)(struct bpf_spin_lock *lock) = (void *)93;
+static long (*const bpf_spin_unlock)(struct bpf_spin_lock *lock) = (void *)94;
+#define ps_lock struct bpf_spin_lock
+
+static __always_inline bool ps_lock_row(ps_lock *lock)
+{
+	bpf_spin_lock(lock);
+	return true;
+}
+
+static __always_inline void ps_unlock_row(ps_lock *lock)
+{
+	bpf_spin_unlock(lock);
+}
+#else
+#define ps_lock __u32
+
+/*
+ * A lock of our own, which is given up on: who holds it may be the very thread
+ * that this one has interrupted, a filter of a packet that is sent.
+ */
+static __always_inline bool ps_lock_row(ps_lock *lock)
+{
+#pragma clang loop unroll(disable)
+	for (__u32 k = 0; k < PS_PATIENCE; k++) {
+		if (!__sync_lock_test_and_set(lock, 1))
+			return true;
+	}
+	return false;
+}
+
+static __always_inline void ps_unlock_row(ps_lock *lock)
+{
+	__sync_lock_test_and_set(lock, 0);
+}
+#endif
+
+/*
+ * The head of a row.  What is chosen under the lock is stored and read again,
+ * so that the verifier does not follow each way in which it was found.
+ */
+struct ps_row {
+	ps_lock lock;
+	__u32 place;
+	__u64 given;	/* places that were another key's before */
+	__u64 refused;	/* packets whose key found no place here */
+};
+
+/* A row with its buckets.  The kernel looks for a lock among a value's own members, behind no other name. */
+
+#define PS_LIMIT_MAP(name, words, row_count) \
+	struct name##_row { \
+		ps_lock lock; \
+		__u32 place; \
+		__u64 given, refused; \
+		__u64 way[PS_WAYS * (2 + (words))]; \
+	}; \
+	struct { \
+		__uint(type, BPF_MAP_TYPE_ARRAY); \
+		__uint(max_entries, (row_count) + 1); \
+		__type(key, __u32); \
+		__type(value, struct name##_row); \
+	} name SEC(".maps")
+
+/* Of a time that a test has set chance is set as well. */
+static __always_inline __u64 ps_now(void)
+{
+	struct ps_probe *probe = ps_probe_area();
+
+	return probe && probe->now ? probe->now : bpf_ktime_get_boot_ns();
+}
+
+/* ps_sampled - whether 32 random bits are below `chances`. */
+static __always_inline bool ps_sampled(__u32 chances)
+{
+	struct ps_probe *probe = ps_probe_area();
+
+	return (probe && probe->now ? probe->chance : bpf_get_prandom_u32()) < chances;
+}
+
+/* ps_cost - what a packet takes: one token, or its bytes; an aggregate that of its segments. */
+static __always_inline __u64 ps_cost(struct ps_ctx *ctx, __u64 len, const bool bytes)
+{
+	struct ps_scratch *scratch;
+	__u64 cost = bytes ? len : 1;
+
+	if (ps_is_aggregate(ctx)) {
+		scratch = ps_scratch_area();
+		if (scratch)
+			cost = bytes ? scratch->octets : scratch->segments;
+	}
+	return cost < PS_MOST_COST ? cost : PS_MOST_COST;
+}
+
+/* ── keys ────────────────────────────────────────────────────────────────── */
+
+/* ps_key_address - an address as two words, cut to a prefix; false of a packet without one. */
+static __always_inline bool ps_key_address(__u64 *key, __u64 four, struct ps_ip6 six, __u32 mask, __u64 hi, __u64 lo)
+{
+	if (four <= 0xffffffffULL) {
+		key[0] = 0;
+		key[1] = 0xffff00000000ULL | (four & mask);
+		return true;
+	}
+	key[0] = six.hi & hi;
+	key[1] = six.lo & lo;
+	return six.present;
+}
+
+/* ps_key_ports - protocol and ports as a word; a port that is not there as 0. */
+static __always_inline bool ps_key_ports(__u64 *key, __u32 proto, __u32 sport, __u32 dport)
+{
+	*key = (__u64)proto << 32 | (sport > 0xffff ? 0 : sport << 16) | (dport > 0xffff ? 0 : dport);
+	return proto <= 0xff;
+}
+
+/* ps_key_number - a field of at most 16 bits. */
+static __always_inline bool ps_key_number(__u64 *key, __u32 number)
+{
+	*key = number;
+	return number <= 0xffff;
+}
+
+static __always_inline __u32 ps_key_hash(const __u64 *key, const __u32 words)
+{
+	__u64 hash = ps_limit_seed;
+
+#pragma unroll
+	for (__u32 k = 0; k < words; k++) {
+		hash = (hash ^ key[k]) * 0x9e3779b97f4a7c15ULL;
+		hash ^= hash >> 29;
+	}
+	hash *= 0xbf58476d1ce4e5b9ULL;
+	return hash >> 32;
+}
+
+static __always_inline bool ps_key_is(const struct ps_bucket *bucket, const __u64 *key, const __u32 words)
+{
+	__u64 other = 0;
+
+#pragma unroll
+	for (__u32 k = 0; k < words; k++)
+		other |= bucket->key[k] ^ key[k];
+	return !other;
+}
+
+/* ── buckets ─────────────────────────────────────────────────────────────── */
+
+/* What a packet takes, in nanoseconds and parts of one. */
+struct ps_price {
+	__u64 ns, part;
+};
+
+/* ps_over_bucket - whether the bucket cannot pay; else it has paid.  Hold its row's lock. */
+static __always_inline bool ps_over_bucket(struct ps_bucket *bucket, __u64 now, struct ps_rate rate, struct ps_price price)
+{
+	__u64 full_at = bucket->full_at, part = bucket->part;
+	bool full = full_at < now || (full_at == now && !part);
+
+	if (full) {
+		full_at = now;
+		part = 0;
+	}
+	full_at += price.ns;
+	part += price.part;
+	if (part >= rate.share) {
+		part -= rate.share;
+		full_at++;
+	}
+	if (!full && (full_at - now > rate.burst_ns || (full_at - now == rate.burst_ns && part > rate.burst_part)))
+		return true;
+	bucket->full_at = full_at;
+	bucket->part = part;
+	return false;
+}
+
+static __always_inline struct ps_bucket *ps_bucket_at(struct ps_row *row, __u64 place, const __u32 words)
+{
+	return (void *)(row + 1) + place * (16 + 8 * words);
+}
+
+/* ps_find_place - the place of a key in its row: its own, another's whose bucket is full, or PS_NO_PLACE. */
+static __always_inline void ps_find_place(struct ps_row *row, const __u64 *key, const __u32 words, __u64 now)
+{
+	volatile __u32 *place = &row->place;
+
+	*place = PS_NO_PLACE;
+#pragma unroll
+	for (__u32 k = 0; k < PS_WAYS; k++) {
+		struct ps_bucket *bucket = ps_bucket_at(row, k, words);
+
+		if (ps_key_is(bucket, key, words)) {
+			*place = k + PS_FOUND;
+			return;
+		}
+		if (bucket->full_at + (bucket->again ? PS_GRACE : 0) <= now)
+			*place = k;
+	}
+}
+
+/* ps_over_row - the answer of a key's bucket in its row, or PS_NO_PLACE.  Hold the lock. */
+static __always_inline __u32 ps_over_row(struct ps_row *row, const __u64 *key, const __u32 words, __u64 now,
+					 struct ps_rate rate, struct ps_price price)
+{
+	struct ps_bucket *bucket;
+	__u64 place;
+
+	ps_find_place(row, key, words, now);
+	place = *(volatile __u32 *)&row->place;
+	if (place == PS_NO_PLACE) {
+		row->refused++;
+		return PS_NO_PLACE;
+	}
+	bucket = ps_bucket_at(row, place & (PS_WAYS - 1), words);
+	if (place >= PS_FOUND) {
+		bucket->again = 1;
+		return ps_over_bucket(bucket, now, rate, price);
+	}
+	if (bucket->full_at)
+		row->given++;
+	bucket->full_at = bucket->part = bucket->again = 0;
+#pragma unroll
+	for (__u32 k = 0; k < words; k++)
+		bucket->key[k] = key[k];
+	return ps_over_bucket(bucket, now, rate, price);
+}
+
+/* ps_over_common - the answer of the bucket of all keys without a place. */
+static __always_inline bool ps_over_common(void *table, __u32 rows, __u64 now, struct ps_rate rate,
+					   struct ps_price price)
+{
+	struct ps_row *row = bpf_map_lookup_elem(table, &rows);
+	bool over;
+
+	if (!row || !ps_lock_row(&row->lock))
+		return true;
+	over = ps_over_bucket(ps_bucket_at(row, 0, 0), now, rate, price);
+	ps_unlock_row(&row->lock);
+	return over;
+}
+
+/* ps_over - whether the bucket of a key cannot pay for a packet; else it has paid.  `rows` may be 0. */
+static __always_inline bool ps_over(void *table, const __u64 *key, const __u32 words, const __u32 rows,
+				    struct ps_rate rate, __u64 cost)
+{
+	__u64 parts = cost * rate.token, now = ps_now();
+	struct ps_price price = { parts / rate.share, parts % rate.share };
+	__u32 at, answer = PS_NO_PLACE;
+	struct ps_row *row;
+
+	if (rows) {
+		at = ((__u64)ps_key_hash(key, words) * rows) >> 32;
+		row = bpf_map_lookup_elem(table, &at);
+		if (row && ps_lock_row(&row->lock)) {
+			answer = ps_over_row(row, key, words, now, rate, price);
+			ps_unlock_row(&row->lock);
+		}
+	}
+	return answer == PS_NO_PLACE ? ps_over_common(table, rows, now, rate, price) : answer;
+}
+
+#endif
