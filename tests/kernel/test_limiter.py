@@ -140,7 +140,7 @@ def test_a_bucket_is_asked_only_where_all_before_it_holds() -> None:
 @pytest.mark.parametrize("unit", ["", " bytes"])
 def test_an_aggregate_counts_as_its_segments(unit: str) -> None:
     burst = 5 if not unit else 5 * 1054
-    rules = rule_set(f"default pass\ndrop if over 1/h{unit} per src burst {burst}", Hook.TC_INGRESS)
+    rules = rule_set(f"default pass\ndrop if over 1/m{unit} per src burst {burst}", Hook.TC_INGRESS)
     whole = bytes(Ether() / IPv4(src="10.0.0.1") / TCP() / Raw(bytes(3000)))
     single = bytes(Ether() / IPv4(src="10.0.0.1") / TCP() / Raw(bytes(1000)))
     buckets, got = Buckets(START), []
