@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from penstock.pipeline.live_set import Changed, Entry, LiveSet
+    from penstock.pipeline.live_set import Entry, LiveSet
+    from penstock.pipeline.set_commands import Changed, SetCommands
 
 _TIMED_FROM = 100_000
 
@@ -33,7 +34,15 @@ def command() -> None:
 def _timed(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--forever", is_flag=True, help="Whatever timeout the policy gives them."),
-        click.option("--timeout", type=DURATION, metavar="TIME", help="Forget them then: 30s, 10m, 2h, 7d."),
+        click.option(
+            "--timeout",
+            "--ttl",
+            "timeout",
+            type=DURATION,
+            metavar="TIME",
+            help="Forget them then: 30s, 10m, 2h, 7d.",
+        ),
+        click.option("--comment", metavar="TEXT", help="Why; `penstock why` shows it."),
         json_option,
     ):
         function = option(function)
@@ -56,14 +65,22 @@ _name = click.argument("name", shell_complete=_complete)
 @_name
 @click.argument("entries", nargs=-1, required=True, metavar="ENTRY…")
 @_timed
-def add(name: str, entries: tuple[str, ...], timeout: float | None, forever: bool, as_json: bool) -> None:
+def add(
+    name: str,
+    entries: tuple[str, ...],
+    timeout: float | None,
+    forever: bool,
+    comment: str | None,
+    as_json: bool,
+) -> None:
     """Add entries to NAME: addresses, networks, ports, MAC addresses, or keys such as 'A . tcp . 22'.
 
     An entry that is there already stays longer if need be, never shorter.
     """
     _check_times(timeout, forever)
-    with _opened(name) as found:
-        _report(found, found.update(entries, timeout, forever=forever), as_json)
+    with _commands() as commands:
+        done = commands.add(name, entries, by=_who(), timeout=timeout, forever=forever, comment=comment)
+    _report(name, done, as_json)
 
 
 @command.command("remove")
@@ -71,45 +88,75 @@ def add(name: str, entries: tuple[str, ...], timeout: float | None, forever: boo
 @click.argument("entries", nargs=-1, required=True, metavar="ENTRY…")
 @json_option
 def remove(name: str, entries: tuple[str, ...], as_json: bool) -> None:
-    """Remove entries from NAME, written as they were added; those that are not there are passed over."""
-    with _opened(name) as found:
-        _report(found, found.discard(entries), as_json)
+    """Remove entries from NAME, written as they were added; those that are not there are passed over.
+
+    What a feed lists too stays, and is named.
+    """
+    with _commands() as commands:
+        _report(name, commands.remove(name, entries, by=_who()), as_json)
 
 
 @command.command("import")
 @_name
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @_timed
-def import_(name: str, file: Path, timeout: float | None, forever: bool, as_json: bool) -> None:
+def import_(
+    name: str, file: Path, timeout: float | None, forever: bool, comment: str | None, as_json: bool
+) -> None:
     """Add the entries in FILE, one a line; `-` is standard input.
 
     `#` and `;` begin comments, and a line may end with `timeout TIME`.
     """
     _check_times(timeout, forever)
     text = _content(file)
-    with _opened(name) as found:
-        _report(found, found.update(text, timeout, forever=forever, source=str(file)), as_json)
+    with _commands() as commands:
+        done = commands.add(
+            name,
+            text,
+            by=_who(),
+            timeout=timeout,
+            forever=forever,
+            comment=comment,
+            source=f"import {file}",
+            text=str(file),
+        )
+    _report(name, done, as_json)
 
 
 @command.command("replace")
 @_name
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @_timed
-def replace(name: str, file: Path, timeout: float | None, forever: bool, as_json: bool) -> None:
-    """Make the entries in FILE the only ones of NAME, in one step; only what differs is written."""
+def replace(
+    name: str, file: Path, timeout: float | None, forever: bool, comment: str | None, as_json: bool
+) -> None:
+    """Make the entries in FILE the only ones of NAME, in one step; only what differs is written.
+
+    What feeds list stays.
+    """
     _check_times(timeout, forever)
     text = _content(file)
-    with _opened(name) as found:
-        _report(found, found.replace(text, timeout, forever=forever, source=str(file)), as_json)
+    with _commands() as commands:
+        done = commands.replace(
+            name,
+            text,
+            by=_who(),
+            timeout=timeout,
+            forever=forever,
+            comment=comment,
+            source=f"import {file}",
+            text=str(file),
+        )
+    _report(name, done, as_json)
 
 
 @command.command("flush")
 @_name
 @json_option
 def flush(name: str, as_json: bool) -> None:
-    """Remove every entry of NAME, in one step."""
-    with _opened(name) as found:
-        _report(found, found.clear(), as_json)
+    """Remove every entry of NAME that no feed lists, in one step."""
+    with _commands() as commands:
+        _report(name, commands.flush(name, by=_who()), as_json)
 
 
 @command.command("sweep")
@@ -117,8 +164,11 @@ def flush(name: str, as_json: bool) -> None:
 @json_option
 def sweep(name: str, as_json: bool) -> None:
     """Give back the memory of entries of NAME that have expired; no packet meets them anyway."""
+    from penstock.pipeline.set_commands import Changed
+
     with _opened(name) as found:
-        _report(found, found.sweep(), as_json)
+        done = found.sweep()
+        _report(name, Changed(done.added, done.changed, done.removed, found.count), as_json)
 
 
 @command.command("export")
@@ -203,6 +253,18 @@ def _opened(name: str) -> LiveSet:
     return found
 
 
+def _commands() -> SetCommands:
+    from penstock.pipeline.set_commands import SetCommands
+
+    return SetCommands(_progress)
+
+
+def _who() -> str:
+    from penstock.pipeline.set_commands import who
+
+    return who()
+
+
 def _progress(done: int, total: int) -> None:
     if total < _TIMED_FROM:
         return
@@ -220,15 +282,20 @@ def _content(file: Path) -> bytes:
         raise PenstockError(f"read {file}: {error.strerror}") from error
 
 
-def _report(found: LiveSet, done: Changed, as_json: bool) -> None:
-    name = found.spec.name
+def _report(name: str, done: Changed, as_json: bool) -> None:
+    name = name.removeprefix("@")
     if as_json:
         counts = {"added": done.added, "changed": done.changed, "removed": done.removed}
-        output.record("penstock.set.change/1", {"set": name, **counts, "entries": found.count})
+        kept = {"kept": done.kept_count} if done.kept_count else {}
+        output.record("penstock.set.change/1", {"set": name, **counts, "entries": done.entries, **kept})
         return
     parts = [(done.added, "added"), (done.changed, "changed"), (done.removed, "removed")]
     told = ", ".join(f"{count:,} {word}" for count, word in parts if count) or "nothing changed"
     output.note(f"@{name}: {told}")
+    for one in done.kept:
+        output.note(f"@{name}: {one.entry} stays: listed by {', '.join(one.feeds)}")
+    if done.kept_count > len(done.kept):
+        output.note(f"@{name}: and {done.kept_count - len(done.kept):,} more that feeds list")
 
 
 def _line(entry: Entry) -> str:

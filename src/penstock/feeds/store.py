@@ -11,15 +11,13 @@ name that nothing knows; exchanging state.json is what makes it the good one.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from penstock.errors import FeedError
+from penstock.model.state_directory import state_directory, write_atomically
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
@@ -36,11 +34,6 @@ class FeedState(msgspec.Struct, frozen=True):
     failures: int = 0
     reason: str | None = None
     next_at: float | None = None
-
-
-def state_directory() -> Path:
-    """Where penstock keeps what must outlive it: $PENSTOCK_STATE_DIR, or /var/lib/penstock."""
-    return Path(os.environ.get("PENSTOCK_STATE_DIR") or "/var/lib/penstock")
 
 
 class Store:
@@ -103,26 +96,6 @@ class Store:
 def digest(body: bytes) -> str:
     """The SHA-256 of a copy."""
     return hashlib.sha256(body).hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put a file in place as a whole, on the disk before it has the name.  Raises OSError; nothing has changed then."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(temporary).unlink()
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _failed(operation: str, path: Path, error: OSError) -> FeedError:

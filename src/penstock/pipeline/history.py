@@ -18,8 +18,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +27,7 @@ import msgspec
 
 from penstock.errors import PenstockError
 from penstock.kernel.attach_point import attach_point, encode, here
+from penstock.model.state_directory import state_directory, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,11 +72,6 @@ class Entry(msgspec.Struct, frozen=True):
         return self.digest[:_SHOWN]
 
 
-def state_directory() -> Path:
-    """Where penstock keeps what must outlive it: $PENSTOCK_STATE_DIR, or /var/lib/penstock."""
-    return Path(os.environ.get("PENSTOCK_STATE_DIR") or "/var/lib/penstock")
-
-
 def record(ifname: str, policies: Sequence[LoadedPolicy], *, how: str, token: str = "") -> Entry:
     """Remember what was put on an interface.
 
@@ -93,7 +88,7 @@ def record(ifname: str, policies: Sequence[LoadedPolicy], *, how: str, token: st
         datetime.now(UTC).isoformat(timespec="seconds"),
         os.getuid(),
         how,
-        _login_uid(),
+        login_uid(),
         os.environ.get("SUDO_USER"),
         is_built,
         token,
@@ -101,7 +96,7 @@ def record(ifname: str, policies: Sequence[LoadedPolicy], *, how: str, token: st
     )
     with _writing() as place:
         if not (place / "policies" / entry.digest).exists():
-            _write_whole(place / "policies" / entry.digest, content)
+            write_atomically(place / "policies" / entry.digest, content)
         _write(place, ifname, (entry, *entries(ifname))[:MOST])
         _forget_unused(place)
     return entry
@@ -198,27 +193,7 @@ def _writing() -> Iterator[Path]:
 
 
 def _write(place: Path, ifname: str, every: Sequence[Entry]) -> None:
-    _write_whole(_file(place, ifname), msgspec.json.format(msgspec.json.encode(tuple(every))))
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Give a file this content in one step, on disk when it returns.  Raises OSError: the old content is there."""
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    write_atomically(_file(place, ifname), msgspec.json.format(msgspec.json.encode(tuple(every))))
 
 
 def _forget_unused(place: Path) -> None:
@@ -237,7 +212,7 @@ def _boot() -> str:
     return "" if here() is None else Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def _login_uid() -> int | None:
+def login_uid() -> int | None:
     """Who logged in, by the audit subsystem's account; None where nobody did."""
     try:
         number = int(Path("/proc/self/loginuid").read_text())

@@ -43,7 +43,8 @@ from penstock.pipeline.set_maps import now, read_map
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Text = str | bytes | Iterable[str]
+Text = str | bytes | Iterable[str] | Content
+"""Entries as text, or as they were read."""
 Progress = Callable[[int, int], None]
 _PART = 1 << 16
 _ACTIVE, _CHANGING, _EXPIRING = 0, 1, 2
@@ -132,6 +133,20 @@ class LiveSet(Closing):
 
     # ── changing ─────────────────────────────────────────────────────────────
 
+    def read(
+        self, entries: Text, timeout: float | None = None, *, forever: bool = False, source: str = "entry"
+    ) -> Content:
+        """Entries as the set keeps them, with the ends that `update` would give them; `Content` as it is.
+
+        Raises:
+            PenstockError: one is no entry of this set.
+        """
+        if isinstance(entries, dict):
+            return entries
+        text = entries if isinstance(entries, str | bytes) else "\n".join(map(str, entries))
+        raw, moment = text.encode() if isinstance(text, str) else text, now()
+        return read_entries(self.spec, raw, self._expiry(timeout, moment, forever=forever), moment, source)
+
     def update(
         self, entries: Text, timeout: float | None = None, *, forever: bool = False, source: str = "entry"
     ) -> Changed:
@@ -144,8 +159,7 @@ class LiveSet(Closing):
             LimitError: the set would have more than its size; nothing was added.
             KernelError: the kernel refuses it; nothing was added.
         """
-        moment = now()
-        wanted = self._read_text(entries, self._expiry(timeout, moment, forever=forever), moment, source)
+        wanted, moment = self.read(entries, timeout, forever=forever, source=source), now()
         with self._changing():
             if self._is_few(wanted):
                 return self._update_few(wanted)
@@ -161,7 +175,7 @@ class LiveSet(Closing):
 
         Raises: as `update`.
         """
-        unwanted = self._read_text(entries, 0, now())
+        unwanted = self.read(entries, forever=True)
         with self._changing():
             if size(unwanted) == 1 and not self._is_folded:
                 return self._remove_few(unwanted)
@@ -177,10 +191,28 @@ class LiveSet(Closing):
         self, entries: Text, timeout: float | None = None, *, forever: bool = False, source: str = "entry"
     ) -> Changed:
         """Make these the only entries, in one step.  Raises: as `update`."""
-        moment = now()
-        wanted = self._read_text(entries, self._expiry(timeout, moment, forever=forever), moment, source)
+        wanted = self.read(entries, timeout, forever=forever, source=source)
         with self._changing():
             return self._put(self._held(), wanted)
+
+    def exchange(self, gone: Content, come: Content) -> Changed:
+        """Remove these entries and let those be there with just these ends, in one step; the others stay.
+
+        What both name stays or comes.
+
+        Raises: as `update`.
+        """
+        with self._changing():
+            held, moment = self._held(), now()
+            after = {}
+            for family, found in held.items():
+                entry = _live(found.entries(self.spec), moment)
+                named = [comparable(side[family].keys) for side in (gone, come) if len(side[family])]
+                if named:
+                    keep = ~np.isin(comparable(entry.keys), np.concatenate(named))
+                    entry = Entries(entry.keys[keep], entry.expiry[keep])
+                after[family] = _joined(entry, come[family])
+            return self._put(held, after)
 
     def clear(self) -> Changed:
         """Remove every entry, in one step.  Raises KernelError."""
@@ -205,11 +237,6 @@ class LiveSet(Closing):
     def _is_few(self, wanted: Content) -> bool:
         ends = {end for entries in wanted.values() for end in entries.expiry.tolist()}
         return size(wanted) == 1 and not (self._is_folded or (self.spec.structure == "trie" and any(ends)))
-
-    def _read_text(self, entries: Text, expiry: int, moment: int, source: str = "entry") -> Content:
-        text = entries if isinstance(entries, str | bytes) else "\n".join(map(str, entries))
-        raw = text.encode() if isinstance(text, str) else text
-        return read_entries(self.spec, raw, expiry, moment, source)
 
     def _expiry(self, timeout: float | None, moment: int, *, forever: bool) -> int:
         if forever:

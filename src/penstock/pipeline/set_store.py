@@ -27,6 +27,7 @@ from penstock.kernel.capability import kernel_errors
 from penstock.kernel.lock import lock
 from penstock.kernel.maps import Map
 from penstock.model.sets import SetSpec, control_map, set_map
+from penstock.pipeline.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -84,6 +85,15 @@ def open_set(name: str) -> LiveSet:
         raise PenstockError(f"there is no set `{name}`", hint=listed)
     maps, control = _open_maps(place, spec)
     return LiveSet(spec, maps, control, lambda: changing(name))
+
+
+def place_of(name: str) -> tuple[int, int]:
+    """What tells the set that is there now from another one of its name; (0, 0) for none."""
+    try:
+        found = (sets_root() / name / SPEC).stat()
+    except OSError:
+        return 0, 0
+    return found.st_ino, found.st_ctime_ns
 
 
 def _spec_at(place: Path) -> SetSpec | None:
@@ -181,6 +191,7 @@ def delete(name: str, *, force: bool = False) -> None:
                 f"the set @{name} is in use by {listed}", hint="detach what uses it, or --force"
             )
         pin.remove(sets_root(), name)
+        Ledger(name).forget()
 
 
 def users_of(found: LiveSet) -> list[tuple[int, str]]:

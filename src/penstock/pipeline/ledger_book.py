@@ -1,0 +1,169 @@
+"""What the lines of a ledger add up to: for each entry, who claims it.
+
+    book = ledger.book()
+    book.claims_of(spec_key…)     Claim(source="manual", by="alice", comment="INC-4711", …)
+    book.content(spec, moment())  all that the kernel should hold, as arrays
+
+Claims of commands are taken back one by one; those of a feed are exchanged with its next
+copy.  Ends lie on the boot clock of the moment that is noted beside them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from penstock.model.moment import Moment, boot_ns_of
+from penstock.pipeline.entry_file import EntryFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from penstock.model.sets import SetSpec
+    from penstock.pipeline.ledger import Line
+    from penstock.pipeline.set_keys import Content
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Somebody's word for an entry, written as `entry`; `end_ns` on the boot clock of `at`, 0 for never."""
+
+    entry: str
+    source: str
+    by: str
+    at: Moment
+    end_ns: int
+    comment: str | None
+    is_feed: bool = False
+
+    def left_s(self, now: Moment) -> float | None:
+        """Seconds until it is over, negative behind it; None for never."""
+        if not self.end_ns:
+            return None
+        return (boot_ns_of(self.at, self.end_ns, now) - now.boot_ns) / 1e9
+
+
+@dataclass(slots=True)
+class Lot:
+    """The entries of one line that are in a file; `gone` are those that were taken back since, as texts."""
+
+    line: Line
+    file: EntryFile
+    gone: set[str] = field(default_factory=set)
+
+    def claim(self, entry: str, family: str, key: bytes, *, is_feed: bool = False) -> Claim | None:
+        """Its claim of an entry."""
+        end = None if entry in self.gone else self.file.end_of(family, key)
+        line = self.line
+        return (
+            None
+            if end is None
+            else Claim(entry, line.source, line.by, line.at, end, line.comment, is_feed=is_feed)
+        )
+
+
+class Book:
+    """The state of a set's ledger; `directory` has the files that lines name."""
+
+    def __init__(self, directory: Path) -> None:
+        self.few: dict[str, dict[str, Claim]] = {}
+        """Claims of commands by entry and source."""
+        self.lots: list[Lot] = []
+        """Claims of commands in files."""
+        self.feeds: dict[str, list[Lot]] = {}
+        """Claims of feeds: one lot each, and two of one that is being exchanged."""
+        self._directory = directory
+
+    def take(self, line: Line) -> None:
+        """Enter the next line."""
+        if line.op == "remove":
+            self._remove(line)
+        elif line.op == "feed":
+            self.feeds.pop(line.source, None)
+            if line.file:
+                self.feeds[line.source] = [self._lot(line)]
+        elif line.op == "join":
+            self.feeds.setdefault(line.source, []).append(self._lot(line))
+        else:
+            if line.op == "only":
+                self.few.clear()
+                self.lots.clear()
+            self._add(line)
+
+    def _lot(self, line: Line) -> Lot:
+        return Lot(line, EntryFile(self._directory / (line.file or "")))
+
+    def _add(self, line: Line) -> None:
+        if line.file:
+            self.lots.append(self._lot(line))
+        for entry, end in line.entries:
+            claims = self.few.setdefault(entry, {})
+            before = claims.get(line.source)
+            comment = line.comment or (before.comment if before else None)
+            if before is not None and end:
+                old = boot_ns_of(before.at, before.end_ns, line.at)
+                end = max(end, old) if old else 0
+            claims[line.source] = Claim(entry, line.source, line.by, line.at, end, comment)
+
+    def _remove(self, line: Line) -> None:
+        for entry, _ in line.entries:
+            self.few.pop(entry, None)
+            for lot in self.lots:
+                lot.gone.add(entry)
+
+    # ── asking ───────────────────────────────────────────────────────────────
+
+    def claims(self, entry: str, family: str, key: bytes) -> list[Claim]:
+        """All that claim exactly this entry, commands first."""
+        found = [*self.few.get(entry, {}).values()]
+        found += [claim for lot in self.lots if (claim := lot.claim(entry, family, key))]
+        return found + self.feed_claims(entry, family, key)
+
+    def feed_claims(self, entry: str, family: str, key: bytes) -> list[Claim]:
+        """The feeds that claim exactly this entry."""
+        lots = [lot for each in self.feeds.values() for lot in each]
+        return [claim for lot in lots if (claim := lot.claim(entry, family, key, is_feed=True))]
+
+    def files(self) -> set[str]:
+        """The names of the files that are in use."""
+        lots = [*self.lots, *(lot for each in self.feeds.values() for lot in each)]
+        return {lot.file.path.name for lot in lots}
+
+    def lines(self, now: Moment) -> Iterator[Line]:
+        """The fewest lines that add up to this; entries that are over are left out."""
+        from penstock.pipeline.ledger import Line
+
+        for lot in self.lots:
+            yield lot.line
+            if lot.gone:
+                yield Line("remove", now, "", tuple((entry, 0) for entry in sorted(lot.gone)))
+        for claims in self.few.values():
+            for claim in claims.values():
+                left = claim.left_s(now)
+                if left is None or left > 0:
+                    entry = (claim.entry, claim.end_ns)
+                    yield Line("add", claim.at, claim.by, (entry,), None, claim.source, claim.comment)
+        for each in self.feeds.values():
+            yield from (lot.line for lot in each)
+
+    # ── as arrays ────────────────────────────────────────────────────────────
+
+    def content(self, spec: SetSpec, now: Moment, *, feeds_only: bool = False) -> Content:
+        """What all claim together, ends on the boot clock of `now`; what is over is left out.
+
+        An entry that several claim occurs several times.  What is no entry of such a set is left out, too.
+        """
+        from penstock.pipeline.ledger_content import of_claims, of_lot, together
+
+        parts = [of_lot(spec, lot, now) for each in self.feeds.values() for lot in each]
+        if not feeds_only:
+            parts += [of_lot(spec, lot, now) for lot in self.lots]
+            parts.append(of_claims(spec, [one for each in self.few.values() for one in each.values()], now))
+        return together(spec, parts)
+
+    def feed_content(self, spec: SetSpec, name: str, now: Moment) -> Content:
+        """What one feed claims."""
+        from penstock.pipeline.ledger_content import of_lot, together
+
+        return together(spec, [of_lot(spec, lot, now) for lot in self.feeds.get(name, ())])

@@ -1,0 +1,98 @@
+"""The claims of a ledger as the arrays that a change of the kernel's maps wants.
+
+In: files of entries and single claims, whose ends lie on the boot clock of their own moment.
+Out: `Content`, whose ends lie on that of now, without what is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from penstock.model.moment import Moment, boot_ns_of
+from penstock.model.sets import EXPIRY_MASK, SetSpec
+from penstock.pipeline.set_keys import Content, Entries, keys_of, nothing
+
+if TYPE_CHECKING:
+    from penstock.pipeline.ledger_book import Claim, Lot
+
+
+def of_claims(spec: SetSpec, claims: Iterable[Claim], now: Moment) -> Content:
+    """Single claims."""
+    keys: dict[str, list[bytes]] = {family: [] for family in spec.families}
+    ends: dict[str, list[int]] = {family: [] for family in spec.families}
+    for claim in claims:
+        end = boot_ns_of(claim.at, claim.end_ns, now)
+        if end and end <= now.boot_ns:
+            continue
+        for family, key in _keys(spec, claim.entry):
+            keys[family].append(key)
+            ends[family].append(end & EXPIRY_MASK)
+    return {family: _entries(spec, family, keys[family], ends[family]) for family in spec.families}
+
+
+def _keys(spec: SetSpec, entry: str) -> list[tuple[str, bytes]]:
+    try:
+        return list(keys_of(spec, entry))
+    except ValueError:
+        return []
+
+
+def _entries(spec: SetSpec, family: str, keys: list[bytes], ends: list[int]) -> Entries:
+    flat = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), spec.key_bytes(family))
+    return Entries(flat, np.array(ends, np.uint64))
+
+
+def of_lot(spec: SetSpec, lot: Lot, now: Moment) -> Content:
+    """The entries of a file without those that were taken back since."""
+    if lot.file.kind != spec.kind:
+        return nothing(spec)
+    gone = of_texts(spec, lot.gone) if lot.gone else nothing(spec)
+    return {
+        family: _live(without(entries, gone[family]), lot.line.at, now)
+        for family, entries in lot.file.content().items()
+    }
+
+
+def of_texts(spec: SetSpec, texts: Iterable[str]) -> Content:
+    """Entries without an end."""
+    keys: dict[str, list[bytes]] = {family: [] for family in spec.families}
+    for text in texts:
+        for family, key in _keys(spec, text):
+            keys[family].append(key)
+    return {family: _entries(spec, family, found, [0] * len(found)) for family, found in keys.items()}
+
+
+def _live(entries: Entries, at: Moment, now: Moment) -> Entries:
+    if not entries.expiry.any():
+        return entries
+    ends = entries.expiry
+    if at.boot_id != now.boot_id:
+        moved = ends.astype(np.int64) - at.boot_ns - int(at.elapsed_s(now) * 1e9) + now.boot_ns
+        ends = np.where(ends == 0, np.uint64(0), np.maximum(moved, 16).astype(np.uint64))
+        ends &= np.uint64(EXPIRY_MASK)
+    keep = (ends == 0) | (ends > np.uint64(now.boot_ns))
+    return Entries(entries.keys[keep], ends[keep])
+
+
+def without(entries: Entries, others: Entries) -> Entries:
+    """The entries whose keys the others do not have."""
+    from penstock.pipeline.set_change import comparable
+
+    if not len(others) or not len(entries):
+        return entries
+    keep = ~np.isin(comparable(entries.keys), comparable(others.keys))
+    return Entries(entries.keys[keep], entries.expiry[keep])
+
+
+def together(spec: SetSpec, parts: Sequence[Content]) -> Content:
+    """All of them, one behind the other."""
+    joined = {}
+    for family in spec.families:
+        each = [part[family] for part in parts if family in part] or [nothing(spec)[family]]
+        joined[family] = Entries(
+            np.concatenate([one.keys for one in each]), np.concatenate([one.expiry for one in each])
+        )
+    return joined

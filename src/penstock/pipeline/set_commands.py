@@ -1,0 +1,310 @@
+"""Changing a set: the one way for commands, the daemon and feeds.
+
+    add("threats", ["198.51.100.0/24"], timeout=3600, comment="INC-4711", by=who())
+    remove("threats", ["198.51.100.0/24"], by=who())
+
+    with SetCommands() as commands:      for many calls: sets and ledgers stay open
+        commands.add(…)
+
+The kernel holds what all sources claim together, the ledger who claims what.  Promised: an entry
+is in the ledger before it is in the kernel, and out of the kernel before it is out of the
+ledger, so whoever is killed leaves no entry that another source would take back wrongly; what
+is in the ledger alone comes with the next refresh.  What the kernel refuses is taken back in
+the ledger.  An entry that a feed claims stays when commands take it back, and the answer says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from penstock.errors import PenstockError
+from penstock.model.closing import Closing
+from penstock.model.moment import moment
+from penstock.pipeline.ledger import FEW, MANUAL, Ledger, Line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from penstock.pipeline.ledger_book import Book
+    from penstock.pipeline.live_set import Changed as Moved
+    from penstock.pipeline.live_set import LiveSet
+    from penstock.pipeline.set_keys import Content
+
+    Progress = Callable[[int, int], None]
+
+_MOST_OPEN = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An entry that was taken back, and that stays for these feeds."""
+
+    entry: str
+    feeds: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What a change did to the kernel's set, how many entries it has then, and what stays for feeds."""
+
+    added: int
+    changed: int
+    removed: int
+    entries: int
+    kept: tuple[Kept, ...] = ()
+    #: How many entries feeds keep; of many, `kept` has the first.
+    kept_count: int = 0
+
+
+class SetCommands(Closing):
+    """Changes of any sets; those that were used last stay open."""
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        self._progress = progress
+        self._open: dict[str, tuple[LiveSet, Ledger, tuple[int, int]]] = {}
+
+    def close(self) -> None:
+        """Let go of all sets."""
+        for name in list(self._open):
+            self._forget(name)
+
+    def add(
+        self,
+        name: str,
+        entries: Iterable[str] | str | bytes,
+        *,
+        by: str,
+        timeout: float | None = None,
+        forever: bool = False,
+        comment: str | None = None,
+        source: str = MANUAL,
+        text: str = "entry",
+    ) -> Changed:
+        """Add entries: for `timeout` seconds, for ever, or as the policy says.
+
+        `text` is what they are called where one of them is wrong.
+
+        Raises:
+            PenstockError: one is no entry of this set, or the ledger cannot be written; nothing was added.
+            LimitError: the set would have more than its size; nothing was added.
+            KernelError: the kernel refuses it; nothing was added.
+        """
+        with self._changing(name) as (found, ledger):
+            wanted = found.read(entries, timeout, forever=forever, source=text)
+            line = _line(found, ledger, "add", wanted, by, source, comment)
+            at = ledger.append(line)
+            done = _or_take_back(ledger, at, lambda: found.update(wanted))
+            return _answer(found, done)
+
+    def remove(self, name: str, entries: Iterable[str] | str | bytes, *, by: str) -> Changed:
+        """Take back entries of commands, written as they were added; those that are not there are passed over.
+
+        Raises: as `add`.
+        """
+        with self._changing(name) as (found, ledger):
+            unwanted = found.read(entries, forever=True)
+            texts = list(_texts(found, unwanted))
+            book = ledger.book()
+            if book.feeds:
+                done, kept = _remove_beside_feeds(found, book, unwanted, texts)
+            else:
+                done, kept = found.discard(unwanted), []
+            line = Line("remove", moment(), by, tuple((entry, 0) for entry, _, _ in texts))
+            ledger.append(line)
+            return _answer(found, done, kept)
+
+    def replace(
+        self,
+        name: str,
+        entries: Iterable[str] | str | bytes,
+        *,
+        by: str,
+        timeout: float | None = None,
+        forever: bool = False,
+        comment: str | None = None,
+        source: str = MANUAL,
+        text: str = "entry",
+    ) -> Changed:
+        """Make these the only entries beside those of feeds, in one step.  Raises: as `add`."""
+        with self._changing(name) as (found, ledger):
+            wanted = found.read(entries, timeout, forever=forever, source=text)
+            line = _line(found, ledger, "add", wanted, by, source, comment)
+            others = _of_feeds(found, ledger.book())
+            at = ledger.append(line)
+            done = _or_take_back(ledger, at, lambda: found.replace(_with(found, wanted, others)))
+            ledger.append(_only(line))
+            return _answer(found, done)
+
+    def flush(self, name: str, *, by: str) -> Changed:
+        """Remove every entry but those of feeds, in one step.  Raises: as `add`."""
+        with self._changing(name) as (found, ledger):
+            others = _of_feeds(found, ledger.book())
+            done = found.clear() if others is None else found.replace(others)
+            ledger.append(Line("only", moment(), by))
+            return _answer(found, done)
+
+    # ── how ──────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def _changing(self, name: str) -> Iterator[tuple[LiveSet, Ledger]]:
+        name = name.removeprefix("@")
+        found, ledger = self._opened(name)
+        with ledger.changing():
+            try:
+                yield found, ledger
+            finally:
+                ledger.tidy()
+
+    def _opened(self, name: str) -> tuple[LiveSet, Ledger]:
+        from penstock.pipeline.set_store import open_set, place_of
+
+        known = self._open.get(name)
+        place = place_of(name)
+        if known is not None:
+            # A set that was taken away and made again has other maps.
+            if known[2] == place:
+                return known[0], known[1]
+            self._forget(name)
+        found = open_set(name)
+        found.progress = self._progress or found.progress
+        if len(self._open) >= _MOST_OPEN:
+            self._forget(next(iter(self._open)))
+        self._open[name] = found, Ledger(name), place
+        return self._open[name][:2]
+
+    def _forget(self, name: str) -> None:
+        found, ledger, _ = self._open.pop(name)
+        found.close()
+        ledger.close()
+
+
+def add(
+    name: str,
+    entries: Iterable[str] | str | bytes,
+    *,
+    by: str,
+    timeout: float | None = None,
+    forever: bool = False,
+    comment: str | None = None,
+) -> Changed:
+    """As `SetCommands.add`, once."""
+    with SetCommands() as commands:
+        return commands.add(name, entries, by=by, timeout=timeout, forever=forever, comment=comment)
+
+
+def remove(name: str, entries: Iterable[str] | str | bytes, *, by: str) -> Changed:
+    """As `SetCommands.remove`, once."""
+    with SetCommands() as commands:
+        return commands.remove(name, entries, by=by)
+
+
+def replace(
+    name: str,
+    entries: Iterable[str] | str | bytes,
+    *,
+    by: str,
+    timeout: float | None = None,
+    forever: bool = False,
+    comment: str | None = None,
+) -> Changed:
+    """As `SetCommands.replace`, once."""
+    with SetCommands() as commands:
+        return commands.replace(name, entries, by=by, timeout=timeout, forever=forever, comment=comment)
+
+
+def flush(name: str, *, by: str) -> Changed:
+    """As `SetCommands.flush`, once."""
+    with SetCommands() as commands:
+        return commands.flush(name, by=by)
+
+
+def who(uid: int | None = None) -> str:
+    """A user's name, of this process by default: who logged in, if anybody did."""
+    if uid is None:
+        from penstock.pipeline.history import login_uid
+
+        uid = login_uid()
+        if uid is None:
+            uid = os.getuid()
+    from pwd import getpwuid
+
+    try:
+        return getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def _or_take_back(ledger: Ledger, at: int, change: Callable[[], Moved]) -> Moved:
+    try:
+        return change()
+    except PenstockError:
+        ledger.take_back(at)
+        raise
+
+
+def _answer(found: LiveSet, done: Moved, kept: list[Kept] | None = None) -> Changed:
+    stays = kept or []
+    return Changed(done.added, done.changed, done.removed, found.count, tuple(stays[:20]), len(stays))
+
+
+def _texts(found: LiveSet, content: Content) -> Iterator[tuple[str, str, bytes]]:
+    """Each entry as it is written in the ledger, with its family and key."""
+    from penstock.pipeline.set_keys import text_of
+
+    for family, entries in content.items():
+        for key in entries.keys:
+            raw = key.tobytes()
+            yield text_of(found.spec, family, raw), family, raw
+
+
+def _line(
+    found: LiveSet, ledger: Ledger, op: str, wanted: Content, by: str, source: str, comment: str | None
+) -> Line:
+    """What is done, with few entries in it and many in a file."""
+    count = sum(len(entries) for entries in wanted.values())
+    assert op == "add"
+    if count > FEW:
+        file = ledger.write_entries(found.spec.kind, wanted)
+        return Line("add", moment(), by, (), file, source, comment)
+    ends = [int(end) for entries in wanted.values() for end in entries.expiry]
+    texts = [entry for entry, _, _ in _texts(found, wanted)]
+    return Line("add", moment(), by, tuple(zip(texts, ends, strict=True)), None, source, comment)
+
+
+def _only(line: Line) -> Line:
+    return Line("only", line.at, line.by, line.entries, line.file, line.source, line.comment)
+
+
+def _of_feeds(found: LiveSet, book: Book) -> Content | None:
+    return book.content(found.spec, moment(), feeds_only=True) if book.feeds else None
+
+
+def _with(found: LiveSet, wanted: Content, others: Content | None) -> Content:
+    if others is None:
+        return wanted
+    from penstock.pipeline.ledger_content import together
+
+    return together(found.spec, [wanted, others])
+
+
+def _remove_beside_feeds(
+    found: LiveSet, book: Book, unwanted: Content, texts: list[tuple[str, str, bytes]]
+) -> tuple[Moved, list[Kept]]:
+    """Remove what no feed claims; what one does stays as long as that says."""
+    from penstock.pipeline.ledger_content import of_claims
+
+    now, kept, claims = moment(), [], []
+    for entry, family, key in texts:
+        of_feeds = [
+            claim
+            for claim in book.feed_claims(entry, family, key)
+            if (left := claim.left_s(now)) is None or left > 0
+        ]
+        if of_feeds:
+            kept.append(Kept(entry, tuple(claim.source for claim in of_feeds)))
+            claims += of_feeds
+    return found.exchange(unwanted, of_claims(found.spec, claims, now)), kept

@@ -1,0 +1,116 @@
+"""Sets changed by command: kernel and ledger say the same, whatever is refused or killed in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock.errors import LimitError, PenstockError
+from penstock.model.moment import moment
+from penstock.model.sets import SetSpec
+from penstock.pipeline import set_commands
+from penstock.pipeline.ledger import Ledger, Line
+from penstock.pipeline.set_commands import SetCommands
+from penstock.pipeline.set_keys import read_entries
+from penstock.pipeline.set_store import delete, open_set, shared
+
+pytestmark = pytest.mark.privileged
+
+NET = SetSpec("threats", ("net",), size=1000)
+
+
+@pytest.fixture
+def threats(bpffs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A set of networks, pinned, with a ledger."""
+    monkeypatch.setenv("PENSTOCK_BPFFS", str(bpffs / "commands"))
+    monkeypatch.setenv("PENSTOCK_STATE_DIR", str(tmp_path))
+    with shared([NET]):
+        pass
+    yield "threats"
+    delete("threats", force=True)
+
+
+def held() -> dict[str, float | None]:
+    with open_set("threats") as found:
+        return {entry.text: entry.expires_in for entry in found}
+
+
+def told() -> set[str]:
+    return set(Ledger("threats").book().few)
+
+
+def of_feed(*lines: str) -> None:
+    """Let the feed `drop` list these, as its last copy had them."""
+    ledger = Ledger("threats")
+    with ledger.changing():
+        file = ledger.write_entries(NET.kind, read_entries(NET, "\n".join(lines).encode(), 0, 0))
+        ledger.append(Line("feed", moment(), "feed", file=file, source="drop"))
+    with open_set("threats") as found:
+        found.update(lines)
+
+
+def test_kernel_and_ledger_say_the_same(threats: str) -> None:
+    with SetCommands() as commands:
+        done = commands.add(threats, ["192.0.2.0/24", "2001:db8::1"], by="alice", timeout=60, comment="why")
+        assert (done.added, done.entries) == (2, 2)
+        assert told() == set(held()) == {"192.0.2.0/24", "2001:db8::1/128"}
+        commands.add(threats, ["192.0.2.0/24"], by="alice", forever=True)
+        assert held()["192.0.2.0/24"] is None
+        assert commands.remove(threats, ["2001:db8::1", "192.0.2.1"], by="bob").removed == 1
+        assert told() == set(held()) == {"192.0.2.0/24"}
+        commands.replace(threats, b"198.51.100.0/24\n203.0.113.0/24\n", by="bob")
+        assert told() == set(held()) == {"198.51.100.0/24", "203.0.113.0/24"}
+        assert commands.flush(threats, by="bob").removed == 2
+        assert told() == set(held()) == set()
+
+
+def test_what_the_kernel_refuses_is_not_in_the_ledger(threats: str) -> None:
+    many = "\n".join(f"10.{n >> 8}.{n & 255}.0/24" for n in range(1001))
+    set_commands.add(threats, ["192.0.2.0/24"], by="alice")
+    for change in (set_commands.add, set_commands.replace):
+        with pytest.raises(LimitError):
+            change(threats, many, by="alice")
+        with pytest.raises(PenstockError, match="entry:2: `<html>` is no address"):
+            change(threats, ["192.0.2.1", "<html>"], by="alice")
+        assert set(held()) == told() == {"192.0.2.0/24"}
+        assert Ledger("threats").book().lots == []
+    set_commands.add(threats, many.splitlines()[0], by="alice")
+    assert list(Ledger("threats").place.glob("*.entries")) == []
+
+
+@pytest.mark.check(35)
+def test_check_35_what_a_feed_lists_too_stays(threats: str) -> None:
+    of_feed("192.0.2.0/24", "198.51.100.0/24")
+    set_commands.add(threats, ["192.0.2.0/24", "203.0.113.0/24"], by="alice")
+    done = set_commands.remove(threats, ["192.0.2.0/24", "203.0.113.0/24"], by="alice")
+    assert (done.removed, [(one.entry, one.feeds) for one in done.kept]) == (1, [("192.0.2.0/24", ("drop",))])
+    assert set(held()) == {"192.0.2.0/24", "198.51.100.0/24"}
+    assert told() == set()
+    set_commands.replace(threats, b"203.0.113.9\n", by="alice")
+    assert set(held()) == {"192.0.2.0/24", "198.51.100.0/24", "203.0.113.9/32"}
+    assert set_commands.flush(threats, by="alice").entries == 2
+
+
+def test_a_large_change_lies_in_a_file_and_single_entries_of_it_can_go(threats: str) -> None:
+    lines = [f"10.0.{n >> 4}.{16 * (n & 15)}/28" for n in range(900)]
+    set_commands.add(threats, "\n".join(lines), by="alice", comment="bulk")
+    assert len(Ledger("threats").book().lots) == 1
+    set_commands.remove(threats, lines[:300], by="alice")
+    assert set(held()) == set(lines[300:])
+    with open_set("threats") as found:
+        content = Ledger("threats").book().content(NET, moment())
+        assert found.exchange(content, content).added == 0
+    assert set(held()) == set(lines[300:])
+
+
+def test_a_set_that_was_made_anew_is_found_and_the_old_ledger_is_gone(threats: str) -> None:
+    with SetCommands() as commands:
+        commands.add(threats, ["192.0.2.0/24"], by="alice")
+        delete("threats")
+        with shared([NET]):
+            pass
+        assert (told(), held()) == (set(), {})
+        commands.add(threats, ["198.51.100.0/24"], by="alice")
+    assert told() == set(held()) == {"198.51.100.0/24"}

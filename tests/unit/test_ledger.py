@@ -1,0 +1,229 @@
+"""The ledger of a set: lines, files, what they add up to; kills, full disks, clocks that jump."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from penstock.errors import PenstockError
+from penstock.model.moment import Moment, boot_ns_of, moment
+from penstock.model.sets import SetSpec
+from penstock.pipeline.entry_file import EntryFile, write_entries
+from penstock.pipeline.ledger import Ledger, Line, ledgers
+from penstock.pipeline.set_keys import Content, Entries, keys_of, read_entries, size
+
+NET = SetSpec("threats", ("net",))
+SECOND = 1_000_000_000
+DAY = 86_400 * SECOND
+NOON = Moment(1_790_000_000.0, 5_000 * SECOND, "one")
+
+
+def content(*lines: str, spec: SetSpec = NET, end: int = 0) -> Content:
+    return read_entries(spec, "\n".join(lines).encode(), end, 0)
+
+
+def written(ledger: Ledger, *lines: Line) -> Ledger:
+    with ledger.changing():
+        for line in lines:
+            ledger.append(line)
+    return ledger
+
+
+def added(entry: str, end: int = 0, at: Moment = NOON, by: str = "alice", **more: str) -> Line:
+    return Line("add", at, by, ((entry, end),), **more)  # type: ignore[arg-type]
+
+
+def claims(ledger: Ledger, entry: str) -> list[tuple[str, str | None, int]]:
+    ((family, key),) = keys_of(NET, entry)
+    return [(one.source, one.comment, one.end_ns) for one in ledger.book().claims(entry, family, key)]
+
+
+def test_what_is_added_is_told_and_taken_back(tmp_path: Path) -> None:
+    ledger = written(Ledger("threats", tmp_path), added("192.0.2.9/32", comment="INC-4711"))
+    assert claims(ledger, "192.0.2.9/32") == [("manual", "INC-4711", 0)]
+    # Another process sees it too, and so does the first one what that writes.
+    other = written(Ledger("threats", tmp_path), added("192.0.2.0/24", 10 * SECOND))
+    assert claims(ledger, "192.0.2.0/24") == [("manual", None, 10 * SECOND)]
+    written(other, Line("remove", NOON, "bob", (("192.0.2.9/32", 0),)))
+    assert claims(ledger, "192.0.2.9/32") == []
+    written(other, Line("only", NOON, "bob"))
+    assert ledger.book().few == {}
+    assert ledgers(tmp_path) == ["threats"]
+
+
+def test_adding_again_lets_an_entry_stay_longer_never_shorter(tmp_path: Path) -> None:
+    ledger = Ledger("threats", tmp_path)
+    for end, expected in ((9, 9), (5, 9), (12, 12), (0, 0), (20, 0)):
+        written(ledger, added("192.0.2.9/32", end))
+        assert claims(ledger, "192.0.2.9/32")[0][2] == expected
+
+
+def test_many_entries_lie_in_a_file_and_are_found_without_reading_it_whole(tmp_path: Path) -> None:
+    lines = [f"10.{n >> 8}.{n & 255}.0/24" for n in range(0, 2000, 2)] + ["2001:db8::/32", "2001:db8::1/128"]
+    ledger = Ledger("threats", tmp_path)
+    with ledger.changing():
+        file = ledger.write_entries(NET.kind, content(*reversed(lines), lines[0]))
+        ledger.append(Line("add", NOON, "alice", file=file, source="import drop.txt"))
+    for there in (lines[0], lines[999], lines[-1], lines[-2]):
+        assert claims(ledger, there) == [("import drop.txt", None, 0)]
+    for absent in ("10.0.1.0/24", "0.0.0.0/0", "255.0.0.0/8", "2001:db8::2/128"):
+        assert claims(ledger, absent) == []
+    assert EntryFile(ledger.place / file).count == len(lines)
+    written(ledger, Line("remove", NOON, "bob", ((lines[0], 0),)))
+    assert claims(ledger, lines[0]) == []
+    assert size(ledger.book().content(NET, NOON)) == len(lines) - 1
+
+
+def test_a_file_keeps_the_latest_end_of_equal_entries(tmp_path: Path) -> None:
+    keys = content("192.0.2.0/24", "198.51.100.0/24", "192.0.2.0/24")["v4"].keys
+    for ends, expected in (((16, 32, 48), (48, 32)), ((16, 32, 0), (0, 32)), ((0, 16, 32), (0, 16))):
+        entries = Entries(keys, np.array(ends, np.uint64))
+        assert write_entries(tmp_path / "a", ("net",), {"v4": entries}) == 2
+        found = EntryFile(tmp_path / "a")
+        assert tuple(found.end_of("v4", keys[at].tobytes()) for at in (0, 1)) == expected
+        assert sorted(found.content()["v4"].expiry.tolist()) == sorted(expected)
+
+
+def test_lookups_need_no_numpy(tmp_path: Path) -> None:
+    ledger = Ledger("threats", tmp_path)
+    with ledger.changing():
+        file = ledger.write_entries(NET.kind, content("192.0.2.0/24"))
+        ledger.append(Line("add", NOON, "alice", file=file))
+    script = (
+        "import sys; from pathlib import Path; from penstock.pipeline.ledger import Ledger\n"
+        f"lots = Ledger('threats', Path({str(tmp_path)!r})).book().lots\n"
+        f"assert lots[0].file.end_of('v4', {keys_of_text('192.0.2.0/24')!r}) == 0\n"
+        "assert 'numpy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def keys_of_text(text: str) -> bytes:
+    return next(iter(keys_of(NET, text)))[1]
+
+
+def test_a_torn_last_line_is_passed_over_and_mended(tmp_path: Path) -> None:
+    ledger = written(Ledger("threats", tmp_path), added("192.0.2.9/32"))
+    journal = ledger.place / "journal"
+    whole = journal.read_bytes()
+    for torn in (b'{"op":"add","at":{"wa', whole[:-1], b"\x00" * 70_000):
+        journal.write_bytes(whole + torn)
+        assert len(Ledger("threats", tmp_path).book().few) == 1
+        written(Ledger("threats", tmp_path), added("192.0.2.10/32"))
+        assert len(Ledger("threats", tmp_path).book().few) == 2
+        assert len(ledger.book().few) == 2
+
+
+def test_what_was_refused_is_taken_back_also_for_those_who_have_read_it(tmp_path: Path) -> None:
+    writer, reader = Ledger("threats", tmp_path), Ledger("threats", tmp_path)
+    with writer.changing():
+        at = writer.append(added("192.0.2.9/32"))
+        assert len(reader.book().few) == 1
+        writer.take_back(at)
+        writer.append(added("192.0.2.10/32", comment="longer than the line that it stands in place of"))
+    assert list(reader.book().few) == list(writer.book().few) == ["192.0.2.10/32"]
+
+
+def test_a_journal_that_says_little_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.pipeline.ledger._SMALL", 4_000)
+    ledger, other = Ledger("threats", tmp_path), Ledger("threats", tmp_path)
+    with ledger.changing():
+        gone = ledger.write_entries(NET.kind, content("203.0.113.0/24"))
+        ledger.append(Line("add", NOON, "alice", file=gone))
+        kept = ledger.write_entries(NET.kind, content("198.51.100.0/24", "198.51.101.0/24"))
+        ledger.append(Line("only", NOON, "alice", file=kept))
+        ledger.append(Line("remove", NOON, "alice", (("198.51.101.0/24", 0),)))
+    for number in range(100):
+        with ledger.changing():
+            ledger.append(
+                added("192.0.2.9/32", moment().boot_ns + number * DAY, moment(), comment=str(number))
+            )
+            ledger.append(added("192.0.2.10/32", 16, moment()))
+            ledger.tidy()
+        assert ledger.place.joinpath("journal").stat().st_size < 5_000
+        assert claims(other, "192.0.2.9/32")[0][1] == str(number)
+    assert [path.name for path in ledger.place.glob("*.entries")] == [kept]
+    ledger.rewrite()
+    again = Ledger("threats", tmp_path)
+    assert list(again.book().few) == ["192.0.2.9/32"]
+    assert (claims(again, "198.51.100.0/24"), claims(again, "198.51.101.0/24")) == ([("manual", None, 0)], [])
+
+
+@contextmanager
+def full_after(count: int) -> Iterator[None]:
+    """No file may become larger: to a writer that is what a full disk is, but for the number of the error."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.check(26)
+def test_check_26_a_full_disk_leaves_the_old_state(tmp_path: Path) -> None:
+    ledger = written(Ledger("threats", tmp_path), added("192.0.2.9/32"))
+    before = ledger.place.joinpath("journal").read_bytes()
+    with full_after(len(before) + 20), ledger.changing():
+        with pytest.raises(PenstockError, match=r"write .*journal: File too large") as error:
+            ledger.append(added("192.0.2.10/32"))
+        assert "nothing was changed" in (error.value.hint or "")
+        with pytest.raises(PenstockError, match=r"write .*1\.entries: "):
+            ledger.write_entries(NET.kind, content(*(f"10.0.{n}.0/24" for n in range(100))))
+        ledger.rewrite()
+    assert ledger.place.joinpath("journal").read_bytes() == before
+    assert [path.name for path in ledger.place.iterdir()] == ["journal"]
+    assert list(ledger.book().few) == ["192.0.2.9/32"]
+
+
+# ── clocks ───────────────────────────────────────────────────────────────────
+
+
+def later(noted: Moment, seconds: float, *, wall_jump: float = 0.0, boot: str | None = None) -> Moment:
+    """So many seconds behind a moment, the wall clock set by `wall_jump` meanwhile, perhaps in another boot."""
+    boot_ns = int((100 if boot else noted.boot_ns / 1e9 + seconds) * SECOND)
+    return Moment(noted.wall + seconds + wall_jump, boot_ns, boot or noted.boot_id)
+
+
+@pytest.mark.check(27)
+@pytest.mark.parametrize("jump", [-86_400.0, 86_400.0])
+def test_check_27_the_wall_clock_jumps_and_times_go_on(tmp_path: Path, jump: float) -> None:
+    hour = NOON.boot_ns + 3600 * SECOND
+    ledger = Ledger("threats", tmp_path)
+    with ledger.changing():
+        ledger.append(added("192.0.2.9/32", hour))
+        file = ledger.write_entries(NET.kind, content("198.51.100.0/24", end=hour & ~15))
+        ledger.append(Line("feed", NOON, "feed", file=file, source="list"))
+    for seconds, there in ((3590, 2), (3610, 0)):
+        assert size(ledger.book().content(NET, later(NOON, seconds, wall_jump=jump))) == there
+    (claim,) = ledger.book().few["192.0.2.9/32"].values()
+    assert claim.left_s(later(NOON, 600, wall_jump=jump)) == pytest.approx(3000)
+
+
+@pytest.mark.check(27)
+def test_check_27_behind_a_reboot_the_wall_clock_tells(tmp_path: Path) -> None:
+    hour = NOON.boot_ns + 3600 * SECOND
+    ledger = Ledger("threats", tmp_path)
+    with ledger.changing():
+        ledger.append(added("192.0.2.9/32", hour))
+        ledger.append(added("192.0.2.10/32"))
+        file = ledger.write_entries(NET.kind, content("198.51.100.0/24", end=hour & ~15))
+        ledger.append(Line("feed", NOON, "feed", file=file, source="list"))
+    assert size(ledger.book().content(NET, later(NOON, 3590, boot="two"))) == 3
+    now = later(NOON, 600, boot="two")
+    ends = ledger.book().content(NET, now)["v4"].expiry.tolist()
+    left = sorted(round((end - now.boot_ns) / SECOND) if end else 0 for end in ends)
+    assert left == [0, 3000, 3000]
+    assert size(ledger.book().content(NET, later(NOON, 3610, boot="two"))) == 1
+    # A clock that begins in 1970 must not make entries younger than they were when they were written.
+    assert boot_ns_of(NOON, hour, Moment(0.0, SECOND, "two")) == 3601 * SECOND
