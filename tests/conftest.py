@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+from tests import warm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# A job in a shell's background ignores SIGINT, and so would the commands that tests interrupt.
+# A job in a shell's background ignores SIGINT, under nohup SIGHUP, and so would the commands that tests send these.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # hypothesis' deadline goes by the clock: a test run fails by what else the machine does (tests/fuzz/effort.py).
 hypothesis.settings.register_profile("penstock", deadline=None)
@@ -80,6 +82,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What penstock remembers beside the kernel is this test session's own."""
     os.environ["PENSTOCK_STATE_DIR"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _bytecode(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Commands that tests start do not compile penstock's source anew: it would be half of what they take."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        os.environ["PYTHONPYCACHEPREFIX"] = str(_of_all_workers(tmp_path_factory) / "bytecode")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _objects(tmp_path_factory: pytest.TempPathFactory, _bytecode: None) -> None:
+    """What clang made once in this test run is not made again."""
+    if not os.environ.get(warm.COLD):
+        warm.remember_objects(_of_all_workers(tmp_path_factory) / "objects")
+
+
+def _of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the processes of one test run have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from msgspec import structs
+from tests.warm import forget_objects
 
 from penstock.compiler.clang import BPF_FOLDER, Clang, compile_c, find_clang
 from penstock.compiler.codegen.emit import emit
@@ -91,10 +92,11 @@ def test_no_file_of_this_machine_can_be_included() -> None:
 def test_the_same_bytes_each_time_and_no_path_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = compile_rule_set(rule_set("/somewhere/dns.policy"))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    again = compile_rule_set(rule_set("/somewhere/dns.policy"))
+    with forget_objects():
+        first = compile_rule_set(rule_set("/somewhere/dns.policy"))
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        again = compile_rule_set(rule_set("/somewhere/dns.policy"))
     assert first.elf == again.elf
     assert str(BPF_FOLDER).encode() not in first.elf
 
