@@ -18,6 +18,7 @@ from penstock.feeds.protected import SPECIAL
 from penstock.feeds.result import MOST_REJECTS, Parsed
 from penstock.feeds.stix_pattern import NotAddressesError, addresses_of
 from penstock.feeds.unpack import unpacked
+from penstock.model.feeds import PRESET_RHYTHMS
 from penstock.model.prefixes import Prefixes
 
 FEEDS = Path(__file__).parents[1] / "cases/feeds"
@@ -361,7 +362,8 @@ def test_names_that_are_no_format(name: str) -> None:
 def test_presets_are_whole() -> None:
     for name, preset in PRESETS.items():
         assert preset.url.startswith("https://"), name
-        assert preset.interval_s >= preset.min_interval_s >= 60, name
+        rhythm = PRESET_RHYTHMS[name]
+        assert rhythm.interval_s >= rhythm.min_interval_s >= 60, name
         assert preset.licence, name
         parse(preset.format, (FEEDS / _fixture(preset.format)).read_bytes(), now=NOW)
 

@@ -1,4 +1,4 @@
-"""`penstock feed check|presets`: what a feed lists, before anything trusts it."""
+"""`penstock feed check|presets`: what a feed lists, before anything trusts it; the rest is in `feed_sets`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from penstock.cli import output
+from penstock.cli import feed_sets, output
 from penstock.cli.options import json_option
 from penstock.errors import FeedError
 
@@ -23,7 +23,11 @@ _SHOWN_REJECTS = 20
 
 @click.group("feed")
 def command() -> None:
-    """Look at threat feeds: lists of addresses that others publish."""
+    """Look at threat feeds, lists of addresses that others publish, and fill sets from them."""
+
+
+for _one in (feed_sets.add, feed_sets.remove, feed_sets.list_, feed_sets.refresh, feed_sets.fetch):
+    command.add_command(_one)
 
 
 @command.command("check")
@@ -75,13 +79,15 @@ def _feed(source: str, format_: str | None, preset: str | None, *, private: bool
     from penstock.feeds.protected import NEVER, SPECIAL
     from penstock.feeds.refresh import Feed
     from penstock.feeds.sources import Url, source_of
+    from penstock.model.feeds import PRESET_RHYTHMS
     from penstock.pipeline.surroundings import surroundings
 
     known = preset_named(preset) if preset else PRESETS.get(source)
     where = source_of(known.url if known and source in PRESETS else source)
     if known and isinstance(where, Url):
         where = Url(where.url, {**known.headers, **_key(known.key_header)})
-    name = format_ or (known.format if known else "list")
+    rhythm = PRESET_RHYTHMS.get(preset or source)
+    name = format_ or (rhythm.format if rhythm else "list")
     check_format(name)
     feed = Feed(source, where, name, protected=(*(NEVER if private else SPECIAL), *surroundings()))
     return replace(feed, limits=known.limits) if known else feed
@@ -181,23 +187,28 @@ def _record(feed: Feed, found: Examined, *, show_all: bool) -> dict[str, object]
 def presets(as_json: bool) -> None:
     """List the feeds that are known by name, with their terms."""
     from penstock.feeds.presets import PRESETS
+    from penstock.model.feeds import PRESET_RHYTHMS
 
     if as_json:
         for name, preset in PRESETS.items():
+            rhythm = PRESET_RHYTHMS[name]
             output.record(
                 "penstock.feed.preset/1",
                 {
                     "name": name,
                     "url": preset.url,
-                    "format": preset.format,
-                    "interval_s": preset.interval_s,
-                    "min_interval_s": preset.min_interval_s,
+                    "format": rhythm.format,
+                    "interval_s": rhythm.interval_s,
+                    "min_interval_s": rhythm.min_interval_s,
                     "licence": preset.licence,
                     "needs_key": preset.key_header is not None,
                 },
             )
         return
-    rows = [(name, one.format, _hours(one.interval_s), one.url, one.licence) for name, one in PRESETS.items()]
+    rows = []
+    for name, preset in PRESETS.items():
+        rhythm = PRESET_RHYTHMS[name]
+        rows.append((name, rhythm.format, _hours(rhythm.interval_s), preset.url, preset.licence))
     output.table(("NAME", "FORMAT", "EVERY", "URL", "TERMS"), rows, right=(2,))
 
 

@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
@@ -55,6 +56,23 @@ def parse_stream(data: bytes, now: float) -> Parsed:
     book = Book()
     skipped = book.take(data, now)
     return book.parsed(now, skipped=skipped)
+
+
+def stream_url(url: str, *, startup: bool) -> str:
+    """The address of the stream: of all decisions, or of what has changed since this bouncer asked last.
+
+    >>> stream_url("http://127.0.0.1:8080/v1/decisions/stream?scopes=ip", startup=False)
+    'http://127.0.0.1:8080/v1/decisions/stream?scopes=ip&startup=false'
+    """
+    parts = urlsplit(url)
+    query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] != "startup"]
+    return urlunsplit(parts._replace(query=urlencode([*query, ("startup", str(startup).lower())])))
+
+
+def is_empty(data: bytes) -> bool:
+    """Whether an answer tells of no change.  Raises FeedError: it is no answer of this API."""
+    stream = decoded(data, _Stream)
+    return not stream.new and not stream.deleted
 
 
 def seconds_of(duration: str) -> float | None:
@@ -132,6 +150,21 @@ class Book:
     def references(self) -> Mapping[str, int]:
         """How many decisions are in force for each value."""
         return {value: len(held) for value, held in self.decisions.items()}
+
+    def written(self, now: float) -> bytes:
+        """The decisions in force as one answer to ``startup=true``; those that are over are forgotten."""
+        for value, held in list(self.decisions.items()):
+            kept = {number: until for number, until in held.items() if until > now}
+            if kept:
+                self.decisions[value] = kept
+            else:
+                del self.decisions[value]
+        new = [
+            Decision(number, value, f"{until - now:.6f}s" if until != math.inf else None, "Range", "ban")
+            for value, held in self.decisions.items()
+            for number, until in held.items()
+        ]
+        return msgspec.json.encode(_Stream(new))
 
     def parsed(self, now: float, *, skipped: int = 0) -> Parsed:
         """What is banned now, each value until the last of its decisions ends."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from penstock.errors import FeedError
 from penstock.feeds import (
@@ -25,6 +24,7 @@ from penstock.feeds import (
     tor,
 )
 from penstock.feeds.result import Parsed
+from penstock.model.feeds import FORMAT_NAMES, format_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +78,7 @@ FORMATS: dict[str, Format] = {
     "gcp": Format("cloud.json or goog.json of Google", _plain(clouds.parse_gcp)),
     "azure": Format("a ServiceTags file of Azure", _plain(clouds.parse_azure)),
 }
-#: What the argument of a format must be; the others take none.
-_ARGUMENTS: dict[str, tuple[str, Callable[[str], bool]]] = {
-    "csv": ("csv:2", lambda text: (column := text.rstrip(",;|\t")).isdecimal() and 0 < int(column) < 10_000),
-    "json": ("json:/prefixes/*/ip_prefix", lambda text: text.startswith("/")),
-    "ndjson": ("ndjson:cidr", bool),
-}
+assert tuple(FORMATS) == FORMAT_NAMES
 
 
 def check_format(name: str) -> tuple[Format, str]:
@@ -92,14 +87,10 @@ def check_format(name: str) -> tuple[Format, str]:
     Raises:
         FeedError: there is none, or its argument is wrong; the hint says what is meant.
     """
+    fault = format_fault(name)
+    if fault is not None:
+        raise FeedError(fault[0], hint=fault[1])
     kind, _, argument = name.partition(":")
-    if kind not in FORMATS:
-        near = get_close_matches(kind, FORMATS, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(FORMATS)}"
-        raise FeedError(f"there is no feed format `{kind}`", hint=hint)
-    example, is_good = _ARGUMENTS.get(kind, (kind, lambda text: not text))
-    if not is_good(argument) or (kind not in _ARGUMENTS and ":" in name):
-        raise FeedError(f"`{name}` is no feed format", hint=f"it is written `{example}`")
     return FORMATS[kind], argument
 
 

@@ -22,6 +22,7 @@ import msgspec
 
 from penstock.errors import FeedError
 from penstock.feeds import schedule, taxii
+from penstock.feeds.crowdsec import Book, is_empty, stream_url
 from penstock.feeds.fetch import POLITE, Answer, Fetched, Manners, NotModified, Validators, fetch
 from penstock.feeds.fold import joined
 from penstock.feeds.formats import parse
@@ -30,6 +31,7 @@ from penstock.feeds.protected import SPECIAL, LeftOut, Protected, around, outsid
 from penstock.feeds.result import Listed, Parsed
 from penstock.feeds.sources import Command, File, Source, Stdin, Url, read_file, read_stdin, run_command
 from penstock.feeds.store import FeedState, Store, digest
+from penstock.model.moment import Moment, boot_id, moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +143,22 @@ async def _fetch(feed: Feed, source: Url, known: Validators, manners: Manners) -
     return Fetched(await taxii.all_pages(answer.body, page), answer.validators)
 
 
+Books = dict[str, Book]
+"""Of feeds that tell what has changed since they were asked last: what they add up to, by name."""
+
+
 async def refresh(
-    feed: Feed, store: Store, *, now: float, manners: Manners = POLITE, random: Random | None = None
+    feed: Feed,
+    store: Store,
+    *,
+    now: float,
+    manners: Manners = POLITE,
+    random: Random | None = None,
+    books: Books | None = None,
 ) -> Outcome:
     """Ask a feed's source, and keep its answer if that may be believed.
+
+    With `books`, kept from one call to the next, a stream of decisions is asked for what has changed.
 
     Raises:
         FeedError: the state cannot be written; the old one is intact.
@@ -154,11 +168,16 @@ async def refresh(
     kept = await asyncio.to_thread(store.body, feed.name, state)
     # Without the copy that they speak of, validators would get a 304 with nothing behind it.
     known = Validators() if kept is None else Validators(state.etag, state.last_modified)
+    at = Moment(now, moment().boot_ns, boot_id())
     try:
-        answer = await ask(feed, known, manners)
+        if books is not None and feed.format == "crowdsec":
+            answer = await _ask_stream(feed, kept is not None, manners, books, now)
+        else:
+            answer = await ask(feed, known, manners)
         copy, is_changed = await asyncio.to_thread(_believed, answer, kept, feed, state, now)
     except FeedError as error:
-        return await asyncio.to_thread(_failed, feed, store, state, kept, error, now, draw)
+        (books or {}).pop(feed.name, None)
+        return await asyncio.to_thread(_failed, feed, store, state, kept, error, at, draw)
     wait = schedule.after_success(feed.interval_s, feed.min_interval_s, draw)
     found = known if isinstance(answer, NotModified) else answer.validators
     new = FeedState(
@@ -169,10 +188,33 @@ async def refresh(
         etag=found.etag,
         last_modified=found.last_modified,
         next_at=now + wait,
+        fetched=at if is_changed else state.fetched,
+        checked=at,
     )
     body = answer.body if is_changed and isinstance(answer, Fetched) else None
     await asyncio.to_thread(store.write, feed.name, new, body)
     return Outcome(Status.OK, copy, is_changed, new)
+
+
+async def _ask_stream(feed: Feed, has_copy: bool, manners: Manners, books: Books, now: float) -> Answer:
+    """The decisions in force: all of them the first time, then those before with what has come and gone.
+
+    Raises FeedError.
+    """
+    book = books.get(feed.name) if has_copy else None
+    source = feed.source
+    if isinstance(source, Url):
+        source = replace(source, url=stream_url(source.url, startup=book is None))
+    answer = await ask(replace(feed, source=source), Validators(), manners)
+    assert isinstance(answer, Fetched)
+    if book is None:
+        books[feed.name] = fresh = Book()
+        fresh.take(answer.body, now)
+        return answer
+    if is_empty(answer.body):
+        return NotModified()
+    book.take(answer.body, now)
+    return Fetched(book.written(now))
 
 
 def _believed(
@@ -202,13 +244,24 @@ def _last_good(body: bytes, feed: Feed, fetched_at: float) -> Examined | None:
 
 
 def _failed(
-    feed: Feed, store: Store, state: FeedState, kept: bytes | None, error: FeedError, now: float, draw: Random
+    feed: Feed,
+    store: Store,
+    state: FeedState,
+    kept: bytes | None,
+    error: FeedError,
+    at: Moment,
+    draw: Random,
 ) -> Outcome:
     copy = None if kept is None or state.fetched_at is None else _last_good(kept, feed, state.fetched_at)
     failures = state.failures + 1
     wait = schedule.after_failure(failures, feed.interval_s, feed.min_interval_s, error.retry_after_s, draw)
     new = msgspec.structs.replace(
-        state, checked_at=now, failures=failures, reason=error.message, next_at=now + wait
+        state,
+        checked_at=at.wall,
+        failures=failures,
+        reason=error.message,
+        next_at=at.wall + wait,
+        checked=at,
     )
     store.write(feed.name, new)
     return Outcome(Status.REFUSED if copy is None else Status.STALE, copy, False, new)

@@ -17,13 +17,18 @@ from pathlib import Path
 import msgspec
 
 from penstock.errors import FeedError
+from penstock.model.moment import Moment
 from penstock.model.state_directory import state_directory, write_atomically
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 
 class FeedState(msgspec.Struct, frozen=True):
-    """What is known of a feed.  Times are seconds since 1970; `body` is the last good copy's SHA-256."""
+    """What is known of a feed.
+
+    Times are seconds since 1970, and for those that waits are counted from the boot clock's too; `body` is
+    the last good copy's SHA-256.
+    """
 
     body: str | None = None
     entries: int | None = None
@@ -34,6 +39,22 @@ class FeedState(msgspec.Struct, frozen=True):
     failures: int = 0
     reason: str | None = None
     next_at: float | None = None
+    fetched: Moment | None = None
+    checked: Moment | None = None
+
+    def wait_s(self, now: Moment) -> float:
+        """Seconds until the feed is to be asked again, whatever was done to the wall clock meanwhile."""
+        if self.next_at is None or self.checked_at is None:
+            return 0.0
+        elapsed = now.wall - self.checked_at if self.checked is None else self.checked.elapsed_s(now)
+        return max(self.next_at - self.checked_at - elapsed, 0.0)
+
+    @property
+    def status(self) -> str:
+        """``new``, ``ok``, ``stale`` or ``refused``."""
+        if self.reason is None:
+            return "new" if self.checked_at is None else "ok"
+        return "refused" if self.body is None else "stale"
 
 
 class Store:
@@ -77,8 +98,8 @@ class Store:
         try:
             place.mkdir(parents=True, exist_ok=True)
             if body is not None:
-                write_atomically(place / f"{state.body}.body", body)
-            write_atomically(place / "state.json", msgspec.json.encode(state) + b"\n")
+                write_atomically(place / f"{state.body}.body", body, mode=0o644)
+            write_atomically(place / "state.json", msgspec.json.encode(state) + b"\n", mode=0o644)
         except OSError as error:
             raise _failed("write", place, error) from error
         for old in place.glob("*.body"):

@@ -122,6 +122,8 @@ def _open_maps(place: Path, spec: SetSpec) -> tuple[dict[str, Map], Map]:
 def shared(sets: Sequence[SetSpec]) -> Iterator[Mapping[str, Map]]:
     """The maps of a program's sets by the names that they have in it; sets that are not there yet are made.
 
+    A set that was there before a reboot is filled again with what its ledger and its feeds' copies say.
+
     Those that were made are taken away again if the block fails.
 
     Raises:
@@ -132,15 +134,26 @@ def shared(sets: Sequence[SetSpec]) -> Iterator[Mapping[str, Map]]:
     with ExitStack() as opened, ExitStack() as undo:
         for number, spec in enumerate(sets):
             with changing(spec.name):
-                if _ensure(spec):
+                is_new = _ensure(spec)
+                if is_new:
                     undo.callback(pin.remove, sets_root(), spec.name)
                 maps, control = _open_maps(sets_root() / spec.name, spec)
             for held in (control, *maps.values()):
                 opened.enter_context(held)
             found[control_map(number)] = control
             found.update((set_map(number, family), table) for family, table in maps.items())
+            if is_new:
+                _restore(spec.name)
         yield found
         undo.pop_all()
+
+
+def _restore(name: str) -> None:
+    """What the set held before the machine started anew comes back, where anything is known of that."""
+    if Ledger(name).place.exists():
+        from penstock.pipeline.feeding import restore
+
+        restore(name)
 
 
 def _ensure(spec: SetSpec) -> bool:

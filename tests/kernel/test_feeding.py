@@ -1,0 +1,328 @@
+"""Feeds in sets of the kernel: folded, exchanged, refused, taken back, restored; from a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.feedserver import BOMB, Answer, FeedServer, body, serving, truncated
+
+from penstock.feeds import schedule
+from penstock.feeds.store import Store
+from penstock.kernel import pin
+from penstock.model.moment import Moment
+from penstock.model.sets import SetSpec
+from penstock.pipeline import feeding, fetching, set_commands
+from penstock.pipeline.feed_listing import FeedRow, feed_rows
+from penstock.pipeline.feeding import Folded, fold, restore
+from penstock.pipeline.fetching import Fetched, Fetcher, fetch_due, fetch_named, keep_fetching
+from penstock.pipeline.live_set import LiveSet
+from penstock.pipeline.set_store import delete, open_set, sets_root, shared
+from penstock.pipeline.subscriptions import Subscription, subscribe, unsubscribe
+
+pytestmark = pytest.mark.privileged
+
+NET = SetSpec("threats", ("net",), size=1000)
+LISTED = "".join(f"198.51.{n}.0/24\n" for n in range(100))
+
+
+@pytest.fixture
+def threats(bpffs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A set of networks, pinned."""
+    monkeypatch.setenv("PENSTOCK_BPFFS", str(bpffs / "feeding"))
+    monkeypatch.setenv("PENSTOCK_STATE_DIR", str(tmp_path))
+    monkeypatch.setattr(fetching, "least_interval_s", lambda source: 0.0)
+    with shared([NET]):
+        pass
+    yield "threats"
+    delete("threats", force=True)
+
+
+@pytest.fixture
+def server() -> Iterator[FeedServer]:
+    with serving() as found:
+        yield found
+
+
+def held() -> set[str]:
+    with open_set("threats") as found:
+        return {entry.text for entry in found}
+
+
+def refresh(*names: str, fetcher: Fetcher | None = None) -> tuple[list[Fetched], Folded]:
+    found = asyncio.run(fetch_named(fetcher or Fetcher(), names))
+    return found, fold("threats", again=True)
+
+
+def row(number: int = 0) -> FeedRow:
+    return list(feed_rows())[number]
+
+
+def file_feed(tmp_path: Path, name: str, *lines: str, is_private: bool = False) -> Subscription:
+    (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+    one = Subscription(str(tmp_path / name), is_private=is_private)
+    subscribe("threats", one)
+    return one
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many entries each change of a set's maps has written."""
+    counts: list[int] = []
+    inner = LiveSet._update
+
+    def counted(self: LiveSet, family: str, keys: object, values: object) -> None:
+        counts.append(len(keys))  # type: ignore[arg-type]
+        inner(self, family, keys, values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LiveSet, "_update", counted)
+    return counts
+
+
+@pytest.mark.check(28)
+@pytest.mark.check(31)
+def test_check_28_31_what_has_not_changed_is_not_written(
+    threats: str, server: FeedServer, writes: list[int]
+) -> None:
+    server.answer = body(LISTED.encode(), etag='"1"')
+    subscribe(threats, Subscription(server.url()))
+    found, done = refresh()
+    assert (done.added, found[0].reason, sum(writes)) == (100, None, 100)
+    assert (row().state, row().entries) == ("ok", 100)
+    writes.clear()
+    found, done = refresh()
+    assert server.requests[-1]["If-None-Match"] == '"1"'
+    assert (found[0].outcome and found[0].outcome.is_changed, done.added, writes) == (False, 0, [])
+    server.answer = body(LISTED.replace("198.51.7.0/24", "203.0.113.0/24").encode(), etag='"2"')
+    _, done = refresh()
+    assert (done.added, done.removed, held() & {"198.51.7.0/24", "203.0.113.0/24"}) == (
+        1,
+        1,
+        {"203.0.113.0/24"},
+    )
+    assert sum(writes) <= 4
+
+
+FAULTS: dict[str, tuple[Answer, str]] = {
+    "truncated": (truncated, "cut off"),
+    "declared": (body(b"# Entries : 90 subnets\n" + LISTED.encode()), "says that it has 90"),
+    "html": (body(b"<!DOCTYPE html><html>busy</html>"), "web page"),
+    "empty": (body(b""), "no entries"),
+    "bomb": (body(BOMB, Content_Encoding="gzip"), "32 MiB"),
+    "5xx": (body(b"", status=503), "503"),
+    "shrunk": (body(b"198.51.1.0/24\n"), "99 % fewer"),
+    "everything": (body(b"0.0.0.0/0\n" + LISTED.encode()), "wider than /8"),
+}
+
+
+@pytest.mark.check(29)
+@pytest.mark.check(30)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_check_29_30_the_last_good_copy_stays_in_the_set(
+    threats: str, server: FeedServer, fault: str, writes: list[int]
+) -> None:
+    server.answer = body(LISTED.encode())
+    subscribe(threats, Subscription(server.url(), "netset"))
+    refresh()
+    before = held()
+    writes.clear()
+    server.answer, words = FAULTS[fault]
+    found, done = refresh()
+    assert found[0].has_failed
+    assert (held(), writes, done.added, done.removed) == (before, [], 0, 0)
+    assert row().state == "stale"
+    assert words in (row().reason or "")
+
+
+@pytest.mark.check(30)
+def test_check_30_protected_addresses_never_come_in(
+    threats: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSH_CONNECTION", "203.0.113.77 50000 203.0.113.1 22")
+    one = file_feed(tmp_path, "list", "10.0.0.0/8", "127.0.0.1", "203.0.113.64/27", "198.51.100.0/24")
+    _, done = refresh()
+    with open_set(threats) as found:
+        assert "203.0.113.77" not in found
+        assert "203.0.113.76" in found
+        assert "203.0.113.78" in found
+        assert "10.1.1.1" not in found
+    assert done.notes[one.name].left_out == row().left_out == 3
+    own = file_feed(tmp_path, "own", "10.0.0.0/9", "127.0.0.1", is_private=True)
+    _, done = refresh(own.name)
+    assert "10.0.0.0/9" in held()
+    assert done.notes[own.name].left_out == 1
+
+
+@pytest.mark.check(32)
+def test_check_32_a_feed_that_does_not_fit_is_refused_whole(threats: str, tmp_path: Path) -> None:
+    one = file_feed(tmp_path, "list", *LISTED.split())
+    refresh()
+    before = held()
+    (tmp_path / "list").write_text("".join(f"198.{n >> 8}.{n & 255}.0/24\n" for n in range(990)))
+    set_commands.add(threats, [f"203.0.{n}.0/24" for n in range(50)], by="alice")
+    _, done = refresh()
+    assert "@threats is full" in (done.notes[one.name].refused or "")
+    assert held() == before | {f"203.0.{n}.0/24" for n in range(50)}
+    assert (row().state, row().entries) == ("refused", 100)
+    assert "@threats is full" in (row().reason or "")
+    # Nobody tries again by himself; whoever makes room and asks for it is heard.
+    set_commands.flush(threats, by="alice")
+    assert fold(threats).added == 0
+    assert (fold(threats, again=True).added > 800, row().state) == (True, "ok")
+
+
+@pytest.mark.check(35)
+def test_check_35_an_entry_goes_with_the_last_source_that_lists_it(threats: str, tmp_path: Path) -> None:
+    one = file_feed(tmp_path, "one", "198.51.100.0/24", "198.51.101.0/24", "203.0.113.9")
+    file_feed(tmp_path, "two", "198.51.100.0/24", "198.51.102.0/24")
+    set_commands.add(threats, ["203.0.113.9"], by="alice", timeout=3600)
+    refresh()
+    assert held() == {"198.51.100.0/24", "198.51.101.0/24", "198.51.102.0/24", "203.0.113.9/32"}
+    unsubscribe(threats, one.source)
+    fold(threats)
+    assert held() == {"198.51.100.0/24", "198.51.102.0/24", "203.0.113.9/32"}
+    with open_set(threats) as found:
+        left = {entry.text: entry.expires_in for entry in found}["203.0.113.9/32"]
+    assert left is not None
+    assert 3500 < left <= 3600
+    (tmp_path / "two").write_text("198.51.102.0/24\n198.51.103.0/24\n")
+    refresh()
+    set_commands.remove(threats, ["203.0.113.9"], by="alice")
+    assert held() == {"198.51.102.0/24", "198.51.103.0/24"}
+
+
+def test_a_kill_between_ledger_and_kernel_is_mended_by_the_next_fold(
+    threats: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = file_feed(tmp_path, "list", "198.51.100.0/24", "198.51.101.0/24")
+    refresh()
+    (tmp_path / "list").write_text("198.51.101.0/24\n198.51.102.0/24\n")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    asyncio.run(fetch_named(Fetcher(), ()))
+    with monkeypatch.context() as patch:
+        patch.setattr(LiveSet, "exchange", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fold(threats)
+    assert held() == {"198.51.100.0/24", "198.51.101.0/24"}
+    fold(threats)
+    assert held() == {"198.51.101.0/24", "198.51.102.0/24"}
+    assert len(feeding.Ledger(threats).book().feeds[one.name]) == 1
+
+
+def test_a_set_that_is_made_anew_holds_what_it_held(threats: str, tmp_path: Path) -> None:
+    file_feed(tmp_path, "list", *LISTED.split())
+    refresh()
+    set_commands.add(threats, ["203.0.113.0/24"], by="alice")
+    set_commands.add(threats, ["203.0.112.0/24"], by="alice", timeout=3600)
+    before = held()
+    # What a reboot leaves: no pins, and all that is on the disk.
+    pin.remove(sets_root(), threats)
+    with shared([NET]):
+        assert held() == before
+    assert restore(threats) == 0
+
+
+@pytest.mark.check(27)
+@pytest.mark.parametrize("jump", [-86_400.0, 86_400.0])
+def test_check_27_entries_of_a_feed_stay_as_long_as_was_said_when_it_was_fetched(
+    threats: str, tmp_path: Path, jump: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decision = {"duration": "1h", "id": 1, "scope": "Ip", "type": "ban", "value": "198.51.100.7"}
+    (tmp_path / "stream").write_text(json.dumps({"deleted": None, "new": [decision]}))
+    subscribe(threats, Subscription(str(tmp_path / "stream"), "crowdsec"))
+    asyncio.run(fetch_named(Fetcher(), ()))
+    true = feeding.moment
+    monkeypatch.setattr(feeding, "moment", lambda: Moment(true().wall + jump, true().boot_ns, true().boot_id))
+    fold(threats)
+    with open_set(threats) as found:
+        (entry,) = found
+    assert entry.expires_in is not None
+    assert 3590 < entry.expires_in <= 3600
+
+
+def test_a_stream_of_decisions_is_asked_for_what_has_changed(threats: str, server: FeedServer) -> None:
+    def told(new: list[tuple[int, str]], deleted: list[tuple[int, str]]) -> Answer:
+        shape = {"duration": "4h", "scope": "Ip", "type": "ban"}
+        sides = (
+            [{**shape, "id": number, "value": value} for number, value in side] for side in (new, deleted)
+        )
+        return body(json.dumps(dict(zip(("new", "deleted"), sides, strict=True))).encode())
+
+    fetcher = Fetcher()
+    subscribe(threats, Subscription(server.url("/v1/decisions/stream"), "crowdsec"))
+    server.answer = told([(1, "198.51.100.7"), (2, "198.51.100.7"), (3, "198.51.100.8")], [])
+    refresh(fetcher=fetcher)
+    assert server.requests[-1]["path"].endswith("stream?startup=true")
+    assert held() == {"198.51.100.7/32", "198.51.100.8/32"}
+    server.answer = told([(4, "198.51.100.9")], [(1, "198.51.100.7"), (3, "198.51.100.8")])
+    refresh(fetcher=fetcher)
+    assert server.requests[-1]["path"].endswith("stream?startup=false")
+    assert held() == {"198.51.100.7/32", "198.51.100.9/32"}
+    server.answer = told([], [])
+    found, done = refresh(fetcher=fetcher)
+    assert (found[0].reason, done.added, done.changed, done.removed) == (None, 0, 0, 0)
+    server.answer = told([], [(2, "198.51.100.7")])
+    refresh(fetcher=fetcher)
+    assert held() == {"198.51.100.9/32"}
+    # A process that has just started asks for all of them.
+    server.answer = told([(9, "198.51.100.10")], [])
+    refresh(fetcher=Fetcher())
+    assert server.requests[-1]["path"].endswith("stream?startup=true")
+    assert held() == {"198.51.100.10/32"}
+
+
+def test_a_set_of_addresses_takes_addresses_alone(threats: str, tmp_path: Path) -> None:
+    hosts = SetSpec("hosts", ("host",))
+    with shared([hosts]):
+        pass
+    (tmp_path / "list").write_text("198.51.100.7\n2001:db8::7\n")
+    subscribe("hosts", Subscription(str(tmp_path / "list")))
+    asyncio.run(fetch_named(Fetcher(), ()))
+    assert fold("hosts").added == 2
+    (tmp_path / "list").write_text("198.51.100.7\n2001:db8::/64\n")
+    asyncio.run(fetch_named(Fetcher(), ()))
+    (note,) = fold("hosts").notes.values()
+    assert "1 networks, and @hosts is a set of addresses" in (note.refused or "")
+    with open_set("hosts") as found:
+        assert found.count == 2
+    delete("hosts")
+
+
+def test_the_schedule_asks_what_is_due_and_ends_when_told(
+    threats: str, server: FeedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answer = body(LISTED.encode())
+    subscribe(threats, Subscription(server.url()))
+    fetcher = Fetcher()
+    assert [one.reason for one in asyncio.run(fetch_due(fetcher))] == [None]
+    assert asyncio.run(fetch_due(fetcher)) == []
+    assert 0 < fetcher.due()[1] <= fetching.LONGEST_SLEEP_S
+    monkeypatch.setattr(schedule, "after_success", lambda *_: 0.0)
+    heard: list[Fetched] = []
+
+    async def watched() -> None:
+        enough = asyncio.Event()
+
+        def told(found: Fetched) -> None:
+            heard.append(found)
+            if len(heard) == 3:
+                enough.set()
+
+        Store().write(heard_name(), Store().state(heard_name()).__class__())
+        running = asyncio.ensure_future(keep_fetching(fetcher, told))
+        await asyncio.wait_for(enough.wait(), 20)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(watched())
+    assert [one.reason for one in heard] == [None] * 3
+
+
+def heard_name() -> str:
+    return row().name
