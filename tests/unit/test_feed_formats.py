@@ -365,7 +365,7 @@ def test_presets_are_whole() -> None:
         rhythm = PRESET_RHYTHMS[name]
         assert rhythm.interval_s >= rhythm.min_interval_s >= 60, name
         assert preset.licence, name
-        parse(preset.format, (FEEDS / _fixture(preset.format)).read_bytes(), now=NOW)
+        parse(rhythm.format, (FEEDS / _fixture(rhythm.format)).read_bytes(), now=NOW)
 
 
 def _fixture(format_: str) -> str:
