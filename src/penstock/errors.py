@@ -8,11 +8,13 @@
     ├── BtfError             type information is damaged, or says what no C can say    exit 1
     ├── PacketNotationError  a packet as written in a test or for explain is wrong     exit 1
     ├── FeedError            a feed cannot be had or is not what it should be          exit 1
+    ├── SettingsError        /etc/penstock/settings.toml says what cannot be           exit 1
     ├── ToolchainError       clang is missing or failed                                exit 2
     ├── KernelError          a bpf or netlink call failed                              exit 3
     │   ├── VerifierError    the kernel refused the program
     │   ├── NotSupportedError  this kernel lacks a feature
     │   └── PrivilegeError   a capability is missing                                   exit 4
+    ├── DaemonError          the daemon is away, or does not answer as it should       exit 5
     └── InternalError        a broken invariant: a bug in penstock                     exit 70
 
 The user's own mistakes are collected as diagnostics and raised together; the
@@ -107,6 +109,14 @@ class FeedError(PenstockError):
         self.line = line
         self.reason = reason
         self.retry_after_s = retry_after_s
+
+
+class SettingsError(PenstockError):
+    """The daemon's settings are wrong; `key` is the one to blame (`policy."edge.policy".mode`), where one is."""
+
+    def __init__(self, message: str, *, key: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.key = key
 
 
 class ToolchainError(PenstockError):
@@ -205,6 +215,12 @@ class PrivilegeError(KernelError):
             hint="run it as root, or give the process that capability",
         )
         self.capability = capability
+
+
+class DaemonError(PenstockError):
+    """The daemon cannot be reached, hangs, speaks another protocol, or turns this user away."""
+
+    exit_code = 5
 
 
 class InternalError(PenstockError):

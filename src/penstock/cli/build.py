@@ -9,10 +9,10 @@ import click
 
 from penstock.cli import output
 from penstock.cli.classic import classic_text
-from penstock.cli.policy_file import STDIN, read_policy
 from penstock.cli.policy_load import show_warnings
 from penstock.compiler.lang.source import Source
 from penstock.errors import PenstockError
+from penstock.pipeline.policy_file import STDIN, read_policy
 
 _STAGE_BY_SUFFIX = {".dot": "diagram", ".svg": "diagram", ".c": "c"}
 

@@ -9,11 +9,11 @@ import click
 from penstock.cli import output
 from penstock.cli.diagnostics import count, show_diagnostics
 from penstock.cli.options import HookWord, hook_option, json_option
-from penstock.cli.policy_file import read_policy
 from penstock.compiler.lang.diagnostic import Diagnostic, Severity
 from penstock.compiler.lang.source import Source
 from penstock.errors import PenstockError
 from penstock.model.hook import Hook
+from penstock.pipeline.policy_file import read_policy
 
 if TYPE_CHECKING:
     from penstock.pipeline.elsewhere import Elsewhere

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.cli import output
-from penstock.cli.policy_file import STDIN, read_policy
 from penstock.errors import PenstockError
+from penstock.pipeline.policy_file import STDIN, read_policy
 
 if TYPE_CHECKING:
     from penstock.compiler.ir.ops import RuleSet

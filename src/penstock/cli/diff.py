@@ -14,8 +14,8 @@ import click
 
 from penstock.cli import output
 from penstock.cli.options import json_option
-from penstock.cli.policy_file import read_policy
 from penstock.errors import PenstockError
+from penstock.pipeline.policy_file import read_policy
 
 if TYPE_CHECKING:
     from penstock.compiler.ir.ops import Predicate, RuleSet

@@ -8,10 +8,10 @@ import click
 
 from penstock.cli import output
 from penstock.cli.options import json_option
-from penstock.cli.policy_file import read_policy
 from penstock.compiler.ir.ops import FIRST_RULE_SLOT, Asked, asked, decision_on
 from penstock.errors import PenstockError
 from penstock.model.action import Dscp, spell
+from penstock.pipeline.policy_file import read_policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

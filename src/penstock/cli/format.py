@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from penstock.cli import output
-from penstock.cli.policy_file import STDIN, read_policy
 from penstock.compiler.lang.source import Source
 from penstock.errors import PenstockError
+from penstock.pipeline.policy_file import STDIN, read_policy
 
 
 @click.command("format")

@@ -5,7 +5,8 @@ completion stay quick.  No failure ends in a traceback: what penstock foresees i
 shown as a sentence, a place and a hint with the exit code of its kind, and
 anything else as a bug to be reported (PENSTOCK_DEBUG=1 shows where).
 
-    0 fine   1 policy or usage   2 toolchain   3 kernel   4 permission   7 taken back   70 a bug   130 interrupted
+    0 fine   1 policy or usage   2 toolchain   3 kernel   4 permission   5 daemon   7 taken back
+    70 a bug   130 interrupted
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("history", "Show which policies were put on an interface, by whom and when."),
     "status": ("status", "Show what is in place: rules, counters, rates."),
     "rule": ("rule", "Add rules to a running policy, take them away, list them."),
+    "daemon": ("daemon", "Keep policies in place as the settings say; reload and ask the daemon."),
     "set": ("set", "Change and show the sets that policies ask."),
     "detach": ("detach", "Take the policy off an interface."),
     "drop": ("drop", "Drop what an expression matches, for a time."),
@@ -144,7 +146,8 @@ def commands() -> None:
     """Packet rules in tcpdump's language, run by the Linux kernel at XDP, at TC and on sockets;
     and eBPF programs of your own.
 
-    Exit codes: 0 fine, 1 policy or usage, 2 toolchain, 3 kernel, 4 permission, 7 taken back, 130 interrupted.
+    Exit codes: 0 fine, 1 policy or usage, 2 toolchain, 3 kernel, 4 permission, 5 daemon unreachable, 7 taken back,
+    130 interrupted.
 
     Those of `diff` are diff(1)'s: 0 no difference, 1 a difference, 2 anything wrong.
     """

@@ -64,7 +64,7 @@ def _split(arguments: tuple[str, ...], listing: str | None) -> tuple[list[str], 
 
 def _lines(path: str) -> list[str]:
     """One expression a line.  Blank lines and comments are left out: each would match every packet."""
-    from penstock.cli.policy_file import read_text
+    from penstock.pipeline.policy_file import read_text
 
     lines = [line.strip() for line in read_text(path).text.split("\n")]
     found = [line for line in lines if line and not line.startswith("#")]

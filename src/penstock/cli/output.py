@@ -16,20 +16,18 @@ import json
 import os
 import shutil
 import sys
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from penstock.errors import PenstockError
+from penstock.model.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _STYLES = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "bold": "1", "dim": "2"}
-# Cc and Cf: controls, and the invisible marks that reorder what is read; Zl and Zp end a line on some terminals.
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
 @dataclass
@@ -65,19 +63,6 @@ def log_words() -> str:
 def logs_are_shown() -> bool:
     """Whether whole logs are shown with an error."""
     return _settings.logs or bool(os.environ.get("PENSTOCK_DEBUG"))
-
-
-def printable(text: str) -> str:
-    """The text with control characters (line feed and tab apart) shown as escapes."""
-    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
-        return text
-    return "".join(_shown(char) for char in text)
-
-
-def _shown(char: str) -> str:
-    if char in "\n\t" or unicodedata.category(char) not in _HIDDEN:
-        return char
-    return char.encode("unicode_escape").decode("ascii")
 
 
 def has_colour(stream: TextIO) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from penstock.cli import output
 from penstock.cli.diagnostics import show_diagnostics
-from penstock.cli.policy_file import STDIN, read_policy, refuse_untrusted
+from penstock.pipeline.policy_file import STDIN, read_policy, refuse_untrusted
 
 if TYPE_CHECKING:
     from penstock.pipeline.policy import LoadedPolicy

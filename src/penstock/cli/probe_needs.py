@@ -36,9 +36,9 @@ def show_needs(path: str, *, as_json: bool) -> None:
 
 def _filters(path: str) -> Iterator[LoadedPolicy]:
     """Every filter of a policy file, compiled; the one filter of a built file."""
-    from penstock.cli.policy_file import read_policy
     from penstock.cli.policy_load import built_policy
     from penstock.pipeline.policy import checked, load_policy
+    from penstock.pipeline.policy_file import read_policy
 
     built = built_policy(path)
     if built is not None:

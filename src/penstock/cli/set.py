@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from penstock.cli import output
 from penstock.cli.options import DURATION, duration_text, json_option
+from penstock.control.client import ask_if_there
 from penstock.errors import PenstockError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from penstock.pipeline.live_set import Entry, LiveSet
     from penstock.pipeline.set_commands import Changed, SetCommands
@@ -78,9 +78,15 @@ def add(
     An entry that is there already stays longer if need be, never shorter.
     """
     _check_times(timeout, forever)
+    done = ask_if_there(
+        "SetAdd", set=name, entries=entries, timeout=timeout, forever=forever, comment=comment
+    )
+    if done is not None:
+        _tell(done, as_json)
+        return
     with _commands() as commands:
-        done = commands.add(name, entries, by=_who(), timeout=timeout, forever=forever, comment=comment)
-    _report(name, done, as_json)
+        changed = commands.add(name, entries, by=_who(), timeout=timeout, forever=forever, comment=comment)
+    _report(name, changed, as_json)
 
 
 @command.command("remove")
@@ -92,6 +98,10 @@ def remove(name: str, entries: tuple[str, ...], as_json: bool) -> None:
 
     What a feed lists too stays, and is named.
     """
+    done = ask_if_there("SetRemove", set=name, entries=entries)
+    if done is not None:
+        _tell(done, as_json)
+        return
     with _commands() as commands:
         _report(name, commands.remove(name, entries, by=_who()), as_json)
 
@@ -283,19 +293,25 @@ def _content(file: Path) -> bytes:
 
 
 def _report(name: str, done: Changed, as_json: bool) -> None:
-    name = name.removeprefix("@")
+    counts = {"added": done.added, "changed": done.changed, "removed": done.removed, "entries": done.entries}
+    kept = [{"entry": one.entry, "feeds": one.feeds} for one in done.kept]
+    told = {"set": name.removeprefix("@"), **counts, "kept": kept, "kept_count": done.kept_count}
+    _tell(told, as_json)
+
+
+def _tell(done: dict[str, Any], as_json: bool) -> None:
+    """What a change has done, by this process or by the daemon."""
+    kept, count = done.pop("kept"), done.pop("kept_count")
     if as_json:
-        counts = {"added": done.added, "changed": done.changed, "removed": done.removed}
-        kept = {"kept": done.kept_count} if done.kept_count else {}
-        output.record("penstock.set.change/1", {"set": name, **counts, "entries": done.entries, **kept})
+        output.record("penstock.set.change/1", {**done, **({"kept": count} if count else {})})
         return
-    parts = [(done.added, "added"), (done.changed, "changed"), (done.removed, "removed")]
+    parts = [(done[word], word) for word in ("added", "changed", "removed")]
     told = ", ".join(f"{count:,} {word}" for count, word in parts if count) or "nothing changed"
-    output.note(f"@{name}: {told}")
-    for one in done.kept:
-        output.note(f"@{name}: {one.entry} stays: listed by {', '.join(one.feeds)}")
-    if done.kept_count > len(done.kept):
-        output.note(f"@{name}: and {done.kept_count - len(done.kept):,} more that feeds list")
+    output.note(f"@{done['set']}: {told}")
+    for one in kept:
+        output.note(f"@{done['set']}: {one['entry']} stays: listed by {', '.join(one['feeds'])}")
+    if count > len(kept):
+        output.note(f"@{done['set']}: and {count - len(kept):,} more that feeds list")
 
 
 def _line(entry: Entry) -> str:

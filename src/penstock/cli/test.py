@@ -9,8 +9,8 @@ import click
 
 from penstock.cli import output
 from penstock.cli.options import json_option
-from penstock.cli.policy_file import STDIN, read_policy
 from penstock.errors import PenstockError
+from penstock.pipeline.policy_file import STDIN, read_policy
 
 if TYPE_CHECKING:
     from penstock.compiler.lang.source import Source

@@ -1,0 +1,161 @@
+"""What is said over the daemon's sockets: one JSON document a line, in both directions.
+
+    {"ask":"SetAdd","set":"banned","entries":["203.0.113.9"],"timeout":3600.0}
+    {"ok":{"set":"banned","added":1,"changed":0,"removed":0,"entries":1}}
+    {"error":{"message":"there is no set `bannd`","hint":"there are: banned","exit":1}}
+
+A request may carry `penstock`, the version of this protocol, and `root`, the
+directory of pins that it means; a daemon of another version or another
+directory says so and does nothing.  A field that is not known is refused, never
+passed over: it might have been the one that limits what is done.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from penstock.errors import DaemonError, PenstockError
+
+VERSION = 1
+
+
+class Request(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", tag=True, forbid_unknown_fields=True
+):
+    """What all requests have."""
+
+    penstock: int = VERSION
+    root: str | None = None
+
+
+class Ping(Request, frozen=True):
+    """Is somebody there?"""
+
+
+class Status(Request, frozen=True):
+    """What the daemon does, and what is wrong."""
+
+
+class Reload(Request, frozen=True):
+    """Read settings and policies again, and put in place what they say."""
+
+
+class Release(Request, frozen=True):
+    """Somebody has taken the policy off an interface: do not put it back before the next reload."""
+
+    interface: str
+    hook: str | None = None
+
+
+class SetAdd(Request, frozen=True):
+    """Add entries to a set; `timeout` in seconds."""
+
+    set: str
+    entries: tuple[str, ...]
+    timeout: float | None = None
+    forever: bool = False
+    comment: str | None = None
+
+
+class SetRemove(Request, frozen=True):
+    """Take entries back."""
+
+    set: str
+    entries: tuple[str, ...]
+
+
+class SetList(Request, frozen=True):
+    """The sets, or the entries of one, at most `limit` of them."""
+
+    set: str | None = None
+    limit: int = 1000
+
+
+class Why(Request, frozen=True):
+    """Who put an address into which set."""
+
+    address: str
+
+
+class FeedList(Request, frozen=True):
+    """The feeds, with age and state."""
+
+
+class FeedRefresh(Request, frozen=True):
+    """Fold the last good copies into the sets: of one set, or of all."""
+
+    set: str | None = None
+
+
+Reading = Ping | Status | SetList | Why | FeedList
+Changing = Reload | Release | SetAdd | SetRemove | FeedRefresh
+Asked = Reading | Changing
+
+_decoder: msgspec.json.Decoder[Asked] = msgspec.json.Decoder(Asked)
+_encoder = msgspec.json.Encoder()
+
+
+class ElsewhereError(DaemonError):
+    """The daemon is one of another directory of pins: the command does the work itself."""
+
+
+class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why a request was not done; `exit` is what a command ends with that asked for it."""
+
+    message: str
+    hint: str | None = None
+    exit: int = 0
+    is_elsewhere: bool = False
+
+
+def is_change(request: Asked) -> bool:
+    """Whether a request may only be made by who may change something."""
+    return isinstance(request, Changing)
+
+
+def decode(line: bytes) -> Asked:
+    """The request in a line.
+
+    Raises:
+        DaemonError: it is none, or one of another version; the message is a sentence for who asked.
+    """
+    try:
+        found = _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DaemonError(f"the daemon does not understand the request: {error}", hint=_hint(line)) from error
+    if found.penstock != VERSION:
+        raise _other_version(found.penstock)
+    return found
+
+
+def done(content: object) -> bytes:
+    """The line of a reply."""
+    return _encoder.encode({"ok": content}) + b"\n"
+
+
+def refused(error: PenstockError) -> bytes:
+    """The line that says why not."""
+    return _encoder.encode({"error": _fault(error)}) + b"\n"
+
+
+def _fault(error: PenstockError) -> Fault:
+    return Fault(error.message, error.hint, error.exit_code, isinstance(error, ElsewhereError))
+
+
+def _hint(line: bytes) -> str | None:
+    """What to do about a request that another version of penstock may have made."""
+    try:
+        said: Any = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    number = said.get("penstock", VERSION) if isinstance(said, dict) else VERSION
+    return _other_version(number).hint if number != VERSION else None
+
+
+def _other_version(number: object) -> DaemonError:
+    return DaemonError(
+        f"the daemon speaks version {VERSION} of its protocol, and was asked in version {number}",
+        hint="restart the daemon after an upgrade: what it has put in place filters on meanwhile",
+    )

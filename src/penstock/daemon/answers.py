@@ -1,0 +1,131 @@
+"""What the daemon answers to each request of control/protocol.py.
+
+In: a request, and who asks.  Out: what becomes the reply's `ok`.  What blocks
+runs in a thread: changes of sets in one, so that they never wait for each
+other's locks, questions in others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any, assert_never
+
+from penstock.control import protocol
+from penstock.control.access import Peer
+from penstock.control.protocol import Asked, ElsewhereError
+from penstock.control.server import Tally
+from penstock.daemon.journal import Journal
+from penstock.daemon.keep import Keeper
+from penstock.daemon.sets import OpenSets, entries, listed
+from penstock.errors import LimitError, PenstockError
+from penstock.kernel import pin
+from penstock.pipeline.set_commands import who
+from penstock.version import VERSION
+
+InThread = Callable[..., Awaitable[Any]]
+
+
+class Answers:
+    """The daemon's side of a conversation."""
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        sets: OpenSets,
+        journal: Journal,
+        in_thread: InThread,
+        reload: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.tally = Tally()
+        self._keeper, self._sets, self._journal = keeper, sets, journal
+        self._in_thread, self._reload = in_thread, reload
+
+    async def answer(self, request: Asked, peer: Peer) -> object:
+        """What to reply.
+
+        Raises:
+            PenstockError: it is not done; nothing was changed.
+        """
+        _require_root(request.root)
+        match request:
+            case protocol.Ping():
+                return {"version": VERSION, "pid": os.getpid()}
+            case protocol.Status():
+                return self._status()
+            case protocol.Reload():
+                return await self._reloaded(peer)
+            case protocol.Release():
+                await self._in_thread("keep", self._keeper.release, request.interface, request.hook)
+                self._journal.warn(
+                    f"{request.interface}: user {peer.uid} takes its filter off; a reload puts it back"
+                )
+                return {}
+            case protocol.SetAdd() | protocol.SetRemove():
+                return await self._change(request, peer)
+            case protocol.SetList():
+                return await self._list(request)
+            case protocol.Why() | protocol.FeedList() | protocol.FeedRefresh():
+                raise PenstockError("the daemon cannot do this yet", hint="the command does it itself")
+            case _ as never:
+                assert_never(never)
+
+    async def _reloaded(self, peer: Peer) -> object:
+        self._journal.note(f"user {peer.uid} asks for a reload")
+        await self._reload()
+        return self._status()
+
+    async def _change(self, request: protocol.SetAdd | protocol.SetRemove, peer: Peer) -> object:
+        by = _name(peer.uid if peer.login_uid is None else peer.login_uid)
+        try:
+            if isinstance(request, protocol.SetRemove):
+                return await self._in_thread(
+                    "change", lambda: self._sets.remove(request.set, request.entries, by=by)
+                )
+            return await self._in_thread("change", lambda: self._add(request, by))
+        except LimitError as error:
+            self._keeper.memory.counts.set_full += 1
+            self._journal.alarm(f"set {request.set}", error.message)
+            raise
+
+    def _add(self, request: protocol.SetAdd, by: str) -> object:
+        return self._sets.add(
+            request.set,
+            request.entries,
+            by=by,
+            timeout=request.timeout,
+            forever=request.forever,
+            comment=request.comment,
+        )
+
+    async def _list(self, request: protocol.SetList) -> object:
+        if request.set is None:
+            return {"sets": await self._in_thread("read", listed)}
+        return await self._in_thread("read", entries, request.set, request.limit)
+
+    def _status(self) -> dict[str, object]:
+        memory = self._keeper.memory
+        return {
+            "version": VERSION,
+            "pid": memory.pid,
+            "started_at": memory.started_at,
+            "filters": [asdict(one) for one in self._keeper.looks],
+            "alarms": [asdict(one) for one in self._journal.alarms],
+            "requests": self.tally.requests,
+            "turned_away": dict(self.tally.turned_away),
+        }
+
+
+def _require_root(root: str | None) -> None:
+    """Refuse a request that means another directory of pins than ours."""
+    if (root or str(pin.DEFAULT_ROOT)) != str(pin.pin_root()):
+        raise ElsewhereError(
+            f"the daemon keeps its pins in {pin.pin_root()}, and the command means {root or pin.DEFAULT_ROOT}"
+        )
+
+
+@lru_cache(maxsize=256)
+def _name(uid: int) -> str:
+    return who(uid)

@@ -1,0 +1,426 @@
+"""Look, decide, act: one round of keeping the kernel as the settings say.
+
+    keeper = Keeper(directory, journal)
+    keeper.round()                  what has changed is put right; returns when to look again at the latest
+    keeper.round(is_asked=True)     the same after a reload: what is there by hand, or was released, goes
+
+A round may block for seconds (it compiles), so it runs in a thread of its own.
+It may be killed anywhere: each change is one of `pipeline.apply`'s, which is whole
+or not made, and what is remembered of it is written behind it.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import assert_never
+
+import msgspec
+
+from penstock.daemon import closed, state
+from penstock.daemon.journal import Journal
+from penstock.daemon.patience import Patience
+from penstock.daemon.policies import Place, PolicyFile, Wanted, read_policies, sentence, where
+from penstock.daemon.reconcile import Keep, Kept, Leave, Put, Step, TakeOff, decide
+from penstock.daemon.settings import FILE, PolicySettings, Settings, read_settings
+from penstock.errors import KernelError, PenstockError, SettingsError
+from penstock.kernel.attach_point import attach_point
+from penstock.kernel.netlink import interfaces
+from penstock.model.hook import Hook
+from penstock.model.state_directory import state_directory
+from penstock.pipeline import history, probation
+from penstock.pipeline.apply import apply_all, detach
+from penstock.pipeline.placing import AUTO, MODES
+from penstock.pipeline.policy import LoadedPolicy, load_built, load_policy
+from penstock.pipeline.putting import Applied
+from penstock.pipeline.running import Running, Watch
+
+_SOON_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is at one place, for `status`."""
+
+    interface: str
+    hook: str
+    file: str
+    policy: str
+    state: str
+    why: str = ""
+    program: int | None = None
+
+
+class Keeper:
+    """What keeps policies in place.  One thread at a time may call `round`."""
+
+    def __init__(self, directory: Path, journal: Journal, memory: state.Memory) -> None:
+        self.settings: Settings | None = None
+        self.looks: tuple[Look, ...] = ()
+        self.memory = memory
+        self._directory, self._journal = directory, journal
+        self._kept = {_place(name): kept for name, kept in memory.kept.items()}
+        self._files: dict[str, PolicyFile] = {}
+        self._faulty: frozenset[str] = frozenset()
+        self._loaded: dict[tuple[str, str], LoadedPolicy] = {}
+        self._released: set[Place] = set()
+        self._seen: set[Place] = set()
+        self._patience = Patience()
+        self._watch = Watch()
+        self._signature: object = None
+        self._changing: object = None
+        self._saved = b""
+
+    # ── one round ────────────────────────────────────────────────────────────
+
+    def round(self, *, is_asked: bool = False) -> float | None:
+        """Do what is to be done; seconds after which to look again, None for as usual."""
+        self._end_probations()
+        pause = self._read_files(is_asked=is_asked)
+        if self.settings is None:
+            return pause
+        indices = {one.name: one.index for one in interfaces()}
+        try:
+            running = self._watch.running()
+        except PenstockError as error:
+            self._journal.alarm("pins", error.message)
+            return pause
+        self._journal.settle("pins", "the pins can be read again")
+        wanted, beaten = where(self._files.values(), sorted(indices))
+        self._tell_beaten(beaten)
+        steps = decide(wanted, running, self._kept, self._released, indices, self._faulty)
+        looks = [look for step in _ordered(steps) for look in self._carry_out(step, indices)]
+        looks += self._close_what_is_open(wanted, running, indices)
+        self._tell_strays(running)
+        self.looks = tuple(looks)
+        self.remember()
+        return self._soonest(pause)
+
+    def release(self, interface: str, hook: str | None) -> None:
+        """Somebody takes a filter off by a command: it is not put back before the next reload."""
+        for one in Hook:
+            if hook in (None, one.value):
+                self._released.add(Place(interface, one))
+
+    def remember(self) -> None:
+        """Write down what is in place; an alarm where that cannot be."""
+        self.memory.kept = {
+            f"{place.interface} {place.hook.value}": kept for place, kept in self._kept.items()
+        }
+        if (content := msgspec.json.encode(self.memory)) == self._saved:
+            return
+        try:
+            state.save(self.memory)
+        except PenstockError as error:
+            self._journal.alarm("state", error.message)
+        else:
+            self._saved = content
+            self._journal.settle("state", "what the daemon remembers can be written again")
+
+    # ── files ────────────────────────────────────────────────────────────────
+
+    def _read_files(self, *, is_asked: bool) -> float | None:
+        """Read settings and policies if they have changed; a moment later, if they are still changing."""
+        signature = _signature(self._directory)
+        if signature == self._signature and not is_asked:
+            return None
+        if self._signature is not None and signature != self._changing and not is_asked:
+            self._changing = signature
+            return _SOON_S
+        self._signature = self._changing = signature
+        self._patience.forget()
+        if is_asked:
+            self._released.clear()
+        self._read_settings()
+        if self.settings is not None:
+            self._read_policies(self.settings, is_asked=is_asked)
+        return None
+
+    def _read_settings(self) -> None:
+        try:
+            self.settings = read_settings(self._directory)
+        except SettingsError as error:
+            kept = "; the settings before it stay in force" if self.settings else "; nothing is changed"
+            self._journal.alarm("settings", f"{sentence(error)}{kept}")
+        else:
+            self._journal.settle("settings", f"{self._directory / FILE} is without fault again")
+
+    def _read_policies(self, settings: Settings, *, is_asked: bool) -> None:
+        try:
+            found = read_policies(self._directory, settings, self._files)
+        except PenstockError as error:
+            self._journal.alarm("policies", error.message)
+            return
+        self._journal.settle("policies", f"{self._directory} can be read again")
+        for name in [name for name in settings.policy if not any(one.name == name for one in found)]:
+            self._journal.warn(
+                f"the settings speak of {name}, and there is no such file in {self._directory}"
+            )
+        self._faulty = frozenset(one.name for one in found if one.fault)
+        files = {}
+        for one in found:
+            if one.fault is None:
+                self._journal.settle(f"file {one.name}", f"{one.path} is without fault again")
+                files[one.name] = one
+                continue
+            self._count_load_error(f"file {one.name}", f"{one.fault}; what runs of {one.name} runs on")
+            files[one.name] = self._files.get(one.name, one)
+        self._files = files
+        if is_asked:
+            # What is there by hand is told from what was put by the mark: none is like it.
+            self._kept = {
+                place: Kept(kept.file, "", kept.program, kept.ifindex) for place, kept in self._kept.items()
+            }
+
+    # ── steps ────────────────────────────────────────────────────────────────
+
+    def _carry_out(self, steps: list[Step], indices: Mapping[str, int]) -> list[Look]:
+        """One step, or those of one file at several hooks of an interface, which are put together."""
+        match steps[0]:
+            case Keep() as step:
+                return [self._keep(step)]
+            case Leave() as step:
+                self._journal.alarm(
+                    _key(step.place), f"{step.place}: {step.wanted.file.name} is not there: {step.why}"
+                )
+                return [_look(step.place, step.wanted, "left", step.why)]
+            case TakeOff() as step:
+                self._take_off(step)
+                return []
+            case Put():
+                return self._put([step for step in steps if isinstance(step, Put)], indices)
+            case _ as never:
+                assert_never(never)
+
+    def _keep(self, step: Keep) -> Look:
+        program = step.running.program
+        if step.is_new or step.place not in self._seen:
+            self._journal.note(
+                f"{step.place}: {step.wanted.filter} runs already, program {program}; taken over as it is"
+            )
+        self._seen.add(step.place)
+        file = step.wanted.file
+        self._kept[step.place] = Kept(file.name, file.mark, program, step.running.ifindex)
+        self._journal.settle(_key(step.place), f"{step.place}: {step.wanted.filter} is in place")
+        return _look(step.place, step.wanted, "in place", program=program)
+
+    def _take_off(self, step: TakeOff) -> None:
+        place = step.place
+        try:
+            detach(place.interface, place.hook.value)
+        except PenstockError as error:
+            self._journal.alarm(_key(place), f"{place}: no policy wants what runs there: {error.message}")
+            return
+        del self._kept[place]
+        self._journal.settle(_key(place))
+        self._journal.note(f"{place}: taken off, no policy is for it any more")
+
+    def _put(self, steps: list[Put], indices: Mapping[str, int]) -> list[Look]:
+        """Put the filters of a file on an interface, in one step where there are several."""
+        interface, file = steps[0].place.interface, steps[0].wanted.file
+        name, now = f"{interface} {file.name}", time.monotonic()
+        if not self._patience.may(name, now):
+            return [_look(one.place, one.wanted, "waiting", one.why) for one in steps]
+        for one in (one for one in steps if one.is_foreign):
+            self.memory.counts.put_back += 1
+            pause = self._patience.wait(name, now)
+            self._journal.warn(
+                f"{one.place}: {one.why}; it is put back, and next time not within {pause:g} s"
+            )
+        try:
+            policies = [self._load(file, one.wanted.filter, one.place.hook) for one in steps]
+            done = _put_in_place(interface, policies, file.settings, [one.place.hook for one in steps])
+        except PenstockError as error:
+            return self._failed(name, steps, error, indices)
+        if not any(one.is_foreign for one in steps):
+            self._patience.forget(name)
+        for step, applied in zip(steps, done, strict=True):
+            self._seen.add(step.place)
+            self._kept[step.place] = Kept(file.name, file.mark, applied.program_id, indices[interface])
+            self._journal.settle(_key(step.place))
+            self._journal.note(
+                f"{step.place}: {applied.name} from {file.path} put in place, program {applied.program_id}, "
+                f"{applied.mode} mode ({step.why})"
+            )
+            for notice in applied.notices:
+                self._journal.warn(f"{step.place}: {notice}")
+        with suppress(PenstockError):
+            history.record(interface, policies, how="daemon")
+        return [
+            _look(step.place, step.wanted, "in place", program=applied.program_id)
+            for step, applied in zip(steps, done, strict=True)
+        ]
+
+    def _failed(
+        self, name: str, steps: list[Put], error: PenstockError, indices: Mapping[str, int]
+    ) -> list[Look]:
+        """It cannot be put in place: what runs there runs on, and where nothing does the settings decide."""
+        pause = self._patience.wait(name, time.monotonic())
+        if _is_busy(error):
+            return [_look(one.place, one.wanted, "waiting", error.message) for one in steps]
+        looks = []
+        for step in steps:
+            told = f"{step.place}: {step.wanted.file.name} cannot be put in place: {sentence(error)}"
+            looks.append(self._open_or_closed(step.place, step.wanted.file, told, step.running, indices))
+        self._journal.note(f"{name}: it is tried again in {pause:g} s, or when something changes")
+        return looks
+
+    def _load(self, file: PolicyFile, filter_name: str, hook: Hook) -> LoadedPolicy:
+        """The compiled filter; what was compiled once is kept while the file is as it is."""
+        known = self._loaded.get((file.mark, filter_name))
+        if known is not None:
+            return known
+        marks = {one.mark for one in self._files.values()}
+        self._loaded = {key: one for key, one in self._loaded.items() if key[0] in marks}
+        path = str(file.path)
+        made = (
+            load_built(file.content, path)
+            if file.is_built
+            else load_policy(file.text, hook.value, name=path, filter=filter_name)
+        )
+        self._loaded[file.mark, filter_name] = made
+        return made
+
+    # ── failing ──────────────────────────────────────────────────────────────
+
+    def _close_what_is_open(
+        self, wanted: Mapping[Place, Wanted], running: Iterable[Running], indices: Mapping[str, int]
+    ) -> list[Look]:
+        """For files with an error, of which no version without is known: where nothing runs the settings decide."""
+        there = {Place(one.interface, one.hook): one for one in running if not one.is_gone}
+        looks = []
+        for file in self._files.values():
+            if file.fault is None:
+                continue
+            hooks = {place.hook for place, kept in self._kept.items() if kept.file == file.name} or {Hook.XDP}
+            places = [
+                Place(name, hook) for name in indices if file.goes_to(name) for hook in Hook if hook in hooks
+            ]
+            for place in (place for place in places if place not in wanted):
+                present = there.get(place)
+                told = f"{place}: {file.name} has an error: {file.fault}"
+                looks.append(self._open_or_closed(place, file, told, present, indices))
+        return looks
+
+    def _open_or_closed(
+        self, place: Place, file: PolicyFile, told: str, present: Running | None, indices: Mapping[str, int]
+    ) -> Look:
+        assert self.settings is not None
+        decision = file.settings.on_load_error or self.settings.failure.load
+        wanted = Wanted(file, file.path.stem)
+        if present is not None and present.identity is not None and present.identity.path == closed.PATH:
+            return _look(place, wanted, "closed", told, program=present.program)
+        if present is not None:
+            self._count_load_error(_key(place), f"{told}; what runs there runs on")
+            return _look(place, wanted, "old", told)
+        if decision == "open":
+            self._count_load_error(_key(place), f"{told}; nothing filters there")
+            return _look(place, wanted, "open", told)
+        try:
+            point = attach_point(place.interface, place.hook)
+            policy = closed.closed_policy(point, self.settings.failure.reachable, state_directory())
+            (done,) = apply_all(place.interface, [policy], force=True)
+        except PenstockError as error:
+            self._count_load_error(_key(place), f"{told}; it cannot be closed either: {sentence(error)}")
+            return _look(place, wanted, "open", told)
+        self._kept[place] = Kept(file.name, "", done.program_id, indices[place.interface])
+        self._count_load_error(_key(place), f"{told}; it is closed to all but this host's lifelines")
+        return _look(place, wanted, "closed", told, program=done.program_id)
+
+    def _count_load_error(self, key: str, told: str) -> None:
+        if not any(one.key == key and one.message == told for one in self._journal.alarms):
+            self.memory.counts.load += 1
+        self._journal.alarm(key, told)
+
+    # ── the rest ─────────────────────────────────────────────────────────────
+
+    def _end_probations(self) -> None:
+        try:
+            ended = probation.end_overdue()
+            probation.remember(ended)
+        except PenstockError as error:
+            self._journal.alarm("probation", f"a policy on probation cannot be taken back: {error.message}")
+            return
+        self._journal.settle("probation")
+        for one in ended:
+            back = f"{one.restored} is there again" if one.restored else "nothing is there, as before"
+            self._journal.warn(f"{one.interface}: nobody has confirmed {one.name}: {back}")
+
+    def _tell_beaten(self, beaten: tuple[str, ...]) -> None:
+        if beaten:
+            self._journal.alarm("places", "; ".join(beaten))
+        else:
+            self._journal.settle("places")
+
+    def _tell_strays(self, running: Iterable[Running]) -> None:
+        """A filter whose interface has another name by now runs on there until something takes its place."""
+        known = {kept.program: place for place, kept in self._kept.items()}
+        for one in running:
+            place = known.get(one.program)
+            if place is not None and one.interface != place.interface:
+                self._journal.warn(
+                    f"{place.interface} is called {one.interface} now; its filter runs on there"
+                )
+                del self._kept[place]
+
+    def _soonest(self, pause: float | None) -> float | None:
+        at = self._patience.next_at()
+        left = max(at - time.monotonic(), _SOON_S) if at is not None else None
+        return min((one for one in (pause, left) if one is not None), default=None)
+
+
+def _is_busy(error: PenstockError) -> bool:
+    """Whether another process holds what is to be changed, for a moment."""
+    return isinstance(error, KernelError) and error.errno == errno.EBUSY and error.operation == "change"
+
+
+def _ordered(steps: Iterable[Step]) -> list[list[Step]]:
+    """Steps that are carried out together: `Put`s of one file on one interface."""
+
+    def key(step: Step) -> tuple[int, str, str, str]:
+        if isinstance(step, Put):
+            return 1, step.place.interface, step.wanted.file.name, ""
+        return 0, step.place.interface, step.place.hook.value, ""
+
+    return [list(group) for _, group in groupby(sorted(steps, key=key), key)]
+
+
+def _put_in_place(
+    interface: str, policies: list[LoadedPolicy], settings: PolicySettings, hooks: list[Hook]
+) -> tuple[Applied, ...]:
+    """Apply with what the settings wish, as far as these hooks know it."""
+    return apply_all(
+        interface,
+        policies,
+        settings.mode if any(settings.mode in MODES[hook] for hook in hooks) else AUTO,
+        order=settings.order if any(hook.is_tc for hook in hooks) else None,
+        replace=settings.replace and Hook.XDP in hooks,
+        force=settings.force,
+    )
+
+
+def _look(place: Place, wanted: Wanted, word: str, why: str = "", program: int | None = None) -> Look:
+    return Look(place.interface, place.hook.value, wanted.file.name, wanted.filter, word, why, program)
+
+
+def _key(place: Place) -> str:
+    return f"place {place}"
+
+
+def _place(name: str) -> Place:
+    interface, _, hook = name.partition(" ")
+    return Place(interface, Hook(hook))
+
+
+def _signature(directory: Path) -> object:
+    """Another value when a file of the directory has changed."""
+    try:
+        found = [(path.name, path.stat()) for path in sorted(directory.iterdir())]
+    except OSError as error:
+        return error.errno
+    return [(name, one.st_mtime_ns, one.st_size, one.st_ino, one.st_mode) for name, one in found]

@@ -1,0 +1,90 @@
+"""Sets kept open, so that one entry more costs little, and swept while nobody waits.
+
+    sets.add("banned", ("203.0.113.9",), by="alice", timeout=3600)     ->  {"set": "banned", "added": 1, …}
+    sets.sweep_next()                                      one set, the next the next time
+
+Changes are those of `pipeline/set_commands.py`, ledger and all.  They run in one
+thread, so that changes of one set never wait for each other's lock here; what
+reads (`entries`, `listed`) opens a set for itself, and may run in any.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from penstock.pipeline.set_commands import SetCommands
+from penstock.pipeline.set_store import names, open_set
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from penstock.pipeline.set_commands import Changed
+
+
+class OpenSets:
+    """The sets of this host, opened when they are first changed."""
+
+    def __init__(self) -> None:
+        self._commands = SetCommands()
+        self._swept: list[str] = []
+
+    def add(
+        self,
+        name: str,
+        entries: Sequence[str],
+        *,
+        by: str,
+        timeout: float | None = None,
+        forever: bool = False,
+        comment: str | None = None,
+    ) -> dict[str, Any]:
+        """Add entries.  Raises PenstockError: as `SetCommands.add`."""
+        done = self._commands.add(name, entries, by=by, timeout=timeout, forever=forever, comment=comment)
+        return _told(name, done)
+
+    def remove(self, name: str, entries: Sequence[str], *, by: str) -> dict[str, Any]:
+        """Take entries back.  Raises PenstockError: as `SetCommands.remove`."""
+        return _told(name, self._commands.remove(name, entries, by=by))
+
+    def sweep_next(self) -> int:
+        """Forget what has expired in one set, each in its turn; how many sets there are.
+
+        Raises:
+            PenstockError: it cannot be swept.
+        """
+        there = names()
+        waiting = [name for name in there if name not in self._swept]
+        if not waiting:
+            self._swept, waiting = [], there
+        if waiting:
+            self._swept.append(waiting[0])
+            with open_set(waiting[0]) as found:
+                found.sweep()
+        return len(there)
+
+    def close(self) -> None:
+        """Let go of all of them."""
+        self._commands.close()
+
+
+def entries(name: str, limit: int) -> dict[str, Any]:
+    """The first entries of a set, and how many there are.  Raises PenstockError."""
+    with open_set(name) as found:
+        shown = [{"entry": one.text, "expires_in_s": one.expires_in} for one in islice(found, limit)]
+        return {"set": found.spec.name, "count": found.count, "entries": shown}
+
+
+def listed() -> list[dict[str, Any]]:
+    """Every set, and how full it is.  Raises PenstockError."""
+    found = []
+    for name in names():
+        with open_set(name) as one:
+            found.append({"set": one.spec.name, "entries": one.count, "size": one.spec.size})
+    return found
+
+
+def _told(name: str, done: Changed) -> dict[str, Any]:
+    counts = {"added": done.added, "changed": done.changed, "removed": done.removed, "entries": done.entries}
+    kept = [{"entry": one.entry, "feeds": one.feeds} for one in done.kept]
+    return {"set": name.removeprefix("@"), **counts, "kept": kept, "kept_count": done.kept_count}

@@ -1,0 +1,261 @@
+"""`penstock daemon`: what the settings say is in place, whatever happens to it, to the interfaces and to the daemon."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.e2e.conftest import Cli, Wire, counters
+from tests.e2e.daemons import Daemon, wait_until
+
+pytestmark = pytest.mark.privileged
+
+EDGE = "filter edge at xdp {{\n dns: drop if udp dst port {port}\n}}\n"
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, wire: Wire, root: Path) -> Iterator[Daemon]:
+    """A daemon of the server's namespace, not started yet, with v1.policy for its v1."""
+    made = Daemon(tmp_path, root, tuple(wire.server.command()))
+    made.policy("v1.policy", EDGE.format(port=53))
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.stop()
+
+
+@pytest.fixture
+def host(daemon: Daemon, wire: Wire) -> Iterator[Cli]:
+    """The command line beside the daemon; what was left attached is taken off at the end."""
+    made = Cli(daemon.environment, tuple(wire.server.command()))
+    yield made
+    if daemon.process is not None and daemon.process.poll() is None:
+        daemon.stop()
+    for one in json.loads(made("status", "--json").out).get("filters", []):
+        made("detach", "-i", one["interface"])
+
+
+def program(host: Cli) -> int:
+    (one,) = host("status", "--json").record["filters"]
+    found: int = one["program_id"]
+    return found
+
+
+@pytest.mark.check(23)
+def test_check_23_a_killed_daemon_filters_on_and_the_next_one_takes_over(
+    wire: Wire, daemon: Daemon, host: Cli
+) -> None:
+    daemon.start()
+    assert daemon.filters() == [("v1", "edge", "in place")]
+    before = program(host)
+    assert (wire.arrived(53), wire.arrived(80)) == (0, 5)
+    daemon.kill()
+    for _ in range(3):
+        assert (wire.arrived(53), wire.arrived(80)) == (0, 5)
+    daemon.start()
+    assert daemon.filters() == [("v1", "edge", "in place")]
+    assert program(host) == before
+    assert "taken over as it is" in daemon.said()
+    assert "did not end as it should" in daemon.said()
+    assert counters(host("status", "--json"))["dns"] == 20
+    assert daemon.stop() == 0
+    assert program(host) == before
+    assert wire.arrived(53) == 0
+
+
+def test_a_file_that_changes_is_put_in_place_and_one_with_a_fault_is_not(
+    wire: Wire, daemon: Daemon, host: Cli
+) -> None:
+    with daemon:
+        assert wire.arrived(53) == 0
+        daemon.policy("v1.policy", EDGE.format(port=54))
+        daemon.waits_for("(edge was there)")
+        assert (wire.arrived(53), wire.arrived(54)) == (5, 0)
+        before = program(host)
+        daemon.policy("v1.policy", "filter edge at xdp { drop if udp dst prot 55 }\n")
+        daemon.waits_for("runs on")
+        (alarm,) = daemon.ask("Status")["alarms"]
+        assert "v1.policy:1:" in alarm["message"]
+        assert (program(host), wire.arrived(54)) == (before, 0)
+        done = host("daemon", "status")
+        assert (done.code, "v1.policy:1:" in done.out) == (3, True)
+        daemon.policy("v1.policy", EDGE.format(port=54))
+        wait_until(lambda: not daemon.ask("Status")["alarms"])
+        assert program(host) == before
+        (daemon.etc / "v1.policy").unlink()
+        daemon.waits_for("no policy is for it any more")
+        assert wire.arrived(54) == 5
+
+
+def test_sighup_and_reload_read_all_again(daemon: Daemon, host: Cli, tmp_path: Path) -> None:
+    with daemon:
+        other = tmp_path / "other.policy"
+        other.write_text(EDGE.format(port=60))
+        assert host("apply", str(other), "-i", "v1").code == 0
+        daemon.waits_for("was put in place by hand")
+        assert [state for *_, state in daemon.filters()] == ["left"]
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: daemon.filters() == [("v1", "edge", "in place")], daemon.said)
+        host("apply", str(other), "-i", "v1")
+        done = host("daemon", "reload")
+        assert (done.code, "in place" in done.out) == (0, True), done
+
+
+def test_sets_are_changed_through_the_daemon(wire: Wire, daemon: Daemon, host: Cli) -> None:
+    daemon.policy(
+        "v1.policy",
+        "set banned : host size 4\nfilter edge at xdp { drop if udp dst port 7000 and src in @banned }\n",
+    )
+    with daemon:
+        done = host("set", "add", "banned", "10.9.0.1", "--json")
+        assert done.record == {
+            "schema": "penstock.set.change/1",
+            "set": "banned",
+            "added": 1,
+            "changed": 0,
+            "removed": 0,
+            "entries": 1,
+        }
+        assert wire.arrived(7000) == 0
+        refused = host("set", "add", "banned", *(f"10.0.0.{number}" for number in range(9)))
+        assert (refused.code, "is full" in refused.err) == (1, True)
+        assert host("set", "add", "bannd", "10.9.0.1").err.count("there is no set `bannd`") == 1
+        assert host("set", "remove", "banned", "10.9.0.1").code == 0
+        assert wire.arrived(7000) == 5
+        assert daemon.ask("SetList", to_read=True)["sets"] == [{"set": "banned", "entries": 0, "size": 4}]
+        requests = daemon.ask("Status")["requests"]
+        assert requests > 4, "the commands went to the daemon"
+        daemon.stop()
+        assert host("set", "add", "banned", "10.9.0.1").code == 0, "and without one they do it themselves"
+        host("detach", "-i", "v1")
+        host("set", "delete", "banned")
+
+
+def test_one_daemon_for_each_run_directory(daemon: Daemon, host: Cli) -> None:
+    with daemon:
+        assert daemon.process is not None
+        done = host("daemon", "--no-fetch")
+        assert (done.code, f"process {daemon.process.pid}" in done.err) == (1, True)
+
+
+def test_without_a_daemon_its_commands_end_with_5(host: Cli) -> None:
+    for words in ("status", "reload"):
+        done = host("daemon", words)
+        assert (done.code, "no daemon answers" in done.err) == (5, True)
+
+
+@pytest.mark.check(18)
+def test_check_18_interfaces_that_go_come_and_are_renamed(wire: Wire, daemon: Daemon, host: Cli) -> None:
+    daemon.settings('check_s = 0.1\n[policy."v1.policy"]\ninterfaces = ["v1", "wan*"]\n')
+    server = wire.server
+    with daemon:
+        before = program(host)
+        server.ip("link", "set", "v1", "down")
+        server.ip("link", "set", "v1", "name", "wan7")
+        server.ip("link", "set", "wan7", "up")
+        wait_until(lambda: daemon.filters() == [("wan7", "edge", "in place")], daemon.said)
+        assert program(host) == before, "it is the same interface"
+        server.ip("link", "set", "wan7", "name", "other")
+        daemon.waits_for("wan7 is called other now; its filter runs on there")
+        assert program(host) == before
+        server.ip("link", "delete", "other")
+        wait_until(lambda: daemon.filters() == [], daemon.said)
+        server.ip("link", "add", "v1", "type", "veth", "peer", "name", "v2")
+        wait_until(lambda: daemon.filters() == [("v1", "edge", "in place")], daemon.said)
+        server.ip("link", "delete", "v1")
+        wait_until(lambda: daemon.filters() == [], daemon.said)
+        server.ip("link", "add", "v1", "type", "veth", "peer", "name", "v2")
+        wait_until(lambda: daemon.filters() == [("v1", "edge", "in place")], daemon.said)
+        host("detach", "-i", "other")
+
+
+def test_what_somebody_takes_off_is_put_back_and_not_for_ever_at_once(
+    wire: Wire, daemon: Daemon, host: Cli, root: Path
+) -> None:
+    with daemon:
+        for number in (1, 2):
+            subprocess.run(["bpftool", "link", "detach", "pinned", str(link_of(root))], check=True)
+            daemon.waits_for("(somebody has taken it off)", number)
+            assert wire.arrived(53) == 0
+        assert "next time not within 1 s" in daemon.said()
+        assert "next time not within 2 s" in daemon.said()
+
+
+def link_of(root: Path) -> Path:
+    (found,) = root.glob("v1@*/link")
+    return found
+
+
+def test_a_policy_on_probation_is_not_taken_over(
+    wire: Wire, daemon: Daemon, host: Cli, tmp_path: Path
+) -> None:
+    """What is on probation is nobody's yet; when its time is over the daemon puts back what was there."""
+    with daemon:
+        before = program(host)
+        other = tmp_path / "other.policy"
+        other.write_text(EDGE.format(port=60))
+        host("apply", str(other), "-i", "v1", "--confirm", "50s")
+        daemon.waits_for("is on probation there")
+        assert [state for *_, state in daemon.filters()] == ["left"]
+        assert host("confirm", "--undo").code == 0
+        wait_until(lambda: daemon.filters() == [("v1", "edge", "in place")])
+        assert program(host) == before
+
+
+def test_nobody_is_locked_out_by_a_daemon(wire: Wire, daemon: Daemon, host: Cli) -> None:
+    wire.server.ip("route", "add", "default", "via", "10.9.0.1")
+    with daemon:
+        before = program(host)
+        daemon.policy("v1.policy", "filter edge at xdp { default drop }\n")
+        daemon.waits_for("would cut off")
+        assert program(host) == before
+        assert [state for *_, state in daemon.filters()] == ["old"]
+        daemon.settings('check_s = 0.1\n[policy."v1.policy"]\nforce = true\n')
+        wait_until(lambda: daemon.filters() == [("v1", "edge", "in place")], daemon.said)
+
+
+@pytest.mark.check(26)
+def test_check_26_a_full_disk_leaves_the_old_state_and_an_alarm(
+    wire: Wire, daemon: Daemon, host: Cli
+) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(daemon.state)], check=True)
+    try:
+        with daemon:
+            old = (daemon.state / "daemon.json").read_text()
+            filler = daemon.state / "filler"
+            with pytest.raises(OSError, match="No space left"):
+                filler.write_bytes(bytes(1 << 20))
+            daemon.policy("v1.policy", EDGE.format(port=54))
+            daemon.waits_for("daemon.json cannot be written: No space left on device; it is as it was")
+            assert (daemon.state / "daemon.json").read_text() == old
+            assert wire.arrived(54) == 0, "what filters does not depend on it"
+            filler.unlink()
+            daemon.waits_for("what the daemon remembers can be written again")
+            assert (daemon.state / "daemon.json").read_text() != old
+    finally:
+        subprocess.run(["umount", "--lazy", str(daemon.state)], check=True)
+
+
+@pytest.mark.check(23)
+def test_check_23_killed_anywhere_in_a_round_it_leaves_one_policy_whole(
+    wire: Wire, daemon: Daemon, host: Cli
+) -> None:
+    """kill -9 at random points while it changes what is in place: the old or the new, and the next one goes on."""
+    drawn = random.Random(23)
+    daemon.start()
+    for attempt in range(4):
+        old, new = 53 + attempt, 54 + attempt
+        daemon.policy("v1.policy", EDGE.format(port=new))
+        time.sleep(drawn.uniform(0.0, 1.5))
+        daemon.kill()
+        dropped = [port for port in (old, new) if wire.arrived(port, count=2) == 0]
+        assert len(dropped) == 1, daemon.said()
+        daemon.start()
+        wait_until(lambda: daemon.filters() == [("v1", "edge", "in place")], daemon.said)
+        assert wire.arrived(new, count=2) == 0

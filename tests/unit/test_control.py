@@ -1,0 +1,355 @@
+"""The daemon's sockets: who comes in, what they may ask, and what they may cost; check 43."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from penstock.control import protocol
+from penstock.control.access import Access, Peer
+from penstock.control.client import Connection, RefusedError, ask_if_there, connect
+from penstock.control.server import Door, Limits, Server
+from penstock.errors import DaemonError, PenstockError
+
+PATIENCE_S = 20.0
+NOBODY = 65534
+#: What an unprivileged process does that has nothing of penstock's but the socket.
+STRANGER = """\
+import socket, sys
+s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
+try: s.sendall(sys.argv[2].encode() + b"\\n")
+except BrokenPipeError: pass
+sys.stdout.buffer.write(s.makefile("rb").readline())
+"""
+
+
+class Asking:
+    """A server in a thread of its own, and what it was asked."""
+
+    def __init__(self, directory: Path, access: Access, limits: Limits) -> None:
+        self.requests: list[tuple[protocol.Asked, Peer]] = []
+        self.slow = threading.Event()
+        self._doors = (
+            Door(directory / "control.sock", access, can_change=True, mode=0o666),
+            Door(directory / "read.sock", Access(everybody=True), can_change=False, mode=0o666),
+        )
+        self._limits = limits
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+
+    async def _run(self) -> None:
+        self.loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        async with Server(self._doors, self._answer, self._limits) as self.server:
+            self._ready.set()
+            await self._end.wait()
+
+    async def _answer(self, request: protocol.Asked, peer: Peer) -> object:
+        self.requests.append((request, peer))
+        match request:
+            case protocol.SetAdd(set="full"):
+                raise PenstockError("@full is full", hint="a larger size")
+            case protocol.SetList():
+                return {"text": "x" * (request.limit or 0)}
+            case _:
+                return {"pid": os.getpid()}
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(PATIENCE_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
+
+
+@contextmanager
+def serving(directory: Path, access: Access | None = None, **limits: Any) -> Iterator[Asking]:
+    directory.chmod(0o755)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Asking(directory, access or Access(), Limits(**limits)) as server,
+    ):
+        patch.setenv("PENSTOCK_RUN_DIR", str(directory))
+        yield server
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that every user can enter."""
+    import shutil
+    import tempfile
+
+    made = Path(tempfile.mkdtemp())
+    yield made
+    shutil.rmtree(made)
+
+
+def there(**options: Any) -> Connection:
+    found = connect(**options)
+    assert found is not None
+    return found
+
+
+def stranger(path: Path, request: str, *groups: int) -> dict[str, Any]:
+    system = Path("/usr/bin/python3")
+    python = str(system) if system.exists() else sys.executable
+    done = subprocess.run(
+        [python, "-ISc", STRANGER, str(path), request],
+        capture_output=True,
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=groups,
+        timeout=PATIENCE_S,
+        cwd="/",
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_request_is_answered_and_an_error_keeps_its_hint_and_code(place: Path) -> None:
+    with serving(place) as server, there() as daemon:
+        assert daemon.ask("Ping") == {"pid": os.getpid()}
+        with pytest.raises(RefusedError) as refused:
+            daemon.ask("SetAdd", set="full", entries=["192.0.2.1"])
+        assert (refused.value.message, refused.value.hint, refused.value.exit_code) == (
+            "@full is full",
+            "a larger size",
+            1,
+        )
+        assert daemon.ask("SetAdd", set="s", entries=["192.0.2.1"], timeout=2.5)
+        request, peer = server.requests[-1]
+        assert request == protocol.SetAdd(
+            set="s", entries=("192.0.2.1",), timeout=2.5, root=os.environ.get("PENSTOCK_BPFFS")
+        )
+        assert (peer.pid, peer.uid) == (os.getpid(), os.getuid())
+
+
+def test_without_a_daemon_there_is_none_to_ask(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_RUN_DIR", str(place))
+    assert connect() is None
+    assert ask_if_there("Ping") is None
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(place / "control.sock"))
+    assert connect() is None, "the socket that a killed daemon has left"
+
+
+def test_one_that_hangs_is_an_error_with_exit_code_5(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_RUN_DIR", str(place))
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(place / "control.sock"))
+        listening.listen()
+        with there(patience_s=0.1) as daemon, pytest.raises(DaemonError, match="does not answer") as error:
+            daemon.ask("Ping")
+    assert error.value.exit_code == 5
+
+
+def test_what_answers_nonsense_is_no_daemon(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_RUN_DIR", str(place))
+    for reply in (b"hello\n", b"{}\n", b"[]\n", b'{"error":{}}\n', b'{"ok":'):
+        (place / "control.sock").unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(place / "control.sock"))
+            listening.listen()
+            with there() as daemon:
+                accepted, _ = listening.accept()
+                with accepted:
+                    accepted.sendall(reply)
+                    accepted.shutdown(socket.SHUT_WR)
+                    with pytest.raises(DaemonError):
+                        daemon.ask("Ping")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b'{"ask":"Ping","penstock":2}', "was asked in version 2"),
+        (b'{"ask":"Dance"}', "Dance"),
+        (b'{"ask":"SetAdd","set":"s","entries":["a"],"force":true}', "force"),
+        (b'{"ask":"SetAdd","set":"s","entries":"a"}', "Expected `array`"),
+        (b"\xff\xfe", "does not understand"),
+        (b"", "does not understand"),
+    ],
+)
+def test_a_request_that_is_not_understood_is_refused(line: bytes, words: str) -> None:
+    with pytest.raises(DaemonError, match=words):
+        protocol.decode(line)
+
+
+def test_a_later_version_is_told_to_be_one() -> None:
+    with pytest.raises(DaemonError) as error:
+        protocol.decode(b'{"ask":"Dance","penstock":7}')
+    assert error.value.hint is not None
+    assert "restart the daemon" in error.value.hint
+
+
+@pytest.mark.privileged
+@pytest.mark.check(43)
+def test_check_43_an_unknown_user_is_refused_and_a_member_of_a_group_is_not(place: Path) -> None:
+    add = '{"ask":"SetAdd","set":"s","entries":["192.0.2.1"]}'
+    with serving(place, Access(groups=frozenset({4242}))) as server:
+        refused = stranger(place / "control.sock", add)
+        assert refused["error"]["exit"] == 5
+        assert f"user {NOBODY} may not" in refused["error"]["message"]
+        assert not server.requests
+        assert "ok" in stranger(place / "control.sock", add, 4243, 4242)
+        (_, peer) = server.requests[-1]
+        assert peer.uid == NOBODY
+        assert {4242, 4243, NOBODY} <= peer.groups
+    with serving(place, Access(users=frozenset({NOBODY}))):
+        assert "ok" in stranger(place / "control.sock", add)
+
+
+@pytest.mark.privileged
+@pytest.mark.check(43)
+@pytest.mark.parametrize("ask", ["SetAdd", "SetRemove", "Reload", "Release", "FeedRefresh"])
+def test_check_43_who_may_read_may_not_change(place: Path, ask: str) -> None:
+    fields = {"SetAdd": {"set": "s", "entries": ["a"]}, "SetRemove": {"set": "s", "entries": ["a"]}}
+    more = fields.get(ask, {"interface": "eth0"} if ask == "Release" else {})
+    with serving(place) as server:
+        refused = stranger(place / "read.sock", json.dumps({"ask": ask, **more}))
+        assert refused["error"]["exit"] == 4
+        assert not server.requests
+        assert "ok" in stranger(place / "read.sock", '{"ask":"Ping"}')
+        # Root too: the door decides, not only who comes in by it.
+        with there(to_read=True) as daemon, pytest.raises(RefusedError, match="not permitted"):
+            daemon.ask(ask, **more)
+
+
+@pytest.mark.check(43)
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_check_43_an_oversized_request_is_turned_away(place: Path, end: bytes) -> None:
+    with serving(place, longest_request=4096) as server:
+        with raw(place) as channel, pytest.raises(OSError):  # noqa: PT012, PT011
+            channel.sendall(b'{"ask":"' + b"x" * 600_000 + end)
+            channel.sendall(b"x" * 600_000)
+            assert b"at most 4,096 bytes" in drained(channel)
+            raise BrokenPipeError
+        assert server.server.tally.turned_away["long request"] == 1
+        assert server.server.held == 0
+        assert_alive()
+
+
+@pytest.mark.check(43)
+def test_check_43_a_slow_client_is_turned_away(place: Path) -> None:
+    with serving(place, patience_s=0.1, idle_s=0.3) as server:
+        with raw(place) as half, raw(place) as greedy, raw(place) as silent:
+            half.sendall(b'{"ask":"Pi')
+            # Asks for megabytes and takes none of them.
+            greedy.sendall(b'{"ask":"SetList","limit":4000000}\n' * 3)
+            assert b"waited too long" in drained(half)
+            assert b"heard nothing" in drained(silent)
+            assert len(drained(greedy)) < 12_000_000
+        assert server.server.tally.turned_away["too slow"] == 2
+        assert len([one for one, _ in server.requests]) == 1, (
+            "the next is not looked at before the last is taken"
+        )
+
+
+@pytest.mark.check(43)
+def test_check_43_a_thousand_connections_stay_bounded(place: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(4096, hard)), hard))
+    with serving(place, connections=64, connections_of_user=48, held=1 << 20) as server:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with ExitStack() as opened:
+            made = []
+            for _ in range(1000):
+                channel = opened.enter_context(raw(place, name="read.sock"))
+                made.append(channel)
+                with_rest(channel, b'{"ask":"' + b"x" * 30_000)
+            wait_for(lambda: server.server.tally.turned_away.total() >= 1000 - 64)
+            assert len(server.server.connections) <= 48
+            assert server.server.held <= 1 << 20
+            # The other door has room of its own.
+            assert_alive()
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        assert grown < 64 << 10, "KiB"
+        wait_for(lambda: not server.server.connections)
+        assert server.server.held == 0
+        assert_alive()
+
+
+@pytest.mark.check(40)
+def test_check_40_a_storm_of_questions_is_answered_at_a_bounded_rate(place: Path) -> None:
+    """So many answers a second and user, however many ask: the processor is bounded, and so is the memory."""
+    with serving(place, reads_per_s=50.0) as server, ExitStack() as opened:
+        made = [opened.enter_context(raw(place, name="read.sock")) for _ in range(20)]
+        began = asyncio.run_coroutine_threadsafe(clock(), server.loop).result()
+        for channel in made:
+            with_rest(channel, b'{"ask":"Ping"}\n' * 500)
+        wait_for(lambda: len(server.requests) >= 80)
+        took = asyncio.run_coroutine_threadsafe(clock(), server.loop).result() - began
+        # A second's worth at once, and then the rate.
+        assert len(server.requests) <= 50 * (1 + took) + 20
+        assert server.server.held <= 20 * 500 * 15
+        assert_alive()
+
+
+def test_requests_in_one_piece_are_answered_in_order(place: Path) -> None:
+    with serving(place) as server, raw(place) as channel:
+        lines = [json.dumps({"ask": "SetList", "limit": number}) for number in range(1, 200)]
+        channel.sendall("\n".join(lines).encode() + b"\n")
+        channel.shutdown(socket.SHUT_WR)
+        replies = [json.loads(line) for line in channel.makefile("rb")]
+        assert [len(one["ok"]["text"]) for one in replies] == list(range(1, 200))
+        assert len(server.requests) == 199
+
+
+async def clock() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@contextmanager
+def raw(place: Path, name: str = "control.sock") -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as channel:
+        channel.connect(str(place / name))
+        channel.settimeout(PATIENCE_S)
+        yield channel
+
+
+def with_rest(channel: socket.socket, data: bytes) -> None:
+    """Send what goes; whoever was turned away already has nobody to send to."""
+    channel.setblocking(False)
+    try:
+        channel.send(data)
+    except OSError:
+        return
+
+
+def drained(channel: socket.socket) -> bytes:
+    parts = []
+    try:
+        while part := channel.recv(1 << 16):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
+def assert_alive() -> None:
+    with there() as daemon:
+        assert daemon.ask("Ping")
+
+
+def wait_for(is_so: Any) -> None:
+    import time
+
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
