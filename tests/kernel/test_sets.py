@@ -24,12 +24,14 @@ from penstock.compiler.lang.parser import parse_policy
 from penstock.compiler.lang.source import Source
 from penstock.errors import LimitError, PenstockError
 from penstock.model.hook import Hook
-from penstock.model.sets import SetSpec, control_map, set_map
+from penstock.model.sets import REST, SetSpec, control_map, set_map
 from penstock.model.verdict import Verdict
 from penstock.pipeline import live_set
 from penstock.pipeline.live_set import LiveSet
+from penstock.pipeline.set_change import settled
+from penstock.pipeline.set_control import now
 from penstock.pipeline.set_keys import keys_of
-from penstock.pipeline.set_maps import create_maps
+from penstock.pipeline.set_maps import create_maps, read_map
 
 pytestmark = pytest.mark.privileged
 
@@ -272,12 +274,12 @@ def test_a_writer_that_is_killed_leaves_the_old_content_or_the_new(
     """Check 36: kill -9 in the middle of a change of both families."""
     old = ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/24", "2001:db8::/32"]
     new = ["10.1.0.0/16", "10.1.1.0/24", "198.51.100.0/24", "2001:db8:1::/48", "2001:db8:2::/48"]
-    monkeypatch.setattr(live_set, "_PART", 1)
+    monkeypatch.setattr(live_set, "PART", 1)
     with loaded() as (dropped, nets, _):
         nets.update(old)
         asked = ["10.1.1.1", "10.2.0.1", "192.0.2.1", "198.51.100.1", "2001:db8:1::1", "2001:db8:3::1"]
         before = [dropped(address) for address in asked]
-        _killed_at(step, nets, new)
+        _killed_at(step, nets, lambda: nets.replace(new))
         after = [dropped(address) for address in asked]
         texts = {entry.text for entry in nets}
         assert (after, texts) in ((before, set(old)), ([True, False, False, True, True, False], set(new)))
@@ -287,8 +289,31 @@ def test_a_writer_that_is_killed_leaves_the_old_content_or_the_new(
         assert nets.count == len(texts) + 1
 
 
-def _killed_at(step: int, nets: LiveSet, new: list[str]) -> None:
-    """Replace the content in a process that dies behind the n-th entry it has written."""
+@pytest.mark.parametrize("step", range(0, 14, 2))
+@pytest.mark.parametrize("goes", [False, True], ids=["comes", "goes"])
+def test_a_writer_of_a_few_that_is_killed_leaves_what_was_or_what_it_wrote(
+    step: int, goes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Check 36, where only what changes is read; wide entries whose times reach into narrow ones."""
+    monkeypatch.setattr(live_set, "PART", 1)
+    some = ["10.0.0.0/8", "10.1.0.0/16", "2001:db8::/32", "192.0.2.0/24"]
+    with loaded() as (dropped, nets, _):
+        nets.update(["10.1.1.0/24", "2001:db8:1::/48"], timeout=0.000_001)
+        nets.update(["10.9.0.0/16"])
+        if goes:
+            nets.update(some)
+        asked = ["10.1.1.1", "10.2.0.1", "10.9.0.1", "192.0.2.1", "2001:db8:1::1", "2001:db8:3::1"]
+        before, stay = [dropped(address) for address in asked], [False, False, True, False, False, False]
+        _killed_at(step, nets, lambda: nets.discard(some) if goes else nets.update(some))
+        after = [dropped(address) for address in asked]
+        assert after in (before, stay if goes else [True] * 6)
+        nets.update(["203.0.113.0/24"])
+        assert [dropped(address) for address in asked] == after
+        assert nets.count == 8 - 4 * (after == stay)
+
+
+def _killed_at(step: int, nets: LiveSet, change: Callable[[], object]) -> None:
+    """Change the content in a process that dies behind the n-th entry it has written."""
     child = os.fork()
     if not child:
         seen = 0
@@ -301,7 +326,7 @@ def _killed_at(step: int, nets: LiveSet, new: list[str]) -> None:
 
         nets.progress = progress
         try:
-            nets.replace(new)
+            change()
         finally:
             os._exit(0)
     os.waitpid(child, 0)
@@ -336,6 +361,50 @@ def test_random_changes_against_a_model() -> None:
                 assert (f"10.0.0.{value}" in held) == any(_holds(network, value) for network in model)
 
 
+@pytest.mark.parametrize("structure", ["hash", "net"])
+def test_a_few_changes_with_times_against_a_model(structure: str) -> None:
+    """Checks 33 and 34: what the kernel answers, and that each state has the latest time of all that cover it."""
+    chance = random.Random(5)
+    spec = SetSpec("s", ("net" if structure == "net" else "host",), 64)
+    maps, control = create_maps(spec)
+    with LiveSet(spec, maps, control) as held:
+        model: dict[str, float | None] = {}
+        for _ in range(150):
+            some = {_network(chance) for _ in range(chance.choice([1, 1, 2, 5]))}
+            if structure != "net":
+                some = {text.partition("/")[0] for text in some}
+            if chance.random() < 0.6:
+                seconds = chance.choice([None, 0.000_001, 1000.0, 2000.0, 3000.0])
+                held.update(some, seconds)
+                end = None if seconds is None else now() + seconds * 1e9
+                model |= {text: _later(end, model.get(text, 0.0)) for text in some}
+            else:
+                held.discard(some)
+                model = {text: end for text, end in model.items() if text not in some}
+            assert {entry.text for entry in held} == {text for text in model if _is_live(model[text])}
+            assert held.count == len(model)
+            for value in range(16):
+                live = [text for text, end in model.items() if _is_live(end)]
+                assert (f"10.0.0.{value}" in held) == any(_holds(text, value) for text in live)
+            _is_at_rest(held)
+
+
+def _later(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else max(one, other)
+
+
+def _is_live(end: float | None) -> bool:
+    return end is None or end > now()
+
+
+def _is_at_rest(held: LiveSet) -> None:
+    for family, table in held.maps.items():
+        content = read_map(held.spec, table)
+        assert (content.values[:, 0] & REST == REST).all()
+        kept, gone = settled(held.spec, content, held.state.active)
+        assert (len(kept.keys), len(gone)) == (0, 0), family
+
+
 def _network(chance: random.Random) -> str:
     length = chance.randint(28, 32)
     return f"10.0.0.{chance.randrange(16) >> 32 - length << 32 - length}/{length}"
@@ -343,6 +412,7 @@ def _network(chance: random.Random) -> str:
 
 def _holds(network: str, value: int) -> bool:
     address, _, length = network.partition("/")
+    length = length or "32"
     return value >> 32 - int(length) == int(address.rpartition(".")[2]) >> 32 - int(length)
 
 

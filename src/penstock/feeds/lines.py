@@ -13,10 +13,8 @@ right, goes through `addresses`, which knows all forms and the reasons.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from socket import AF_INET6, inet_pton
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +22,9 @@ import numpy.typing as npt
 from penstock.errors import FeedError
 from penstock.feeds.addresses import prefixes_of
 from penstock.feeds.result import MOST_PREFIXES, MOST_REJECTS, Parsed, Rejects
-from penstock.model.prefixes import U8, U32, U64, Mask, Prefixes
+from penstock.model.plain_lines import EndlessLineError, Index, PlainLines, read_pieces
+from penstock.model.prefixes import U8, U32, U64, Prefixes
 
-_Index: TypeAlias = npt.NDArray[np.intp]
-
-#: A piece is as much as stays in the processor's cache with the arrays that are made of it.
-_PIECE = 1 << 18
-_LONGEST_LINE = 1 << 20
-_BOM = b"\xef\xbb\xbf"
-_WHITE = np.isin(np.arange(256), np.frombuffer(b" \t\r\n\v\f", np.uint8))
-_LF, _SLASH, _DOT, _ZERO = 10, 47, 46, 48
 _MAPPED = bytes(10) + b"\xff\xff"
 _LENGTHS = {str(length): length for length in range(129)}
 
@@ -43,8 +34,8 @@ class Scan:
     """The prefixes of a list, the line (from 0) of each, and what was refused."""
 
     prefixes: Prefixes
-    v4_line: _Index
-    v6_line: _Index
+    v4_line: Index
+    v6_line: Index
     rejects: Rejects
     entries: int
     normalised: int
@@ -78,32 +69,23 @@ def scan(data: bytes, *, is_commented: bool = True) -> Scan:
     """Read a list; without comments, blank lines are entries too, and wrong ones."""
     building = _Building()
     base = 0
-    for piece in _pieces(data.removeprefix(_BOM)):
-        base = _scan_piece(building, piece, base, is_commented=is_commented)
-        if building.rejects.count > MOST_REJECTS:
-            raise FeedError(f"more than {MOST_REJECTS} lines are no addresses", line=base)
-        if building.made > MOST_PREFIXES:
-            raise FeedError(f"more than {MOST_PREFIXES} prefixes", line=base)
+    try:
+        for piece in read_pieces(data, has_comments=is_commented, slashes=True):
+            base = _scan_piece(building, piece, base, is_commented=is_commented)
+            if building.rejects.count > MOST_REJECTS:
+                raise FeedError(f"more than {MOST_REJECTS} lines are no addresses", line=base)
+            if building.made > MOST_PREFIXES:
+                raise FeedError(f"more than {MOST_PREFIXES} prefixes", line=base)
+    except EndlessLineError as error:
+        raise FeedError("a line is longer than 1 MiB: this is no list") from error
     return building.scan()
-
-
-def _pieces(data: bytes) -> Iterator[bytes]:
-    at = 0
-    while at < len(data):
-        end = data.rfind(b"\n", at, at + _PIECE) + 1
-        if end == 0 and (end := data.find(b"\n", at, at + _LONGEST_LINE) + 1) == 0:
-            if len(data) - at >= _LONGEST_LINE:
-                raise FeedError("a line is longer than 1 MiB: this is no list")
-            end = len(data)
-        yield data[at:end] if data[end - 1] == _LF else data[at:end] + b"\n"
-        at = end
 
 
 @dataclass(slots=True)
 class _Building:
     """What was found so far: arrays of the quick way, lists of the exact one."""
 
-    quick: list[tuple[U32, U8, _Index]] = field(default_factory=list)
+    quick: list[tuple[U32, U8, Index]] = field(default_factory=list)
     v4: list[tuple[int, int, int]] = field(default_factory=list)
     v6: list[bytes] = field(default_factory=list)
     v6_length: list[int] = field(default_factory=list)
@@ -165,92 +147,19 @@ class _Building:
             self.v4.extend((address, length, line) for address, length in entry.pieces)
 
 
-def _scan_piece(building: _Building, piece: bytes, base: int, *, is_commented: bool) -> int:
+def _scan_piece(building: _Building, piece: PlainLines, base: int, *, is_commented: bool) -> int:
     """Add the entries of a piece whose first line is number `base`; gives the number of the line behind it."""
-    content = np.frombuffer(piece, np.uint8)
-    ends = np.flatnonzero(content == _LF)
-    starts = np.concatenate([np.zeros(1, np.intp), ends[:-1] + 1])
-    begin, end = _trimmed(content, starts, _without_comments(content, starts, ends) if is_commented else ends)
-    lines = np.flatnonzero(end > begin) if is_commented else np.arange(len(ends))
-    begin, end = begin[lines], end[lines]
-    building.entries += len(lines)
-    is_quick, address, length = _plain_ipv4(content, begin, end)
-    building.quick.append((address, length, lines[is_quick] + base))
+    building.entries += int(np.count_nonzero(piece.end > piece.begin)) if is_commented else len(piece)
+    address, length = piece.address, piece.length
+    building.quick.append((address, length, np.flatnonzero(piece.is_plain) + base))
     building.made += len(address)
     building.normalised += _clear_host_bits(address, length)
-    rest = ~is_quick
-    columns = (begin[rest].tolist(), end[rest].tolist(), (lines[rest] + base).tolist())
-    for first, behind, line in zip(*columns, strict=True):
-        building.add(piece[first:behind].decode("utf-8", "replace"), line)
-    return base + len(ends)
-
-
-def _without_comments(content: U8, starts: _Index, ends: _Index) -> _Index:
-    """The ends of the lines, comments left out."""
-    begins = (content == ord("#")) | (content == ord(";"))
-    slash = content == _SLASH
-    begins[:-1] |= slash[:-1] & slash[1:]
-    at = np.append(np.flatnonzero(begins), len(content))
-    cut: _Index = np.minimum(ends, at[np.searchsorted(at, starts)])
-    return cut
-
-
-def _trimmed(content: U8, starts: _Index, ends: _Index) -> tuple[_Index, _Index]:
-    """First and last bound of each line's text, white space left out; equal where there is none."""
-    is_text = ~_WHITE[content]
-    at = np.append(np.flatnonzero(is_text), 0)
-    before = _counts_before(is_text)
-    first, behind = before[starts], before[ends]
-    is_blank = first == behind
-    return np.where(is_blank, starts, at[first]), np.where(is_blank, starts, at[behind - 1] + 1)
-
-
-def _counts_before(mask: Mask) -> npt.NDArray[np.int32]:
-    """For each position, and the one behind the last, how many before it are set."""
-    counts = np.zeros(len(mask) + 1, np.int32)
-    np.cumsum(mask, out=counts[1:])
-    return counts
-
-
-def _plain_ipv4(content: U8, begin: _Index, end: _Index) -> tuple[Mask, U32, U8]:
-    """Which texts are four decimal numbers and perhaps a length, and the addresses and lengths of these."""
-    digit = content - np.uint8(_ZERO)
-    is_mark = digit > 9
-    before = _counts_before(is_mark)
-    at = np.append(np.flatnonzero(is_mark), np.full(4, len(content) - 1))
-    first, marks = before[begin], before[end] - before[begin]
-    p1, p2, p3, p4 = (at[first + number] for number in range(4))
-    has_length = marks == 4
-    good = (marks == 3) | has_length & (content[p4] == _SLASH)
-    for mark in (p1, p2, p3):
-        good &= content[mark] == _DOT
-    maybe = np.flatnonzero(good)
-    begin, end, has_length = begin[maybe], end[maybe], has_length[maybe]
-    p1, p2, p3, p4 = p1[maybe], p2[maybe], p3[maybe], p4[maybe]
-    fine = np.ones(len(maybe), np.bool_)
-    address = np.zeros(len(maybe), np.uint32)
-    stop = np.where(has_length, p4, end)
-    for low, behind in ((begin, p1), (p1 + 1, p2), (p2 + 1, p3), (p3 + 1, stop)):
-        address = address << np.uint32(8) | _number(digit, low, behind, fine, most=255)
-    # Where no length is written, nothing sensible is read here, and nothing of it is kept.
-    written = _number(digit, p4 + 1, end, is_length := np.ones(len(maybe), np.bool_), most=32)
-    length = np.where(has_length, written, 32).astype(np.uint8)
-    fine &= is_length | ~has_length
-    good[maybe] = fine
-    return good, address[fine], length[fine]
-
-
-def _number(digit: U8, low: _Index, behind: _Index, good: Mask, *, most: int) -> U32:
-    """The decimal numbers between two bounds; `good` is cleared where one is none or above `most`."""
-    width = behind - low
-    last = len(digit) - 1
-    value = digit[behind - 1].astype(np.uint32)
-    value += np.where(width > 1, digit[behind - 2], 0).astype(np.uint32) * np.uint32(10)
-    value += np.where(width > 2, digit[behind - 3], 0).astype(np.uint32) * np.uint32(100)
-    good &= (
-        (width > 0) & (width <= 3) & (value <= most) & ((width == 1) | (digit[np.minimum(low, last)] != 0))
-    )
-    return value
+    rest = ~piece.is_plain
+    if is_commented:
+        rest &= piece.end > piece.begin
+    for line in np.flatnonzero(rest).tolist():
+        building.add(piece.text(line), line + base)
+    return base + len(piece)
 
 
 def _clear_host_bits(address: U32, length: U8) -> int:

@@ -67,6 +67,19 @@ def entries(table: Map) -> Iterator[Entry]:
         yield from batch
 
 
+def entries_behind(table: Map, key: bytes, room: int) -> Iterator[Entry]:
+    """The entries of a trie behind one that is there, `room` of them at first; its order is that of `keys`.
+
+    Raises KernelError.
+    """
+    began = False
+    for batch in _batches(table, key, room):
+        began = True
+        yield from batch
+    if not began:
+        yield from (one for key in table.keys(key) for one in _entry(table, key))
+
+
 def pop(table: Map) -> bytes | None:
     """Take the next value out of a queue or stack; None from an empty one.  Raises KernelError."""
     value = bytearray(table.size)
@@ -80,16 +93,16 @@ def pop(table: Map) -> bytes | None:
     return bytes(value)
 
 
-def _batches(table: Map) -> Iterator[list[Entry]]:
+def _batches(table: Map, behind: bytes = b"", room: int = _AT_ONCE) -> Iterator[list[Entry]]:
     """The entries in lists; not one list if the kernel has no batches for this type."""
     key_size, value_size = table.info.key_size, table.size
-    room = max(1, min(_AT_ONCE, table.info.max_entries, _MOST_BYTES // max(1, key_size + value_size)))
-    # A hash's position is the number of a bucket, 4 bytes, whatever its keys have.
-    position, following = bytearray(8 + key_size), bytearray(8 + key_size)
-    began = False
+    room = max(1, min(room, table.info.max_entries, _MOST_BYTES // max(1, key_size + value_size)))
+    # A hash's position is the number of a bucket, 4 bytes, whatever its keys have; a trie's is a key.
+    position, following = bytearray(behind.ljust(8 + key_size, b"\0")), bytearray(8 + key_size)
+    began, asked = False, bool(behind)
     while True:
         keys, values = bytearray(room * key_size), bytearray(room * value_size)
-        start = address_of(position) if began else 0
+        start = address_of(position) if began or asked else 0
         addresses = start, address_of(following), address_of(keys), address_of(values)
         attr = bytearray(_BATCH.pack(*addresses, room, table.fd, 0, 0))
         code = _ask(attr)

@@ -30,7 +30,7 @@ from penstock.kernel.libc import address_of, bpf
 from penstock.kernel.syscall import Command, Descriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     from numpy.typing import DTypeLike, NDArray
@@ -187,9 +187,9 @@ class Map(Descriptor):
         """Remove `key`; False when it was not there.  Raises KernelError: an array has no delete."""
         return self._element(Command.MAP_DELETE_ELEM, key, bytearray(), "delete from", absent=errno.ENOENT)
 
-    def keys(self) -> Iterator[bytes]:
-        """Every key, in the kernel's order.  A key removed meanwhile may make a hash start again."""
-        key = bytearray()
+    def keys(self, behind: bytes = b"") -> Iterator[bytes]:
+        """Every key, or those behind one, in the kernel's order.  A key removed meanwhile may make it start again."""
+        key = bytearray(behind)
         while True:
             following = bytearray(self.info.key_size)
             if not self._element(
@@ -228,18 +228,35 @@ class Map(Descriptor):
         flat_keys, flat_values = _rows(keys, self.info.key_size), _rows(values, self.size)
         if len(flat_values) != count:
             raise ValueError(f"{count} keys, but {len(flat_values)} values")
-        attr = bytearray(
-            _BATCH.pack(0, 0, flat_keys.ctypes.data, flat_values.ctypes.data, count, self.fd, 0, 0)
-        )
+        if not self._update_batch(flat_keys.ctypes.data, flat_values.ctypes.data, count):
+            for key, value in zip(flat_keys, flat_values, strict=True):
+                self.update(key.tobytes(), value.tobytes())
+
+    def update_many(self, entries: Mapping[bytes, bytes]) -> None:
+        """Set many entries in one call, without numpy.  Raises KernelError, as `update_all`."""
+        if len(entries) == 1:
+            self.update(*next(iter(entries.items())))
+            return
+        keys, values = bytearray().join(entries), bytearray().join(entries.values())
+        count = len(entries)
+        if (len(keys), len(values)) != (count * self.info.key_size, count * self.size):
+            raise ValueError(f"keys of map {self.name} have {self.info.key_size} bytes, values {self.size}")
+        if entries and not self._update_batch(address_of(keys), address_of(values), count):
+            for key, value in entries.items():
+                self.update(key, value)
+
+    def _update_batch(self, keys: int, values: int, count: int) -> bool:
+        """False where the kernel has no batch for this map."""
+        attr = bytearray(_BATCH.pack(0, 0, keys, values, count, self.fd, 0, 0))
         try:
             bpf(Command.MAP_UPDATE_BATCH, attr)
         except OSError as error:
-            if error.errno not in _NOT_BATCHED:
-                (done,) = struct.unpack_from("=I", attr, _COUNT_AT)
-                meaning = f"{error.strerror}, after {min(done, count)} of {count} entries"
-                raise kernel_error("update map", self.name, error.errno or 0, meaning=meaning) from error
-            for key, value in zip(flat_keys, flat_values, strict=True):
-                self.update(key.tobytes(), value.tobytes())
+            if error.errno in _NOT_BATCHED:
+                return False
+            (done,) = struct.unpack_from("=I", attr, _COUNT_AT)
+            meaning = f"{error.strerror}, after {min(done, count)} of {count} entries"
+            raise kernel_error("update map", self.name, error.errno or 0, meaning=meaning) from error
+        return True
 
     def delete_all(self, keys: NDArray[Any]) -> None:
         """Remove many entries; keys that are not there are passed over.  Raises KernelError."""
@@ -273,11 +290,15 @@ class Map(Descriptor):
         """
         import numpy as np
 
-        stride = _round_up(self.info.value_size)
+        memory = self.memory(writable=writable)
+        return np.frombuffer(memory, np.uint8).reshape(self.info.max_entries, -1).view(dtype)
+
+    def memory(self, *, writable: bool = True) -> memoryview:
+        """The same memory as bytes, without numpy.  Raises: as `view`."""
         access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         with kernel_errors("map into memory", self.name):
-            memory = mmap.mmap(self.fd, stride * self.info.max_entries, mmap.MAP_SHARED, access)
-        return np.frombuffer(memory, np.uint8).reshape(self.info.max_entries, stride).view(dtype)
+            size = _round_up(self.info.value_size) * self.info.max_entries
+            return memoryview(mmap.mmap(self.fd, size, mmap.MAP_SHARED, access))
 
     def freeze(self) -> None:
         """Let no process write the map any more, this one included.  Raises KernelError."""

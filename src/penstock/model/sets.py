@@ -39,7 +39,9 @@ HOLDS, ASKED = 0b0011, 0b1100
 REST = HOLDS | ASKED
 #: The third bank, in which nothing ever is.
 HIDDEN = 2
-EXPIRY_MASK = ((1 << 64) - 1) ^ REST
+#: Expiries are whole multiples of so many nanoseconds.
+GRAIN = 256
+EXPIRY_MASK = ((1 << 64) - 1) ^ (GRAIN - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from penstock.model.moment import Moment, boot_ns_of
-from penstock.model.sets import EXPIRY_MASK, SetSpec
+from penstock.model.sets import EXPIRY_MASK, GRAIN, SetSpec
 from penstock.pipeline.set_keys import Content, Entries, keys_of, nothing
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _live(entries: Entries, at: Moment, now: Moment) -> Entries:
     ends = entries.expiry
     if at.boot_id != now.boot_id:
         moved = ends.astype(np.int64) - at.boot_ns - int(at.elapsed_s(now) * 1e9) + now.boot_ns
-        ends = np.where(ends == 0, np.uint64(0), np.maximum(moved, 16).astype(np.uint64))
+        ends = np.where(ends == 0, np.uint64(0), np.maximum(moved, GRAIN).astype(np.uint64))
         ends &= np.uint64(EXPIRY_MASK)
     keep = (ends == 0) | (ends > np.uint64(now.boot_ns))
     return Entries(entries.keys[keep], ends[keep])
@@ -79,7 +79,7 @@ def _live(entries: Entries, at: Moment, now: Moment) -> Entries:
 
 def without(entries: Entries, others: Entries) -> Entries:
     """The entries whose keys the others do not have."""
-    from penstock.pipeline.set_change import comparable
+    from penstock.pipeline.set_keys import comparable
 
     if not len(others) or not len(entries):
         return entries

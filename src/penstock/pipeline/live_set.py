@@ -10,45 +10,40 @@ Every change is whole: one that is refused (the set would be too full, a line is
 entry) leaves the set as it was, and so does one whose process is killed, or it is
 done.  Adding an entry again lets it stay longer, never shorter.  Expired entries
 are forgotten by the next change that sees them.
+
+A change of few entries looks at these alone and imports no numpy; `set_whole` does
+those of many, and `replace`.
 """
 
 from __future__ import annotations
 
 import errno
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-
-from penstock.errors import KernelError, LimitError
-from penstock.kernel.maps import ANY, NOEXIST, Map
+from penstock.errors import KernelError, LimitError, PenstockError
+from penstock.kernel.maps import Map
 from penstock.model.closing import Closing
-from penstock.model.sets import EXPIRY_MASK, HIDDEN, REST, SetSpec
-from penstock.pipeline.set_change import Held, change, comparable, initial, settled, trie_order
-from penstock.pipeline.set_keys import (
-    Content,
-    Entries,
-    expiry_after,
-    keys_of,
-    nothing,
-    read_entries,
-    size,
-    text_of,
-)
-from penstock.pipeline.set_maps import now, read_map
+from penstock.model.sets import HIDDEN, SetSpec
+from penstock.pipeline.set_control import Control, now
+from penstock.pipeline.set_few import Few, Step
+from penstock.pipeline.set_listing import listed
+from penstock.pipeline.set_text import Keys, expiry_after, keys_of, read_lines
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from penstock.pipeline.set_keys import Content
 
-Text = str | bytes | Iterable[str] | Content
+Text: TypeAlias = "str | bytes | Iterable[str] | Content | Keys"
 """Entries as text, or as they were read."""
 Progress = Callable[[int, int], None]
-_PART = 1 << 16
-_ACTIVE, _CHANGING, _EXPIRING = 0, 1, 2
-_COUNTS_AT = 2  # in 64-bit words
+PART = 1 << 16
+#: Texts that are no longer are read line by line, and so many entries are always few.
+_SHORT_TEXT, _FEW = 1 << 14, 256
+#: One entry that is looked up and written by itself costs what this many cost that are all read.
+_DEARER = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +78,10 @@ class LiveSet(Closing):
         self.spec = spec
         self.maps = maps
         self.control = control
+        self.state = Control(control, spec.families)
         self.progress: Progress = _silent
         """Told how much of what is to be written is written."""
         self._lock = lock
-        self._words = control.view("u4")[0]
-        self._counts = self._words.view("u8")[_COUNTS_AT : _COUNTS_AT + len(spec.families)]
 
     def close(self) -> None:
         """Let go of the maps; they live on where they are pinned or a program uses them."""
@@ -101,74 +95,65 @@ class LiveSet(Closing):
 
     def _find(self, family: str, key: bytes) -> bool:
         """What a packet would be told."""
-        value = self.maps[family].lookup(key)
-        if value is None:
-            return False
-        state, active = int.from_bytes(value[:8], sys.byteorder), int(self._words[_ACTIVE])
-        expiry = state & EXPIRY_MASK
-        return bool((state & 3) >> active & 1) and (not expiry or now() < expiry)
+        value, active = self.maps[family].lookup(key), self.state.active
+        return (
+            value is not None and self.state.holds(value, active) and not self.state.has_ended(value, now())
+        )
 
     @property
     def count(self) -> int:
         """How many entries there are, those among them that have expired and were not forgotten yet."""
-        return 0 if self._words[_ACTIVE] == HIDDEN else int(self._counts.sum())
+        return 0 if self.state.active == HIDDEN else sum(self.state.counts.values())
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[Entry]:
-        """The entries that have not expired, in the kernel's order."""
-        if self._words[_ACTIVE] == HIDDEN:
-            return
-        asked = 2 + int(self._words[_ACTIVE])
-        for family, table in self.maps.items():
-            held = read_map(self.spec, table)
-            moment = now()
-            expiry = held.entries(self.spec).expiry
-            for key, value, end in zip(held.keys, held.values.tolist(), expiry.tolist(), strict=True):
-                if value[0] >> asked & 1 and (not end or moment < end):
-                    left = (end - moment) / 1e9 if end else None
-                    counts = value[-2:] if self.spec.counters else (None, None)
-                    yield Entry(text_of(self.spec, family, key.tobytes()), left, *counts)
+        """The entries that have not expired, in the kernel's order, a few thousand read at a time."""
+        for text, end, moment, counts in listed(self.spec, self.maps, self.state):
+            left = (end - moment) / 1e9 if end else None
+            yield Entry(text, left, *counts)
 
     # ── changing ─────────────────────────────────────────────────────────────
 
     def read(
         self, entries: Text, timeout: float | None = None, *, forever: bool = False, source: str = "entry"
-    ) -> Content:
-        """Entries as the set keeps them, with the ends that `update` would give them; `Content` as it is.
+    ) -> Content | Keys:
+        """Entries as the set keeps them, with the ends that `update` would give them; what was read as it is.
+
+        `source` is what their text is called where a line of it is wrong.
 
         Raises:
             PenstockError: one is no entry of this set.
         """
         if isinstance(entries, dict):
             return entries
-        text = entries if isinstance(entries, str | bytes) else "\n".join(map(str, entries))
-        raw, moment = text.encode() if isinstance(text, str) else text, now()
-        return read_entries(self.spec, raw, self._expiry(timeout, moment, forever=forever), moment, source)
+        text, moment = _bytes_of(entries), now()
+        expiry = self._expiry(timeout, moment, forever=forever)
+        if len(text) <= _SHORT_TEXT:
+            return read_lines(self.spec, text.decode("utf-8-sig", "replace"), expiry, moment, source)
+        from penstock.pipeline.set_keys import read_entries
+
+        return read_entries(self.spec, text, expiry, moment, source)
 
     def update(
         self, entries: Text, timeout: float | None = None, *, forever: bool = False, source: str = "entry"
     ) -> Changed:
         """Add entries: for `timeout` seconds, for ever, or as the policy says.
 
-        `source` is what their text is called where a line of it is wrong.
-
         Raises:
             PenstockError: one is no entry of this set; nothing was added.
             LimitError: the set would have more than its size; nothing was added.
             KernelError: the kernel refuses it; nothing was added.
         """
-        wanted, moment = self.read(entries, timeout, forever=forever, source=source), now()
+        wanted = self.read(entries, timeout, forever=forever, source=source)
         with self._changing():
-            if self._is_few(wanted):
-                return self._update_few(wanted)
-            held = self._held()
-            joined = {
-                family: _joined(_live(held[family].entries(self.spec), moment), more)
-                for family, more in wanted.items()
-            }
-            return self._put(held, joined)
+            few = self._few_of(wanted)
+            if few and (done := self._put_few(few, longer=True)):
+                return done
+            from penstock.pipeline import set_whole
+
+            return set_whole.update(self, wanted)
 
     def discard(self, entries: Text) -> Changed:
         """Remove entries, written as they were added; those that are not there are passed over.
@@ -177,25 +162,14 @@ class LiveSet(Closing):
         """
         unwanted = self.read(entries, forever=True)
         with self._changing():
-            if size(unwanted) == 1 and not self._is_folded:
-                return self._remove_few(unwanted)
-            held = self._held()
-            left = {}
-            for family, found in held.items():
-                entry = _live(found.entries(self.spec), now())
-                keep = ~np.isin(comparable(entry.keys), comparable(unwanted[family].keys))
-                left[family] = Entries(entry.keys[keep], entry.expiry[keep])
-            return self._put(held, left)
+            few = self._few_of(unwanted)
+            if few and (done := self._put_few({family: dict.fromkeys(keys) for family, keys in few.items()})):
+                return done
+            from penstock.pipeline import set_whole
 
-    def replace(
-        self, entries: Text, timeout: float | None = None, *, forever: bool = False, source: str = "entry"
-    ) -> Changed:
-        """Make these the only entries, in one step.  Raises: as `update`."""
-        wanted = self.read(entries, timeout, forever=forever, source=source)
-        with self._changing():
-            return self._put(self._held(), wanted)
+            return set_whole.discard(self, unwanted)
 
-    def exchange(self, gone: Content, come: Content) -> Changed:
+    def exchange(self, gone: Content | Keys, come: Content | Keys) -> Changed:
         """Remove these entries and let those be there with just these ends, in one step; the others stay.
 
         What both name stays or comes.
@@ -203,40 +177,50 @@ class LiveSet(Closing):
         Raises: as `update`.
         """
         with self._changing():
-            held, moment = self._held(), now()
-            after = {}
-            for family, found in held.items():
-                entry = _live(found.entries(self.spec), moment)
-                named = [comparable(side[family].keys) for side in (gone, come) if len(side[family])]
-                if named:
-                    keep = ~np.isin(comparable(entry.keys), np.concatenate(named))
-                    entry = Entries(entry.keys[keep], entry.expiry[keep])
-                after[family] = _joined(entry, come[family])
-            return self._put(held, after)
+            few = self._few_of(gone), self._few_of(come)
+            if few[0] is not None and few[1] is not None:
+                both = {family: {**dict.fromkeys(few[0][family]), **few[1][family]} for family in few[0]}
+                if done := self._put_few(both):
+                    return done
+            from penstock.pipeline import set_whole
+
+            return set_whole.exchange(self, gone, come)
+
+    def replace(
+        self, entries: Text, timeout: float | None = None, *, forever: bool = False, source: str = "entry"
+    ) -> Changed:
+        """Make these the only entries, in one step.  Raises: as `update`."""
+        from penstock.pipeline import set_whole
+
+        wanted = self.read(entries, timeout, forever=forever, source=source)
+        with self._changing():
+            return set_whole.replace(self, wanted)
 
     def clear(self) -> Changed:
         """Remove every entry, in one step.  Raises KernelError."""
-        with self._changing():
-            return self._put(self._held(), nothing(self.spec))
+        return self.replace("")
 
     def sweep(self) -> Changed:
         """Remove the entries that have expired, which no packet meets any more.  Raises KernelError."""
+        from penstock.pipeline import set_whole
+
         with self._changing():
-            held, moment = self._held(), now()
-            return self._put(
-                held, {family: _live(one.entries(self.spec), moment) for family, one in held.items()}
-            )
+            return set_whole.sweep(self)
 
     # ── how ──────────────────────────────────────────────────────────────────
 
-    @property
-    def _is_folded(self) -> bool:
-        """Whether the value of an entry may depend on others: prefixes of which some expire."""
-        return self.spec.structure == "trie" and bool(self._words[_EXPIRING])
+    def full(self) -> LimitError:
+        """What is said of entries for which there is no room."""
+        return LimitError(
+            f"@{self.spec.name} is full: it takes {self.spec.size:,} entries; it was left as it was",
+            limit="entries of a set",
+            hint=f"a larger `size` in the policy, behind `penstock set delete {self.spec.name}`",
+        )
 
-    def _is_few(self, wanted: Content) -> bool:
-        ends = {end for entries in wanted.values() for end in entries.expiry.tolist()}
-        return size(wanted) == 1 and not (self._is_folded or (self.spec.structure == "trie" and any(ends)))
+    def refused(self, error: KernelError) -> PenstockError:
+        """What a failed write is to the caller; what was written is taken back."""
+        self._recover()
+        return self.full() if error.errno in (errno.E2BIG, errno.ENOSPC) else error
 
     def _expiry(self, timeout: float | None, moment: int, *, forever: bool) -> int:
         if forever:
@@ -244,150 +228,78 @@ class LiveSet(Closing):
         default = None if self.spec.timeout_ns is None else self.spec.timeout_ns / 1e9
         return expiry_after(default if timeout is None else timeout, moment)
 
+    def _few_of(self, entries: Content | Keys) -> Keys | None:
+        """The same, if they are so few that each is better looked up by itself."""
+        count = sum(len(one) for one in entries.values())
+        if count > _FEW and count * _DEARER > self.count:
+            return None
+        return {family: one if isinstance(one, dict) else one.by_key() for family, one in entries.items()}
+
     def _changing(self) -> AbstractContextManager[None]:
         return _Change(self._lock(), self._recover)
 
-    def _update_few(self, wanted: Content) -> Changed:
-        """One entry, in one step, whatever else the set holds."""
-        family, entries = next(one for one in wanted.items() if len(one[1]))
-        key, end = entries.keys[0].tobytes(), int(entries.expiry[0])
-        table, at = self.maps[family], self.spec.families.index(family)
-        # A trie would answer with a wider prefix; of one that is asked here no entry expires.
-        found = None if self.spec.structure == "trie" else table.lookup(key)
-        words = np.zeros(self.spec.value_words, np.uint64)
-        before = 0
-        if found is not None:
-            words[:] = np.frombuffer(found, np.uint64)
-            before = int(words[0]) & EXPIRY_MASK
-            if before == 0 or (end and before >= end):
-                return Changed(0, 0, 0)
-        elif int(self._counts[at]) >= self.spec.size:
-            return self._put_one_more(wanted)
-        words[0] = end | REST
-        if end:
-            self._words[_EXPIRING] = 1
-        try:
-            table.update(key, words.tobytes(), NOEXIST if self.spec.structure == "trie" else ANY)
-        except KernelError as error:
-            if error.errno == errno.EEXIST:
-                return Changed(0, 0, 0)
-            if error.errno in (errno.E2BIG, errno.ENOSPC):
-                raise self._full() from error
-            raise
-        if found is None:
-            self._counts[at] += 1
-        is_new = found is None or before <= now()
-        return Changed(int(is_new), int(not is_new), 0)
+    def _put_few(
+        self, wanted: Mapping[str, Mapping[bytes, int | None]], *, longer: bool = False
+    ) -> Changed | None:
+        """Let these be there, or go where they are None; None if there is room for fewer, unless some have expired.
 
-    def _put_one_more(self, wanted: Content) -> Changed:
-        """The count says that the set is full: what has expired makes room, or it is."""
-        held, moment = self._held(), now()
-        joined = {
-            family: _joined(_live(held[family].entries(self.spec), moment), wanted[family]) for family in held
-        }
-        return self._put(held, joined)
+        With `longer`, what is there stays longer, never shorter.
+        """
+        state = self.state
+        moment, folded = now(), state.expiring and self.spec.structure == "trie"
+        # A walk may leave a ghost behind if its process is killed.
+        state.changing = folded
+        steps = {}
+        for family, entries in wanted.items():
+            few = Few(self.spec, self.maps[family], active=state.active, moment=moment, folded=folded)
+            steps[family] = few.becoming(entries, longer=longer) if entries else Step()
+        state.changing = False
+        counts = state.counts
+        if any(
+            step.grown > 0 and counts[family] + step.grown > self.spec.size for family, step in steps.items()
+        ):
+            return None
+        if any(end for entries in wanted.values() for end in entries.values()):
+            state.expiring = True
+        return self._carry_out(steps)
 
-    def _remove_few(self, unwanted: Content) -> Changed:
-        family, entries = next(one for one in unwanted.items() if len(one[1]))
-        if not self.maps[family].delete(entries.keys[0].tobytes()):
-            return Changed(0, 0, 0)
-        at = self.spec.families.index(family)
-        self._counts[at] = max(int(self._counts[at]) - 1, 0)
-        return Changed(0, 0, 1)
-
-    def _held(self) -> dict[str, Held]:
-        return {family: read_map(self.spec, table) for family, table in self.maps.items()}
-
-    def _full(self) -> LimitError:
-        return LimitError(
-            f"@{self.spec.name} is full: it takes {self.spec.size:,} entries; it was left as it was",
-            limit="entries of a set",
-            hint=f"a larger `size` in the policy, behind `penstock set delete {self.spec.name}`",
+    def _carry_out(self, steps: Mapping[str, Step]) -> Changed:
+        state = self.state
+        if sum(len(step.first) for step in steps.values()) > 1:
+            state.changing = True
+            self._write({family: step.first for family, step in steps.items()})
+            state.active = 1 - state.active
+        self._write({family: step.last for family, step in steps.items()})
+        for family, step in steps.items():
+            for key in step.gone:
+                self.maps[family].delete(key)
+            state.grow(family, step.grown)
+        state.changing = False
+        each = steps.values()
+        return Changed(
+            sum(step.added for step in each),
+            sum(step.changed for step in each),
+            sum(len(step.gone) for step in each),
         )
 
-    def _is_too_much(self, entries: Entries) -> bool:
-        return len(entries) > self.spec.size and len(np.unique(comparable(entries.keys))) > self.spec.size
-
-    def _put(self, held: dict[str, Held], wanted: Content) -> Changed:
-        """Let the set hold what is wanted: packets meet all of it or what was there."""
-        if any(self._is_too_much(one) for one in wanted.values()):
-            raise self._full()
-        if any(entries.expiry.any() for entries in wanted.values()):
-            self._words[_EXPIRING] = 1
-        if not any(len(one.keys) for one in held.values()) or not size(wanted):
-            return self._put_hidden(held, wanted)
-        active = int(self._words[_ACTIVE])
-        changes = {family: change(self.spec, held[family], wanted[family], active) for family in held}
-        if all(one.is_empty for one in changes.values()):
-            return Changed(0, 0, 0)
-        self._words[_CHANGING] = 1
-        self._write({family: one.first for family, one in changes.items()})
-        self._words[_ACTIVE] = 1 - active
-        self._write({family: one.last for family, one in changes.items()})
-        for family, one in changes.items():
-            self.maps[family].delete_all(one.gone)
-        self._words[_CHANGING] = 0
-        for at, family in enumerate(self.spec.families):
-            self._counts[at] = len(held[family].keys) + changes[family].added - len(changes[family].gone)
-        sums = [(one.added, one.changed, len(one.gone)) for one in changes.values()]
-        return Changed(*(sum(column) for column in zip(*sums, strict=True)))
-
-    def _put_hidden(self, held: dict[str, Held], wanted: Content) -> Changed:
-        """A change from or to nothing: the set is empty meanwhile, and each entry is written or removed once."""
-        self._words[_CHANGING] = 1
-        self._words[_ACTIVE] = HIDDEN
-        for family, one in held.items():
-            self.maps[family].delete_all(one.keys)
-        first = {family: initial(self.spec, entries) for family, entries in wanted.items()}
-        self._write(first)
-        self._words[_ACTIVE] = 0
-        self._words[_CHANGING] = 0
-        for at, family in enumerate(self.spec.families):
-            self._counts[at] = len(first[family].keys)
-        added = sum(len(one.keys) for one in first.values())
-        return Changed(added, 0, sum(len(one.keys) for one in held.values()))
-
-    def _write(self, parts: dict[str, Held]) -> None:
-        total, done = sum(len(part.keys) for part in parts.values()), 0
+    def _write(self, parts: Mapping[str, Mapping[bytes, bytes]]) -> None:
+        total, done = sum(len(part) for part in parts.values()), 0
         for family, part in parts.items():
-            keys, values = part.keys, part.values
-            if self.spec.structure == "trie" and len(keys) > 1:
-                order = trie_order(keys)
-                keys, values = keys[order], values[order]
-            for at in range(0, len(keys), _PART):
-                self._update(family, keys[at : at + _PART], values[at : at + _PART])
-                done += len(keys[at : at + _PART])
+            left = iter(part.items())
+            while some := dict(islice(left, PART)):
+                try:
+                    self.maps[family].update_many(some)
+                except KernelError as error:
+                    raise self.refused(error) from error
+                done += len(some)
                 self.progress(done, total)
-
-    def _update(self, family: str, keys: NDArray[np.uint8], values: NDArray[np.uint64]) -> None:
-        try:
-            self.maps[family].update_all(keys, values)
-        except KernelError as error:
-            self._recover()
-            if error.errno in (errno.E2BIG, errno.ENOSPC):
-                raise self._full() from error
-            raise
 
     def _recover(self) -> None:
         """Undo, or finish, what a writer left that was killed; nothing to do at rest."""
-        if not self._words[_CHANGING]:
-            return
-        active = int(self._words[_ACTIVE])
-        for family, table in self.maps.items():
-            held = read_map(self.spec, table)
-            if active == HIDDEN:
-                table.delete_all(held.keys)
-                left = 0
-            else:
-                kept, gone = settled(self.spec, held, active)
-                if len(kept.keys):
-                    table.update_all(kept.keys, kept.values)
-                table.delete_all(gone)
-                left = len(held.keys) - len(gone)
-            self._counts[self.spec.families.index(family)] = left
-        if active == HIDDEN:
-            self._words[_ACTIVE] = 0
-        self._words[_CHANGING] = 0
+        if self.state.changing:
+            from penstock.pipeline import set_whole
+
+            set_whole.recover(self)
 
 
 class _Change:
@@ -412,13 +324,11 @@ def _silent(_done: int, _total: int) -> None:
     """Nobody is told."""
 
 
-def _live(entries: Entries, moment: int) -> Entries:
-    keep = (entries.expiry == 0) | (entries.expiry > np.uint64(moment))
-    return entries if keep.all() else Entries(entries.keys[keep], entries.expiry[keep])
-
-
-def _joined(one: Entries, more: Entries) -> Entries:
-    return Entries(np.concatenate([one.keys, more.keys]), np.concatenate([one.expiry, more.expiry]))
+def _bytes_of(entries: str | bytes | Iterable[str]) -> bytes:
+    if isinstance(entries, bytes):
+        return entries
+    text = entries if isinstance(entries, str) else "\n".join(map(str, entries))
+    return text.encode()
 
 
 __all__ = ["Changed", "Entry", "LiveSet"]

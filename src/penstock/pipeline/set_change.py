@@ -2,7 +2,8 @@
 
 In: what a family's map holds and what it is to hold.  Out: a `Change`: writes
 before the banks are exchanged, and writes and removals behind it.  Only what
-differs is written.
+differs is written.  Prefixes are in the order in which each follows those that
+cover it: a trie is filled fastest so.
 
 The map is at all times a union of the old content and the new.  What the union's
 longest match for an address says of a bank is right for both: an entry of a trie
@@ -18,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.model.sets import ASKED, EXPIRY_MASK, HOLDS, REST, SetSpec
-from penstock.pipeline.set_keys import Entries
+from penstock.model.sets import EXPIRY_MASK, REST, SetSpec
+from penstock.pipeline.set_keys import Entries, comparable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +40,10 @@ class Held:
         own = self.values[:, 1 if spec.structure == "trie" else 0] & np.uint64(EXPIRY_MASK)
         return Entries(self.keys, own)
 
+    def chosen(self, which: NDArray[np.bool_]) -> Held:
+        """Some of it."""
+        return Held(self.keys[which], self.values[which])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
@@ -55,99 +60,178 @@ class Change:
         return len(self.first.keys) == 0
 
 
-def change(spec: SetSpec, held: Held, wanted: Entries, active: int) -> Change:
-    """How a map that is at rest in bank `active` comes to hold what is wanted; keys may come twice."""
-    old = held.entries(spec)
-    union, at_old, at_new = _union(old.keys, wanted.keys)
-    count = len(union)
-    in_old, in_new = np.zeros(count, bool), np.zeros(count, bool)
-    in_old[at_old] = in_new[at_new] = True
-    own_old, own_new = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
-    own_old[at_old] = old.expiry
-    np.maximum.at(own_new, at_new, _late(wanted.expiry))
-    own_new[own_new == _NEVER] = 0
+@dataclass(frozen=True, slots=True, eq=False)
+class _Side:
+    """What one content says of each key: whether it is in it, its expiry, and the latest of those that cover it."""
+
+    asked: NDArray[np.bool_]
+    own: NDArray[np.uint64]
+    holds: NDArray[np.bool_]
+    late: NDArray[np.uint64]
+
+
+def change(spec: SetSpec, held: Held, wanted: Entries, active: int, moment: int = 0) -> Change:
+    """How a map that is at rest in bank `active` comes to hold what is wanted; keys may come twice.
+
+    What has expired by `moment` is in no content.
+    """
+    keys, before, old, new = _sides(spec, held, wanted)
+    rest = before.copy()
+    rest[:, 0] = new.late | np.uint64(REST)
+    during = rest.copy()
+    during[:, 0] = _during(old, new, active, np.uint64(moment))
     if spec.structure == "trie":
-        order = trie_order(union)
-        sides = [_covered(union, order, *one) for one in ((in_old, own_old), (in_new, own_new))]
-        (holds_old, late_old), (holds_new, late_new) = sides
-    else:
-        holds_old, late_old, holds_new, late_new = in_old, own_old, in_new, own_new
-    end = np.where(in_new | ~in_old, late_new, _latest(late_old, late_new, holds_new))
-    bits = _bits(holds_old, holds_new, in_old, in_new, active)
-    values = np.zeros((count, spec.value_words), np.uint64)
-    values[at_old] = held.values
-    before = values.copy()
-    values[:, 0] = end | bits
-    if spec.structure == "trie":
-        values[:, 1] = np.where(in_new, own_new, own_old)
-    written = (in_old != in_new) | (before[:, :2] != values[:, :2]).any(axis=1)
-    added, gone = in_new & ~in_old, in_old & ~in_new
-    rest = values[added]
-    rest[:, 0] = end[added] | np.uint64(REST)
-    first = Held(union[written], values[written])
+        own = np.where(new.asked, new.own, old.own)
+        rest[:, 1] = during[:, 1] = own | lengths_of(keys).astype(np.uint64)
+    moved = (old.asked != new.asked) | (before != rest).any(axis=1)
+    late = moved & new.asked & (during[:, 0] != rest[:, 0])
+    added, gone = new.asked & ~old.asked, old.asked & ~new.asked
+    both = moved & old.asked & new.asked
     return Change(
-        first, Held(union[added], rest), union[gone], int(added.sum()), int((written & in_old & in_new).sum())
+        Held(keys[moved], during[moved]),
+        Held(keys[late], rest[late]),
+        keys[gone],
+        int(np.count_nonzero(added)),
+        int(np.count_nonzero(both)),
     )
 
 
 def initial(spec: SetSpec, wanted: Entries) -> Held:
     """What is written into an empty map that no packet looks into yet: everything once."""
-    if spec.structure == "hash" and len(wanted) and (wanted.expiry == wanted.expiry[0]).all():
-        keys = wanted.keys[np.unique(comparable(wanted.keys), return_index=True)[1]]
-        values = np.zeros((len(keys), spec.value_words), np.uint64)
-        values[:, 0] = wanted.expiry[0] | np.uint64(REST)
-        return Held(keys, values)
-    empty = Held(wanted.keys[:0], np.zeros((0, spec.value_words), np.uint64))
-    return change(spec, empty, wanted, 0).last
-
-
-def _bits(
-    holds_old: NDArray[np.bool_],
-    holds_new: NDArray[np.bool_],
-    in_old: NDArray[np.bool_],
-    in_new: NDArray[np.bool_],
-    active: int,
-) -> NDArray[np.uint64]:
-    """The state's lowest bits: the old content is in the active bank, the new one in the other."""
-    found = np.zeros(len(in_old), np.uint64)
-    for bank, holds, asked in ((active, holds_old, in_old), (1 - active, holds_new, in_new)):
-        found |= holds.astype(np.uint64) << np.uint64(bank)
-        found |= asked.astype(np.uint64) << np.uint64(bank + 2)
-    return found
+    if not len(wanted) or (wanted.expiry != wanted.expiry[0]).any():
+        empty = Held(wanted.keys[:0], np.zeros((0, spec.value_words), np.uint64))
+        return _all_of(spec, *_sides(spec, empty, wanted))
+    codes = np.sort(codes_of(spec, wanted.keys))
+    keys = _keys_of(spec, codes[_firsts(codes)])
+    values = np.zeros((len(keys), spec.value_words), np.uint64)
+    values[:, 0] = wanted.expiry[0] | np.uint64(REST)
+    if spec.structure == "trie":
+        values[:, 1] = wanted.expiry[0] | lengths_of(keys).astype(np.uint64)
+    return Held(keys, values)
 
 
 def settled(spec: SetSpec, held: Held, active: int) -> tuple[Held, NDArray[np.uint8]]:
     """What a change that was broken off leaves to be written and to be removed: the content of the active bank."""
     asked = (held.values[:, 0] >> np.uint64(active + 2) & np.uint64(1)).astype(bool)
-    kept = Held(held.keys[asked], held.values[asked])
-    entries = kept.entries(spec)
+    kept = held.chosen(asked)
+    order = np.argsort(codes_of(spec, kept.keys))
+    kept = Held(kept.keys[order], kept.values[order])
+    own = kept.entries(spec).expiry
+    whole = _side(spec, kept.keys, np.ones(len(own), bool), own)
     values = kept.values.copy()
-    end = entries.expiry
-    if spec.structure == "trie":
-        every = np.ones(len(entries), bool)
-        end = _covered(entries.keys, trie_order(entries.keys), every, entries.expiry)[1]
-    values[:, 0] = end | np.uint64(REST)
+    values[:, 0] = whole.late | np.uint64(REST)
     moved = values[:, 0] != kept.values[:, 0]
     return Held(kept.keys[moved], values[moved]), held.keys[~asked]
+
+
+def _all_of(
+    spec: SetSpec, keys: NDArray[np.uint8], values: NDArray[np.uint64], _old: _Side, new: _Side
+) -> Held:
+    values[:, 0] = new.late | np.uint64(REST)
+    if spec.structure == "trie":
+        values[:, 1] = new.own | lengths_of(keys).astype(np.uint64)
+    return Held(keys, values)
+
+
+def _during(old: _Side, new: _Side, active: int, moment: np.uint64) -> NDArray[np.uint64]:
+    """States that answer for the old content while its bank counts, and for the new one from then on."""
+    state = np.zeros(len(old.asked), np.uint64)
+    lives = []
+    for bank, side in ((active, old), (1 - active, new)):
+        live = side.holds & ((side.late == 0) | (side.late > moment))
+        state |= live.astype(np.uint64) << np.uint64(bank)
+        state |= side.asked.astype(np.uint64) << np.uint64(bank + 2)
+        lives.append(live)
+    was, is_ = lives
+    end = np.where(was, old.late, new.late)
+    both = was & is_ & (old.late != new.late)
+    latest = np.maximum(_late(old.late[both]), _late(new.late[both]))
+    end[both] = np.where(latest == _NEVER, np.uint64(0), latest)
+    return state | end
+
+
+def _sides(
+    spec: SetSpec, held: Held, wanted: Entries
+) -> tuple[NDArray[np.uint8], NDArray[np.uint64], _Side, _Side]:
+    """The keys of both contents, each once; their values in the map; what the old content and the new say of each."""
+    old = held.entries(spec)
+    old_codes = codes_of(spec, old.keys)
+    order = np.argsort(old_codes)
+    old_codes = old_codes[order]
+    new_codes, at_new, new_own = _latest_of_each(spec, wanted)
+    place = np.searchsorted(old_codes, new_codes)
+    there = place < len(old_codes)
+    there[there] = old_codes[place[there]] == new_codes[there]
+    more = ~there
+    keys = np.concatenate([old.keys[order], wanted.keys[at_new[more]]])
+    count, was = len(keys), len(order)
+    before = np.zeros((count, spec.value_words), np.uint64)
+    before[:was] = held.values[order]
+    in_old, in_new = np.arange(count) < was, np.arange(count) >= was
+    in_new[place[there]] = True
+    own_old, own_new = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
+    own_old[:was] = old.expiry[order]
+    own_new[place[there]], own_new[was:] = new_own[there], new_own[more]
+    if spec.structure == "trie" and was < count:
+        # Two runs that are in order each: merged in one pass.
+        merged = np.argsort(np.concatenate([old_codes, new_codes[more]]), kind="stable")
+        keys, before = keys[merged], before[merged]
+        in_old, in_new, own_old, own_new = in_old[merged], in_new[merged], own_old[merged], own_new[merged]
+    return keys, before, _side(spec, keys, in_old, own_old), _side(spec, keys, in_new, own_new)
+
+
+def _latest_of_each(
+    spec: SetSpec, wanted: Entries
+) -> tuple[NDArray[Any], NDArray[np.intp], NDArray[np.uint64]]:
+    """The codes of the keys in their order, each once; where each is; the latest of its expiries."""
+    codes = codes_of(spec, wanted.keys)
+    order = np.argsort(codes)
+    codes = codes[order]
+    first = _firsts(codes)
+    own = wanted.expiry[order]
+    if len(own):
+        own = np.maximum.reduceat(_late(own), np.flatnonzero(first))
+    return codes[first], order[first], np.where(own == _NEVER, np.uint64(0), own)
+
+
+def _side(spec: SetSpec, keys: NDArray[np.uint8], asked: NDArray[np.bool_], own: NDArray[np.uint64]) -> _Side:
+    holds, late = _covered(keys, asked, own) if spec.structure == "trie" else (asked, own)
+    return _Side(asked, own, holds, late)
 
 
 # ── sets of keys ─────────────────────────────────────────────────────────────
 
 
-def comparable(keys: NDArray[np.uint8]) -> NDArray[Any]:
-    """The keys as numbers or bytes that can be sorted and compared, one each."""
-    width = keys.shape[1]
-    kind = {4: "u4", 8: "u8"}.get(width, f"S{width}")
-    return np.ascontiguousarray(keys).view(kind).reshape(len(keys))
+def codes_of(spec: SetSpec, keys: NDArray[np.uint8]) -> NDArray[Any]:
+    """Numbers or bytes that tell keys apart; those of prefixes are sorted with each behind those that cover it."""
+    if spec.structure != "trie":
+        return comparable(keys)
+    if keys.shape[1] == 8:
+        words = np.ascontiguousarray(keys).view(np.uint32)
+        return words[:, 1].byteswap().astype(np.uint64) << np.uint64(6) | words[:, 0].astype(np.uint64)
+    turned = np.concatenate([keys[:, 4:], lengths_of(keys).astype(np.uint8)[:, None]], axis=1)
+    return turned.view("S17").reshape(len(keys))
 
 
-def _union(
-    old: NDArray[np.uint8], new: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], NDArray[np.intp], NDArray[np.intp]]:
-    """The keys of both, each once, and the places there of the old ones and of the new ones."""
-    both = np.concatenate([old, new])
-    _, first, places = np.unique(comparable(both), return_index=True, return_inverse=True)
-    return both[first], places[: len(old)], places[len(old) :]
+def _keys_of(spec: SetSpec, codes: NDArray[Any]) -> NDArray[np.uint8]:
+    """The keys that have these codes."""
+    if spec.structure != "trie":
+        return codes.view(np.uint8).reshape(len(codes), -1)
+    if codes.dtype == np.uint64:
+        words = np.empty((len(codes), 2), np.uint32)
+        words[:, 0] = codes & np.uint64(63)
+        words[:, 1] = (codes >> np.uint64(6)).astype(">u4").view(np.uint32)
+        return words.view(np.uint8).reshape(-1, 8)
+    turned = codes.view(np.uint8).reshape(-1, 17)
+    lengths = np.ascontiguousarray(turned[:, 16].astype(np.uint32)).view(np.uint8).reshape(-1, 4)
+    return np.concatenate([lengths, turned[:, :16]], axis=1)
+
+
+def _firsts(codes: NDArray[Any]) -> NDArray[np.bool_]:
+    """Of codes that are sorted, the first of those that are equal."""
+    first = np.ones(len(codes), bool)
+    np.not_equal(codes[1:], codes[:-1], out=first[1:])
+    return first
 
 
 def _late(expiry: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -155,15 +239,12 @@ def _late(expiry: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.where(expiry == 0, _NEVER, expiry)
 
 
-def _latest(
-    one: NDArray[np.uint64], other: NDArray[np.uint64], where: NDArray[np.bool_]
-) -> NDArray[np.uint64]:
-    """The later of two expiries, where the other counts."""
-    found = np.where(where, np.maximum(_late(one), _late(other)), _late(one))
-    return np.where(found == _NEVER, np.uint64(0), found)
-
-
 # ── prefixes ─────────────────────────────────────────────────────────────────
+
+
+def lengths_of(keys: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The lengths of prefixes."""
+    return np.ascontiguousarray(keys[:, :4]).view(np.uint32).reshape(-1).astype(np.int64)
 
 
 def _bounds(keys: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -171,7 +252,7 @@ def _bounds(keys: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int6
 
     Those of IPv6 do not fit a word: their ranks among all that occur are as good.
     """
-    lengths = np.ascontiguousarray(keys[:, :4]).view(np.uint32).reshape(-1).astype(np.int64)
+    lengths = lengths_of(keys)
     address = np.ascontiguousarray(keys[:, 4:])
     if address.shape[1] == 4:
         first = address.view(">u4").reshape(-1).astype(np.int64)
@@ -191,30 +272,24 @@ def _host_bits(lengths: NDArray[np.int64]) -> NDArray[np.uint64]:
     return np.where(free == 64, _NEVER, (one << (free % 64).astype(np.uint64)) - one)
 
 
-def trie_order(keys: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """The prefixes in the order in which each follows those that cover it: a trie is filled fastest so."""
-    lengths, first, _ = _bounds(keys)
-    return np.lexsort((lengths, first))
-
-
 def _covered(
-    keys: NDArray[np.uint8], order: NDArray[np.intp], present: NDArray[np.bool_], own: NDArray[np.uint64]
+    keys: NDArray[np.uint8], present: NDArray[np.bool_], own: NDArray[np.uint64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:
-    """For each prefix, whether it or one that covers it is present, and the latest expiry of those that are."""
-    lengths, first, last = (one[order] for one in _bounds(keys))
-    here = present[order]
+    """For each prefix, in their order: whether it or one that covers it is present, and the latest expiry of those."""
+    late = np.where(present, _late(own), np.uint64(0))
+    ends = late[present]
+    if not len(ends):
+        return present, late
+    if present.all() and (ends == ends[0]).all():
+        return present, own
+    lengths, first, last = _bounds(keys)
     # Prefixes nest: one is covered iff the farthest end before it reaches its own end.
-    reach = np.maximum.accumulate(np.where(here, last, -1)) if len(order) else last
-    held = reach >= last
-    late = np.where(here, _late(own[order]), np.uint64(0))
-    if len(np.unique(late[here])) > 1:
-        late = _inherited(lengths, first, last, here, late)
-    elif here.any():
-        late = np.where(held, late[here][0], np.uint64(0))
-    late[late == _NEVER] = 0
-    found, ends = np.zeros(len(order), bool), np.zeros(len(order), np.uint64)
-    found[order], ends[order] = held, np.where(held, late, np.uint64(0))
-    return found, ends
+    held = np.maximum.accumulate(np.where(present, last, -1)) >= last
+    if (ends != ends[0]).any():
+        late = _inherited(lengths, first, last, present, late)
+    else:
+        late = np.where(held, ends[0], np.uint64(0))
+    return held, np.where(held & (late != _NEVER), late, np.uint64(0))
 
 
 def _inherited(
@@ -233,6 +308,3 @@ def _inherited(
         inside[inside] = last[covering][at[inside]] >= last[inside]
         found[inside] = np.maximum(found[inside], late[covering[at[inside]]])
     return found
-
-
-assert REST == HOLDS | ASKED

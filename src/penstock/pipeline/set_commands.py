@@ -25,6 +25,7 @@ from penstock.errors import PenstockError
 from penstock.model.closing import Closing
 from penstock.model.moment import moment
 from penstock.pipeline.ledger import FEW, MANUAL, Ledger, Line
+from penstock.pipeline.set_text import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from penstock.pipeline.live_set import Changed as Moved
     from penstock.pipeline.live_set import LiveSet
     from penstock.pipeline.set_keys import Content
+    from penstock.pipeline.set_text import Keys
 
     Progress = Callable[[int, int], None]
 
@@ -113,7 +115,7 @@ class SetCommands(Closing):
                 done, kept = _remove_beside_feeds(found, book, unwanted, texts)
             else:
                 done, kept = found.discard(unwanted), []
-            line = Line("remove", moment(), by, tuple((entry, 0) for entry, _, _ in texts))
+            line = Line("remove", moment(), by, tuple((entry, 0) for entry, _, _, _ in texts))
             ledger.append(line)
             return _answer(found, done, kept)
 
@@ -251,28 +253,32 @@ def _answer(found: LiveSet, done: Moved, kept: list[Kept] | None = None) -> Chan
     return Changed(done.added, done.changed, done.removed, found.count, tuple(stays[:20]), len(stays))
 
 
-def _texts(found: LiveSet, content: Content) -> Iterator[tuple[str, str, bytes]]:
-    """Each entry as it is written in the ledger, with its family and key."""
-    from penstock.pipeline.set_keys import text_of
-
+def _texts(found: LiveSet, content: Content | Keys) -> Iterator[tuple[str, str, bytes, int]]:
+    """Each entry as it is written in the ledger, with its family, key and end."""
     for family, entries in content.items():
-        for key in entries.keys:
-            raw = key.tobytes()
-            yield text_of(found.spec, family, raw), family, raw
+        for key, end in entries.items():
+            yield text_of(found.spec, family, key), family, key, end
 
 
 def _line(
-    found: LiveSet, ledger: Ledger, op: str, wanted: Content, by: str, source: str, comment: str | None
+    found: LiveSet,
+    ledger: Ledger,
+    op: str,
+    wanted: Content | Keys,
+    by: str,
+    source: str,
+    comment: str | None,
 ) -> Line:
     """What is done, with few entries in it and many in a file."""
     count = sum(len(entries) for entries in wanted.values())
     assert op == "add"
     if count > FEW:
-        file = ledger.write_entries(found.spec.kind, wanted)
+        from penstock.pipeline.set_keys import arrays_of
+
+        file = ledger.write_entries(found.spec.kind, arrays_of(found.spec, wanted))
         return Line("add", moment(), by, (), file, source, comment)
-    ends = [int(end) for entries in wanted.values() for end in entries.expiry]
-    texts = [entry for entry, _, _ in _texts(found, wanted)]
-    return Line("add", moment(), by, tuple(zip(texts, ends, strict=True)), None, source, comment)
+    texts = tuple((entry, end) for entry, _, _, end in _texts(found, wanted))
+    return Line("add", moment(), by, texts, None, source, comment)
 
 
 def _only(line: Line) -> Line:
@@ -283,22 +289,23 @@ def _of_feeds(found: LiveSet, book: Book) -> Content | None:
     return book.content(found.spec, moment(), feeds_only=True) if book.feeds else None
 
 
-def _with(found: LiveSet, wanted: Content, others: Content | None) -> Content:
+def _with(found: LiveSet, wanted: Content | Keys, others: Content | None) -> Content | Keys:
     if others is None:
         return wanted
     from penstock.pipeline.ledger_content import together
+    from penstock.pipeline.set_keys import arrays_of
 
-    return together(found.spec, [wanted, others])
+    return together(found.spec, [arrays_of(found.spec, wanted), others])
 
 
 def _remove_beside_feeds(
-    found: LiveSet, book: Book, unwanted: Content, texts: list[tuple[str, str, bytes]]
+    found: LiveSet, book: Book, unwanted: Content | Keys, texts: list[tuple[str, str, bytes, int]]
 ) -> tuple[Moved, list[Kept]]:
     """Remove what no feed claims; what one does stays as long as that says."""
     from penstock.pipeline.ledger_content import of_claims
 
     now, kept, claims = moment(), [], []
-    for entry, family, key in texts:
+    for entry, family, key, _ in texts:
         of_feeds = [
             claim
             for claim in book.feed_claims(entry, family, key)

@@ -1,12 +1,10 @@
-"""The maps of a set, and the clock that its entries expire by.
+"""The maps of a set, and what they hold.
 
 maps, control = create_maps(spec)      {"v4": Map, "v6": Map}, and the map that says which bank counts
 read_map(spec, maps["v4"])             its keys and values as arrays
 """
 
 from __future__ import annotations
-
-import time
 
 import numpy as np
 
@@ -17,11 +15,6 @@ from penstock.pipeline.set_change import Held
 
 _CONTROL_BYTES = 32
 NO_PREALLOC = 1  # BPF_F_NO_PREALLOC
-
-
-def now() -> int:
-    """The boot clock, in nanoseconds."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def create_maps(spec: SetSpec) -> tuple[dict[str, Map], Map]:

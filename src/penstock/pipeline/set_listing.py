@@ -1,0 +1,52 @@
+"""The entries of a set one after the other, a few thousand read at a time and none kept.
+
+    for text, expiry, moment, (packets, bytes) in listed(spec, maps, state): …
+
+Entries that come or go meanwhile may be left out or not; every other comes once.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+
+from penstock.kernel.map_entries import entries
+from penstock.kernel.maps import Map
+from penstock.model.sets import EXPIRY_MASK, HIDDEN, SetSpec
+from penstock.pipeline.set_control import Control, now
+from penstock.pipeline.set_text import text_of
+from penstock.pipeline.set_walk import end_of
+
+Listed = tuple[str, int, int, tuple[int, ...]]
+
+
+def listed(spec: SetSpec, maps: Mapping[str, Map], state: Control) -> Iterator[Listed]:
+    """Text, expiry, the moment at which it was looked at, and where the set counts what was counted.
+
+    Raises KernelError.
+    """
+    bank = state.active
+    if bank == HIDDEN:
+        return
+    words = struct.Struct(f"={spec.value_words}Q")
+    asked, own = 4 << bank, 1 if spec.structure == "trie" else 0
+    for family, table in maps.items():
+        found = _in_order(entries(table)) if spec.structure == "trie" else entries(table)
+        for key, value in found:
+            if value is None:
+                continue
+            state_and_more = words.unpack(value)
+            end, moment = state_and_more[own] & EXPIRY_MASK, now()
+            if state_and_more[0] & asked and (not end or moment < end):
+                counts = state_and_more[-2:] if spec.counters else ()
+                yield text_of(spec, family, key), end, moment, counts
+
+
+def _in_order(found: Iterator[tuple[bytes, bytes | None]]) -> Iterator[tuple[bytes, bytes | None]]:
+    """A trie begins anew if the entry goes behind which it was to go on: what was there is left out then."""
+    farthest = (-1, 0)
+    for key, value in found:
+        at = end_of(key)
+        if at > farthest:
+            farthest = at
+            yield key, value

@@ -1,0 +1,203 @@
+"""Entries of a set as text and as keys, one at a time.
+
+    read_lines(spec, "192.0.2.0/24\\n2001:db8::/32 timeout 1h", 0, now)   ->  {"v4": {key: 0}, "v6": {key: …}}
+    text_of(spec, "v4", key)                                              ->  "192.0.2.0/24"
+
+An entry a line; `#` and `;` begin comments, `timeout TIME` says how long it
+stays.  Everything wrong with a text is told with its line, and nothing of it is
+taken then.  What is here needs no numpy, so that a command of one entry is quick;
+`set_keys` reads texts of a million.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import sys
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+from penstock.errors import PenstockError
+from penstock.model.sets import GRAIN, TIME_UNITS, SetSpec
+
+PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "icmp6": 58, "sctp": 132}
+_PROTOCOL_WORDS = {number: word for word, number in PROTOCOLS.items()}
+_LINE = re.compile(r"\s*(?P<entry>[^#;]*?)(?:\s+timeout\s+(?P<time>\S+))?\s*(?:[#;].*)?")
+_TIME = re.compile(r"(\d{1,9})([smhd])")
+_MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
+_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+_SECOND = 1_000_000_000
+
+
+Keys = dict[str, dict[bytes, int]]
+"""Keys of each family of a set, with their expiries; 0 is never."""
+
+
+def expiry_after(seconds: float | None, now_ns: int) -> int:
+    """The expiry of an entry that stays so long from now on; 0 without a time."""
+    return 0 if seconds is None else max((now_ns + int(seconds * _SECOND)) // GRAIN * GRAIN, GRAIN)
+
+
+def later(one: int, other: int) -> int:
+    """The later of two expiries."""
+    return max(one, other) if one and other else 0
+
+
+# ── reading ──────────────────────────────────────────────────────────────────
+
+
+def read_lines(spec: SetSpec, text: str, expiry: int, now_ns: int, name: str = "entry") -> Keys:
+    """The entries of a text; those without a time of their own get `expiry`, of one that comes twice the later counts.
+
+    Raises:
+        PenstockError: with the first few faults and how many there are; `name` is what the text is called.
+    """
+    found: Keys = {family: {} for family in spec.families}
+    faults: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            for family, key, end in entries_of(spec, line, expiry, now_ns):
+                ends = found[family]
+                ends[key] = later(end, ends.get(key, end))
+        except ValueError as fault:
+            faults.append(f"{name}:{number}: {fault}")
+    if faults:
+        raise wrong_entries(spec, faults[:3], len(faults))
+    return found
+
+
+def wrong_entries(spec: SetSpec, faults: list[str], count: int) -> PenstockError:
+    """What is said of a text with so many faults, of which the first are told."""
+    more = f" (and {count - len(faults)} more)" if count > len(faults) else ""
+    return PenstockError("; ".join(faults) + more, hint=f"@{spec.name} is a set of {' . '.join(spec.kind)}")
+
+
+def entries_of(spec: SetSpec, line: str, expiry: int, now_ns: int) -> Iterator[tuple[str, bytes, int]]:
+    """The keys that a line of a text is, with family and expiry of each; none of an empty one.
+
+    Raises:
+        ValueError: it is no entry of such a set; the message is a sentence.
+    """
+    found = _LINE.fullmatch(line)
+    if found is None or not found["entry"]:
+        if line.strip() and line.strip()[0] not in "#;":
+            raise ValueError(f"`{line.strip()[:40]}` is no entry")
+        return
+    end = expiry_after(_seconds(found["time"]), now_ns) if found["time"] else expiry
+    for family, key in keys_of(spec, found["entry"]):
+        yield family, key, end
+
+
+def _seconds(text: str) -> float:
+    found = _TIME.fullmatch(text)
+    if not found or not int(found[1]):
+        raise ValueError(f"`{text}` is no time; write 30s, 10m, 2h or 7d")
+    return float(int(found[1]) * TIME_UNITS[found[2]])
+
+
+def keys_of(spec: SetSpec, text: str) -> Iterator[tuple[str, bytes]]:
+    """The keys that an entry is, with the family of each; a range of ports is many.
+
+    Raises:
+        ValueError: it is no entry of such a set; the message is a sentence.
+    """
+    parts = [part.strip() for part in re.split(r"\s+\.\s+", text.strip())]
+    if len(parts) != len(spec.kind):
+        raise ValueError(f"`{text[:60]}` has {len(parts)} parts, and a key has {len(spec.kind)}: A . B")
+    if spec.kind == ("port",):
+        yield from (("all", _padded(struct.pack("!H", port))) for port in _ports(parts[0]))
+        return
+    packed = [_packed(kind, part) for kind, part in zip(spec.kind, parts, strict=True)]
+    bits = {len(one) for kind, one in zip(spec.kind, packed, strict=True) if kind == "host"}
+    if len(bits) > 1:
+        raise ValueError(f"`{text[:60]}` has addresses of both families")
+    family = spec.families[0]
+    if len(spec.families) > 1:
+        family = "v6" if (bits or {len(packed[0]) - 4}) == {16} else "v4"
+    yield family, _padded(b"".join(packed))
+
+
+def _padded(key: bytes) -> bytes:
+    return key.ljust(len(key) + 3 & ~3, b"\0")
+
+
+def _packed(kind: str, text: str) -> bytes:
+    match kind:
+        case "host":
+            return _address(text).packed
+        case "net":
+            return _network(text)
+        case "mac":
+            if not _MAC.fullmatch(text):
+                raise ValueError(f"`{text[:40]}` is no Ethernet address")
+            return bytes.fromhex(re.sub("[:-]", "", text))
+        case "port":
+            low, *others = _ports(text)
+            if others:
+                raise ValueError("a range of ports cannot be a part of a key")
+            return struct.pack("!H", low)
+        case _:
+            number = PROTOCOLS.get(text) or (int(text) if text.isdecimal() else 256)
+            if number > 255:
+                raise ValueError(f"`{text[:40]}` is no protocol")
+            return bytes((number,))
+
+
+def _ports(text: str) -> range:
+    found = _PORTS.fullmatch(text)
+    low, high = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+    if not low <= high <= 0xFFFF:
+        raise ValueError(f"`{text[:40]}` is no port")
+    return range(low, high + 1)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    try:
+        found = ip_address(text)
+    except ValueError:
+        raise ValueError(f"`{text[:60]}` is no address") from None
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    if mapped is not None:
+        raise ValueError(f"`{text[:60]}` is an IPv4 address in IPv6's clothes; write {mapped}")
+    return found
+
+
+def _network(text: str) -> bytes:
+    """The key of a trie: the length in host order, the address."""
+    address, slash, length = text.partition("/")
+    found = _address(address)
+    bits = found.max_prefixlen
+    if slash and not (length.isdecimal() and len(length) < 4 and int(length) <= bits):
+        raise ValueError(f"`{text[:60]}` is no network: a prefix has at most {bits} bits")
+    count = int(length) if slash else bits
+    network = ip_network((found, count), strict=False)
+    if network.network_address != found:
+        raise ValueError(f"`{text[:60]}` has bits set beyond its prefix; {network} is the network it lies in")
+    return struct.pack("=I", count) + found.packed
+
+
+# ── writing ──────────────────────────────────────────────────────────────────
+
+
+def text_of(spec: SetSpec, family: str, key: bytes) -> str:
+    """An entry as it is written."""
+    if spec.kind == ("net",):
+        length, address = int.from_bytes(key[:4], sys.byteorder), ip_address(key[4:])
+        return f"{address}/{length}"
+    at, shown = 0, []
+    for kind, count in zip(spec.kind, spec.part_bytes(family), strict=True):
+        shown.append(_part_text(kind, key[at : at + count]))
+        at += count
+    return " . ".join(shown)
+
+
+def _part_text(kind: str, part: bytes) -> str:
+    match kind:
+        case "host":
+            return str(ip_address(part))
+        case "mac":
+            return part.hex(":")
+        case "proto":
+            return _PROTOCOL_WORDS.get(part[0], str(part[0]))
+        case _:
+            return str(int.from_bytes(part, "big"))

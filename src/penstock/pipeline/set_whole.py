@@ -1,0 +1,164 @@
+"""Changes of many entries, or of all: the whole content is read, and what differs is written.
+
+    set_whole.replace(found, read_entries(found.spec, text, 0, now()))
+
+The set is locked and at rest.  `set_change` says what is to be written.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from penstock.errors import KernelError
+from penstock.model.sets import HIDDEN
+from penstock.pipeline import live_set
+from penstock.pipeline.live_set import Changed
+from penstock.pipeline.set_change import Held, change, initial, settled
+from penstock.pipeline.set_control import now
+from penstock.pipeline.set_keys import Content, Entries, arrays_of, comparable, nothing, size
+from penstock.pipeline.set_maps import read_map
+from penstock.pipeline.set_text import Keys
+
+if TYPE_CHECKING:
+    from penstock.pipeline.live_set import LiveSet
+
+
+def update(found: LiveSet, wanted: Content | Keys) -> Changed:
+    """Add entries.  Raises: as `LiveSet.update`."""
+    held, moment = _held(found), now()
+    joined = {
+        family: _joined(_live(held[family].entries(found.spec), moment), more)
+        for family, more in arrays_of(found.spec, wanted).items()
+    }
+    return _put(found, held, joined, moment)
+
+
+def discard(found: LiveSet, unwanted: Content | Keys) -> Changed:
+    """Remove entries.  Raises: as `LiveSet.update`."""
+    return exchange(found, unwanted, nothing(found.spec))
+
+
+def exchange(found: LiveSet, gone: Content | Keys, come: Content | Keys) -> Changed:
+    """Remove some entries and let others be there with just their ends.  Raises: as `LiveSet.update`."""
+    sides = [arrays_of(found.spec, side) for side in (gone, come)]
+    held, moment = _held(found), now()
+    after = {}
+    for family, one in held.items():
+        entry = _live(one.entries(found.spec), moment)
+        named = [comparable(side[family].keys) for side in sides if len(side[family])]
+        if named:
+            keep = ~np.isin(comparable(entry.keys), np.concatenate(named))
+            entry = Entries(entry.keys[keep], entry.expiry[keep])
+        after[family] = _joined(entry, sides[1][family])
+    return _put(found, held, after, moment)
+
+
+def replace(found: LiveSet, wanted: Content | Keys) -> Changed:
+    """Make these the only entries.  Raises: as `LiveSet.update`."""
+    return _put(found, _held(found), arrays_of(found.spec, wanted), now())
+
+
+def sweep(found: LiveSet) -> Changed:
+    """Remove what has expired.  Raises KernelError."""
+    held, moment = _held(found), now()
+    left = {family: _live(one.entries(found.spec), moment) for family, one in held.items()}
+    return _put(found, held, left, moment)
+
+
+def recover(found: LiveSet) -> None:
+    """Undo, or finish, what a writer left that was killed."""
+    active = found.state.active
+    for family, table in found.maps.items():
+        held = read_map(found.spec, table)
+        if active == HIDDEN:
+            table.delete_all(held.keys)
+            left = 0
+        else:
+            kept, gone = settled(found.spec, held, active)
+            if len(kept.keys):
+                table.update_all(kept.keys, kept.values)
+            table.delete_all(gone)
+            left = len(held.keys) - len(gone)
+        found.state.count(family, left)
+    if active == HIDDEN:
+        found.state.active = 0
+    found.state.changing = False
+
+
+# ── how ──────────────────────────────────────────────────────────────────────
+
+
+def _held(found: LiveSet) -> dict[str, Held]:
+    return {family: read_map(found.spec, table) for family, table in found.maps.items()}
+
+
+def _put(found: LiveSet, held: dict[str, Held], wanted: Content, moment: int) -> Changed:
+    """Let the set hold what is wanted: packets meet all of it or what was there."""
+    if any(_is_too_much(found, one) for one in wanted.values()):
+        raise found.full()
+    if not any(len(one.keys) for one in held.values()) or not size(wanted):
+        return _put_hidden(found, held, wanted)
+    state, active = found.state, found.state.active
+    changes = {family: change(found.spec, held[family], wanted[family], active, moment) for family in held}
+    if all(one.is_empty for one in changes.values()):
+        return Changed(0, 0, 0)
+    if any(entries.expiry.any() for entries in wanted.values()):
+        state.expiring = True
+    state.changing = True
+    _write(found, {family: one.first for family, one in changes.items()})
+    state.active = 1 - active
+    _write(found, {family: one.last for family, one in changes.items()})
+    for family, one in changes.items():
+        found.maps[family].delete_all(one.gone)
+        state.count(family, len(held[family].keys) + one.added - len(one.gone))
+    state.changing = False
+    sums = [(one.added, one.changed, len(one.gone)) for one in changes.values()]
+    return Changed(*(sum(column) for column in zip(*sums, strict=True)))
+
+
+def _put_hidden(found: LiveSet, held: dict[str, Held], wanted: Content) -> Changed:
+    """A change from or to nothing: the set is empty meanwhile, and each entry is written or removed once."""
+    first = {family: initial(found.spec, entries) for family, entries in wanted.items()}
+    state = found.state
+    state.changing = True
+    state.active = HIDDEN
+    for family, one in held.items():
+        found.maps[family].delete_all(one.keys)
+    _write(found, first)
+    if any(entries.expiry.any() for entries in wanted.values()):
+        state.expiring = True
+    for family, one in first.items():
+        state.count(family, len(one.keys))
+    state.active = 0
+    state.changing = False
+    added = sum(len(one.keys) for one in first.values())
+    return Changed(added, 0, sum(len(one.keys) for one in held.values()))
+
+
+def _write(found: LiveSet, parts: dict[str, Held]) -> None:
+    total, done = sum(len(part.keys) for part in parts.values()), 0
+    for family, part in parts.items():
+        keys, values = part.keys, part.values
+        for at in range(0, len(keys), live_set.PART):
+            try:
+                found.maps[family].update_all(keys[at : at + live_set.PART], values[at : at + live_set.PART])
+            except KernelError as error:
+                raise found.refused(error) from error
+            done += len(keys[at : at + live_set.PART])
+            found.progress(done, total)
+
+
+def _is_too_much(found: LiveSet, entries: Entries) -> bool:
+    most = found.spec.size
+    return len(entries) > most and len(np.unique(comparable(entries.keys))) > most
+
+
+def _live(entries: Entries, moment: int) -> Entries:
+    keep = (entries.expiry == 0) | (entries.expiry > np.uint64(moment))
+    return entries if keep.all() else Entries(entries.keys[keep], entries.expiry[keep])
+
+
+def _joined(one: Entries, more: Entries) -> Entries:
+    return Entries(np.concatenate([one.keys, more.keys]), np.concatenate([one.expiry, more.expiry]))
