@@ -13,8 +13,7 @@ import numpy as np
 from penstock.errors import FeedError
 from penstock.model.moment import Moment
 from penstock.model.sets import EXPIRY_MASK, SetSpec
-from penstock.pipeline.set_change import comparable
-from penstock.pipeline.set_keys import Content, Entries
+from penstock.pipeline.set_keys import Content, Entries, comparable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
