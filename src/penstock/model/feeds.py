@@ -96,4 +96,4 @@ def least_interval_s(source: str) -> float:
     if rhythm is not None:
         return rhythm.min_interval_s
     # What costs nobody else anything may be looked at as often as one likes.
-    return LEAST_INTERVAL_S if source.lower().startswith(("http://", "https://")) else 1.0
+    return LEAST_INTERVAL_S if source.lower().startswith(("http://", "https://")) else 0.0

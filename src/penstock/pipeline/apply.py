@@ -36,6 +36,7 @@ from penstock.pipeline import slot as slots
 from penstock.pipeline.attach import load
 from penstock.pipeline.counters import Counter
 from penstock.pipeline.devices import with_devices
+from penstock.pipeline.feed_clauses import settle_feeds
 from penstock.pipeline.limiters import kept_tables, seeded
 from penstock.pipeline.placing import AUTO, Wish, wishes
 from penstock.pipeline.policy import LoadedPolicy, add_emergencies, live, load_policy
@@ -119,8 +120,10 @@ def apply_all(
         present = [find_open(root, point, opened) for point in points]
         with_rules = [_with_emergencies(*pair) for pair in zip(policies, present, strict=True)]
         done = _put(root, points, with_rules, present, each, _permitted if force else _checked, probation)
+        fed = settle_feeds(policies)
     lost = [_lost(*pair) for pair in zip(present, policies, strict=True)]
-    return tuple(_with_notice(one, text) for one, text in zip(done, lost, strict=True))
+    done = tuple(_with_notice(one, text) for one, text in zip(done, lost, strict=True))
+    return (dataclasses.replace(done[0], notices=(*done[0].notices, *fed)), *done[1:])
 
 
 def _with_notice(done: Applied, notice: str | None) -> Applied:

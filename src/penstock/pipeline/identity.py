@@ -16,6 +16,7 @@ import msgspec
 
 from penstock.compiler.ir.ops import Rule, RuleSet, counter_names
 from penstock.errors import KernelError
+from penstock.model.feeds import SetFeed
 from penstock.model.limiter import Limiter
 from penstock.model.overlay import LAYOUT
 from penstock.model.sets import SetSpec
@@ -119,6 +120,8 @@ class Identity(msgspec.Struct, frozen=True):
     devices: tuple[DeviceAt, ...] = ()
     #: The sets that the program asks, in the order of their numbers.
     sets: tuple[SetSpec, ...] = ()
+    #: The feeds that fill them.
+    feeds: tuple[SetFeed, ...] = ()
     #: The limiters of the program by number, and what their tables' hashes begin with; 0 in a built file.
     limiters: tuple[Limiter, ...] = ()
     limit_seed: int = 0

@@ -111,6 +111,7 @@ def load_policy(
         offer=_offer(built, rules.depth),
         devices=tuple(map(DeviceAt, built.spec.devices)),
         sets=built.spec.sets,
+        feeds=rules.feeds,
         limiters=built.spec.limiters,
         has_policy=has_policy,
         version=VERSION,

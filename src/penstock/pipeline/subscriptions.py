@@ -136,22 +136,29 @@ def unsubscribe(set_name: str, source: str) -> tuple[Subscription, ...]:
     return gone
 
 
-def settle_policy(path: str, sets: Iterable[str], feeds: Iterable[SetFeed], by: str, at: float) -> None:
+def settle_policy(
+    path: str, sets: Iterable[str], feeds: Iterable[SetFeed], by: str, at: float
+) -> tuple[str, ...]:
     """Let the sets of a policy want what it says, and no more what an earlier version of it said.
 
-    Raises: as `subscribe`.
+    Gives the sets of which that has changed anything.  Raises: as `subscribe`.
     """
     owner = f"policy {os.path.abspath(path)}" if path else "policy"  # noqa: PTH100 - a path that is not there yet
     each = [(feed.set, Subscription(feed.source, feed.format, feed.every_s, owner, by, at)) for feed in feeds]
+    changed = []
     for name in {*sets, *ledgers()}:
         new = tuple(one for place, one in each if place == name)
-        _settle_owner(name, owner, new)
+        if _settle_owner(name, owner, new):
+            changed.append(name)
+    return tuple(changed)
 
 
-def _settle_owner(name: str, owner: str, new: tuple[Subscription, ...]) -> None:
+def _settle_owner(name: str, owner: str, new: tuple[Subscription, ...]) -> bool:
     old = tuple(one for one in _owned(name) if one.owner == owner)
-    if [_told(one) for one in new] != [_told(one) for one in old]:
-        _change(name, lambda before: (*(one for one in before if one.owner != owner), *new))
+    if [_told(one) for one in new] == [_told(one) for one in old]:
+        return False
+    _change(name, lambda before: (*(one for one in before if one.owner != owner), *new))
+    return True
 
 
 def _told(one: Subscription) -> tuple[object, ...]:

@@ -96,7 +96,10 @@ def lower_filter(
         message = f"a filter asks at most {MAX_SETS} sets, this one {len(sets)}"
         lowering.fault("PS313", message, filter.name_span)
         raise PolicyError(lowering.faults)
-    rule_set = RuleSet(filter.name, Hook(filter.hook), default, conditions, rules, depth, policy.source, sets)
+    feeds = tuple(feed for item in policy.sets if item.name in asked for feed in item.fed_by)
+    rule_set = RuleSet(
+        filter.name, Hook(filter.hook), default, conditions, rules, depth, policy.source, sets, feeds
+    )
     return verify(rule_set)
 
 

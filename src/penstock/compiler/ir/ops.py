@@ -21,6 +21,7 @@ from msgspec import Struct
 from penstock.compiler.lang.source import Source, Span
 from penstock.model.action import Argument, Device, Dscp, Mark, spelled
 from penstock.model.classic import Program
+from penstock.model.feeds import SetFeed
 from penstock.model.field import Field, Layer, field_of
 from penstock.model.hook import Hook
 from penstock.model.limiter import Limiter
@@ -307,6 +308,8 @@ class RuleSet:
     source: Source
     #: The sets that its rules ask, in the order of the text.
     sets: tuple[SetSpec, ...] = ()
+    #: The feeds that fill these sets.
+    feeds: tuple[SetFeed, ...] = ()
 
     def verdict_on(self, condition: Condition) -> Verdict | None:
         """The filter's verdict on an odd packet, None to go on with the rules."""

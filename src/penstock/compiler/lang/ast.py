@@ -17,6 +17,7 @@ from typing import Literal
 
 from penstock.compiler.lang.source import Source, Span
 from penstock.model.action import Argument, spelled
+from penstock.model.feeds import SetFeed
 from penstock.model.limiter import Key, Period
 from penstock.model.packet import LayerSpec
 from penstock.model.sets import DEFAULT_SIZE, SetSpec
@@ -370,6 +371,17 @@ class Let:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedClause:
+    """`feed SOURCE [format F] [every TIME]` of a set; a preset is written as a bare word."""
+
+    source: str
+    is_preset: bool
+    format: str | None = None
+    every_ns: int | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
 class SetDefinition:
     """`set NAME : KIND [size N] [timeout TIME] [counters]`; size and timeout are None where nothing was written."""
 
@@ -380,6 +392,15 @@ class SetDefinition:
     counters: bool = False
     name_span: Span = _span()
     span: Span = _span()
+    feeds: tuple[FeedClause, ...] = ()
+
+    @property
+    def fed_by(self) -> tuple[SetFeed, ...]:
+        """The feeds that fill it."""
+        return tuple(
+            SetFeed(self.name, one.source, one.format, None if one.every_ns is None else one.every_ns / 1e9)
+            for one in self.feeds
+        )
 
     @property
     def spec(self) -> SetSpec:

@@ -26,6 +26,7 @@ from penstock.compiler.lang.ast import (
     SetDefinition,
     Test,
 )
+from penstock.compiler.lang.feeds import feed_words
 from penstock.compiler.lang.layout import Layout, Surroundings, join_lines
 from penstock.compiler.lang.source import Span
 from penstock.compiler.lang.spelling import expression_parts, format_expression, spell_value
@@ -102,7 +103,8 @@ def set_line(item: SetDefinition) -> str:
         words.append(f"size {count_text(item.size)}")
     if item.timeout_ns is not None:
         words.append(f"timeout {time_text(item.timeout_ns)}")
-    return " ".join([*words, *(["counters"] if item.counters else [])])
+    words += ["counters"] if item.counters else []
+    return " ".join([*words, *map(feed_words, item.feeds)])
 
 
 def wrapped(parts: list[str], column: int) -> str:

@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 
-from penstock.compiler.lang.ast import Expr, Membership, Policy, Qualifiers, SetDefinition
+from penstock.compiler.lang.ast import Expr, FeedClause, Membership, Policy, Qualifiers, SetDefinition
 from penstock.compiler.lang.cursor import Cursor
 from penstock.compiler.lang.faults import SyntaxFault
+from penstock.compiler.lang.feeds import read_feed
 from penstock.compiler.lang.findings import Findings
 from penstock.compiler.lang.source import Span
 from penstock.compiler.lang.spelling import spell_qualifiers
@@ -24,12 +25,12 @@ _PART = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 _COUNT = re.compile(r"([0-9]{1,12})([kM]?)(?![A-Za-z0-9_.])")
 _TIME = re.compile(r"([0-9]{1,9})([smhd])(?![A-Za-z0-9_.])")
 _FACTORS = {"": 1, "k": 1000, "M": 1_000_000}
-_OPTIONS = ("size", "timeout", "counters", "as")
+_OPTIONS = ("size", "timeout", "counters", "as", "feed")
 _LONGEST_NS = 1 << 62
 
 
 def read_set(cursor: Cursor) -> SetDefinition:
-    """`set NAME : KIND [. KIND …] [size N] [timeout TIME] [counters]`.
+    """`set NAME : KIND [. KIND …] [size N] [timeout TIME] [counters] [feed SOURCE …]…`.
 
     Raises:
         SyntaxFault: it is not one.
@@ -39,7 +40,12 @@ def read_set(cursor: Cursor) -> SetDefinition:
     cursor.expect_mark(":", "behind the name of a set")
     kind, end = _kind(cursor)
     found: dict[str, int] = {}
+    feeds: list[FeedClause] = []
     while not cursor.at_line_end():
+        if cursor.peek_word() == "feed":
+            feeds.append(read_feed(cursor, kind, feeds))
+            end = feeds[-1].span
+            continue
         word, span = _option(cursor)
         if word in found:
             raise cursor.faults.fail("PS112", f"`{word}` is said twice of one set", span)
@@ -52,6 +58,7 @@ def read_set(cursor: Cursor) -> SetDefinition:
         "counters" in found,
         name_span,
         start.to(end),
+        tuple(feeds),
     )
 
 
@@ -86,11 +93,11 @@ def _kind_fault(parts: list[str]) -> tuple[str, str | None] | None:
 
 def _option(cursor: Cursor) -> tuple[str, Span]:
     word = cursor.peek_word()
-    if word == "feed":
-        raise cursor.faults.fail("PS107", later("feed", "feeds"), cursor.here())
     if word not in _OPTIONS:
         raise cursor.unexpected(
-            "`size`, `timeout`, `counters` or the end of the line", "behind what a set is of", known=_OPTIONS
+            "`size`, `timeout`, `counters`, `feed` or the end of the line",
+            "behind what a set is of",
+            known=_OPTIONS,
         )
     return word, cursor.advance(len(word))
 

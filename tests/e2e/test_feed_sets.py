@@ -1,0 +1,104 @@
+"""`penstock feed` on sets of a policy that is in place, and `penstock why`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.e2e.conftest import CLIENT, Cli, Wire, write
+
+pytestmark = pytest.mark.privileged
+
+TEXT = """set threats : net feed "{place}/list" every 5m {more}
+set own     : net
+
+filter edge at xdp {{
+    default pass
+    threat: drop if udp dst port 8000 and src in @threats
+    mine:   drop if udp dst port 8000 and src in @own
+}}
+"""
+
+
+@pytest.fixture
+def fed(host: Cli, tmp_path: Path) -> Iterator[Path]:
+    """A policy with a feed, in place."""
+    write(tmp_path / "list", "198.51.100.0/24\n203.0.113.0/24\n10.0.0.0/8\n")
+    path = write(tmp_path / "edge.policy", TEXT.format(place=tmp_path, more=""))
+    done = host("apply", str(path), "-i", "v1")
+    assert done.code == 0
+    assert "was not fetched yet: `penstock feed refresh" in done.err
+    yield path
+    host("detach", "-i", "v1")
+    for name in ("threats", "own"):
+        host("set", "delete", name)
+
+
+def entries(host: Cli, name: str) -> set[str]:
+    return set(host("set", "list", name).out.split())
+
+
+def test_a_policys_feed_is_fetched_folded_and_taken_back(host: Cli, fed: Path, tmp_path: Path) -> None:
+    assert host("feed", "list", "--json").record["state"] == "new"
+    done = host("feed", "refresh")
+    assert done.code == 0
+    assert "@threats: 2 added" in done.err
+    assert "1 protected addresses" in done.err
+    assert entries(host, "threats") == {"198.51.100.0/24", "203.0.113.0/24"}
+    shown = host("feed", "list", "--json").record
+    assert (shown["state"], shown["entries"], shown["protected"]) == ("ok", 2, 1)
+    assert shown["owner"] == f"policy {fed}"
+    write(tmp_path / "list", "<html>")
+    done = host("feed", "refresh", "threats")
+    assert (done.code, "web page" in done.err) == (8, True)
+    assert "stale" in host("feed", "list").out
+    assert len(entries(host, "threats")) == 2
+    # The next version of the policy has another feed: what the first one alone listed goes.
+    write(tmp_path / "other", "203.0.113.0/24\n192.0.2.0/24\n")
+    host("feed", "add", "own", str(tmp_path / "other"))
+    host("feed", "refresh", "own")
+    text = TEXT.format(place=tmp_path, more="").replace(f"{tmp_path}/list", f"{tmp_path}/other")
+    assert host("apply", str(write(fed, text)), "-i", "v1").code == 0
+    assert entries(host, "threats") == entries(host, "own") == {"203.0.113.0/24", "192.0.2.0/24"}
+    assert host("feed", "remove", "own", str(tmp_path / "other")).code == 0
+    assert entries(host, "own") == set()
+    assert "has no feed `nope`" in host("feed", "remove", "own", "nope").err
+
+
+def test_a_feed_blocks_and_frees(wire: Wire, host: Cli, fed: Path, tmp_path: Path) -> None:
+    assert wire.arrived(8000) == 5
+    write(tmp_path / "mine", f"{CLIENT}\n")
+    done = host("feed", "add", "own", str(tmp_path / "mine"), "--private", "--json").record
+    assert host("feed", "refresh", done["feed"]).code == 0
+    assert wire.arrived(8000) == 0
+    assert host("feed", "remove", "own", done["feed"]).code == 0
+    assert wire.arrived(8000) == 5
+
+
+def test_what_cannot_be_a_feed_is_said(host: Cli, fed: Path) -> None:
+    for arguments, words in (
+        (("own", "spamhaus-dorp"), "did you mean `spamhaus-drop`?"),
+        (("own", "spamhaus-drop", "--every", "5m"), "may be asked every 1h at most"),
+        (("own", "tor-exits", "--format", "lst"), "did you mean `list`?"),
+        (("own", "-"), "`set import SET -` reads it once"),
+        (("none", "tor-exits"), "there is no set `none`"),
+    ):
+        done = host("feed", "add", *arguments)
+        assert (done.code, words in done.err) == (1, True), done.err
+    assert host("feed", "refresh", "nope").code == 1
+
+
+def test_the_fetcher_changes_no_set_and_ends_when_it_is_told(host: Cli, fed: Path, tmp_path: Path) -> None:
+    running = host.start("feed", "fetch", "--json")
+    assert running.stdout is not None
+    assert '"state": "ok"' in running.stdout.readline()
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(20) == 0
+    running.communicate()
+    # It has kept the copy and changed no set.
+    assert entries(host, "threats") == set()
+    assert host("apply", str(fed), "-i", "v1").code == 0
+    assert len(entries(host, "threats")) == 2
+    assert host("feed", "fetch", "--once").code == 0
