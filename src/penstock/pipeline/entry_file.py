@@ -83,9 +83,11 @@ def _sorted(entries: Entries) -> Entries:
     if bool((comparable[1:] > comparable[:-1]).all()):
         return Entries(keys, np.ascontiguousarray(entries.expiry))
     if bool((late == late[:1]).all()):
-        order = np.argsort(comparable, kind="stable")
-    else:
-        order = np.lexsort((~late, comparable))
+        ranked = np.sort(comparable)
+        first = np.concatenate([np.ones(1, np.bool_), ranked[1:] != ranked[:-1]])
+        chosen = ranked[first].astype(big.dtype)
+        return Entries(chosen.view(np.uint8).reshape(-1, width), entries.expiry[: len(chosen)])
+    order = np.lexsort((~late, comparable))
     ranked = comparable[order]
     first = np.ones(len(order), np.bool_)
     first[1:] = ranked[1:] != ranked[:-1]

@@ -7,6 +7,8 @@ The set is locked and at rest.  `set_change` says what is to be written.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +24,11 @@ from penstock.pipeline.set_maps import read_map
 from penstock.pipeline.set_text import Keys
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from penstock.pipeline.live_set import LiveSet
+
+_MOST_THREADS = {"hash": 8, "trie": 2}
 
 
 def update(found: LiveSet, wanted: Content | Keys) -> Changed:
@@ -138,16 +144,45 @@ def _put_hidden(found: LiveSet, held: dict[str, Held], wanted: Content) -> Chang
 
 
 def _write(found: LiveSet, parts: dict[str, Held]) -> None:
+    """Write it, a part at a time, by several threads where there are processors for them."""
     total, done = sum(len(part.keys) for part in parts.values()), 0
-    for family, part in parts.items():
-        keys, values = part.keys, part.values
-        for at in range(0, len(keys), live_set.PART):
-            try:
-                found.maps[family].update_all(keys[at : at + live_set.PART], values[at : at + live_set.PART])
-            except KernelError as error:
-                raise found.refused(error) from error
-            done += len(keys[at : at + live_set.PART])
+    pieces = [(family, *piece) for family, part in parts.items() for piece in _pieces(part)]
+    try:
+        for count in _written(found, pieces):
+            done += count
             found.progress(done, total)
+    except KernelError as error:
+        raise found.refused(error) from error
+
+
+def _pieces(part: Held) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint64]]]:
+    for at in range(0, len(part.keys), live_set.PART):
+        yield part.keys[at : at + live_set.PART], part.values[at : at + live_set.PART]
+
+
+def _written(
+    found: LiveSet, pieces: Sequence[tuple[str, NDArray[np.uint8], NDArray[np.uint64]]]
+) -> Iterator[int]:
+    """How many entries each piece had that is written now."""
+
+    def write(piece: tuple[str, NDArray[np.uint8], NDArray[np.uint64]]) -> int:
+        family, keys, values = piece
+        found.maps[family].update_all(keys, values)
+        return len(keys)
+
+    # A trie has one lock, but the memory for its nodes comes before.
+    most = _MOST_THREADS[found.spec.structure]
+    threads = min(len(os.sched_getaffinity(0)), most)
+    if threads == 1 or len(pieces) == 1:
+        yield from map(write, pieces)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            yield from pool.map(write, pieces)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _is_too_much(found: LiveSet, entries: Entries) -> bool:
