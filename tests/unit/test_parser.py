@@ -252,7 +252,7 @@ def test_words_of_later_versions_get_one_diagnostic(word: str) -> None:
     "rule",
     [
         "steer workers 4 by flow", "balance x", "log 1/10 if tcp", "x: steer workers 4",
-        "add src to @x for 5m if tcp", "remove src from @x", "on malformed steer", "default balance",
+        "on malformed steer", "default balance",
         "drop if rule == 1", "drop if worker = 2",
     ],
 )  # fmt: skip

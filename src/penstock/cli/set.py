@@ -231,6 +231,8 @@ def info(name: str, as_json: bool) -> None:
             return
         output.answer(found.spec.text)
         output.answer(f"  {content['entries']} entries, looked up in a {content['structure']}")
+        if of_rules := _of_rules(content):
+            output.answer(f"  {of_rules}")
         output.answer(f"  used by: {', '.join(map(str, _users(content))) or 'no program'}")
 
 
@@ -326,17 +328,23 @@ def _list_entries(found: LiveSet, as_json: bool) -> None:
         if as_json:
             content = {"set": found.spec.name, "entry": entry.text, "expires_in_s": entry.expires_in}
             counts = {"packets": entry.packets, "bytes": entry.bytes} if found.spec.counters else {}
+            counts |= {"by_rule": entry.by_rule} if found.spec.dynamic else {}
             output.record("penstock.set.entry/1", {**content, **counts})
             continue
         left = "" if entry.expires_in is None else f"  expires in {duration_text(entry.expires_in)}"
         counted = "" if entry.packets is None else f"  {entry.packets} packets, {entry.bytes} bytes"
-        output.answer(f"{entry.text}{left}{counted}")
+        by = "  added by a rule" if entry.by_rule else ""
+        output.answer(f"{entry.text}{left}{counted}{by}")
 
 
 def _info(found: LiveSet) -> dict[str, object]:
+    from penstock.pipeline.dynamic_set import DynamicSet
     from penstock.pipeline.set_store import users_of
 
     spec = found.spec
+    dynamic = {}
+    if isinstance(found, DynamicSet):
+        dynamic = {"added_by_rules": found.added.count, "refused_to_rules": found.added.refused}
     return {
         "set": spec.name,
         "of": list(spec.kind),
@@ -345,8 +353,18 @@ def _info(found: LiveSet) -> dict[str, object]:
         "timeout_s": None if spec.timeout_ns is None else spec.timeout_ns / 1e9,
         "counters": spec.counters,
         "structure": spec.structure,
+        **dynamic,
         "programs": [{"id": number, "name": name} for number, name in users_of(found)],
     }
+
+
+def _of_rules(content: dict[str, object]) -> str:
+    """What rules have added to a set, and what they could not; empty for a set that they do not change."""
+    if "added_by_rules" not in content:
+        return ""
+    refused = content["refused_to_rules"]
+    told = f"; {refused} packets found it full and changed nothing" if refused else ""
+    return f"{content['added_by_rules']} of them added by rules{told}"
 
 
 def _users(content: dict[str, object]) -> list[str]:

@@ -21,10 +21,11 @@ from typing import Literal, Protocol, Self
 from penstock.compiler.ir.buckets import Buckets
 from penstock.compiler.ir.evaluate import evaluate
 from penstock.compiler.ir.ops import FIRST_RULE_SLOT, Outcome, RuleSet
-from penstock.compiler.ir.stores import Stores
+from penstock.compiler.ir.stores import SetContent, Stores
 from penstock.kernel.bpf_object import load_object
 from penstock.model.closing import Closing
 from penstock.model.limiter import MOST_BURST_NS
+from penstock.model.sets import set_map
 from penstock.model.spec import COUNTERS_MAP, PROBE_MAP, PROGRAM, ProbeLayout
 from penstock.model.verdict import DECISION_CODES, Condition
 from penstock.observe.frame import Frame
@@ -98,16 +99,20 @@ class ReferenceEngine(Closing):
         self._rules = rules
         self._clock = Clock()
         self._buckets = Buckets()
+        self._sets = {spec.name: SetContent(spec.kind, timeout_ns=spec.timeout_ns) for spec in rules.sets}
 
     def outcome(self, data: bytes, wire_length: int, time_ns: int | None = None) -> Outcome:
         """What the rule set's definition says of the frame."""
         self._buckets.now_ns = self._clock.at(time_ns)
         self._buckets.chance = self._clock.chance()
-        return evaluate(self._rules, data, wire_length, stores=Stores(buckets=self._buckets))
+        stores = Stores(self._sets, self._buckets.now_ns, self._buckets)
+        return evaluate(self._rules, data, wire_length, stores=stores)
 
     def start_afresh(self) -> None:
-        """What comes next comes much later."""
+        """What comes next comes much later, and sets are empty again."""
         self._clock.start_afresh()
+        for content in self._sets.values():
+            content.added.clear()
 
     def close(self) -> None:
         """Nothing is held."""
@@ -152,8 +157,14 @@ class KernelEngine(Closing):
         return Outcome(self._verdicts[code], slot, self._hits(found), odd)
 
     def start_afresh(self) -> None:
-        """What comes next comes much later."""
+        """What comes next comes much later, and sets are empty again."""
+        from penstock.pipeline.added_entries import AddedEntries
+
         self._clock.start_afresh()
+        for number, spec in enumerate(self._rules.sets):
+            if spec.dynamic:
+                maps = {name: self._object.maps[set_map(number, name)] for name in spec.added_tables}
+                AddedEntries(spec, maps).clear()
 
     def run(self, frames: Iterable[Frame]) -> None:
         """Let the program count frames that a test run takes; quicker than their outcomes."""

@@ -3,6 +3,7 @@
     Device("eth1")        redirect eth1, mirror eth1
     Mark(0x10, 0xff)      mark 0x10/0xff: only the bits of the mask change
     Dscp(46)              dscp EF
+    Change("src", "scanners", adds=True, stay_ns=60 * 10**9)        add src to @scanners for 1m
 
 >>> spell(Dscp(46)), spell(Mark(7)), spell(Device("eth0.100"))
 ('EF', '0x7', 'eth0.100')
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+
+from penstock.model.sets import time_text
 
 #: All bits of a mark.
 WORD = 0xFFFF_FFFF
@@ -62,7 +65,17 @@ class Dscp:
     value: int
 
 
-Argument = Device | Mark | Dscp
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A set is given what a field has, for a time, as long as the set says (None), or it is taken out of it."""
+
+    field: str
+    set: str
+    adds: bool
+    stay_ns: int | None = None
+
+
+Argument = Device | Mark | Dscp | Change
 
 
 def spell(argument: Argument) -> str:
@@ -74,6 +87,9 @@ def spell(argument: Argument) -> str:
             return f"{value:#x}" if mask == WORD else f"{value:#x}/{mask:#x}"
         case Dscp(value):
             return _DSCP_WORDS.get(value, str(value))
+        case Change(field, name, adds, stay):
+            until = "" if stay is None else f" for {time_text(stay)}"
+            return f"{field} {'to' if adds else 'from'} @{name}{until}"
 
 
 def spelled(word: str, argument: Argument | None) -> str:

@@ -73,6 +73,8 @@ ACTION_HOOKS: dict[str, tuple[Hook, ...]] = {
     "mark": _TC_HOOKS,
     "dscp": _TC_HOOKS,
     "mirror": _TC_HOOKS,
+    "add": _ALL,
+    "remove": _ALL,
 }
 #: Fields that not every hook has.
 FIELD_HOOKS: dict[str, tuple[Hook, ...]] = {"mark": (*_TC_HOOKS, Hook.SOCKET)}

@@ -14,6 +14,11 @@ trie wants it.  A value begins with a word:
 longest match is in the set while that bank is the active one.  `asked` has the
 same bits for whether this very entry is in it.  At rest all four are set.  While
 no bank is active the set is empty.  An expiry of 0 is never.
+
+What rules add to a *dynamic* set lies apart (added.bpf.h), so that no change by
+commands or feeds meets it: of each family a hash `added`, whose entries have an
+expiry and no banks, a queue `turn` of its keys in the order in which they came, and
+for all one `tally` of how many came and went.
 """
 
 from __future__ import annotations
@@ -35,6 +40,11 @@ FAMILIES = ("v4", "v6")
 #: The only family of a set without addresses.
 ONLY = "all"
 
+#: What the maps of entries that rules add are called.
+ADDED, TURN, TALLY = "added", "turn", "tally"
+#: A queue takes its memory at once.
+MAX_TURNS = 1 << 20
+
 HOLDS, ASKED = 0b0011, 0b1100
 REST = HOLDS | ASKED
 #: The third bank, in which nothing ever is.
@@ -48,7 +58,7 @@ EXPIRY_MASK = ((1 << 64) - 1) ^ (GRAIN - 1)
 class SetSpec:
     """What a policy says of a set; `size` is the most entries of each family, `timeout_ns` how long one stays.
 
-    `structure` is how it is searched: ``hash`` or ``trie``.
+    Rules may add entries to one that is `dynamic`.  `structure` is how it is searched: ``hash`` or ``trie``.
     """
 
     name: str
@@ -56,6 +66,7 @@ class SetSpec:
     size: int = DEFAULT_SIZE
     timeout_ns: int | None = None
     counters: bool = False
+    dynamic: bool = False
 
     @property
     def structure(self) -> str:
@@ -91,12 +102,29 @@ class SetSpec:
         return 1 + (self.structure == "trie") + 2 * self.counters
 
     @property
+    def added_tables(self) -> tuple[str, ...]:
+        """The maps of what rules add: of each family the entries and their turn, and the tally."""
+        if not self.dynamic:
+            return ()
+        return (*(f"{family}_{part}" for part in (ADDED, TURN) for family in self.families), TALLY)
+
+    def added_bytes(self, family: str) -> int:
+        """The size of a key that rules add: of a network, an address of it."""
+        return (sum(self.part_bytes(family)) + 3) & ~3
+
+    @property
+    def turns(self) -> int:
+        """How many keys wait for their turn to be looked at; some are of entries that are gone."""
+        return min(2 * self.size, MAX_TURNS)
+
+    @property
     def text(self) -> str:
         """The line that defines it, in canonical form but with its size always told."""
         words = [f"set {self.name} : {' . '.join(self.kind)}", f"size {count_text(self.size)}"]
         if self.timeout_ns is not None:
             words.append(f"timeout {time_text(self.timeout_ns)}")
-        return " ".join([*words, *(["counters"] if self.counters else [])])
+        words += ["counters"] if self.counters else []
+        return " ".join([*words, *(["dynamic"] if self.dynamic else [])])
 
 
 def set_map(number: int, family: str) -> str:
@@ -114,7 +142,10 @@ def maps_of(sets: tuple[SetSpec, ...]) -> tuple[str, ...]:
     return tuple(
         name
         for number, spec in enumerate(sets)
-        for name in (control_map(number), *(set_map(number, family) for family in spec.families))
+        for name in (
+            control_map(number),
+            *(set_map(number, table) for table in (*spec.families, *spec.added_tables)),
+        )
     )
 
 

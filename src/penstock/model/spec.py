@@ -16,6 +16,8 @@ COUNTERS_MAP = "ps_counters"
 SCRATCH_MAP = "ps_scratch"
 PROBE_MAP = "ps_probe"
 REFUSALS_MAP = "ps_refusals"
+#: Whether packets are trials; only in programs of which one packet changes what the next meets.
+TRIAL_VARIABLE = "ps_trial"
 
 
 @dataclass(frozen=True, slots=True)

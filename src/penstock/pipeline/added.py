@@ -111,7 +111,7 @@ def with_added(rules: RuleSet, added: Sequence[Added], text: str) -> RuleSet:
             raise PenstockError(
                 f"rule {one.name} stands before {one.before}, which {rules.name} does not have"
             )
-    depth = max(rules.depth, depth_of(rule.condition for _, rule in made))
+    depth = max(rules.depth, depth_of(asked for _, rule in made for asked in rule.asked))
     placed = tuple(_in_places(rules.rules, made))
     return replace(rules, rules=placed, depth=depth, sets=_asked_sets(rules, placed, constants))
 
@@ -121,12 +121,16 @@ def _asked_sets(rules: RuleSet, made: Sequence[Rule], constants: str) -> tuple[S
     from penstock.compiler.ir.depth import members
     from penstock.compiler.lang.parser import read_policy
     from penstock.compiler.lang.source import Source
+    from penstock.model.action import Change
 
-    asked = members(rule.condition for rule in made) - {spec.name for spec in rules.sets}
+    changed = {rule.argument.set for rule in made if isinstance(rule.argument, Change)}
+    own = tuple(replace(spec, dynamic=spec.dynamic or spec.name in changed) for spec in rules.sets)
+    asked = members(one for rule in made for one in rule.asked) - {spec.name for spec in rules.sets}
     if not asked:
-        return rules.sets
+        return own
     defined, _ = read_policy(Source(RULE_NAME, constants))
-    return (*rules.sets, *(item.spec for item in defined.sets if item.name in asked))
+    others = (item.spec for item in defined.sets if item.name in asked)
+    return (*own, *(replace(spec, dynamic=spec.dynamic or spec.name in changed) for spec in others))
 
 
 def ir_rule(one: Added, constants: str, filter: str, hook: str = "xdp") -> Rule:

@@ -130,11 +130,15 @@ class Attached(Closing):
 
     def _kept(self, new: LoadedPolicy) -> Iterator[tuple[str, Map]]:
         """The maps of sets that a new policy defines as this one does, by their names there."""
+        from penstock.pipeline.dynamic_set import DynamicSet
+
         for number, spec in enumerate(new.identity.sets):
             held = self._sets.get(spec.name)
             if held is not None and held.spec == spec:
                 yield control_map(number), held.control
                 yield from ((set_map(number, family), table) for family, table in held.maps.items())
+                added = held.added.maps if isinstance(held, DynamicSet) else {}
+                yield from ((set_map(number, name), table) for name, table in added.items())
 
     def _close_sets(self) -> None:
         for held in self._sets.values():
@@ -155,12 +159,17 @@ class Attached(Closing):
 
 def _sets_of(policy: LoadedPolicy, loaded: BpfObject) -> dict[str, LiveSet]:
     """The sets of a loaded program, opened apart from it."""
+    from penstock.pipeline.dynamic_set import DynamicSet
     from penstock.pipeline.live_set import LiveSet
 
-    found = {}
+    found: dict[str, LiveSet] = {}
     for number, spec in enumerate(policy.identity.sets):
         maps = {family: loaded.maps[set_map(number, family)].duplicate() for family in spec.families}
-        found[spec.name] = LiveSet(spec, maps, loaded.maps[control_map(number)].duplicate())
+        control = loaded.maps[control_map(number)].duplicate()
+        added = {name: loaded.maps[set_map(number, name)].duplicate() for name in spec.added_tables}
+        found[spec.name] = (
+            DynamicSet(spec, maps, control, added) if spec.dynamic else LiveSet(spec, maps, control)
+        )
     return found
 
 

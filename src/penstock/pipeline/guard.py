@@ -6,12 +6,16 @@ Out: a `Loss` for each one that would not, with the rule that decides it.
     losses(point, policy, loaded)    ->  (Loss(Lifeline("the SSH connection from …"), CounterKey("default"), …),)
 
 The kernel runs the program on each packet by BPF_PROG_TEST_RUN.  What that counts
-is taken back, so that a program that is attached begins at nothing.
+is taken back, so that a program that is attached begins at nothing; and it is told
+that the packets are none: it leaves sets and buckets as they are, which may be those
+of the program that runs.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,13 +23,13 @@ from penstock.errors import KernelError, LockoutError
 from penstock.kernel.program import skb_context, xdp_context
 from penstock.model.hook import TRAITS, Hook
 from penstock.model.packet import read_packet
-from penstock.model.spec import COUNTERS_MAP, PROGRAM, REFUSALS_MAP
+from penstock.model.spec import COUNTERS_MAP, PROGRAM, REFUSALS_MAP, TRIAL_VARIABLE
 from penstock.model.verdict import Verdict
 from penstock.pipeline.counters import clear, read_totals
 from penstock.pipeline.lifelines import lifelines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from penstock.kernel.attach_point import AttachPoint
     from penstock.kernel.bpf_object import BpfObject
@@ -99,15 +103,31 @@ def losses(
     counters = loaded.maps[COUNTERS_MAP]
     passes = TRAITS[point.hook].codes[Verdict.PASS]
     ask = _answering(loaded.programs[PROGRAM], point)
-    try:
+    with on_trial(loaded):
         frames = {one: read_packet(one.packet) for one in wanted}
         lost = [one for one, frame in frames.items() if ask(frame) != passes]
         return tuple(
             Loss(one, _decider(ask, frames[one], counters, policy.counters), policy.identity.path)
             for one in lost
         )
+
+
+@contextmanager
+def on_trial(loaded: BpfObject) -> Iterator[None]:
+    """Let the program change neither sets nor buckets, and count nothing in the end.  It must not be attached yet.
+
+    Raises:
+        KernelError: what was counted cannot be taken back.
+    """
+    switch = loaded.variable(TRIAL_VARIABLE) if TRIAL_VARIABLE in loaded.variables else None
+    if switch is not None:
+        switch[:] = (1).to_bytes(len(switch), sys.byteorder)
+    try:
+        yield
     finally:
         _begin_at_nothing(loaded)
+        if switch is not None:
+            switch[:] = bytes(len(switch))
 
 
 def _answering(program: Program, point: AttachPoint) -> Callable[[bytes], int]:

@@ -57,12 +57,16 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry; `expires_in` in seconds, None for one that stays; counted only where the set counts."""
+    """One entry; `expires_in` in seconds, None for one that stays; counted only where the set counts.
+
+    One that a rule has added says so; the same may have been put in beside it.
+    """
 
     text: str
     expires_in: float | None
     packets: int | None = None
     bytes: int | None = None
+    by_rule: bool = False
 
 
 class LiveSet(Closing):
@@ -112,7 +116,8 @@ class LiveSet(Closing):
         """The entries that have not expired, in the kernel's order, a few thousand read at a time."""
         for text, end, moment, counts in listed(self.spec, self.maps, self.state):
             left = (end - moment) / 1e9 if end else None
-            yield Entry(text, left, *counts)
+            packets, octets = counts or (None, None)
+            yield Entry(text, left, packets, octets)
 
     # ── changing ─────────────────────────────────────────────────────────────
 
@@ -199,6 +204,10 @@ class LiveSet(Closing):
     def clear(self) -> Changed:
         """Remove every entry, in one step.  Raises KernelError."""
         return self.replace("")
+
+    def clear_added(self) -> int:
+        """Remove what rules have added, which to this kind of set they cannot; how many entries went."""
+        return 0
 
     def sweep(self) -> Changed:
         """Remove the entries that have expired, which no packet meets any more.  Raises KernelError."""

@@ -15,6 +15,7 @@ the ledger.  An entry that a feed claims stays when commands take it back, and t
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -142,10 +143,12 @@ class SetCommands(Closing):
             return _answer(found, done)
 
     def flush(self, name: str, *, by: str) -> Changed:
-        """Remove every entry but those of feeds, in one step.  Raises: as `add`."""
+        """Remove every entry but those of feeds, in one step, and then those of rules.  Raises: as `add`."""
         with self._changing(name) as (found, ledger):
             others = _of_feeds(found, ledger.book())
             done = found.clear() if others is None else found.replace(others)
+            of_rules = found.clear_added()
+            done = dataclasses.replace(done, removed=done.removed + of_rules)
             ledger.append(Line("only", moment(), by))
             return _answer(found, done)
 

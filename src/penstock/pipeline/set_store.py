@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import re
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,8 +84,12 @@ def open_set(name: str) -> LiveSet:
             else "a policy that names one makes it when it is applied"
         )
         raise PenstockError(f"there is no set `{name}`", hint=listed)
-    maps, control = _open_maps(place, spec)
-    return LiveSet(spec, maps, control, lambda: changing(name))
+    maps, control, added = _open_maps(place, spec)
+    if not spec.dynamic:
+        return LiveSet(spec, maps, control, lambda: changing(name))
+    from penstock.pipeline.dynamic_set import DynamicSet
+
+    return DynamicSet(spec, maps, control, added, lambda: changing(name))
 
 
 def place_of(name: str) -> tuple[int, int]:
@@ -110,12 +115,14 @@ def _spec_at(place: Path) -> SetSpec | None:
         raise KernelError("read", str(place / SPEC), errno.EINVAL, meaning=meaning) from error
 
 
-def _open_maps(place: Path, spec: SetSpec) -> tuple[dict[str, Map], Map]:
+def _open_maps(place: Path, spec: SetSpec) -> tuple[dict[str, Map], Map, dict[str, Map]]:
+    """The maps of what was put in, their control, and the maps of what rules have added."""
     with ExitStack() as opened:
         control = opened.enter_context(Map.open(place / CONTROL))
         maps = {family: opened.enter_context(Map.open(place / family)) for family in spec.families}
+        added = {name: opened.enter_context(Map.open(place / name)) for name in spec.added_tables}
         opened.pop_all()
-    return maps, control
+    return maps, control, added
 
 
 @contextmanager
@@ -137,11 +144,11 @@ def shared(sets: Sequence[SetSpec]) -> Iterator[Mapping[str, Map]]:
                 is_new = _ensure(spec)
                 if is_new:
                     undo.callback(pin.remove, sets_root(), spec.name)
-                maps, control = _open_maps(sets_root() / spec.name, spec)
-            for held in (control, *maps.values()):
+                maps, control, added = _open_maps(sets_root() / spec.name, spec)
+            for held in (control, *maps.values(), *added.values()):
                 opened.enter_context(held)
             found[control_map(number)] = control
-            found.update((set_map(number, family), table) for family, table in maps.items())
+            found.update((set_map(number, name), table) for name, table in {**maps, **added}.items())
             if is_new:
                 _restore(spec.name)
         yield found
@@ -163,24 +170,47 @@ def _ensure(spec: SetSpec) -> bool:
     root = sets_root()
     there = _spec_at(root / spec.name)
     if there is not None:
-        if there != spec:
+        if replace(there, dynamic=spec.dynamic) != spec or (there.dynamic and not spec.dynamic):
             raise _another(spec, there)
+        if there != spec:
+            _make_dynamic(root, spec, there)
         return False
     maps, control = create_maps(spec)
+    _pin(root, spec, maps, control)
+    return True
+
+
+def _make_dynamic(root: Path, spec: SetSpec, there: SetSpec) -> None:
+    """Let rules add to a set that is there, and keeps what it holds."""
+    maps, control, _ = _open_maps(root / spec.name, there)
+    _pin(root, spec, maps, control)
+
+
+def _pin(root: Path, spec: SetSpec, maps: dict[str, Map], control: Map) -> None:
+    """Make these maps the set's, in one step, with new ones for what rules will add; closes them all."""
+    from penstock.pipeline.added_entries import create_added
+
     with ExitStack() as held:
         for one in (control, *maps.values()):
             held.enter_context(one)
+        added = create_added(spec) if spec.dynamic else {}
+        for one in added.values():
+            held.enter_context(one)
         blob = held.enter_context(write_blob(msgspec.json.encode(spec), "ps_set_spec"))
-        staged = pin.stage(root, spec.name, {CONTROL: control, SPEC: blob, **maps})
+        staged = pin.stage(root, spec.name, {CONTROL: control, SPEC: blob, **maps, **added})
         try:
             pin.publish(root, spec.name, staged)
         except BaseException:
             pin.discard(staged)
             raise
-    return True
 
 
 def _another(wanted: SetSpec, there: SetSpec) -> PenstockError:
+    if there.dynamic and replace(wanted, dynamic=True) == there:
+        return PenstockError(
+            f"rules of other policies add to the set @{wanted.name}, and this policy does not say so",
+            hint=f"write `dynamic` behind it: {there.text}",
+        )
     return PenstockError(
         f"the set @{wanted.name} is there already, and is another: {there.text}",
         hint=f"the policy says `{wanted.text}`: give it another name, or take the old set away with "

@@ -168,7 +168,7 @@ def rule_lines(item: NumberedRule, printer: Printer, source: str) -> Iterator[st
         yield f"\t\treturn PS_DECISION({item.slot}, {DECISION_CODES[rule.action]});"
         return
     hit = f"ps_hit(ctx, {item.slot}, {printer.naming.length});"
-    asked = wants(rule.argument, printer.devices)
+    asked = printer.change(rule) or wants(rule.argument, printer.devices)
     yield f"\t{{ {hit} if (ps_reached({item.slot})) {asked} }}" if asked else f"\t\t{hit}"
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from penstock.compiler.ir.depth import interfaces_of
 from penstock.compiler.ir.ops import FIRST_RULE_SLOT, Rule, RuleSet
 from penstock.errors import LimitError
-from penstock.model.action import Argument, Device, Dscp, Mark
+from penstock.model.action import Argument, Change, Device, Dscp, Mark
 from penstock.model.device import MAX_DEVICES
 from penstock.model.hook import Hook
 from penstock.model.verdict import Verdict
@@ -52,7 +52,7 @@ def action_lines(rule_set: RuleSet, devices: tuple[str, ...]) -> Iterator[str]:
     if devices:
         yield f"#define PS_DEVICES {len(devices)}"
         yield "#include <penstock/device.bpf.h>"
-    if any(rule.argument is not None and not rule.decides for rule in rule_set.rules):
+    if any(wants(rule.argument, devices) for rule in rule_set.rules if not rule.decides):
         yield "#define PS_MANGLES 1"
         yield f"#define PS_EGRESS {int(rule_set.hook is Hook.TC_EGRESS)}"
         yield "#include <penstock/mangle.bpf.h>"
@@ -65,7 +65,7 @@ def action_lines(rule_set: RuleSet, devices: tuple[str, ...]) -> Iterator[str]:
 def wants(argument: Argument | None, devices: tuple[str, ...]) -> str:
     """The statement by which a rule that does not decide asks for something; empty if it only counts."""
     match argument:
-        case None:
+        case None | Change():
             return ""
         case Mark(value, mask):
             return f"ps_want_mark({value:#x}U, {mask:#x}U);"

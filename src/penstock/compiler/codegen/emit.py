@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import assert_never
 
+from penstock.compiler.codegen.added import change_functions
 from penstock.compiler.codegen.blocks import (
     MAX_BLOCKS,
     NumberedRule,
@@ -48,7 +49,7 @@ from penstock.compiler.codegen.predicate import Printer
 from penstock.compiler.codegen.sets import set_lines
 from penstock.compiler.codegen.stages import Linear, Nested, Stage, Tabled, conditions
 from penstock.compiler.codegen.writer import comment, enumeration, line_directive, string
-from penstock.compiler.ir.depth import classics
+from penstock.compiler.ir.depth import classics, countings
 from penstock.compiler.ir.ops import (
     FIRST_CONDITION_SLOT,
     FIRST_RULE_SLOT,
@@ -125,6 +126,7 @@ def emit(
         *(["#include <penstock/overlay.bpf.h>", *offset_lines(offered(reads))] if overlay else []),
         *action_lines(rule_set, printer.devices),
         *set_lines(rule_set.sets),
+        *change_functions(rule_set),
         *printer.lists.lines(),
         *printer.programs.lines(),
         *counting.lines(),
@@ -235,6 +237,7 @@ def _constants(rule_set: RuleSet, reads: Reads, *, inline: bool, probe: bool, ov
     traits, slots = TRAITS[rule_set.hook], FIRST_RULE_SLOT + len(rule_set.rules)
     return [
         f"#define PS_PROBE {int(probe)}",
+        *(["#define PS_EFFECTS 1"] if has_effects(rule_set) else []),
         *(["#define PS_OVERLAY 1"] if overlay else []),
         *(["#define PS_LIMITED 1"] if overlay and not all(rule.decides for rule in rule_set.rules) else []),
         f"#define PS_SECTION {string(traits.section)}",
@@ -261,6 +264,12 @@ def _constants(rule_set: RuleSet, reads: Reads, *, inline: bool, probe: bool, ov
             ]
         ),
     ]
+
+
+def has_effects(rule_set: RuleSet) -> bool:
+    """Whether a packet leaves anything but its count of the program's own: in sets, or buckets."""
+    counts = any(spec.counters for spec in rule_set.sets)
+    return counts or any(rule.target or countings([rule.condition]) for rule in rule_set.rules)
 
 
 def _bounces(rule_set: RuleSet) -> bool:

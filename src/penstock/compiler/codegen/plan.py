@@ -43,6 +43,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from penstock.compiler.codegen.added import words_of
 from penstock.compiler.codegen.blocks import MAX_BLOCKS, NumberedRule, rule_cost
 from penstock.compiler.codegen.fields import reads_of
 from penstock.compiler.codegen.stages import Linear, Stage, conditions
@@ -171,7 +172,10 @@ def _fits(stages: Sequence[Stage], rule_set: RuleSet) -> bool:
         for leaf, _ in leaves(condition)
         if isinstance(leaf, Member)
     }
-    return words + sum(asked.values()) <= INLINE_WORDS
+    changed = sum(
+        words_of(item.rule) for stage in stages if isinstance(stage, Linear) for item in stage.rules
+    )
+    return words + sum(asked.values()) + changed <= INLINE_WORDS
 
 
 # ── inline ───────────────────────────────────────────────────────────────────

@@ -16,12 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
+from penstock.compiler.codegen.added import change_call
 from penstock.compiler.codegen.boundaries import Boundaries
 from penstock.compiler.codegen.classic import Programs
 from penstock.compiler.codegen.fields import Naming, is_wide
 from penstock.compiler.codegen.limiters import Countings
 from penstock.compiler.codegen.sets import function_of
 from penstock.compiler.ir.buckets import CHANCES
+from penstock.compiler.ir.evaluate import target_of
 from penstock.compiler.ir.ops import (
     All,
     Always,
@@ -39,10 +41,12 @@ from penstock.compiler.ir.ops import (
     Over,
     Predicate,
     Read,
+    Rule,
     Sample,
     Term,
     Within,
 )
+from penstock.model.action import Change
 from penstock.model.field import EXTENSION_HEADERS
 from penstock.model.net import Interval, IntervalSet
 from penstock.model.sets import SetSpec
@@ -103,6 +107,18 @@ class Printer:
                 return self._joined(operands, " || ") or "0"
             case _:
                 assert_never(predicate)
+
+    def change(self, rule: Rule) -> str:
+        """The statements by which a rule changes a set; empty for other rules."""
+        if rule.target is None or not isinstance(rule.argument, Change):
+            return ""
+        guards, keys = target_of(rule.target)
+        calls = [
+            change_call(self.sets, one, rule.argument, ", ".join(self.naming.field(ref) for ref in one.keys))
+            for one in keys
+        ]
+        only = f"if ({self._joined(guards, ' && ')}) " if guards else ""
+        return f"{only}{{ {' '.join(calls)} }}"
 
     def _member(self, member: Member) -> str:
         fields = ", ".join(self.naming.field(ref) for ref in member.keys)

@@ -11,27 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from penstock.compiler.codegen.added import added_lines, tally_line
+from penstock.compiler.codegen.set_parts import PARTS, sizes
 from penstock.compiler.codegen.writer import comment
-from penstock.model.sets import SetSpec, control_map, set_map
-
-#: Members of a part in a key, from the number or the address that was read, and whether it is there.
-_PARTS = {
-    4: (("__be32 {p};",), ("key.{p} = ps_htonl({p});",), "{p} > 0xffffffffULL", "__u64 {p}"),
-    16: (
-        ("__be64 {p}_hi, {p}_lo;",),
-        ("key.{p}_hi = ps_htonll({p}.hi);", "key.{p}_lo = ps_htonll({p}.lo);"),
-        "!{p}.present",
-        "struct ps_ip6 {p}",
-    ),
-    2: (("__be16 {p};",), ("key.{p} = ps_htons({p});",), "{p} > 0xffff", "__u32 {p}"),
-    1: (("__u8 {p};",), ("key.{p} = {p};",), "{p} > 0xff", "__u32 {p}"),
-    6: (
-        ("__be32 {p}_hi;", "__be16 {p}_lo;"),
-        ("key.{p}_hi = ps_htonl({p} >> 16);", "key.{p}_lo = ps_htons({p});"),
-        "{p} > 0xffffffffffffULL",
-        "__u64 {p}",
-    ),
-}
+from penstock.model.sets import ADDED, SetSpec, control_map, set_map
 
 
 def set_lines(sets: Sequence[SetSpec]) -> Iterator[str]:
@@ -39,11 +22,17 @@ def set_lines(sets: Sequence[SetSpec]) -> Iterator[str]:
     if not sets:
         return
     yield "#include <penstock/set.bpf.h>"
+    if any(spec.dynamic for spec in sets):
+        yield "#include <penstock/added.bpf.h>"
     for number, spec in enumerate(sets):
         yield ""
         yield comment(f"@{spec.name}: {' . '.join(spec.kind)}")
         yield f"PS_SET_CONTROL({control_map(number)});"
+        if spec.dynamic:
+            yield tally_line(number)
         for family in spec.families:
+            if spec.dynamic:
+                yield from added_lines(spec, number, family)
             yield from _map_lines(spec, number, family)
             yield from _function_lines(spec, number, family)
 
@@ -59,8 +48,8 @@ def _map_lines(spec: SetSpec, number: int, family: str) -> Iterator[str]:
     yield f"struct {name}_key {{"
     if is_trie:
         yield "\t__u32 length;"
-    for part, size in _sizes(spec, family):
-        yield from (f"\t{member.format(p=part)}" for member in _PARTS[size][0])
+    for part, size in sizes(spec, family):
+        yield from (f"\t{member.format(p=part)}" for member in PARTS[size][0])
     # Told, because what a compiler leaves between members is not always 0, and the kernel compares it.
     if padding := spec.key_bytes(family) - sum(spec.part_bytes(family)) - 4 * is_trie:
         yield f"\t__u8 pad[{padding}];"
@@ -76,14 +65,10 @@ def _value(spec: SetSpec) -> str:
     return f"struct ps_set_{'_'.join(filter(None, (shape, counted))) or 'value'}"
 
 
-def _sizes(spec: SetSpec, family: str) -> list[tuple[str, int]]:
-    return [(f"p{at}", size) for at, size in enumerate(spec.part_bytes(family))]
-
-
 def _function_lines(spec: SetSpec, number: int, family: str) -> Iterator[str]:
-    name, parts = set_map(number, family), _sizes(spec, family)
-    arguments = ", ".join(_PARTS[size][3].format(p=part) for part, size in parts)
-    absent = " || ".join(_PARTS[size][2].format(p=part) for part, size in parts)
+    name, parts = set_map(number, family), sizes(spec, family)
+    arguments = ", ".join(PARTS[size][3].format(p=part) for part, size in parts)
+    absent = " || ".join(PARTS[size][2].format(p=part) for part, size in parts)
     yield f"static __always_inline bool ps_in_{name.removeprefix('ps_')}({arguments}, __u32 len)"
     yield "{"
     yield f"\tstruct {name}_key key = {{}};"
@@ -94,10 +79,14 @@ def _function_lines(spec: SetSpec, number: int, family: str) -> Iterator[str]:
     if spec.structure == "trie":
         yield f"\tkey.length = {8 * parts[0][1]};"
     for part, size in parts:
-        yield from (f"\t{line.format(p=part)}" for line in _PARTS[size][1])
+        yield from (f"\t{line.format(p=part)}" for line in PARTS[size][1])
     yield f"\tentry = bpf_map_lookup_elem(&{name}, &key);"
+    missed = "false"
+    if spec.dynamic:
+        passed = ", ".join(part for part, _ in parts)
+        missed = f"ps_in_{name.removeprefix('ps_')}_{ADDED}({passed}, len)"
     yield f"\tif (!entry || !ps_set_holds(entry->state, &{control_map(number)}))"
-    yield "\t\treturn false;"
+    yield f"\t\treturn {missed};"
     if spec.counters:
         yield "\tps_set_count(&entry->packets, len);"
     yield "\treturn true;"

@@ -54,7 +54,7 @@ def conditions(stages: Iterable[Stage]) -> Iterator[Predicate]:
     """Predicates that read everything the stages read."""
     for stage in stages:
         if isinstance(stage, Linear):
-            yield from (item.rule.condition for item in stage.rules)
+            yield from (asked for item in stage.rules for asked in item.rule.asked)
         else:
             yield from stage.opaque
             yield from (Within(ref, IntervalSet.single(0)) for ref in stage.refs)

@@ -68,9 +68,8 @@ def dump(rule_set: RuleSet) -> str:
 def _rule(slot: int, rule: Rule) -> list[str]:
     until = f" until {rule.until_ns}" if rule.until_ns is not None else ""
     head = f"{slot} {rule.name}: {rule.doing}{until}"
-    if rule.condition == Always(True):
-        return [head]
-    return [f"{head} if", *_block(rule.condition, 1)]
+    found = [head] if rule.condition == Always(True) else [f"{head} if", *_block(rule.condition, 1)]
+    return found if rule.target is None else [*found, "  of", *_block(rule.target, 1)]
 
 
 def _block(predicate: Predicate, indent: int) -> list[str]:

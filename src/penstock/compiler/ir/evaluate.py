@@ -23,6 +23,7 @@ from typing import assert_never
 from penstock.compiler.ir.chain import AUTHENTICATION
 from penstock.compiler.ir.classic import run
 from penstock.compiler.ir.conditions import conditions_of
+from penstock.compiler.ir.depth import leaves
 from penstock.compiler.ir.headers import Headers, Packet, frame_length
 from penstock.compiler.ir.ops import (
     DEFAULT_SLOT,
@@ -51,6 +52,7 @@ from penstock.compiler.ir.ops import (
     Within,
 )
 from penstock.compiler.ir.stores import EMPTY, Stores
+from penstock.model.action import Change
 from penstock.model.field import EXTENSION_HEADERS
 from penstock.model.metadata import NOTHING_KNOWN, Metadata
 from penstock.model.verdict import Verdict
@@ -92,6 +94,8 @@ def evaluate_packet(
             continue
         if isinstance(rule.action, Verdict):
             return Outcome(rule.action, slot, tuple(hits), conditions)
+        if rule.target is not None:
+            change(rule, packet, stores)
         hits.append(slot)
     return Outcome(rule_set.default, DEFAULT_SLOT, tuple(hits), conditions)
 
@@ -101,6 +105,28 @@ def matches(rule: Rule, packet: Packet, now_ns: int | None = None, stores: Store
     if rule.until_ns is not None and now_ns is not None and now_ns >= rule.until_ns:
         return False
     return holds(rule.condition, packet, stores)
+
+
+def change(rule: Rule, packet: Packet, stores: Stores) -> None:
+    """What a rule does to its set: of the keys of its target the first that the packet has is added or removed."""
+    assert isinstance(rule.argument, Change)
+    assert rule.target is not None
+    guards, keys = target_of(rule.target)
+    if not all(holds(guard, packet) for guard in guards):
+        return
+    for member in keys:
+        key = key_of(member, packet)
+        if key is not None and rule.argument.adds:
+            stores.add(member.set, key, member.bits, rule.argument.stay_ns)
+        elif key is not None:
+            stores.remove(member.set, key, member.bits)
+
+
+def target_of(target: Predicate) -> tuple[tuple[Predicate, ...], tuple[Member, ...]]:
+    """What must hold of a packet, and the keys, one for each family."""
+    parts = target.operands if isinstance(target, All) else (target,)
+    keys = tuple(leaf for part in parts for leaf, _ in leaves(part) if isinstance(leaf, Member))
+    return tuple(part for part in parts if not isinstance(part, Member | Any)), keys
 
 
 # ── predicates ───────────────────────────────────────────────────────────────
@@ -137,9 +163,15 @@ def holds(predicate: Predicate, packet: Packet, stores: Stores = EMPTY) -> bool:
 
 
 def _is_member(member: Member, packet: Packet, stores: Stores) -> bool:
+    key = key_of(member, packet)
+    return key is not None and stores.holds(member.set, key, member.bits)
+
+
+def key_of(member: Member, packet: Packet) -> tuple[int, ...] | None:
+    """The parts of the packet's key; None if it has not all of them."""
     key = [packet.value(ref) for ref in member.keys]
     present = [value for value in key if value is not None]
-    return len(present) == len(key) and stores.holds(member.set, tuple(present), member.bits)
+    return tuple(present) if len(present) == len(key) else None
 
 
 def _compare(operator: str, left: int | None, right: int | None) -> bool:

@@ -42,6 +42,7 @@ from penstock.compiler.ir.simplify import (
 )
 from penstock.compiler.ir.verify import verify
 from penstock.compiler.lang import ast
+from penstock.compiler.lang.sets import with_filled
 from penstock.compiler.lang.source import Source, Span
 from penstock.errors import InternalError, PolicyError
 from penstock.model.field import FLAG_WORDS, Layer
@@ -68,6 +69,8 @@ _ACTIONS: dict[ast.ActionWord, Verdict | Effect] = {
     "mark": Effect.MARK,
     "dscp": Effect.DSCP,
     "mirror": Effect.MIRROR,
+    "add": Effect.ADD,
+    "remove": Effect.REMOVE,
 }
 
 
@@ -82,15 +85,15 @@ def lower_filter(
     Raises:
         PolicyError: with every fault of this filter.
     """
-    lowering = _lowering(policy.source, policy.constants, netmask, resolver, policy.sets)
+    lowering = _lowering(policy.source, policy.constants, netmask, resolver, with_filled(policy))
     lowering.hook = Hook(filter.hook)
     default = filter.default or Verdict.PASS
     rules = _rules(lowering, filter)
     conditions = _conditions(filter, default)
-    depth = max(depth_of(rule.condition for rule in rules), _asked_depth(filter))
+    depth = max(depth_of(asked for rule in rules for asked in rule.asked), _asked_depth(filter))
     if lowering.faults:
         raise PolicyError(sorted(lowering.faults, key=lambda found: found.span.start))
-    asked = members(rule.condition for rule in rules)
+    asked = members(one for rule in rules for one in rule.asked)
     sets = tuple(spec for spec in lowering.sets.values() if spec.name in asked)
     if len(sets) > MAX_SETS:
         message = f"a filter asks at most {MAX_SETS} sets, this one {len(sets)}"
@@ -174,7 +177,12 @@ def _rules(lowering: Lowering, filter: ast.Filter) -> tuple[Rule, ...]:
             lowering.rule, lowering.kept = name, 0
             condition = _Expression(lowering).predicate(rule.condition)
         action, labelled = _ACTIONS[rule.action], rule.label is not None
-        rules.append(Rule(name, action, condition, rule.span, line, labelled, argument=rule.argument))
+        target = None if rule.target is None else membership(lowering, rule.target, Position())
+        if rule.target is not None:
+            lowering.changes[rule.target.set] += 1
+        rules.append(
+            Rule(name, action, condition, rule.span, line, labelled, argument=rule.argument, target=target)
+        )
     return tuple(rules)
 
 

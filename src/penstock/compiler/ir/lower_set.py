@@ -35,22 +35,25 @@ def membership(lowering: Lowering, node: Membership, at: Position) -> Predicate:
         return lowering.fault("PS302", misfit(node, spec), node.span)
     if at.on_ppp and "mac" in spec.kind:
         return lowering.fault("PS309", "behind PPPoE there are no Ethernet addresses", node.span)
+    moment = lowering.changes[spec.name]
     if len(node.keys) == 1:
         (key,) = node.keys
-        test = by_direction(key.direction, lambda side: _asked(spec, ((key, side),), at))
+        test = by_direction(key.direction, lambda side: _asked(spec, ((key, side),), at, moment))
         return all_of((*_condition(lowering, key, at, node), test))
     conditions = [one for key in node.keys for one in _condition(lowering, key, at, node)]
-    return all_of((*conditions, _asked(spec, tuple((key, key.direction or "") for key in node.keys), at)))
+    return all_of(
+        (*conditions, _asked(spec, tuple((key, key.direction or "") for key in node.keys), at, moment))
+    )
 
 
-def _asked(spec: SetSpec, keys: tuple[tuple[Qualifiers, str], ...], at: Position) -> Predicate:
+def _asked(spec: SetSpec, keys: tuple[tuple[Qualifiers, str], ...], at: Position, moment: int) -> Predicate:
     """The lookup in each family that all of the key's parts can have."""
     tests = []
     for family in spec.families:
         fields = [
             _fields(key, side, part, family, at) for (key, side), part in zip(keys, spec.kind, strict=True)
         ]
-        tests += [Member(spec.name, refs, spec.counters) for refs in product(*fields)]
+        tests += [Member(spec.name, refs, spec.counters, moment) for refs in product(*fields)]
     return any_of(tests) if tests else FALSE
 
 

@@ -25,6 +25,7 @@ with a predicate that is never true, so that one run shows all of them.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import islice
@@ -113,6 +114,8 @@ class Lowering:
     #: The rule whose condition is lowered, and what of it keeps count so far (lower_rate.py).
     rule: str | None = None
     kept: int = 0
+    #: How many rules so far change each set.
+    changes: Counter[str] = field(default_factory=Counter)
     faults: list[Diagnostic] = field(default_factory=list)
     sets: dict[str, SetSpec] = field(default_factory=dict)
 

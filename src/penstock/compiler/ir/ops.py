@@ -163,11 +163,14 @@ class Member:
 
     Of addresses among them all have one family, which is that of the map that is
     asked.  A set that counts counts the packet in the entry that was found.
+    `moment` is how many rules may have changed the set before: what was true of it
+    then need not be true now.
     """
 
     set: str
     keys: tuple[FieldRef, ...]
     counted: bool = False
+    moment: int = 0
 
     @property
     def bits(self) -> int:
@@ -227,7 +230,8 @@ class Effect(Enum):
     """What a matching rule does besides being counted when it does not decide.
 
     MARK, DSCP and MIRROR are asked for here and carried out once the decision
-    has fallen (`asked`): every rule sees the packet as it arrived.
+    has fallen (`asked`): every rule sees the packet as it arrived.  ADD and REMOVE
+    change a set at once: the rules behind see what it holds then.
     """
 
     COUNT = "count"
@@ -235,6 +239,8 @@ class Effect(Enum):
     MARK = "mark"
     DSCP = "dscp"
     MIRROR = "mirror"
+    ADD = "add"
+    REMOVE = "remove"
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +266,9 @@ class Rule:
 
     `until_ns` is a boot-clock time (CLOCK_BOOTTIME, ns) from which on the rule
     never matches; None for rules of a policy file.  `argument` is what a device,
-    a mark or a DSCP is needed for; other actions have none.
+    a mark, a DSCP or a set is needed for; other actions have none.  `target` is the
+    test of a set of which the first `Member` that the packet has the fields of is the
+    key that ADD and REMOVE are about; it asks nothing.
     """
 
     name: str
@@ -271,6 +279,12 @@ class Rule:
     labelled: bool = False
     until_ns: int | None = None
     argument: Argument | None = None
+    target: Predicate | None = None
+
+    @property
+    def asked(self) -> tuple[Predicate, ...]:
+        """Everything that is read of a packet for the rule's sake."""
+        return (self.condition,) if self.target is None else (self.condition, self.target)
 
     @property
     def decides(self) -> bool:

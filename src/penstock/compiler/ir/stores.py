@@ -1,4 +1,4 @@
-"""What rules can ask besides the packet: the content of sets, and the time.
+"""What rules can ask besides the packet, and what they change: the content of sets, and the time.
 
 The reference evaluator's model of what the kernel keeps in maps.  An entry is a
 key, one number for each part, of networks with a prefix's length; it is in
@@ -7,6 +7,8 @@ the set until its expiry on the boot clock, 0 for ever.
 >>> stores = Stores({"threats": SetContent(("net",), {(0x0A000000, 8, 32): 0})})
 >>> stores.holds("threats", (0x0A010203,), 32)
 True
+
+What rules add lies apart from what was there: they take away nothing else.
 """
 
 from __future__ import annotations
@@ -16,34 +18,49 @@ from dataclasses import dataclass, field
 
 from penstock.compiler.ir.buckets import FULL, Buckets
 
+#: Expiries are kept in steps of this many nanoseconds.
+STEP_NS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class SetContent:
     """The entries of a set with their expiries.
 
     A key is ``(part, …, bits)``, of a set of networks ``(address, length, bits)``: `bits`
-    is 32 or 128 for keys with addresses and says the family, else 0.
+    is 32 or 128 for keys with addresses and says the family, else 0.  `added` are
+    those of rules, whose keys have no length; they stay for `timeout_ns` where a
+    rule says nothing else.
     """
 
     kind: tuple[str, ...]
     entries: Mapping[tuple[int, ...], int] = field(default_factory=dict)
+    timeout_ns: int | None = None
+    added: dict[tuple[int, ...], int] = field(default_factory=dict)
 
     def has(self, key: tuple[int, ...], bits: int, now_ns: int) -> bool:
         """Whether an entry that has not expired covers the key."""
         return any(expiry == 0 or now_ns < expiry for expiry in self._covering(key, bits))
 
     def _covering(self, key: tuple[int, ...], bits: int) -> list[int]:
-        if self.kind != ("net",):
-            found = self.entries.get((*key, bits))
-            return [] if found is None else [found]
-        (address,) = key
-        networks = ((address >> bits - length << bits - length, length, bits) for length in range(bits + 1))
-        return [self.entries[network] for network in networks if network in self.entries]
+        keys = [(*key, bits)]
+        if self.kind == ("net",):
+            (address,) = key
+            keys = [(address >> bits - length << bits - length, length, bits) for length in range(bits + 1)]
+        found = [self.entries[network] for network in keys if network in self.entries]
+        return [*found, *([self.added[*key, bits]] if (*key, bits) in self.added else [])]
+
+    def add(self, key: tuple[int, ...], bits: int, now_ns: int, stay_ns: int | None) -> None:
+        """Let a key stay so long; one that is there already stays longer or as it is."""
+        stay = self.timeout_ns if stay_ns is None else stay_ns
+        end = 0 if stay is None else (now_ns + stay) // STEP_NS * STEP_NS
+        before = self.added.get((*key, bits))
+        if before is None or (before and (not end or before < end)):
+            self.added[*key, bits] = end
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The sets by name; one that is not there is empty.  `now_ns` is the boot clock.
+    """The sets by name; one that is not there is empty, and stays so.  `now_ns` is the boot clock.
 
     `buckets` are those of limiters, with a clock of their own.
     """
@@ -56,6 +73,16 @@ class Stores:
         """Whether a set has the key."""
         content = self.sets.get(name)
         return content is not None and content.has(key, bits, self.now_ns)
+
+    def add(self, name: str, key: tuple[int, ...], bits: int, stay_ns: int | None) -> None:
+        """What a rule does that adds a packet's key."""
+        if name in self.sets:
+            self.sets[name].add(key, bits, self.now_ns, stay_ns)
+
+    def remove(self, name: str, key: tuple[int, ...], bits: int) -> None:
+        """Take away what a rule has added, and nothing else."""
+        if name in self.sets:
+            self.sets[name].added.pop((*key, bits), None)
 
 
 EMPTY = Stores()

@@ -9,7 +9,7 @@ A breach is a bug of penstock, never of a policy:
 * a classic program ends, jumps forwards and inside itself, and reads what it has written of its sixteen words;
 * rule names are unique and not those of other counters; every condition has an entry;
 * no rule looks deeper than `depth` says;
-* an action has the argument that it needs and no other;
+* an action has the argument that it needs and no other, one that changes a set its target;
 * what keeps count or draws by chance stands once in a rule set, under a name of its own.
 """
 
@@ -41,7 +41,7 @@ from penstock.compiler.ir.ops import (
     Within,
 )
 from penstock.errors import InternalError
-from penstock.model.action import Device, Dscp, Mark
+from penstock.model.action import Change, Device, Dscp, Mark
 from penstock.model.classic import MAX_INSTRUCTIONS, MEMORY_WORDS, RET, Program, loops, reads_unwritten
 from penstock.model.field import EXTENSION_HEADERS, FIELDS, is_metadata
 from penstock.model.limiter import MOST_SHARE
@@ -53,6 +53,8 @@ _ARGUMENTS: dict[Verdict | Effect, type] = {
     Effect.MIRROR: Device,
     Effect.MARK: Mark,
     Effect.DSCP: Dscp,
+    Effect.ADD: Change,
+    Effect.REMOVE: Change,
 }
 
 
@@ -69,18 +71,21 @@ def verify(rule_set: RuleSet) -> RuleSet:
         "not every odd-packet condition has one entry, in order",
         rule_set.name,
     )
-    unknown = members(rule.condition for rule in rule_set.rules) - {spec.name for spec in rule_set.sets}
+    unknown = members(asked for rule in rule_set.rules for asked in rule.asked) - {
+        spec.name for spec in rule_set.sets
+    }
     _must(not unknown, f"asks sets that it does not have: {unknown}", rule_set.name)
     for rule in rule_set.rules:
-        verify_predicate(rule.condition, where=rule.name)
+        for asked in rule.asked:
+            verify_predicate(asked, where=rule.name)
         wanted = _ARGUMENTS.get(rule.action, type(None))
         _must(isinstance(rule.argument, wanted), f"{rule.action.value} of {rule.argument}", rule.name)
+        _must((rule.target is not None) == (wanted is Change), "a target without a change", rule.name)
     counting = [_name_of(test) for rule in rule_set.rules for test in countings([rule.condition])]
     _must(len(set(counting)) == len(counting), "two limiters or samples share a name", rule_set.name)
-    for rule in (
-        rule_set.rules if depth_of(rule.condition for rule in rule_set.rules) > rule_set.depth else ()
-    ):
-        deep_enough = depth_of([rule.condition]) <= rule_set.depth
+    deepest = depth_of(asked for rule in rule_set.rules for asked in rule.asked)
+    for rule in rule_set.rules if deepest > rule_set.depth else ():
+        deep_enough = depth_of(rule.asked) <= rule_set.depth
         _must(deep_enough, "looks deeper than the filter's depth", rule.name)
     return rule_set
 

@@ -356,7 +356,18 @@ Expr = And | Or | Xor | Not | Leaf
 # ── statements ───────────────────────────────────────────────────────────────
 
 ActionWord = Literal[
-    "pass", "drop", "bounce", "redirect", "reject", "audit", "count", "mark", "dscp", "mirror"
+    "pass",
+    "drop",
+    "bounce",
+    "redirect",
+    "reject",
+    "audit",
+    "count",
+    "mark",
+    "dscp",
+    "mirror",
+    "add",
+    "remove",
 ]
 
 
@@ -383,13 +394,14 @@ class FeedClause:
 
 @dataclass(frozen=True, slots=True)
 class SetDefinition:
-    """`set NAME : KIND [size N] [timeout TIME] [counters]`; size and timeout are None where nothing was written."""
+    """`set NAME : KIND [size N] [timeout TIME] [counters] [dynamic]`; None where nothing was written."""
 
     name: str
     kind: tuple[str, ...]
     size: int | None = None
     timeout_ns: int | None = None
     counters: bool = False
+    dynamic: bool = False
     name_span: Span = _span()
     span: Span = _span()
     feeds: tuple[FeedClause, ...] = ()
@@ -405,7 +417,8 @@ class SetDefinition:
     @property
     def spec(self) -> SetSpec:
         """What it defines, with what was left out filled in."""
-        return SetSpec(self.name, self.kind, self.size or DEFAULT_SIZE, self.timeout_ns, self.counters)
+        size = self.size or DEFAULT_SIZE
+        return SetSpec(self.name, self.kind, size, self.timeout_ns, self.counters, dynamic=self.dynamic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,7 +432,10 @@ class OnCondition:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`[LABEL:] ACTION [ARGUMENT] [if EXPR]`; `action_span` is that of the word and its argument."""
+    """`[LABEL:] ACTION [ARGUMENT] [if EXPR]`; `action_span` is that of the word and its argument.
+
+    `target` are the keys and the set of a rule that changes one.
+    """
 
     action: ActionWord
     condition: Expr | None
@@ -428,6 +444,7 @@ class Rule:
     span: Span = _span()
     argument: Argument | None = None
     action_span: Span = _span()
+    target: Membership | None = None
 
     @property
     def doing(self) -> str:

@@ -16,6 +16,7 @@ from penstock.compiler.lang.difference import check_differences
 from penstock.compiler.lang.findings import Findings
 from penstock.compiler.lang.names import check_names, check_references
 from penstock.compiler.lang.placement import check_placement
+from penstock.compiler.lang.set_change import check_field
 from penstock.compiler.lang.sets import check_members, check_sets
 from penstock.compiler.lang.shadow import check_shadows
 from penstock.compiler.lang.source import Source
@@ -29,6 +30,8 @@ def check_policy(policy: Policy) -> tuple[Diagnostic, ...]:
     for item in policy.filters:
         for rule in item.rules:
             check_contradictions(rule.condition, findings)
+            if rule.target is not None:
+                check_field(rule.target, rule.condition, findings)
         check_placement(item, findings)
         check_shadows(item, findings)
         check_denial(item, policy, findings)

@@ -104,6 +104,7 @@ def set_line(item: SetDefinition) -> str:
     if item.timeout_ns is not None:
         words.append(f"timeout {time_text(item.timeout_ns)}")
     words += ["counters"] if item.counters else []
+    words += ["dynamic"] if item.dynamic else []
     return " ".join([*words, *map(feed_words, item.feeds)])
 
 

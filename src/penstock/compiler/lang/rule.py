@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 
 from penstock.compiler.lang.action import read_action
-from penstock.compiler.lang.ast import Expr, OnCondition, Rule
+from penstock.compiler.lang.ast import Expr, Membership, OnCondition, Rule
 from penstock.compiler.lang.cursor import MAX_IDENTIFIER, Cursor
 from penstock.compiler.lang.expression import read_expression
+from penstock.compiler.lang.set_change import CHANGES, read_change
 from penstock.compiler.lang.source import Span
 from penstock.compiler.lang.tokens import TokenStream
 from penstock.compiler.lang.words import DECIDING, LATER_ACTIONS, VERDICTS, later
-from penstock.model.action import spelled
+from penstock.model.action import Argument, spelled
 from penstock.model.verdict import CONDITION_WORDS, Verdict
 
 _LABEL = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)[ \t]*:")
@@ -80,10 +81,15 @@ def read_rule(cursor: Cursor) -> Rule:
         SyntaxFault: it is not one; the cursor is then behind the rule, or before the fault.
     """
     label, label_span = _label(cursor)
-    action, argument, action_span = read_action(cursor)
+    argument: Argument | None
+    target: Membership | None = None
+    if cursor.peek_word() in CHANGES:
+        action, argument, target, action_span = read_change(cursor)
+    else:
+        action, argument, action_span = read_action(cursor)
     start = label_span if label else action_span
     if cursor.at_line_end():
-        return Rule(action, None, label, label_span, start.to(action_span), argument, action_span)
+        return Rule(action, None, label, label_span, start.to(action_span), argument, action_span, target)
     word = cursor.peek_word()
     if word in LATER_ACTIONS:
         raise cursor.faults.fail("PS107", later(word, LATER_ACTIONS[word]), cursor.here())
@@ -94,7 +100,7 @@ def read_rule(cursor: Cursor) -> Rule:
         message = "a rule goes on with `if` and an expression, or ends with its line"
         raise cursor.faults.fail("PS102", message, span, hint=hint)
     condition, end = _condition(cursor)
-    return Rule(action, condition, label, label_span, Span(start.start, end), argument, action_span)
+    return Rule(action, condition, label, label_span, Span(start.start, end), argument, action_span, target)
 
 
 def has_label(cursor: Cursor) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 
 from penstock.compiler.lang.ast import Expr, FeedClause, Membership, Policy, Qualifiers, SetDefinition
@@ -25,12 +26,12 @@ _PART = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 _COUNT = re.compile(r"([0-9]{1,12})([kM]?)(?![A-Za-z0-9_.])")
 _TIME = re.compile(r"([0-9]{1,9})([smhd])(?![A-Za-z0-9_.])")
 _FACTORS = {"": 1, "k": 1000, "M": 1_000_000}
-_OPTIONS = ("size", "timeout", "counters", "as", "feed")
+_OPTIONS = ("size", "timeout", "counters", "dynamic", "as", "feed")
 _LONGEST_NS = 1 << 62
 
 
 def read_set(cursor: Cursor) -> SetDefinition:
-    """`set NAME : KIND [. KIND …] [size N] [timeout TIME] [counters] [feed SOURCE …]…`.
+    """`set NAME : KIND [. KIND …] [size N] [timeout TIME] [counters] [dynamic] [feed SOURCE …]…`.
 
     Raises:
         SyntaxFault: it is not one.
@@ -56,6 +57,7 @@ def read_set(cursor: Cursor) -> SetDefinition:
         found.get("size"),
         found.get("timeout"),
         "counters" in found,
+        "dynamic" in found,
         name_span,
         start.to(end),
         tuple(feeds),
@@ -95,7 +97,7 @@ def _option(cursor: Cursor) -> tuple[str, Span]:
     word = cursor.peek_word()
     if word not in _OPTIONS:
         raise cursor.unexpected(
-            "`size`, `timeout`, `counters`, `feed` or the end of the line",
+            "`size`, `timeout`, `counters`, `dynamic`, `feed` or the end of the line",
             "behind what a set is of",
             known=_OPTIONS,
         )
@@ -164,9 +166,17 @@ def check_sets(policy: Policy, findings: Findings) -> None:
         known.setdefault(item.name, item)
     specs = {name: item.spec for name, item in known.items()}
     used = {name for rule in rules(policy) for name in check_members(rule.condition, specs, findings)}
+    targets = [rule.target for rule in rules(policy) if rule.target is not None]
+    used |= {name for target in targets for name in check_members(target, specs, findings)}
     for item in policy.sets:
         if item.name not in used:
             findings.warning("PS206", f"the set `{item.name}` is never used", item.name_span)
+
+
+def with_filled(policy: Policy) -> tuple[SetDefinition, ...]:
+    """The sets of a policy; those that its rules change are dynamic."""
+    changed = {rule.target.set for rule in rules(policy) if rule.target is not None}
+    return tuple(replace(item, dynamic=item.dynamic or item.name in changed) for item in policy.sets)
 
 
 def check_members(expr: Expr | None, sets: Sets, findings: Findings) -> set[str]:

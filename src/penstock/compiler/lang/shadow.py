@@ -18,7 +18,7 @@ from penstock.compiler.lang.ast import And, Encapsulation, Expr, Filter, Not, Or
 from penstock.compiler.lang.findings import Findings
 from penstock.compiler.lang.implication import Implications, Key, key_of
 from penstock.compiler.lang.spelling import format_expression, spine
-from penstock.compiler.lang.walk import alternatives, conjuncts, keeps_count, leaves
+from penstock.compiler.lang.walk import alternatives, conjuncts, keeps_count, leaves, members
 from penstock.compiler.lang.words import DECIDING
 
 #: A rule with more alternatives than this is only compared as a whole.
@@ -29,7 +29,7 @@ MOST_FILED = 256
 
 def check_shadows(item: Filter, findings: Findings) -> None:
     """Warn of each rule that can never match, and name the rule that shadows it."""
-    seen = Seen()
+    seen = Seen(frozenset(rule.target.set for rule in item.rules if rule.target is not None))
     for rule in item.rules:
         before = seen.everything
         if before is not None:
@@ -49,9 +49,13 @@ def _name(rule: Rule, findings: Findings) -> str:
 
 
 class Seen:
-    """The deciding rules so far, found by what they ask for; `compared` counts the comparisons of two rules."""
+    """The deciding rules so far, found by what they ask for; `compared` counts the comparisons of two rules.
 
-    def __init__(self) -> None:
+    `changed` are the sets that rules change: what is in one now may not be what was.
+    """
+
+    def __init__(self, changed: frozenset[str] = frozenset()) -> None:
+        self._changed = changed
         self.everything: Rule | None = None
         self.compared = 0
         self._by_condition: dict[Hashable, Rule] = {}
@@ -67,7 +71,8 @@ class Seen:
         condition, alternatives = _read(rule.condition)
         found = self._shadowing(condition, alternatives)
         # Two limiters that are spelled alike have each their own buckets.
-        if found is None and rule.action in DECIDING and not keeps_count(rule.condition):
+        settled = not (keeps_count(rule.condition) or self._changed & members(rule.condition))
+        if found is None and rule.action in DECIDING and settled:
             self._by_condition.setdefault(condition, rule)
             for alternative in alternatives:
                 self._file(alternative, rule)

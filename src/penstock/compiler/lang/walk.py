@@ -12,6 +12,7 @@ from penstock.compiler.lang.ast import (
     Expr,
     Inner,
     Leaf,
+    Membership,
     Negate,
     Not,
     Or,
@@ -52,6 +53,11 @@ def inner_leaves(expr: Expr | None) -> Iterator[Leaf]:
 def keeps_count(expr: Expr | None) -> bool:
     """Whether what an expression says of a packet depends on the packets before it, or on chance."""
     return any(isinstance(leaf, Over | Sample) for leaf in inner_leaves(expr))
+
+
+def members(expr: Expr | None) -> frozenset[str]:
+    """The names of the sets that an expression asks."""
+    return frozenset(leaf.set for leaf in inner_leaves(expr) if isinstance(leaf, Membership))
 
 
 def terms(leaf: Leaf) -> Iterator[Arithmetic]:

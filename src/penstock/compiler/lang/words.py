@@ -195,7 +195,7 @@ FLAG_FIELDS = frozenset(FLAG_WORDS)
 #: Actions that end the search; those of them that need no device, so that a `default` can be one.
 DECIDING = ("pass", "drop", "reject", "bounce", "redirect")
 VERDICTS = DECIDING[:-1]
-ACTIONS = (*DECIDING, "audit", "count", "mark", "dscp", "mirror")
+ACTIONS = (*DECIDING, "audit", "count", "mark", "dscp", "mirror", "add", "remove")
 TOP_WORDS = ("let", "set", "filter", "test")
 BODY_WORDS = ("default", "on", *ACTIONS)
 TEST_WORDS = ("packet", "pcap")
@@ -209,8 +209,6 @@ LATER_ACTIONS = {
     "steer": "steering",
     "balance": "load balancing",
     "log": "logging",
-    "add": "changing sets from rules",
-    "remove": "changing sets from rules",
 }
 LATER_EVENT_FIELDS = frozenset({"rule", "verdict", "worker"})
 

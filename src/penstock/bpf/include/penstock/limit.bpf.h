@@ -121,19 +121,13 @@ struct ps_row {
 		__type(value, struct name##_row); \
 	} name SEC(".maps")
 
-/* Of a time that a test has set chance is set as well. */
-static __always_inline __u64 ps_now(void)
-{
-	struct ps_probe *probe = ps_probe_area();
-
-	return probe && probe->now ? probe->now : bpf_ktime_get_boot_ns();
-}
-
-/* ps_sampled - whether 32 random bits are below `chances`. */
+/* ps_sampled - whether 32 random bits are below `chances`; never of a trial. */
 static __always_inline bool ps_sampled(__u32 chances)
 {
 	struct ps_probe *probe = ps_probe_area();
 
+	if (ps_is_trial())
+		return false;
 	return (probe && probe->now ? probe->chance : bpf_get_prandom_u32()) < chances;
 }
 
@@ -298,7 +292,11 @@ static __always_inline bool ps_over_common(void *table, __u32 rows, __u64 now, s
 	return over;
 }
 
-/* ps_over - whether the bucket of a key cannot pay for a packet; else it has paid.  `rows` may be 0. */
+/*
+ * ps_over - whether the bucket of a key cannot pay for a packet; else it has paid.  `rows` may be 0.
+ *
+ * A trial finds every bucket full, as an explanation does.
+ */
 static __always_inline bool ps_over(void *table, const __u64 *key, const __u32 words, const __u32 rows,
 				    struct ps_rate rate, __u64 cost)
 {
@@ -307,6 +305,8 @@ static __always_inline bool ps_over(void *table, const __u64 *key, const __u32 w
 	__u32 at, answer = PS_NO_PLACE;
 	struct ps_row *row;
 
+	if (ps_is_trial())
+		return false;
 	if (rows) {
 		at = ((__u64)ps_key_hash(key, words) * rows) >> 32;
 		row = bpf_map_lookup_elem(table, &at);

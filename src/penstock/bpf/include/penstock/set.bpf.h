@@ -21,7 +21,7 @@
 #ifndef PENSTOCK_SET_BPF_H
 #define PENSTOCK_SET_BPF_H
 
-#include <penstock/uapi.bpf.h>
+#include <penstock/verdict.bpf.h>
 
 enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_LPM_TRIE = 11 };
 enum { BPF_F_NO_PREALLOC = 1 };
@@ -77,11 +77,13 @@ static __always_inline bool ps_set_holds(__u64 state, void *map)
 	if (!control || !((state & 3) >> (control->active & 3) & 1))
 		return false;
 	state &= ~15ULL;
-	return !state || bpf_ktime_get_boot_ns() < state;
+	return !state || ps_now() < state;
 }
 
 static __always_inline void ps_set_count(__u64 *packets, __u32 len)
 {
+	if (ps_is_trial())
+		return;
 	__sync_fetch_and_add(&packets[0], 1);
 	__sync_fetch_and_add(&packets[1], len);
 }

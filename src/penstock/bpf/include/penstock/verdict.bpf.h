@@ -114,6 +114,31 @@ static __always_inline struct ps_probe *ps_probe_area(void)
 }
 #endif
 
+/* Of a time that a test has set chance is set as well. */
+static __always_inline __u64 ps_now(void)
+{
+	struct ps_probe *probe = ps_probe_area();
+
+	return probe && probe->now ? probe->now : bpf_ktime_get_boot_ns();
+}
+
+/*
+ * ps_is_trial - whether the packet is none, but a question of what would become of one.
+ *
+ * Whoever loads a program may ask it before it is attached, while its sets and
+ * buckets are those of the one that runs: it then changes nothing of them.
+ */
+#ifdef PS_EFFECTS
+volatile __u32 ps_trial = 0;
+
+static __always_inline bool ps_is_trial(void)
+{
+	return unlikely(ps_trial);
+}
+#else
+#define ps_is_trial() false
+#endif
+
 static __always_inline void ps_record_hit(__u32 slot)
 {
 	struct ps_probe *probe = ps_probe_area();
