@@ -66,7 +66,7 @@ def test_verdict_cases(case: Case, hook: Hook, form: Form | None) -> None:
 def test_the_verifier_is_done_soon_with_small_policies(name: str) -> None:
     """Most of it is the exact parser, which it once followed in 13,000 to 30,000 instructions."""
     with DataPlane.of(rule_set((EXAMPLES / f"{name}.policy").read_text())) as plane:
-        assert plane.verified_insns < 10_500
+        assert plane.verified_insns < 11_000
 
 
 def test_a_thousand_rules_load_in_linear_time() -> None:

@@ -44,8 +44,12 @@ _KERNEL_BTF = "/sys/kernel/btf/vmlinux"
 _NO_BTF = ("failed to find valid kernel BTF", "Error loading vmlinux BTF", "kernel BTF is missing")
 _LIBBPF_ERRNO = 4000
 _FRAGS = b"xdp.frags"
-# What the verifier says of pointer arithmetic to a process that may not learn kernel addresses.
-_NEEDS_PERFMON = re.compile(r"pointer \S+ pointer prohibited|leaks? addr|pointer comparison prohibited")
+_BY_HELPERS = "ps_by_helpers"  # bpf/include/penstock/uapi.bpf.h
+# What the verifier says of programs that it guards against speculation, and keeps kernel addresses from.
+_NEEDS_PERFMON = re.compile(
+    r"pointer \S+ pointer prohibited|leaks? addr|pointer comparison prohibited|prohibited for !root"
+    r"|only to CAP_PERFMON|corrupt spilled pointer|sequence of \d+ jumps|speculative"
+)
 
 
 class BpfObject(Closing):
@@ -145,7 +149,7 @@ def _load_once(
     try:
         with open_object(elf, name) as raw:
             variables = elf_file.variables(elf)
-            _set_up(raw, variables, {**_tables(elf, variables), **values}, reuse, only)
+            _set_up(raw, variables, {**_tables(elf, variables), **_by_helpers(variables), **values}, reuse, only)
             for program in raw.programs:
                 if program.name in kinds:
                     program.set_kind(*kinds[program.name])
@@ -169,6 +173,11 @@ def _tables(elf: bytes, variables: Mapping[str, Symbol]) -> dict[str, bytes]:
     if any(name not in variables or len(data) != variables[name].size for name, data in found.items()):
         raise ValueError("its tables are another program's")
     return found
+
+
+def _by_helpers(variables: Mapping[str, Symbol]) -> dict[str, int]:
+    """Tell a program of penstock's to read packets by helpers, where the verifier forbids arithmetic with pointers."""
+    return {_BY_HELPERS: 1} if _BY_HELPERS in variables and missing(PERFMON) else {}
 
 
 def _set_up(

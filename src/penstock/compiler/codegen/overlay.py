@@ -132,8 +132,10 @@ def overlaid_lines(firsts: Sequence[int], default: str) -> list[str]:
 OVERLAID_CALL = (
     "\t__u32 in_use = ps_overlay_in_use();",
     "",
-    "\tif (unlikely(in_use))",
+    "\tif (unlikely(in_use)) {",
+    "\t\tps_unguarded();",
     "\t\treturn ps_overlaid(ctx, in_use);",
+    "\t}",
 )
 
 

@@ -31,7 +31,8 @@ def checked(index: str, limit: int) -> Iterator[str]:
 def clamped(index: str, limit: int) -> Iterator[str]:
     """Lines that take any `index` beyond `limit` as `limit`: how C spells "absent" is the caller's affair."""
     yield f"    ps_opaque_value({index});"
-    yield f"    if ({index} > {limit}) {index} = {limit};"
+    yield f"    if (ps_by_helpers) ps_clamp({index}, {limit});"
+    yield f"    else if ({index} > {limit}) {index} = {limit};"
 
 
 def lookup_lines(
@@ -150,5 +151,5 @@ def _wide_lines(lookup: WideLookup, name: str, tables: str, value: tuple[str, st
         yield f"    {name} = {tables}.{lookup.low_values.name}[base];"
         yield "    }"
     yield f"    if (!({present})) {name} = {lookup.absent};"
-    if (lookup.entries.data >= BUCKET).any():
-        yield f"    {name} = ps_forget({name}, {high});"
+    guarded = "" if (lookup.entries.data >= BUCKET).any() else "if (ps_by_helpers) "
+    yield f"    {guarded}{name} = ps_forget({name}, {high});"

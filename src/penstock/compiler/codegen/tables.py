@@ -38,6 +38,22 @@ _PRELUDE = """
 #define PS_LANE_ONES 0x0001000100010001ULL
 #define ps_opaque_value(x) asm volatile("" : "+r"(x))
 
+/* A number, always 0, that the verifier knows nothing of. */
+volatile __u64 ps_any;
+
+/* The lesser of x and `most` for x, without a way on which the verifier knows it: guarding, it refuses such sums. */
+#define ps_clamp(x, most) \\
+    do { \\
+        (x) ^= ps_any; \\
+        ps_opaque_value(x); \\
+        (x) ^= ps_any; \\
+        __u64 over = (most) - (x); \\
+        ps_opaque_value(over); \\
+        (x) += over & (0 - (over >> 63)); \\
+        ps_opaque_value(x); \\
+        if ((x) > (most)) return 0; \\
+    } while (0)
+
 /* x, of which the verifier knows no more than of `any`: else it follows what comes once for each way to here. */
 static __always_inline __u64 ps_forget(__u64 x, __u64 any)
 {

@@ -26,8 +26,12 @@ static __always_inline __u32 ps_behind_ip(const struct ps_cursor *cur, __u32 at,
 		return at;
 	nh = ps_read8(cur, at + 6);
 	at += 40;
+#pragma unroll
 	for (int k = 0; k < 2 && ps_is_extension(nh); k++) {
-		__u32 length = nh == 44 ? 8 : nh == 51 ? (ps_read8(cur, at + 1) + 2) * 4 : (ps_read8(cur, at + 1) + 1) * 8;
+		__u32 length;
+
+		ps_barrier();
+		length = nh == 44 ? 8 : nh == 51 ? (ps_read8(cur, at + 1) + 2) * 4 : (ps_read8(cur, at + 1) + 1) * 8;
 
 		nh = ps_read8(cur, at);
 		at += length;
@@ -47,7 +51,9 @@ __noinline __u32 ps_repeated(struct ps_ctx *ctx)
 		return 0;
 	cur = (struct ps_cursor){ ctx, scratch };
 	type = ps_read16(&cur, at);
+#pragma unroll
 	for (int k = 0; k < 2 && ps_is_tag(type); k++) {
+		ps_barrier();
 		at += 4;
 		type = ps_read16(&cur, at);
 	}

@@ -63,7 +63,7 @@ static __always_inline __u64 ps_read(const struct ps_cursor *cur, __u32 at, cons
 {
 	__u32 have = ps_unknown(cur->scratch->have);
 	__u64 left = (__u64)have - at - size, value;
-	const void *p = cur->scratch->head + (at & (PS_HEAD - 1));
+	const void *p = cur->scratch->head + (ps_hidden(at, have) & (PS_HEAD - 1));
 
 	value = size == 1 ? *(__u8 *)p : size == 2 ? ps_ntohs(*(__be16 *)p) : ps_ntohl(*(__be32 *)p);
 	asm volatile("" : "+r"(left));

@@ -327,7 +327,7 @@ static __always_inline bool ps_fast_beside(struct ps_ctx *ctx, struct ps_view *v
 	struct ps_bounds b;
 	struct ps_fast_net net;
 
-	if (PS_SCOPES > 1 || !ps_tag_beside(ctx) || ps_is_aggregate(ctx))
+	if (ps_by_helpers || PS_SCOPES > 1 || !ps_tag_beside(ctx) || ps_is_aggregate(ctx))
 		return false;
 	ps_begin(ctx, &b);
 	ps_clear(v);

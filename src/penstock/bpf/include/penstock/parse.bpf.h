@@ -72,7 +72,9 @@ static __always_inline void ps_link(const struct ps_cursor *cur, struct ps_view 
 	__u64 high, low;
 
 	v->tags = at;
+#pragma unroll
 	for (int k = 0; k < 2; k++) {
+		ps_barrier();
 		if (!ps_is_tag(type))
 			break;
 		at += 4;
@@ -104,7 +106,9 @@ static __always_inline void ps_tags(const struct ps_cursor *cur, struct ps_view 
 	__u64 type, control;
 	__u32 at = v->tags;
 
+#pragma unroll
 	for (int k = 0; k < PS_TAGS; k++, at += 4) {
+		ps_barrier();
 		type = ps_read16(cur, at);
 		v->tpid[k] = type;
 		if (!ps_is_tag(type))
@@ -121,7 +125,9 @@ static __always_inline __u32 ps_chain_proto(const struct ps_cursor *cur, __u64 p
 
 	if (at == PS_ABSENT)
 		return proto;
+#pragma unroll
 	for (int k = 0; k < PS_MAX_EXTENSIONS; k++) {
+		ps_barrier();
 		if (proto != 51)
 			break;
 		proto = ps_read8(cur, at);
@@ -242,8 +248,8 @@ __noinline int ps_extension(struct ps_ctx *ctx, __u32 number)
 	struct ps_view *v = ps_view_of(scratch, number);
 	struct ps_walk *walk;
 	struct ps_cursor cur;
-	__u32 nh, at;
-	__u64 next, word;
+	/* 64 bits each: where half of them takes the stack's place of a pointer, whoever lacks CAP_PERFMON is refused. */
+	__u64 nh, at, next, word;
 
 	ps_keep(ctx);
 	if (!scratch || !v)
@@ -252,6 +258,7 @@ __noinline int ps_extension(struct ps_ctx *ctx, __u32 number)
 	cur = (struct ps_cursor){ ctx, scratch };
 	nh = walk->nh;
 	at = walk->at;
+	asm volatile("" : "+r"(nh), "+r"(at));
 	next = ps_read8(&cur, at);
 	word = nh == 44 ? ps_read16(&cur, at + 2) : ps_read8(&cur, at + 1);
 	ps_set(v, ip6_headers, v->ip6_headers | ps_extension_bit(nh));
@@ -298,7 +305,9 @@ static __always_inline void ps_chain(const struct ps_cursor *cur, struct ps_view
 	ps_set(v, frag_offset, 0);
 	ps_set(v, ip6_headers, 0);
 	*walk = (struct ps_walk){ nh, at };
+#pragma unroll
 	for (int k = 0; k <= PS_MAX_EXTENSIONS; k++) {
+		ps_barrier();
 		nh = ps_unknown(walk->nh);
 		if (!ps_is_extension(nh)) {
 			v->proto = nh;
@@ -349,6 +358,7 @@ static __always_inline void ps_tcp(const struct ps_cursor *cur, struct ps_view *
 	ps_set(v, tcp_ack, ps_read32(cur, at + 8));
 	ps_set(v, tcp_flags, ps_read8(cur, at + 13));
 	ps_set(v, tcp_window, ps_read16(cur, at + 14));
+	ps_apart(6);
 }
 
 static __always_inline void ps_udp(const struct ps_cursor *cur, struct ps_view *v)
@@ -358,6 +368,7 @@ static __always_inline void ps_udp(const struct ps_cursor *cur, struct ps_view *
 	ps_set(v, udp_sport, ps_read16(cur, at));
 	ps_set(v, udp_dport, ps_read16(cur, at + 2));
 	ps_set(v, udp_len, ps_read16(cur, at + 4));
+	ps_apart(17);
 }
 
 static __always_inline void ps_transport(const struct ps_cursor *cur, struct ps_view *v)

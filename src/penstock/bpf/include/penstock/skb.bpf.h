@@ -14,7 +14,7 @@
 /* The kernel knows a program's context by its own name for it, also in the functions that take one. */
 #define ps_ctx __sk_buff
 
-#include <penstock/view.bpf.h>
+#include <penstock/copied.bpf.h>
 
 #define PS_TAG_AT 12	/* where a tag's place is, as on the wire */
 #define PS_TAG_SIZE 4
@@ -52,20 +52,6 @@ static __always_inline void ps_put_link(struct ps_ctx *ctx, __u8 *head)
 	*(__u64 *)head = 0;
 	*(__u32 *)(head + 8) = 0;
 	*(__be16 *)(head + PS_TAG_AT) = ps_beside(ctx, protocol);
-}
-
-/*
- * ps_less_one - a size less one, to be compared and then passed on plus one.
- *
- * A helper takes no size of zero (bpf_skb_load_bytes before Linux 6.14), and what
- * the verifier of Linux 6.1 learns from a comparison with zero is nothing, from one
- * of another register less still.
- */
-static __always_inline __u32 ps_less_one(__u32 size)
-{
-	size -= 1;
-	asm volatile("" : "+r"(size));
-	return size;
 }
 
 /* So much of the head is copied: two tags, IPv6 and TCP.  The helpers' memcpy makes a leap of 12 ns above that. */

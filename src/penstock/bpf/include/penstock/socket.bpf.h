@@ -68,7 +68,7 @@ static __always_inline struct ps_origin ps_origin_guessed(struct ps_ctx *ctx)
 
 static __always_inline struct ps_origin ps_origin_of(struct ps_ctx *ctx)
 {
-	if (ps_kernel_has(special_kfunc_type, KF_bpf_cast_to_kern_ctx))
+	if (!ps_by_helpers && ps_kernel_has(special_kfunc_type, KF_bpf_cast_to_kern_ctx))
 		return ps_origin_in(bpf_cast_to_kern_ctx(ctx));
 	return ps_origin_guessed(ctx);
 }
@@ -104,7 +104,7 @@ static __always_inline void ps_open(struct ps_ctx *ctx, struct ps_scratch *scrat
 	scratch->extent = ctx->len + from.before + tag + made;
 	ps_settle(scratch, scratch->extent);
 	if (made)
-		ps_put_link(ctx, scratch->head + tag);
+		ps_put_link(ctx, scratch->head + (ps_hidden(tag, ps_unknown(scratch->gap)) & PS_TAG_SIZE));
 	ps_copy(ctx, scratch, from.start, ps_unknown(scratch->gap));
 	if (tag)
 		ps_put_tag(ctx, scratch->head);
@@ -143,7 +143,7 @@ static __always_inline bool ps_begin(struct ps_ctx *ctx, struct ps_bounds *b)
 		return false;
 	ps_open(ctx, scratch);
 	*b = (struct ps_bounds){ scratch->head, ps_unknown(scratch->have), ps_unknown(scratch->extent) };
-	return !ps_is_aggregate(ctx);
+	return !ps_by_helpers && !ps_is_aggregate(ctx);
 }
 
 #define ps_has_bytes(b, p, size) ((__u64)((p) - (b).data) + (size) <= (b).have)
@@ -171,7 +171,9 @@ __noinline __u64 ps_far(struct ps_ctx *ctx, __u32 at, __u32 size)
 	start = scratch->start;
 	if (at >= before)
 		return bpf_skb_load_bytes(ctx, at - before, b, size) ? PS_ABSENT64 : ps_number(b, size);
+#pragma unroll
 	for (__u32 k = 0; k < 4; k++) {
+		ps_barrier();
 		if (k >= size)
 			break;
 		if (at + k >= before)
@@ -185,18 +187,9 @@ __noinline __u64 ps_far(struct ps_ctx *ctx, __u32 at, __u32 size)
 /* ps_load - `size` bytes at `base` + `offset`, for the rules' accessors; as in xdp.bpf.h, but of the copy. */
 static __always_inline __u64 ps_load(struct ps_ctx *ctx, __u32 base, __u64 offset, const __u32 size)
 {
-	struct ps_scratch *scratch = ps_scratch_area();
-	__u64 at = base + offset;
-
-	if (!scratch || base > 0x1ffff || offset > 0xffff)
+	if (base > 0x1ffff || offset > 0xffff)
 		return PS_ABSENT64;
-	asm volatile("" : "+r"(at));
-	if (at + size <= ps_unknown(scratch->have)) {
-		const void *p = scratch->head + (at & (PS_HEAD - 1));
-
-		return size == 1 ? *(__u8 *)p : size == 2 ? ps_ntohs(*(__be16 *)p) : ps_ntohl(*(__be32 *)p);
-	}
-	return ps_far(ctx, at, size);
+	return ps_load_copied(ctx, base + offset, size);
 }
 
 #endif

@@ -73,7 +73,7 @@ static __always_inline __u64 ps_bounds_length(struct ps_bounds b)
 static __always_inline bool ps_begin(struct ps_ctx *ctx, struct ps_bounds *b)
 {
 	*b = (struct ps_bounds){ ps_data(ctx), ps_data_end(ctx), ps_beside(ctx, len) };
-	return !ps_is_bare && !ps_tag_beside(ctx) && !ps_is_aggregate(ctx);
+	return !ps_by_helpers && !ps_is_bare && !ps_tag_beside(ctx) && !ps_is_aggregate(ctx);
 }
 
 /* ps_show_tag - the bounds of a packet with a tag beside it, as on the wire. */
@@ -89,26 +89,23 @@ static __always_inline void ps_show_tag(struct ps_bounds *b)
 /* ps_far_shown - `size` bytes of a packet of which not all are its own, one by one where they touch what is not. */
 static __always_inline long ps_far_shown(struct ps_ctx *ctx, __u32 shown, __u32 at, __u8 *b, __u32 size)
 {
-	__u32 end = ps_shown_end(shown), tpid = ps_beside_tpid(ctx), tci = ps_beside_tci(ctx);
-	__u8 tag[PS_TAG_SIZE] = { tpid >> 8, tpid, tci >> 8, tci };
+	__u32 end = ps_shown_end(shown), type = ps_is_bare ? ps_ntohs(ps_bare_type(ctx)) : ps_beside_tpid(ctx);
+	__u32 tag = type << 16 | ps_beside_tci(ctx);
 	long failed = 0;
 
-	if (ps_is_bare) {
-		tpid = ps_ntohs(ps_bare_type(ctx));
-		tag[0] = tpid >> 8;
-		tag[1] = tpid;
-	}
 	if (at >= end)
 		return bpf_skb_load_bytes(ctx, at - shown, b, size);
+#pragma unroll
 	for (__u32 k = 0; k < 4; k++) {
 		__u32 place = at + k;
 
+		ps_barrier();
 		if (k >= size)
 			break;
 		if (place >= end)
 			failed |= bpf_skb_load_bytes(ctx, place - shown, b + k, 1);
 		else if (place >= PS_TAG_AT)
-			b[k] = tag[(place - PS_TAG_AT) & (PS_TAG_SIZE - 1)];
+			b[k] = tag >> (8 * (PS_TAG_AT + PS_TAG_SIZE - 1 - place) & 31);
 		else if (!ps_is_bare)
 			failed |= bpf_skb_load_bytes(ctx, place, b + k, 1);
 	}
@@ -141,6 +138,8 @@ static __always_inline __u64 ps_load(struct ps_ctx *ctx, __u32 base, __u64 offse
 
 	if (base > 0x1ffff || offset > 0xffff)
 		return PS_ABSENT64;
+	if (ps_by_helpers)
+		return ps_load_copied(ctx, at, size);
 	near = at;
 	if (unlikely(shown))
 		near = at < ps_shown_end(shown) ? PS_NEAR + 1 : at - shown;
@@ -161,6 +160,11 @@ static __always_inline void ps_open(struct ps_ctx *ctx, struct ps_scratch *scrat
 {
 	__u32 shown = ps_shown(ctx), length = ps_beside(ctx, len) + shown, less;
 
+	if (ps_by_helpers) {
+		/* Out of memory: hardened against speculation, a sum may not have another number each way that leads to it. */
+		scratch->gap = shown;
+		shown = ps_unknown(scratch->gap) & 15;
+	}
 	ps_settle(scratch, length);
 	less = ps_less_one(ps_unknown(scratch->have) - shown);
 	if (less < PS_HEAD)

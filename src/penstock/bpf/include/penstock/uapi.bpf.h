@@ -133,6 +133,7 @@ static long (*const bpf_skb_load_bytes_relative)(const struct __sk_buff *skb, __
 static __u64 (*const bpf_ktime_get_boot_ns)(void) = (void *)125;
 static __u64 (*const bpf_xdp_get_buff_len)(struct xdp_md *ctx) = (void *)188;
 static long (*const bpf_xdp_load_bytes)(struct xdp_md *ctx, __u32 offset, void *buf, __u32 len) = (void *)189;
+static long (*const bpf_xdp_store_bytes)(struct xdp_md *ctx, __u32 offset, void *buf, __u32 len) = (void *)190;
 
 /*
  * CO-RE: libbpf replaces what follows by facts about the running kernel, as
@@ -153,5 +154,11 @@ enum special_kfunc_type { KF_bpf_cast_to_kern_ctx = 1 };
 extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
 
 #define ps_kernel_has(type, value) __builtin_preserve_enum_value(*(enum type *)value, 0)
+
+/*
+ * Whether the loader lacks CAP_PERFMON (kernel/bpf_object.py), and so packets are
+ * read by helpers alone (copied.bpf.h); a constant to the verifier.
+ */
+const volatile __u32 ps_by_helpers = 0;
 
 #endif

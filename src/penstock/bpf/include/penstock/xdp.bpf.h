@@ -10,7 +10,7 @@
 /* The kernel knows a program's context by its own name for it, also in the functions that take one. */
 #define ps_ctx xdp_md
 
-#include <penstock/view.bpf.h>
+#include <penstock/copied.bpf.h>
 
 /* The verifier loses the range of a packet pointer whose variable part may reach 64 KiB. */
 #define PS_NEAR 0x7fff
@@ -51,6 +51,8 @@ static __always_inline __u64 ps_wire_length(struct ps_ctx *ctx, __u64 linear)
 /* ps_extent - the frame's length with all of its fragments. */
 static __always_inline __u64 ps_extent(struct ps_ctx *ctx)
 {
+	if (ps_by_helpers)
+		return bpf_xdp_get_buff_len(ctx);
 	return ps_wire_length(ctx, ps_data_end(ctx) - ps_data(ctx));
 }
 
@@ -72,7 +74,7 @@ static __always_inline __u64 ps_bounds_length(struct ps_bounds b)
 static __always_inline bool ps_begin(struct ps_ctx *ctx, struct ps_bounds *b)
 {
 	*b = (struct ps_bounds){ ps_data(ctx), ps_data_end(ctx) };
-	return !ps_has_tail(ctx, ps_bounds_length(*b));
+	return !ps_by_helpers && !ps_has_tail(ctx, ps_bounds_length(*b));
 }
 
 /* ps_has_bytes - whether `size` bytes at `p` can be read; ps_ends_beyond - whether so many are more than the packet has. */
@@ -131,6 +133,8 @@ static __always_inline __u64 ps_load(struct ps_ctx *ctx, __u32 base, __u64 offse
 
 	if (base > 0x1ffff || offset > 0xffff)
 		return PS_ABSENT64;
+	if (ps_by_helpers)
+		return ps_load_copied(ctx, at, size);
 	/* Or clang checks one register and adds another, and the verifier sees no check. */
 	if (!__builtin_constant_p(at))
 		asm volatile("" : "+r"(at));
@@ -170,6 +174,19 @@ static __always_inline void ps_copy_words(__u8 *to, const void *from, const __u3
 		} \
 	} while (0)
 
+/* ps_open_by_helpers - the same where pointers may not be subtracted; the helper copies a part of the packet or nothing. */
+static __always_inline void ps_open_by_helpers(struct ps_ctx *ctx, struct ps_scratch *scratch)
+{
+	__u64 length = bpf_xdp_get_buff_len(ctx);
+	__u32 less;
+
+	scratch->have = length < PS_HEAD ? length : PS_HEAD;
+	scratch->settled = length <= PS_HEAD ? PS_ABSENT : PS_HEAD;
+	less = ps_less_one(ps_unknown(scratch->have));
+	if (less < PS_HEAD)
+		bpf_xdp_load_bytes(ctx, 0, scratch->head, less + 1);
+}
+
 /*
  * ps_open - copy the head of the packet into `scratch`, for ps_cursor.
  *
@@ -179,8 +196,13 @@ static __always_inline void ps_copy_words(__u8 *to, const void *from, const __u3
 static __always_inline void ps_open(struct ps_ctx *ctx, struct ps_scratch *scratch)
 {
 	void *data = ps_data(ctx), *end = ps_data_end(ctx);
-	__u64 linear = end - data;
+	__u64 linear;
 
+	if (ps_by_helpers) {
+		ps_open_by_helpers(ctx, scratch);
+		return;
+	}
+	linear = end - data;
 	scratch->settled = scratch->have = linear < PS_HEAD ? linear : PS_HEAD;
 	if (data + PS_HEAD <= end) {
 		ps_copy_words(scratch->head, data, PS_HEAD);
