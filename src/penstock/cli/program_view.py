@@ -26,10 +26,13 @@ def list_(as_json: bool) -> None:
 
     Of each its kind, where it is attached, and who loaded it if penstock did.
     """
+    from penstock.kernel.capability import SYS_ADMIN, missing
     from penstock.kernel.object_programs import kind_name
     from penstock.pipeline.program_listing import listing
 
     found = listing()
+    if missing(SYS_ADMIN):
+        output.note("these are penstock's own: CAP_SYS_ADMIN is needed to list the others")
     if as_json:
         output.record("penstock.program.list/1", {"programs": [_record(one) for one in found]})
         return

@@ -149,7 +149,9 @@ def _load_once(
     try:
         with open_object(elf, name) as raw:
             variables = elf_file.variables(elf)
-            _set_up(raw, variables, {**_tables(elf, variables), **_by_helpers(variables), **values}, reuse, only)
+            _set_up(
+                raw, variables, {**_tables(elf, variables), **_by_helpers(variables), **values}, reuse, only
+            )
             for program in raw.programs:
                 if program.name in kinds:
                     program.set_kind(*kinds[program.name])

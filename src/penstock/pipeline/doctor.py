@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from penstock.errors import KernelError, ToolchainError
 from penstock.kernel import clsact, device, libbpf, netlink, netns, tcx
-from penstock.kernel.capability import BPF, NET_ADMIN, missing
+from penstock.kernel.capability import BPF, NET_ADMIN, PERFMON, SYS_ADMIN, missing
 from penstock.kernel.features import features, is_bpffs
 from penstock.kernel.link import Link, attached
 from penstock.kernel.pin import pin_root
@@ -56,6 +56,7 @@ def examine_machine() -> Machine:
         clang_trouble=clang_trouble,
         libbpf=library,
         libbpf_trouble=library_trouble,
+        lacks=missing(PERFMON, SYS_ADMIN),
     )
 
 

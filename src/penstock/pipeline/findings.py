@@ -67,6 +67,8 @@ class Machine:
     clang_trouble: str
     libbpf: str | None
     libbpf_trouble: str
+    #: Capabilities that some features ask for beyond those that everything needs.
+    lacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,14 @@ class Device:
     programs: tuple[OnHook, ...]
 
 
+_WITHOUT = {
+    "CAP_PERFMON": "CAP_PERFMON is missing: packets are read by the kernel's helpers, which takes Linux 6.17 and "
+    "several times as long, and no policy can `reject`",
+    "CAP_SYS_ADMIN": "CAP_SYS_ADMIN is missing: programs and maps of others have no names, --replace and --netns "
+    "are refused",
+}
+
+
 # ── the machine ──────────────────────────────────────────────────────────────
 
 
@@ -137,6 +147,7 @@ def _permission(machine: Machine) -> Iterator[Finding]:
         yield Finding("privilege", Level.FAULT, text, "cat /sys/kernel/security/lockdown")
     else:
         yield Finding("privilege", Level.FINE, "bpf(2) is permitted")
+        yield from (Finding("privilege", Level.ADVICE, _WITHOUT[name]) for name in machine.lacks)
 
 
 def _kernel(machine: Machine) -> Iterator[Finding]:

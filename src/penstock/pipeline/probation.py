@@ -38,7 +38,7 @@ from penstock.pipeline.counters import clear
 from penstock.pipeline.identity import Emergency, Identity, Probation, encode, kept_slots
 from penstock.pipeline.overlaid import Wanted, put_rules
 from penstock.pipeline.policy import live
-from penstock.pipeline.putting import Applied, if_failed, put_together
+from penstock.pipeline.putting import Applied, if_failed, put_together, running_program
 from penstock.pipeline.slot import BEFORE, CARRIED, COUNTERS, IDENTITY, LINK, PROGRAM_PIN, Slot
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ class _Return:
         found = slots.open_pins(directory, held)
         pins = {name.removeprefix(BEFORE): one for name, one in found.items() if name.startswith(BEFORE)}
         self._program = held.enter_context(Program.open(directory / f"{BEFORE}{PROGRAM_PIN}"))
-        self._newer = held.enter_context(Program.by_id(self._present.info.program_id))
+        self._newer = held.enter_context(running_program(self._present))
         count = len(self.identity.counters)
         self._carried = held.enter_context(slots.create_carried(count))
         with Map.open(directory / slots.BEFORE_CARRIED) as totals:
@@ -287,7 +287,6 @@ class _Return:
     def _named(self, pins: dict[str, Descriptor], found: dict[str, Descriptor]) -> dict[str, Descriptor]:
         pins[CARRIED] = self._carried
         if LINK in found:
-            del pins[PROGRAM_PIN]
             pins[LINK] = found[LINK]
         return pins
 

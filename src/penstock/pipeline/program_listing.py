@@ -17,7 +17,7 @@ from penstock.errors import KernelError
 from penstock.kernel import netns, pin, syscall
 from penstock.kernel.attached import programs_at
 from penstock.kernel.blob import read_blob
-from penstock.kernel.capability import SYS_ADMIN, kernel_errors
+from penstock.kernel.capability import BPF, NET_ADMIN, SYS_ADMIN, kernel_errors, missing
 from penstock.kernel.link import links
 from penstock.kernel.netlink import interfaces
 from penstock.kernel.program import Program, ProgramInfo
@@ -26,7 +26,7 @@ from penstock.model.hook import Hook
 from penstock.pipeline import program_slot
 from penstock.pipeline.identity import decode
 from penstock.pipeline.program_slot import ProgramIdentity
-from penstock.pipeline.slot import IDENTITY
+from penstock.pipeline.slot import IDENTITY, PROGRAM_PIN
 
 # enum bpf_link_type of <linux/bpf.h>
 _LINK_WORDS = {
@@ -58,12 +58,12 @@ class Listed:
 
 
 def listing() -> list[Listed]:
-    """Every program that the kernel holds, by id.
+    """Every program that the kernel holds, by id; without CAP_SYS_ADMIN those that penstock has pinned.
 
     Raises:
-        PrivilegeError: without CAP_SYS_ADMIN the kernel does not say.
+        KernelError: they may not be read.
     """
-    found = list(_programs())  # First: without the privilege for it the rest is of no use.
+    found = list(_pinned() if missing(SYS_ADMIN) and not missing(BPF, NET_ADMIN) else _programs())
     places, owners = _places(), _owners()
     return [Listed(info, tuple(places.get(info.id, ())), owners.get(info.id, "")) for info in found]
 
@@ -72,6 +72,16 @@ def listed(number: int) -> Listed:
     """One of them.  Raises KernelError: there is no such program."""
     with Program.by_id(number) as program:
         return Listed(program.info, tuple(_places().get(number, ())), _owners().get(number, ""))
+
+
+def _pinned() -> Iterator[ProgramInfo]:
+    root = pin.pin_root()
+    policies = [root / name / PROGRAM_PIN for name in pin.attach_points(root)]
+    others = root.with_name(root.name + "-programs").glob("*/program*")
+    for path in (*policies, *others):
+        # A pin may go while it is looked at, and may be no program's.
+        with suppress(KernelError), Program.open(path) as program:
+            yield program.info
 
 
 def _programs() -> Iterator[ProgramInfo]:
@@ -95,7 +105,8 @@ def _places() -> dict[int, list[str]]:
         for hook in (Hook.TC_INGRESS, Hook.TC_EGRESS):
             for running in programs_at(one.index, hook):
                 found.setdefault(running.program_id, []).append(f"{one.name} {hook.value} {running.mode}")
-    _add_links(found)
+    if not missing(SYS_ADMIN):
+        _add_links(found)
     return found
 
 

@@ -24,6 +24,7 @@ from penstock.errors import KernelError, PenstockError
 from penstock.kernel import pin
 from penstock.kernel.attached import CLSACT, programs_at
 from penstock.kernel.blob import write_blob
+from penstock.kernel.capability import PERFMON, missing
 from penstock.kernel.clsact import Filter
 from penstock.kernel.program import Program
 from penstock.model.hook import Hook
@@ -141,7 +142,7 @@ class Putting:
         """Attach where nothing runs, and stage the pins: all but the change of what is there."""
         if self._running is not None:
             self._holder: Holder = self._running.link
-            self._old = held.enter_context(_program(self._running.identity.program))
+            self._old = held.enter_context(_program(self._running))
             mode = self._mode_kept(self._running)
         else:
             if self._before is not None:
@@ -222,6 +223,8 @@ class Putting:
             program=self._program.id,
             clsact=self._clsact(),
             probation=self._probation,
+            # A program that reads packets by helpers alone asks no overlay (bpf/include/penstock/overlay.bpf.h).
+            offer=None if missing(PERFMON) else self._policy.identity.offer,
         )
 
     def _kept_for_later(self, held: ExitStack) -> dict[str, Descriptor]:
@@ -233,7 +236,7 @@ class Putting:
         if self._running.identity.probation is not None:
             return {name: one for name, one in found.items() if name.startswith(BEFORE)}
         self._remembered = held.enter_context(slots.create_carried(len(self._running.identity.counters)))
-        old = self._old or held.enter_context(Program.by_id(self._running.identity.program))
+        old = self._old or held.enter_context(running_program(self._running))
         found |= {CARRIED: self._remembered, PROGRAM_PIN: old}
         return {f"{BEFORE}{name}": one for name, one in found.items() if name != LINK}
 
@@ -253,9 +256,9 @@ class Putting:
                 COUNTERS: maps[COUNTERS_MAP],
                 CARRIED: self._carried,
             }
-            if isinstance(self._holder, Filter):
-                objects[PROGRAM_PIN] = self._program
-            else:
+            # By its own pin, for a later command that has to put it back: by its id takes CAP_SYS_ADMIN.
+            objects[PROGRAM_PIN] = self._program
+            if not isinstance(self._holder, Filter):
                 objects[LINK] = self._holder
             if BANKS_MAP in maps:
                 objects |= {SWITCH: maps[SWITCH_MAP], BANKS: maps[BANKS_MAP]}
@@ -265,11 +268,26 @@ class Putting:
             return pin.stage(self._root, self._point.name, objects | more)
 
 
+def running_program(slot: Slot) -> Program:
+    """The program that a link or a filter runs, by its pin, or by its id where another one has been put there.
+
+    Raises:
+        KernelError: it may not be opened.
+    """
+    number, place = slot.info.program_id, slot.directory / PROGRAM_PIN
+    if place.exists():
+        pinned = Program.open(place)
+        if pinned.id == number:
+            return pinned
+        pinned.close()
+    return Program.by_id(number)
+
+
 @contextmanager
-def _program(number: int) -> Iterator[Program | None]:
+def _program(slot: Slot) -> Iterator[Program | None]:
     """The program that is to be replaced, to be put back if need be; None where it may not be opened."""
     try:
-        found = Program.by_id(number)
+        found = running_program(slot)
     except KernelError:
         yield None
         return

@@ -24,10 +24,11 @@ import msgspec
 from penstock.errors import KernelError, PenstockError
 from penstock.kernel import pin
 from penstock.kernel.blob import read_blob, write_blob
-from penstock.kernel.capability import kernel_errors
+from penstock.kernel.capability import SYS_ADMIN, kernel_errors, missing
 from penstock.kernel.lock import lock
 from penstock.kernel.maps import Map
 from penstock.model.sets import SetSpec, control_map, set_map
+from penstock.model.spec import PROGRAM
 from penstock.pipeline.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -238,9 +239,26 @@ def delete(name: str, *, force: bool = False) -> None:
 
 
 def users_of(found: LiveSet) -> list[tuple[int, str]]:
-    """The programs that use a set, by id and name.  Raises KernelError."""
+    """The programs that use a set, by id and name; without CAP_SYS_ADMIN those of penstock's policies.
+
+    Raises:
+        KernelError: they may not be read.
+    """
     from penstock.kernel.map_listing import users
 
+    if missing(SYS_ADMIN):
+        return sorted(_policies_with(found.spec.name))
     wanted = {table.info.id for table in found.maps.values()}
     known = users()
     return sorted({program for number in wanted for program in known.get(number, ())})
+
+
+def _policies_with(name: str) -> Iterator[tuple[int, str]]:
+    """The programs of the policies in place that name a set."""
+    from penstock.pipeline.slot import read_identity
+
+    root = pin.pin_root()
+    for point in pin.attach_points(root):
+        identity = read_identity(root / point)
+        if any(spec.name == name for spec in identity.sets):
+            yield identity.program, PROGRAM

@@ -1,0 +1,167 @@
+"""Check 41: an own user with exactly CAP_BPF and CAP_NET_ADMIN, and what asks for more."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tests.least import run_least
+
+pytestmark = [pytest.mark.privileged, pytest.mark.check(41)]
+
+POLICY = """
+set threats : host size 1024 timeout 1h
+set nets : net size 1024
+filter edge at xdp {
+    default pass
+    telnet: drop if tcp dst port 23
+    drop if src in @threats
+    drop if src in @nets
+    pings: drop if icmp and over 10/s per src
+}
+filter inward at tc ingress { drop if udp dst port 53 }
+filter outward at tc egress { drop if udp dst port 123 }
+"""
+
+LARGE = (
+    "filter large at HOOK {\n"
+    + "\n".join(f"    drop if src net 10.{n}.0.0/16 and tcp dst port {n + 1}" for n in range(200))
+    + "\n}\n"
+)
+
+SMALL = (
+    "filter small at HOOK { drop if vlan 5\n drop if udp dst port 53 and ttl > 5\n drop if udp[8:2] = 1 }\n"
+)
+
+BEGIN = """
+import io, json, os, pathlib, sys
+from contextlib import redirect_stderr, redirect_stdout
+from penstock.cli.main import main
+
+told = []
+
+def run(*argv, **environment):
+    out, err = io.StringIO(), io.StringIO()
+    os.environ.update(environment)
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            main(argv)
+    except SystemExit as ended:
+        told.append((" ".join(argv), ended.code, out.getvalue(), err.getvalue()))
+    for name in environment:
+        del os.environ[name]
+
+def write(name, text):
+    pathlib.Path(name).write_text(text)
+
+status = pathlib.Path("/proc/self/status").read_text()
+told.append(("capabilities", os.getuid(), status[status.index("CapInh"):status.index("CapAmb")], ""))
+"""
+
+LIFE = """
+policy = sys.argv[1]
+write("edge.policy", policy)
+write("one.policy", policy[:policy.index("filter inward")])
+write("locked.policy", "filter locked at xdp { drop if tcp dst port 22 }")
+write("nets.txt", "198.51.100.0/24")
+run("build", "one.policy", "-o", "edge.pso")
+run("apply", "locked.policy", "-i", "v0", SSH_CONNECTION="10.9.0.1 50022 10.9.0.2 22")
+run("apply", "edge.policy", "-i", "v0")
+run("set", "add", "threats", "192.0.2.1", "192.0.2.2")
+run("set", "replace", "nets", "nets.txt")
+run("set", "remove", "threats", "192.0.2.2")
+run("set", "list", "threats")
+run("set", "list")
+write("edge.policy", policy.replace("53", "54"))
+run("apply", "edge.policy", "-i", "v0")
+run("apply", "edge.pso", "-i", "v0", "--confirm", "60s")
+run("confirm", "--undo", "-i", "v0")
+run("status", "--json")
+run("rollback", "-i", "v0")
+run("program", "list")
+run("detach", "-i", "v0")
+run("set", "delete", "threats")
+write("refuse.policy", "filter refuse at xdp { reject if tcp dst port 23 }")
+run("apply", "refuse.policy", "-i", "v0")
+run("map", "list")
+run("doctor", "-i", "v0")
+print(json.dumps(told))
+"""
+
+VERDICTS = """
+from penstock.compiler.ir.evaluate import evaluate
+from penstock.compiler.ir.ops import counter_names
+from penstock.kernel.netlink import interface
+from penstock.model.hook import TRAITS, Hook
+from penstock.model.packet import read_packet
+from penstock.model.spec import PROGRAM
+from penstock.pipeline.attach import load
+from penstock.pipeline.policy import load_policy
+
+PACKETS = [
+    'Ether/IPv4(src="10.7.0.1")/TCP(dport=8)', 'Ether/IPv4(src="10.7.0.1")/TCP(dport=9)', 'Ether/ARP',
+    'Ether/Dot1Q(vlan=5)/IPv4(src="10.199.1.1")/TCP(dport=200)', 'Ether/IPv6(src="2001:db8::1")/UDP(dport=53)',
+    'Ether/IPv4(src="10.0.0.9",ttl=3)/UDP(dport=53)',
+]
+for text in sys.argv[1:]:
+    policy = load_policy(text)
+    frames = [read_packet(one) for one in PACKETS]
+    with load(policy, interface("v0")) as loaded:
+        answers = [loaded.programs[PROGRAM].test_run(frame).retval for frame in frames]
+        told.append(("insns", loaded.programs[PROGRAM].info.verified_insns, policy.identity.hook, ""))
+    codes = TRAITS[Hook(policy.identity.hook)].codes
+    wanted = [codes[evaluate(policy.rule_set, frame).verdict] & 0xffffffff for frame in frames]
+    told.append((text[:60], answers, wanted, ""))
+print(json.dumps(told))
+"""
+
+
+def as_least(script: str, *arguments: str) -> dict[str, tuple[Any, Any, str]]:
+    """What commands told: name or command line -> code, output, errors; the last of the same."""
+    told = json.loads(run_least(BEGIN + script, *arguments))
+    return {name: (code, out, err) for name, code, out, err in told}
+
+
+def test_check_41_the_whole_life_of_a_policy_with_two_capabilities() -> None:
+    told = as_least(LIFE, POLICY)
+    user, capabilities, _ = told["capabilities"]
+    exactly = f"{1 << 12 | 1 << 39:016x}"
+    assert (user, set(capabilities.split()[1::2])) == (65534, {exactly})
+    refused = {
+        "apply locked.policy -i v0": 1,
+        "apply refuse.policy -i v0": 4,
+        "map list": 4,
+        "doctor -i v0": 0,
+    }
+    failed = {name: one for name, one in told.items() if name != "capabilities" and one[0]}
+    assert {name: one[0] for name, one in failed.items()} == {k: v for k, v in refused.items() if v}, failed
+    assert "would cut off the SSH connection from 10.9.0.1" in told["apply locked.policy -i v0"][2]
+    assert "edge: in the place of edge on v0 at xdp" in told["apply edge.policy -i v0"][1]
+    assert told["set list threats"][1].split()[0] == "192.0.2.1"
+    assert "ps_filter" in told["set list"][1]
+    assert "taken back on v0 at xdp" in told["confirm --undo -i v0"][1]
+    filters = json.loads(told["status --json"][1])["filters"]
+    assert [(one["hook"], one["mode"]) for one in filters] == [
+        ("xdp", "native"),
+        ("tc ingress", "tcx"),
+        ("tc egress", "tcx"),
+    ]
+    assert "outward" in told["rollback -i v0"][1]
+    assert "policy edge" in told["program list"][1]
+    assert "CAP_SYS_ADMIN" in told["program list"][2]
+    assert "this needs CAP_PERFMON" in told["apply refuse.policy -i v0"][2]
+    assert "this needs CAP_SYS_ADMIN" in told["map list"][2]
+    assert "CAP_PERFMON is missing" in told["doctor -i v0"][1]
+
+
+def test_check_41_small_and_large_policies_decide_alike_without_perfmon() -> None:
+    """At each hook, the form that is nested and the one with tables; the reference says what is right."""
+    texts = [LARGE.replace("HOOK", hook) for hook in ("xdp", "tc ingress")]
+    texts += [SMALL.replace("HOOK", hook) for hook in ("xdp", "tc egress", "socket")]
+    told = as_least(VERDICTS, *texts)
+    decided = {name: one for name, one in told.items() if name.startswith("filter")}
+    assert len(decided) == len(texts)
+    assert {name: answers for name, (answers, _, _) in decided.items()} == {
+        name: wanted for name, (_, wanted, _) in decided.items()
+    }
