@@ -6,7 +6,8 @@ wherever and whenever: no path of this machine gets into the object.
 
 What is compiled never reaches a command line or a shell: the argv is fixed, the
 C comes by standard input, and the only folder that #include finds is penstock's
-own.  clang runs in a private folder, with bounds on time and memory.
+own.  clang runs in a private folder, without capabilities and network, with bounds
+on time and memory (`confinement`).
 
 Why -mcpu=v3: 32-bit compares and arithmetic, which most fields are, as single
 instructions, on every kernel since 5.1; v4 would need 6.6.
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import shutil
 import subprocess
 import tempfile
@@ -28,11 +28,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from penstock.compiler.confinement import CPU_LIMIT_S, confine
 from penstock.errors import ToolchainError
 
 LEAST_VERSION = 14
-TIME_LIMIT_S = 120
-MEMORY_LIMIT = 4 << 30
+TIME_LIMIT_S = CPU_LIMIT_S
 ENVIRONMENT = "PENSTOCK_CLANG"
 BPF_FOLDER = Path(__file__).parent.parent / "bpf"
 
@@ -196,7 +196,7 @@ def run(
             cwd=cwd or folder,
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TMPDIR": folder},
             timeout=TIME_LIMIT_S,
-            preexec_fn=_limit,
+            preexec_fn=confine,
             start_new_session=True,  # Ctrl-C is for penstock, which may be compiling in order to put things back.
             check=False,
         )
@@ -210,13 +210,6 @@ def run(
         raise ToolchainError(
             f"{argv[0]} cannot be run: {error.strerror}", argv=argv, hint=_INSTALL
         ) from error
-
-
-def _limit() -> None:
-    """In the child, before it becomes clang.  A limit that may not be set is not worth failing for."""
-    for what, limit in ((resource.RLIMIT_CPU, TIME_LIMIT_S), (resource.RLIMIT_AS, MEMORY_LIMIT)):
-        with suppress(OSError, ValueError):
-            resource.setrlimit(what, (limit, limit))
 
 
 def _failed(argv: Sequence[str], result: subprocess.CompletedProcess[bytes], text: str) -> ToolchainError:
