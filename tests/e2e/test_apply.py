@@ -357,7 +357,7 @@ def test_without_a_bpf_file_system_it_says_how_to_mount_one(host: Cli, policy: P
 
 
 def test_status_of_nothing(host: Cli, wire: Wire) -> None:
-    assert host("status", "--json").record == {"schema": "penstock.status/1", "filters": []}
+    assert host("status", "--json").record["filters"] == []
     assert host("status", "-i", "v1").code == 0
     assert host("status", "-i", "nope").code == 3
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from penstock.cli import output
+from penstock.cli.keeping import daemon_lines
 from penstock.cli.options import json_option, netns_option
 
 
@@ -62,19 +63,6 @@ def show(found: dict[str, Any], as_json: bool) -> int:
     if as_json:
         output.record("penstock.daemon/1", found)
     else:
-        for line in lines(found):
+        for line in daemon_lines(found):
             output.answer(line)
     return 3 if found["alarms"] else 0
-
-
-def lines(found: dict[str, Any]) -> list[str]:
-    """A daemon's account of itself, for people."""
-    head = f"daemon: process {found['pid']}, penstock {found['version']}, since {found['started_at']}"
-    told = [head]
-    for one in found["filters"]:
-        why = f": {one['why']}" if one["why"] and one["state"] != "in place" else ""
-        told.append(
-            f"  {one['interface']} at {one['hook']}: {one['policy']} of {one['file']}, {one['state']}{why}"
-        )
-    told += [f"  ! {one['message']} (since {one['since']})" for one in found["alarms"]]
-    return told

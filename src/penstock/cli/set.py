@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,10 @@ import click
 from penstock.cli import output
 from penstock.cli.options import DURATION, duration_text, json_option
 from penstock.control.client import ask_if_there
-from penstock.errors import PenstockError
+from penstock.errors import LimitError, PenstockError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from penstock.pipeline.live_set import Entry, LiveSet
     from penstock.pipeline.set_commands import Changed, SetCommands
@@ -265,10 +266,20 @@ def _opened(name: str) -> LiveSet:
     return found
 
 
-def _commands() -> SetCommands:
+@contextmanager
+def _commands() -> Iterator[SetCommands]:
+    """What changes sets; that one was full is counted (`penstock status`)."""
     from penstock.pipeline.set_commands import SetCommands
 
-    return SetCommands(_progress)
+    with SetCommands(_progress) as commands:
+        try:
+            yield commands
+        except LimitError:
+            from penstock.daemon.state import Counts, count
+
+            with suppress(PenstockError):
+                count(Counts(set_full=1))
+            raise
 
 
 def _who() -> str:

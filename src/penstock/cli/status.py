@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from penstock.cli import output
+from penstock.cli import keeping, output
 from penstock.cli.confirm import report_overdue
 from penstock.cli.options import DURATION, duration_text, interface_option, json_option, netns_option
 
@@ -77,10 +77,13 @@ def _show(
     if as_json:
         earlier = {(one.interface, one.hook): one for one in before}
         filters = [_record(one, earlier.get((one.interface, one.hook))) for one in found]
-        output.record("penstock.status/1", {"filters": filters})
+        output.record("penstock.status/1", {"filters": filters, **keeping.record(found)})
         return
     for line in _lines(found, before, interface, show_all):
         output.answer(line)
+    if interface is None:
+        for line in keeping.lines(found):
+            output.answer(line)
 
 
 def _lines(

@@ -124,14 +124,16 @@ def connect(*, to_read: bool = False, patience_s: float = _PATIENCE_S) -> Connec
     return Connection(channel)
 
 
-def ask_if_there(request: str, *, to_read: bool = False, **fields: object) -> dict[str, Any] | None:
+def ask_if_there(
+    request: str, *, to_read: bool = False, patience_s: float = _PATIENCE_S, **fields: object
+) -> dict[str, Any] | None:
     """What the daemon answers; None where none runs that could, so that the command does it itself.
 
     Raises:
         PenstockError: as `Connection.ask`.
     """
     try:
-        found = connect(to_read=to_read)
+        found = connect(to_read=to_read, patience_s=patience_s)
     except DaemonError:
         # Who may not talk to it may still be allowed to do it; the kernel decides.
         return None

@@ -86,7 +86,7 @@ class Answers:
                 )
             return await self._in_thread("change", lambda: self._add(request, by))
         except LimitError as error:
-            self._keeper.memory.counts.set_full += 1
+            self._keeper.counts.set_full += 1
             self._journal.alarm(f"set {request.set}", error.message)
             raise
 

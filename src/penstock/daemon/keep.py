@@ -62,7 +62,7 @@ class Keeper:
     def __init__(self, directory: Path, journal: Journal, memory: state.Memory) -> None:
         self.settings: Settings | None = None
         self.looks: tuple[Look, ...] = ()
-        self.memory = memory
+        self.memory, self.counts = memory, state.Counts()
         self._directory, self._journal = directory, journal
         self._kept = {_place(name): kept for name, kept in memory.kept.items()}
         self._files: dict[str, PolicyFile] = {}
@@ -112,6 +112,12 @@ class Keeper:
         self.memory.kept = {
             f"{place.interface} {place.hook.value}": kept for place, kept in self._kept.items()
         }
+        if self.counts != state.Counts():
+            counted, self.counts = self.counts, state.Counts()
+            try:
+                state.count(counted)
+            except PenstockError:
+                self.counts += counted
         if (content := msgspec.json.encode(self.memory)) == self._saved:
             return
         try:
@@ -227,7 +233,6 @@ class Keeper:
         if not self._patience.may(name, now):
             return [_look(one.place, one.wanted, "waiting", one.why) for one in steps]
         for one in (one for one in steps if one.is_foreign):
-            self.memory.counts.put_back += 1
             pause = self._patience.wait(name, now)
             self._journal.warn(
                 f"{one.place}: {one.why}; it is put back, and next time not within {pause:g} s"
@@ -334,7 +339,7 @@ class Keeper:
 
     def _count_load_error(self, key: str, told: str) -> None:
         if not any(one.key == key and one.message == told for one in self._journal.alarms):
-            self.memory.counts.load += 1
+            self.counts.load += 1
         self._journal.alarm(key, told)
 
     # ── the rest ─────────────────────────────────────────────────────────────

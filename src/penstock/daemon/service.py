@@ -90,8 +90,14 @@ class _Service:
     def __init__(self, directory: Path, journal: Journal, *, fetches: bool) -> None:
         self._directory, self._journal, self._fetches = directory, journal, fetches
         self._notifier = Notifier()
-        self._memory = _begun(state.load(), journal)
+        self._memory = state.load()
         self._keeper = Keeper(directory, journal, self._memory)
+        if not self._memory.is_over:
+            self._keeper.counts.daemon += 1
+            journal.warn(
+                f"the daemon before this one, process {self._memory.pid}, did not end as it should; filters ran on"
+            )
+        _begin(self._memory)
         self._sets = OpenSets()
         self._keeping = ThreadPoolExecutor(1, "keep")
         self._changing = ThreadPoolExecutor(1, "sets")
@@ -213,16 +219,10 @@ class _Service:
         )
 
 
-def _begun(memory: state.Memory, journal: Journal) -> state.Memory:
-    """What is remembered, with a mark that this daemon runs; one that did not end as it should is counted."""
-    if not memory.is_over:
-        memory.counts.daemon += 1
-        journal.warn(
-            f"the daemon before this one, process {memory.pid}, did not end as it should; filters ran on"
-        )
+def _begin(memory: state.Memory) -> None:
+    """Remember that a daemon runs."""
     memory.boot, memory.pid, memory.is_over = state.boot_id(), os.getpid(), False
     memory.started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    return memory
 
 
 def doors(settings: Settings) -> tuple[Door, ...]:

@@ -2,6 +2,7 @@
 
     save(Memory(kept={…}, pid=4711))      in one step; a full disk leaves what was there
     load()                                 Memory() where nothing can be read
+    count(Counts(set_full=1))              in STATE/failures.json, which commands write too
 
 Nothing that filters depends on it.  Without it the daemon takes nothing off that
 it does not know to be its own.
@@ -9,6 +10,8 @@ it does not know to be its own.
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
 
 import msgspec
@@ -24,14 +27,15 @@ class Counts(msgspec.Struct):
     load: int = 0
     daemon: int = 0
     set_full: int = 0
-    put_back: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.load + other.load, self.daemon + other.daemon, self.set_full + other.set_full)
 
 
 class Memory(msgspec.Struct):
     """`kept` by interface and hook, joined by a blank; `is_over` when the daemon has ended as it should."""
 
     kept: dict[str, Kept] = {}
-    counts: Counts = msgspec.field(default_factory=Counts)
     boot: str = ""
     pid: int = 0
     started_at: str = ""
@@ -46,7 +50,8 @@ def boot_id() -> str:
 def load() -> Memory:
     """What was saved last; what cannot be read is as if it was not there."""
     try:
-        found = msgspec.json.decode(_place().read_bytes(), type=Memory)
+        content = (state_directory() / "daemon.json").read_bytes()
+        found = msgspec.json.decode(content, type=Memory)
     except (OSError, msgspec.DecodeError):
         return Memory()
     if found.boot != boot_id():
@@ -56,13 +61,35 @@ def load() -> Memory:
 
 def save(memory: Memory) -> None:
     """Raises PenstockError: it cannot be written; what was saved before is there."""
-    place = _place()
+    _write(state_directory() / "daemon.json", memory)
+
+
+def counts() -> Counts:
+    """What was counted so far; nothing where it cannot be read."""
+    try:
+        return msgspec.json.decode((state_directory() / "failures.json").read_bytes(), type=Counts)
+    except (OSError, msgspec.DecodeError):
+        return Counts()
+
+
+def count(more: Counts) -> None:
+    """Count something.  Raises PenstockError: it cannot be written; what was counted before is."""
+    place = state_directory()
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise PenstockError(f"{place} cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        _write(place / "failures.json", counts() + more)
+    finally:
+        os.close(fd)
+
+
+def _write(place: Path, content: msgspec.Struct) -> None:
     try:
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(place, msgspec.json.format(msgspec.json.encode(memory)) + b"\n")
+        write_atomically(place, msgspec.json.format(msgspec.json.encode(content)) + b"\n")
     except OSError as error:
         raise PenstockError(f"{place} cannot be written: {error.strerror}; it is as it was") from error
-
-
-def _place() -> Path:
-    return state_directory() / "daemon.json"
