@@ -61,11 +61,18 @@ class Daemon:
         new.write_text(text)
         return new.replace(self.etc / name)
 
-    def start(self, *, is_ready: bool = True) -> Self:
+    def start(self, *, is_ready: bool = True, fetches: bool = False) -> Self:
         """Start it, and wait until it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "penstock", "daemon", "--no-fetch"],
+                [
+                    *self.prefix,
+                    sys.executable,
+                    "-m",
+                    "penstock",
+                    "daemon",
+                    *([] if fetches else ["--no-fetch"]),
+                ],
                 env={**os.environ, **self.environment},
                 stdout=log,
                 stderr=log,

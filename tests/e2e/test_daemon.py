@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.e2e.conftest import Cli, Wire, counters
+from tests.e2e.conftest import MARKER, Cli, Wire, counters
 from tests.e2e.daemons import Daemon, wait_until
 
 pytestmark = pytest.mark.privileged
@@ -218,6 +219,100 @@ def test_nobody_is_locked_out_by_a_daemon(wire: Wire, daemon: Daemon, host: Cli)
         assert [state for *_, state in daemon.filters()] == ["old"]
         daemon.settings('check_s = 0.1\n[policy."v1.policy"]\nforce = true\n')
         wait_until(lambda: daemon.filters() == [("v1", "edge", "in place")], daemon.said)
+
+
+def test_what_a_command_takes_off_stays_off_until_a_reload(wire: Wire, daemon: Daemon, host: Cli) -> None:
+    with daemon:
+        done = host("detach", "-i", "v1")
+        assert "before `penstock daemon reload`" in done.err
+        wait_until(lambda: [state for *_, state in daemon.filters()] == ["left"], daemon.said)
+        assert wire.arrived(53) == 5
+        assert "taken off by a command" in host("daemon", "status").out
+        assert host("daemon", "reload").code == 0
+        assert wire.arrived(53) == 0
+
+
+def test_after_an_error_at_boot_the_settings_say_whether_packets_pass(
+    wire: Wire, daemon: Daemon, host: Cli
+) -> None:
+    """Open with an alarm by default; closed drops all but lifelines; and what runs is kept in any case."""
+    wire.server.ip("route", "add", "default", "via", "10.9.0.1")
+    daemon.policy("v1.policy", "filter edge at xdp { drop if udp dst prot 53 }\n")
+    with daemon:
+        assert [state for *_, state in daemon.filters()] == ["open"]
+        assert "nothing filters there" in daemon.said()
+        assert wire.arrived(80) == 5
+        found = host("status", "--json").record
+        assert found["daemon"]["alarms"]
+        load = next(one for one in found["failures"] if one["event"] == "load")
+        assert (load["count"] > 0, load["decided_by"]) == (True, "failure.load = open")
+        daemon.settings(f'check_s = 0.1\n[failure]\nload = "closed"\nreachable = ["udp dst port {MARKER}"]\n')
+        wait_until(lambda: [state for *_, state in daemon.filters()] == ["closed"], daemon.said)
+        assert wire.arrived(80) == 0
+        wire.server.ip("neigh", "flush", "dev", "v1")
+        wire.client.run("ping", "-c1", "-W1", "10.9.0.2", check=False)
+        assert "lladdr" in wire.client.ip("neigh", "show", "10.9.0.2"), "address resolution is a lifeline"
+        daemon.stop()
+        daemon.start()
+        assert [state for *_, state in daemon.filters()] == ["closed"]
+        daemon.policy("v1.policy", EDGE.format(port=53))
+        wait_until(lambda: daemon.filters() == [("v1", "edge", "in place")], daemon.said)
+        assert (wire.arrived(80), wire.arrived(53)) == (5, 0)
+
+
+def test_feeds_are_fetched_without_capabilities_and_come_into_their_sets(
+    wire: Wire, daemon: Daemon, host: Cli, tmp_path: Path
+) -> None:
+    """The fetcher is a child without any capability; what it brings is folded; a killed one is started again."""
+    listed = tmp_path / "list.txt"
+    listed.write_text("198.51.100.7\n198.51.100.8\n")
+    daemon.policy("v1.policy", "set bad : net size 100\nfilter edge at xdp { drop if src in @bad }\n")
+    daemon.start(fetches=True)
+    assert host("feed", "add", "bad", str(listed), "--every", "10m").code == 0
+    daemon.waits_for("begins, process")
+    wait_until(lambda: bool(fetcher(daemon)), daemon.said)
+    number = fetcher(daemon)
+    wait_until(lambda: "198.51.100.8" in host("set", "list", "bad").out, daemon.said)
+    status = dict(
+        line.split(":\t", 1)
+        for line in Path(f"/proc/{number}/status").read_text().splitlines()
+        if ":\t" in line
+    )
+    assert {status[key].strip("0") for key in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {""}
+    assert status["NoNewPrivs"] == "1"
+    os.kill(number, signal.SIGKILL)
+    wait_until(lambda: fetcher(daemon) not in (None, number), daemon.said)
+    number = fetcher(daemon)
+    daemon.kill()
+    wait_until(lambda: not Path(f"/proc/{number}").exists())
+    host("detach", "-i", "v1")
+    host("set", "delete", "bad")
+
+
+def fetcher(daemon: Daemon) -> int | None:
+    found: int | None = daemon.ask("Status")["fetcher"]["pid"]
+    return found
+
+
+def test_after_a_reboot_sets_hold_what_they_held(wire: Wire, daemon: Daemon, host: Cli) -> None:
+    """A reboot takes pins and leaves files: the daemon puts policies in place and entries into their sets."""
+    daemon.policy("v1.policy", "set banned : host size 9\nfilter edge at xdp { drop if src in @banned }\n")
+    with daemon:
+        host("set", "add", "banned", "192.0.2.1", "--comment", "INC-4711")
+        host("set", "add", "banned", "192.0.2.2", "--timeout", "1h")
+    host("detach", "-i", "v1")
+    sets = daemon.root.with_name(daemon.root.name + "-sets") / "banned"
+    for name in sets.iterdir():
+        name.unlink()
+    sets.rmdir()
+    with daemon:
+        entries = {
+            one["entry"]: one["expires_in_s"] for one in daemon.ask("SetList", set="banned")["entries"]
+        }
+        assert entries["192.0.2.1"] is None
+        assert 3000 < entries["192.0.2.2"] <= 3600
+    host("detach", "-i", "v1")
+    host("set", "delete", "banned")
 
 
 @pytest.mark.check(26)

@@ -219,7 +219,7 @@ def test_check_43_an_unknown_user_is_refused_and_a_member_of_a_group_is_not(plac
 @pytest.mark.parametrize("ask", ["SetAdd", "SetRemove", "Reload", "Release", "FeedRefresh"])
 def test_check_43_who_may_read_may_not_change(place: Path, ask: str) -> None:
     fields = {"SetAdd": {"set": "s", "entries": ["a"]}, "SetRemove": {"set": "s", "entries": ["a"]}}
-    more = fields.get(ask, {"interface": "eth0"} if ask == "Release" else {})
+    more = fields.get(ask, {"interface": "eth0", "netns": 1} if ask == "Release" else {})
     with serving(place) as server:
         refused = stranger(place / "read.sock", json.dumps({"ask": ask, **more}))
         assert refused["error"]["exit"] == 4

@@ -7,6 +7,7 @@ import click
 from penstock.cli import output
 from penstock.cli.confirm import report_overdue
 from penstock.cli.options import hook_option, interface_option, json_option, netns_option
+from penstock.control.client import ask_if_there
 
 
 @click.command("detach")
@@ -15,10 +16,17 @@ from penstock.cli.options import hook_option, interface_option, json_option, net
 @netns_option
 @json_option
 def command(interface: str, hook: str | None, as_json: bool) -> None:
-    """Take the policies off an interface.  Programs of others are left alone."""
+    """Take the policies off an interface.  Programs of others are left alone.
+
+    A daemon that keeps one there leaves it off until it is told to reload.
+    """
+    from penstock.kernel.netns import inode
     from penstock.pipeline.apply import detach
 
     report_overdue()
+    # Before it is gone: the daemon would put it back.
+    if ask_if_there("Release", interface=interface, netns=inode(), hook=hook) is not None:
+        output.note("the daemon does not put it back before `penstock daemon reload`")
     for done in detach(interface, hook):
         if not as_json:
             output.answer(f"{done.name}: taken off {interface} at {done.hook}")

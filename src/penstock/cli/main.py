@@ -83,6 +83,7 @@ _MEANT = {
 }
 HIDDEN: dict[str, tuple[str, str]] = {
     "_expire": ("expiry", "Remove emergency rules whose time is over."),
+    "_fetch": ("fetcher", "Fetch feeds for the daemon."),
     "_revert": ("reverter", "Take a policy back that nobody has confirmed."),
 }
 

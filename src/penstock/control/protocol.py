@@ -43,9 +43,13 @@ class Reload(Request, frozen=True):
 
 
 class Release(Request, frozen=True):
-    """Somebody has taken the policy off an interface: do not put it back before the next reload."""
+    """Somebody takes the policy off an interface: do not put it back before the next reload.
+
+    `netns` is the inode of the network namespace that is meant.
+    """
 
     interface: str
+    netns: int
     hook: str | None = None
 
 

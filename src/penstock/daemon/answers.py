@@ -17,11 +17,14 @@ from penstock.control import protocol
 from penstock.control.access import Peer
 from penstock.control.protocol import Asked, ElsewhereError
 from penstock.control.server import Tally
+from penstock.daemon.feeding import Feeding
+from penstock.daemon.fetcher import Fetcher
 from penstock.daemon.journal import Journal
 from penstock.daemon.keep import Keeper
 from penstock.daemon.sets import OpenSets, entries, listed
-from penstock.errors import LimitError, PenstockError
-from penstock.kernel import pin
+from penstock.errors import LimitError
+from penstock.kernel import netns, pin
+from penstock.pipeline.feed_listing import feed_rows
 from penstock.pipeline.set_commands import who
 from penstock.version import VERSION
 
@@ -38,10 +41,13 @@ class Answers:
         journal: Journal,
         in_thread: InThread,
         reload: Callable[[], Awaitable[None]],
+        feeding: Feeding,
+        fetcher: Fetcher | None,
     ) -> None:
         self.tally = Tally()
         self._keeper, self._sets, self._journal = keeper, sets, journal
         self._in_thread, self._reload = in_thread, reload
+        self._feeding, self._fetcher = feeding, fetcher
 
     async def answer(self, request: Asked, peer: Peer) -> object:
         """What to reply.
@@ -58,19 +64,31 @@ class Answers:
             case protocol.Reload():
                 return await self._reloaded(peer)
             case protocol.Release():
-                await self._in_thread("keep", self._keeper.release, request.interface, request.hook)
-                self._journal.warn(
-                    f"{request.interface}: user {peer.uid} takes its filter off; a reload puts it back"
-                )
-                return {}
+                return await self._release(request, peer)
             case protocol.SetAdd() | protocol.SetRemove():
                 return await self._change(request, peer)
             case protocol.SetList():
                 return await self._list(request)
-            case protocol.Why() | protocol.FeedList() | protocol.FeedRefresh():
-                raise PenstockError("the daemon cannot do this yet", hint="the command does it itself")
+            case protocol.FeedList():
+                return {"feeds": await self._in_thread("read", feeds)}
+            case protocol.FeedRefresh():
+                await self._in_thread("feed", self._feeding.look)
+                return {"feeds": await self._in_thread("read", feeds)}
+            case protocol.Why():
+                raise ElsewhereError("the command does this itself")
             case _ as never:
                 assert_never(never)
+
+    async def _release(self, request: protocol.Release, peer: Peer) -> object:
+        if request.netns != netns.inode():
+            raise ElsewhereError("the daemon is in another network namespace")
+        if not self._keeper.keeps(request.interface):
+            raise ElsewhereError(f"the daemon keeps nothing on {request.interface}")
+        await self._in_thread("keep", self._keeper.release, request.interface, request.hook)
+        self._journal.warn(
+            f"{request.interface}: user {peer.uid} takes its filter off; a reload puts it back"
+        )
+        return {}
 
     async def _reloaded(self, peer: Peer) -> object:
         self._journal.note(f"user {peer.uid} asks for a reload")
@@ -115,6 +133,7 @@ class Answers:
             "alarms": [asdict(one) for one in self._journal.alarms],
             "requests": self.tally.requests,
             "turned_away": dict(self.tally.turned_away),
+            "fetcher": {"pid": self._fetcher.pid, "starts": self._fetcher.starts} if self._fetcher else None,
         }
 
 
@@ -124,6 +143,11 @@ def _require_root(root: str | None) -> None:
         raise ElsewhereError(
             f"the daemon keeps its pins in {pin.pin_root()}, and the command means {root or pin.DEFAULT_ROOT}"
         )
+
+
+def feeds() -> list[dict[str, object]]:
+    """Every feed of every set, and how it stands."""
+    return [asdict(row) for row in feed_rows()]
 
 
 @lru_cache(maxsize=256)

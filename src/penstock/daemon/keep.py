@@ -101,6 +101,10 @@ class Keeper:
         self.remember()
         return self._soonest(pause)
 
+    def keeps(self, interface: str) -> bool:
+        """Whether any policy is for that interface."""
+        return any(one.interface == interface for one in self.looks)
+
     def release(self, interface: str, hook: str | None) -> None:
         """Somebody takes a filter off by a command: it is not put back before the next reload."""
         for one in Hook:

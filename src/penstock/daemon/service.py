@@ -26,6 +26,8 @@ from penstock.control.access import Access
 from penstock.control.server import Door, Server
 from penstock.daemon import links, state
 from penstock.daemon.answers import Answers
+from penstock.daemon.feeding import Feeding
+from penstock.daemon.fetcher import Fetcher
 from penstock.daemon.journal import Journal
 from penstock.daemon.keep import Keeper
 from penstock.daemon.notify import Notifier
@@ -36,6 +38,7 @@ from penstock.model.run_directory import CONTROL_SOCKET, READ_SOCKET, run_direct
 from penstock.version import VERSION
 
 _LINK_PAUSE_S = 0.1
+_IDLE_S = 3600.0
 
 
 def serve(directory: Path, *, fetches: bool = True, journal: Journal | None = None) -> None:
@@ -88,7 +91,7 @@ class _Service:
     """The parts of a running daemon, joined."""
 
     def __init__(self, directory: Path, journal: Journal, *, fetches: bool) -> None:
-        self._directory, self._journal, self._fetches = directory, journal, fetches
+        self._directory, self._journal = directory, journal
         self._notifier = Notifier()
         self._memory = state.load()
         self._keeper = Keeper(directory, journal, self._memory)
@@ -99,14 +102,18 @@ class _Service:
             )
         _begin(self._memory)
         self._sets = OpenSets()
+        self._feeding = Feeding(journal)
+        self._fetcher = Fetcher(journal) if fetches else None
         self._keeping = ThreadPoolExecutor(1, "keep")
         self._changing = ThreadPoolExecutor(1, "sets")
+        self._feeds = ThreadPoolExecutor(1, "feed")
         self._reading = ThreadPoolExecutor(2, "read")
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
         self._loop = asyncio.get_running_loop()
         self._ending, self._waking = asyncio.Event(), asyncio.Event()
+        self._are_feeds_wanted = asyncio.Event()
         self._is_asked = False
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._ending.set)
@@ -124,13 +131,28 @@ class _Service:
 
     async def _run_with_doors(self) -> None:
         settings = self._keeper.settings or Settings()
-        answers = Answers(self._keeper, self._sets, self._journal, self._in_thread, self._reload)
+        answers = Answers(
+            self._keeper,
+            self._sets,
+            self._journal,
+            self._in_thread,
+            self._reload,
+            self._feeding,
+            self._fetcher,
+        )
         async with Server(doors(settings), answers.answer, _limits(settings)) as self._server:
             answers.tally = self._server.tally
             self._tell_ready()
-            tasks = [asyncio.create_task(one) for one in (self._keep(), self._sweep(), self._pet())]
+            work = [self._keep(), self._sweep(), self._feed(), self._pet()]
+            if self._fetcher is not None:
+                work.append(self._fetcher.run(self._are_feeds_wanted))
+            tasks = [asyncio.create_task(one) for one in work]
+            ending = asyncio.create_task(self._ending.wait())
             try:
-                await self._ending.wait()
+                done, _ = await asyncio.wait({ending, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    # One of the others ends by itself only by a bug: the service manager starts us again.
+                    task.result()
             finally:
                 for task in tasks:
                     task.cancel()
@@ -142,11 +164,13 @@ class _Service:
         await self._in_thread("change", self._sets.close)
         self._memory.is_over = True
         await self._in_thread("keep", self._keeper.remember)
-        for pool in (self._keeping, self._changing, self._reading):
+        for pool in (self._keeping, self._changing, self._feeds, self._reading):
             pool.shutdown()
 
     async def _in_thread(self, which: str, work: Callable[..., Any], *arguments: object) -> Any:
-        pool = {"keep": self._keeping, "change": self._changing}.get(which, self._reading)
+        pool = {"keep": self._keeping, "change": self._changing, "feed": self._feeds}.get(
+            which, self._reading
+        )
         return await self._loop.run_in_executor(pool, work, *arguments)
 
     # ── keeping ──────────────────────────────────────────────────────────────
@@ -202,11 +226,28 @@ class _Service:
             took = self._loop.time() - began
             await asyncio.sleep(max(settings.sweep_s / max(count, 1), 20 * took))
 
+    async def _feed(self) -> None:
+        """Bring sets up to date with their ledgers and feeds."""
+        while True:
+            settings = self._keeper.settings or Settings()
+            began = self._loop.time()
+            try:
+                if await self._in_thread("feed", self._feeding.look):
+                    self._are_feeds_wanted.set()
+                else:
+                    self._are_feeds_wanted.clear()
+            except PenstockError as error:
+                self._journal.alarm("feeding", f"sets cannot be filled: {error.message}")
+            else:
+                self._journal.settle("feeding")
+            await asyncio.sleep(max(settings.check_s, 5 * (self._loop.time() - began)))
+
     async def _pet(self) -> None:
         every = self._notifier.watchdog_s
-        while every:
-            self._notifier.tell("WATCHDOG=1")
-            await asyncio.sleep(every / 2)
+        while True:
+            if every is not None:
+                self._notifier.tell("WATCHDOG=1")
+            await asyncio.sleep((every or _IDLE_S) / 2)
 
     def _tell_ready(self) -> None:
         self._notifier.tell("READY=1", f"STATUS={self._words()}")

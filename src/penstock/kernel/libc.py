@@ -28,6 +28,8 @@ _AT_FDCWD = -100
 _MS_PRIVATE_TREE = 1 << 14 | 1 << 18  # MS_REC | MS_PRIVATE
 _MNT_DETACH = 2
 _STATFS_SIZE = 256
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _SIGTERM = 1, 38, 15
+_CAPABILITY_VERSION_3 = 0x20080522
 
 # (bpf, membarrier): x86-64 and 32-bit tables differ, newer ports share asm-generic's.
 _GENERIC = (280, 283)
@@ -149,3 +151,22 @@ def unmount(place: str) -> None:
     """Take away what is mounted at `place`, at once."""
     if _libc.umount2(os.fsencode(place), _MNT_DETACH) != 0:
         raise _last_error(place)
+
+
+def give_up_capabilities() -> None:
+    """Leave the calling thread, and whatever it starts, without any capability; there is no way back.
+
+    Call it before there are other threads.  A user id of 0 gives none back at execve(2): see `no_new_privs`.
+    """
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+    if _libc.prctl(_PR_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0))) != 0:
+        raise _last_error()
+    if _libc.capset(header, nothing) != 0:
+        raise _last_error()
+
+
+def end_with_parent() -> None:
+    """Have this process end by SIGTERM when the thread that started it does, however that ends (prctl(2))."""
+    if _libc.prctl(_PR_SET_PDEATHSIG, *map(ctypes.c_ulong, (_SIGTERM, 0, 0, 0))) != 0:
+        raise _last_error()
