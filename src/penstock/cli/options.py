@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import re
-import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -41,13 +39,17 @@ DURATION = Duration()
 
 def _interfaces(_context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
     """For completion: asked of the network namespace, as /sys may be another's."""
+    import socket
+
     return [name for _, name in socket.if_nameindex() if name.startswith(start)]
 
 
 def complete_netns(_context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
     """For completion: the network namespaces that have names."""
+    from glob import escape
+
     named = Path("/run/netns")
-    return sorted(entry.name for entry in named.glob(f"{glob.escape(start)}*")) if named.is_dir() else []
+    return sorted(entry.name for entry in named.glob(f"{escape(start)}*")) if named.is_dir() else []
 
 
 def enter_netns(context: click.Context, _option: click.Parameter, name: str | None) -> None:

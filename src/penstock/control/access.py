@@ -14,13 +14,13 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
+
+from penstock.model.login import login_uid
 
 # <asm-generic/socket.h>; Python has no name for it.
 _SO_PEERGROUPS = 59
 _CREDENTIALS = struct.Struct("=iII")
-_NOBODY = 0xFFFFFFFF
 _FEW_GROUPS, _ALL_GROUPS = 64 * 4, 65536 * 4  # NGROUPS_MAX
 
 
@@ -59,16 +59,7 @@ def peer_of(connection: _Asked) -> Peer:
     pid, uid, gid = _CREDENTIALS.unpack(
         connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     )
-    return Peer(pid, uid, frozenset({gid, *_groups(connection)}), _login_uid(pid))
-
-
-def _login_uid(pid: int) -> int | None:
-    """Who is at work behind sudo, by the audit subsystem; None where nobody has logged in."""
-    try:
-        number = int(Path(f"/proc/{pid}/loginuid").read_text())
-    except (OSError, ValueError):
-        return None
-    return None if number == _NOBODY else number
+    return Peer(pid, uid, frozenset({gid, *_groups(connection)}), login_uid(pid))
 
 
 def _groups(connection: _Asked) -> tuple[int, ...]:

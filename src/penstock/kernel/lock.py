@@ -16,11 +16,11 @@ import os
 import stat
 import time
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.errors import KernelError
-from penstock.kernel.attach_point import decode, place_words
 from penstock.kernel.capability import kernel_errors
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def lock(attach_point: str, words: str | None = None, wait_s: float = 0.0) -> It
         KernelError: another process holds it (errno EBUSY, the message has its
             process id), or no directory for locks is writable.
     """
-    path = lock_directory() / f"{attach_point}.lock"
-    with kernel_errors("lock", attach_point, needs=()):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = _opened(attach_point)
     try:
         _take(fd, attach_point, words, time.monotonic() + wait_s)
         yield
@@ -50,19 +48,46 @@ def lock(attach_point: str, words: str | None = None, wait_s: float = 0.0) -> It
         os.close(fd)
 
 
+def _opened(name: str) -> int:
+    user = os.geteuid(), os.environ.get("XDG_RUNTIME_DIR")
+    with kernel_errors("lock", name, needs=()):
+        try:
+            return _open(f"{_directory_of(user)}/{name}.lock")
+        except FileNotFoundError:
+            # The directory was taken away since it was looked at.
+            _directory_of.cache_clear()
+            return _open(f"{_directory_of(user)}/{name}.lock")
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+@cache
+def _directory_of(_user: tuple[int, str | None]) -> str:
+    return str(lock_directory())
+
+
 def lock_directory() -> Path:
     """Where the locks are: /run/penstock, or for a user who may not write there a directory of their own."""
+    if _is_usable(_PLACE, owners={os.geteuid(), _owner(_PLACE)}):
+        return _PLACE
     from tempfile import gettempdir
 
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     private = Path(runtime) / "penstock" if runtime else Path(gettempdir()) / f"penstock-{os.geteuid()}"
-    if _is_usable(_PLACE, owners={os.geteuid(), _owner(_PLACE)}):
-        return _PLACE
     if _is_usable(private, owners={os.geteuid()}):
         return private
     raise KernelError(
         "lock in", str(private), errno.EACCES, hint=f"make {_PLACE} or XDG_RUNTIME_DIR writable for this user"
     )
+
+
+def _place_words(name: str) -> str:
+    from penstock.kernel.attach_point import decode, place_words
+
+    place = decode(name)
+    return place_words(place.ifname, place.hook)
 
 
 def _take(fd: int, name: str, words: str | None, deadline: float) -> None:
@@ -74,7 +99,7 @@ def _take(fd: int, name: str, words: str | None, deadline: float) -> None:
         who = f"process {holder}" if holder else "another process"
         raise KernelError(
             "change",
-            words or place_words(decode(name).ifname, decode(name).hook),
+            words or _place_words(name),
             errno.EBUSY,
             meaning=f"busy: {who} is changing it",
             hint="try again when it is done",

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 
 from penstock.errors import KernelError
 from penstock.kernel import libc, netns, syscall
-from penstock.kernel.attach_point import decode
 from penstock.kernel.capability import BPF, NET_ADMIN, PERFMON, kernel_error, kernel_errors
 
 if TYPE_CHECKING:
@@ -208,6 +207,8 @@ def attach_points(root: Path) -> Iterator[str]:
     Raises:
         KernelError: they may not be read, or `ip netns exec` hides them.
     """
+    from penstock.kernel.attach_point import decode
+
     for path in _directories(root):
         try:
             decode(path.name)

@@ -27,6 +27,7 @@ import msgspec
 
 from penstock.errors import PenstockError
 from penstock.kernel.attach_point import attach_point, encode, here
+from penstock.model.login import login_uid
 from penstock.model.state_directory import state_directory, write_atomically
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ MOST = 10
 _SHOWN = 8
 #: What became of a policy on probation.
 CONFIRMED, TAKEN_BACK = "confirmed", "taken back"
-_NOBODY = 0xFFFFFFFF
 
 
 class FilterAt(msgspec.Struct, frozen=True):
@@ -210,12 +210,3 @@ def _file(place: Path, ifname: str) -> Path:
 
 def _boot() -> str:
     return "" if here() is None else Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def login_uid() -> int | None:
-    """Who logged in, by the audit subsystem's account; None where nobody did."""
-    try:
-        number = int(Path("/proc/self/loginuid").read_text())
-    except (OSError, ValueError):
-        return None
-    return None if number == _NOBODY else number

@@ -230,7 +230,7 @@ def flush(name: str, *, by: str) -> Changed:
 def who(uid: int | None = None) -> str:
     """A user's name, of this process by default: who logged in, if anybody did."""
     if uid is None:
-        from penstock.pipeline.history import login_uid
+        from penstock.model.login import login_uid
 
         uid = login_uid()
         if uid is None:

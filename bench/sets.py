@@ -1,0 +1,375 @@
+"""Filling sets and changing them: whole processes, beside ipset and nft that do the same in the same run.
+
+    python -m bench.sets --entries 100000
+
+A row is a task, of so many entries: for each program the seconds that its process took, by
+the clock and of processors, the medians of some turns.  `penstock set …` does what users do,
+with its ledger; sets are in a BPF file system of their own, those of ipset and nft in a
+network namespace of their own.  What takes ipset or nft longer than LIMIT_S is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.turns import unpreempted
+from penstock.kernel.bpf_object import load_object
+from penstock.kernel.netns import isolated
+from penstock.kernel.program import Program
+from penstock.model.packet import build_packet, parse_packet
+from penstock.model.sets import SetSpec
+from penstock.model.spec import PROGRAM
+from penstock.pipeline.policy import load_policy
+from penstock.pipeline.set_store import delete, names, open_set, shared
+
+LIMIT_S = 120.0
+#: nft keeps networks as intervals, and takes minutes and a gigabyte for a million.
+NFT_NETWORKS = 100_000
+_SINGLES = 200
+_CHANGED = 100
+"""One in so many entries is exchanged by an update."""
+#: Prefix lengths of the networks, and how often each occurs.
+_LENGTHS = {16: 1, 19: 1, 20: 3, 21: 3, 22: 4, 23: 4, 24: 24, 29: 3, 30: 3, 31: 3, 32: 51}
+_DROP = 1
+Row = dict[str, object]
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """Seconds by the clock and of processors, and by how many bytes less memory is available behind it."""
+
+    wall: float
+    cpu: float
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Entries that go, entries that come, and what there is then."""
+
+    gone: list[str]
+    come: list[str]
+    whole: list[str]
+
+
+class Tool(Protocol):
+    """What keeps a set; entries are texts."""
+
+    def load(self, entries: list[str]) -> Took: ...
+    def update(self, update: Update) -> Took: ...
+    def add(self, entries: list[str]) -> Took: ...
+    def empty(self) -> None: ...
+
+
+def set_rows(sizes: tuple[int, ...], turns: int, told: Callable[[str], None] = print) -> list[Row]:
+    """A row a task and size."""
+    rows: list[Row] = []
+    with _place() as folder:
+        for size in sizes:
+            for kind in ("host", "net"):
+                told(f"sets: {size:,} of {kind}")
+                rows += _rows(folder, kind, size, turns)
+    return rows
+
+
+def _rows(folder: Path, kind: str, size: int, turns: int) -> Iterator[Row]:
+    entries, strangers = _entries(kind, size), _entries(kind, size, seed=2)
+    come = strangers[: size // _CHANGED]
+    gone, kept = entries[: len(come)], entries[len(come) :]
+    tools = dict(_tools(folder, kind, size))
+    took: dict[str, dict[str, list[Took]]] = {task: {} for task in ("load", "update", "add 1 %", "add one")}
+    for name, tool in tools.items():
+        for _ in range(turns):
+            tool.empty()
+            steps = {
+                "load": lambda tool=tool: tool.load(entries),
+                "update": lambda tool=tool: tool.update(Update(gone, come, kept + come)),
+                "add 1 %": lambda tool=tool: tool.add(strangers[-len(come) :]),
+                "add one": lambda tool=tool: tool.add([_STRANGER[kind]]),
+            }
+            if not all(_kept(took[task], name, step) for task, step in steps.items()):
+                break
+        if isinstance(tool, Penstock):
+            yield {"task": "to effect", "kind": kind, "entries": size, **_to_effect(tool.spec)}
+            yield {"task": "reopen", "kind": kind, "entries": size, "penstock": _reopening(tool.spec)}
+        tool.empty()
+    for task, found in took.items():
+        yield {
+            "task": task,
+            "kind": kind,
+            "entries": size,
+            **{name: _middle(one) for name, one in found.items()},
+        }
+
+
+def _kept(found: dict[str, list[Took]], name: str, step: Callable[[], Took]) -> bool:
+    try:
+        found.setdefault(name, []).append(step())
+    except subprocess.TimeoutExpired:
+        del found[name]
+        return False
+    return True
+
+
+def _middle(found: list[Took]) -> dict[str, float]:
+    each = {key: median(getattr(took, key) for took in found) for key in ("wall", "cpu", "memory")}
+    return {"s": round(each["wall"], 4), "cpu_s": round(each["cpu"], 4), "bytes": round(each["memory"])}
+
+
+#: Entries that are in no list of ours.
+_STRANGER = {"host": "203.0.113.9", "net": "203.0.113.9/32"}
+
+
+def _entries(kind: str, count: int, seed: int = 1) -> list[str]:
+    """So many different entries; networks may lie in one another."""
+    rng = np.random.default_rng([seed, count, kind == "net"])
+    length = np.full(2 * count, 32)
+    if kind == "net":
+        weights = np.array(list(_LENGTHS.values()), float)
+        length = rng.choice(list(_LENGTHS), 2 * count, p=weights / weights.sum())
+    # Each seed has a half of its own of the addresses, told apart by a bit that all lengths have.
+    address = rng.integers(0x0100_0000, 0x6F00_0000, 2 * count) | (seed - 1) << 16
+    address = (address & ~(1 << 16) | (seed - 1) << 16) >> 32 - length << 32 - length
+    one_each = rng.permutation(np.unique(address << 6 | length))[:count]
+    address, length = one_each >> 6, one_each & 63
+    dotted = [".".join(map(str, octets)) for octets in _octets(address).tolist()]
+    if kind == "host":
+        return dotted
+    return [f"{text}/{bits}" for text, bits in zip(dotted, length.tolist(), strict=True)]
+
+
+def _octets(address: Numbers) -> Numbers:
+    return np.stack([address >> shift & 255 for shift in (24, 16, 8, 0)], axis=1)
+
+
+# ── the programs ─────────────────────────────────────────────────────────────
+
+
+def _tools(folder: Path, kind: str, size: int) -> Iterator[tuple[str, Tool]]:
+    yield "penstock", Penstock(folder, kind, size)
+    yield "ipset", Ipset(kind, size)
+    if kind == "host" or size <= NFT_NETWORKS:
+        yield "nft", Nft(folder, kind, size)
+
+
+class Penstock:
+    """`penstock set`; the set is made anew for each turn."""
+
+    def __init__(self, folder: Path, kind: str, size: int) -> None:
+        self.spec = SetSpec(f"{kind}{size}", (kind,), 2 * size)
+        self._file = folder / "entries.txt"
+
+    def load(self, entries: list[str]) -> Took:
+        return self._of_file("replace", entries)
+
+    def update(self, update: Update) -> Took:
+        return self._of_file("replace", update.whole)
+
+    def add(self, entries: list[str]) -> Took:
+        if len(entries) == 1:
+            return took([*_COMMAND, "set", "add", self.spec.name, *entries])
+        return self._of_file("import", entries)
+
+    def empty(self) -> None:
+        if self.spec.name in names():
+            delete(self.spec.name)
+        with shared([self.spec]):
+            pass
+
+    def _of_file(self, command: str, entries: list[str]) -> Took:
+        self._file.write_text("\n".join([*entries, ""]))
+        return took([*_COMMAND, "set", command, self.spec.name, str(self._file)])
+
+
+class Ipset:
+    """`ipset restore`, and `ipset add` for one."""
+
+    def __init__(self, kind: str, size: int) -> None:
+        self._head = (
+            f"create bench hash:{'ip' if kind == 'host' else 'net'} hashsize {size} maxelem {2 * size}\n"
+        )
+        self._is_there = False
+
+    def load(self, entries: list[str]) -> Took:
+        self._is_there = True
+        return _restored(self._head + _lines("add bench {}", entries))
+
+    def update(self, update: Update) -> Took:
+        return _restored(_lines("del bench {}", update.gone) + _lines("add bench {}", update.come))
+
+    def add(self, entries: list[str]) -> Took:
+        if len(entries) == 1:
+            return took(["ipset", "add", "bench", *entries])
+        return _restored(_lines("add bench {}", entries))
+
+    def empty(self) -> None:
+        if self._is_there:
+            subprocess.run(["ipset", "destroy", "bench"], check=True)
+            self._is_there = False
+
+
+def _lines(form: str, entries: list[str]) -> str:
+    return "".join(form.format(entry) + "\n" for entry in entries)
+
+
+def _restored(text: str) -> Took:
+    return took(["ipset", "-exist", "restore"], text)
+
+
+class Nft:
+    """`nft -f`, and `nft add element` for one; networks are intervals."""
+
+    def __init__(self, folder: Path, kind: str, size: int) -> None:
+        self._file = folder / "entries.nft"
+        flags = "" if kind == "host" else "flags interval; auto-merge;"
+        self._head = (
+            f"add table ip bench\nadd set ip bench s {{ type ipv4_addr; size {4 * size}; {flags} }}\n"
+        )
+        self._is_interval = kind == "net"
+        self._is_there = False
+
+    def load(self, entries: list[str]) -> Took:
+        self._is_there = True
+        return self._of_file(self._head + _elements("add", entries))
+
+    def update(self, update: Update) -> Took:
+        # What was merged cannot be removed by its old bounds: the list is put in anew, in one step.
+        if self._is_interval:
+            return self._of_file("flush set ip bench s\n" + _elements("add", update.whole))
+        return self._of_file(_elements("delete", update.gone) + _elements("add", update.come))
+
+    def add(self, entries: list[str]) -> Took:
+        if len(entries) == 1:
+            return took(["nft", "add", "element", "ip", "bench", "s", f"{{ {entries[0]} }}"])
+        return self._of_file(_elements("add", entries))
+
+    def empty(self) -> None:
+        if self._is_there:
+            subprocess.run(["nft", "delete", "table", "ip", "bench"], check=True)
+            self._is_there = False
+
+    def _of_file(self, text: str) -> Took:
+        self._file.write_text(text)
+        return took(["nft", "-f", str(self._file)])
+
+
+def _elements(verb: str, entries: list[str]) -> str:
+    return f"{verb} element ip bench s {{ {', '.join(entries)} }}\n"
+
+
+_COMMAND = (sys.executable, "-m", "penstock", "-q")
+
+
+def took(command: list[str], text: str | None = None) -> Took:
+    """Run a process to its end.
+
+    Raises:
+        subprocess.TimeoutExpired: it takes longer than LIMIT_S, and was ended.
+        subprocess.CalledProcessError: it fails.
+    """
+    before, free = resource.getrusage(resource.RUSAGE_CHILDREN), _available()
+    begun = time.perf_counter()
+    subprocess.run(command, input=text, text=True, check=True, timeout=LIMIT_S, capture_output=True)
+    wall = time.perf_counter() - begun
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Took(wall, cpu, free - _available())
+
+
+def _available() -> int:
+    with Path("/proc/meminfo").open() as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+
+
+# ── penstock in this process ─────────────────────────────────────────────────
+
+
+def _to_effect(spec: SetSpec) -> Row:
+    """Microseconds of single adds and removals until a packet is dropped, or passes."""
+    policy = load_policy(f"{spec.text}\nfilter bench at xdp {{\n    drop if src in @{spec.name}\n}}\n")
+    with ExitStack() as held:
+        maps = held.enter_context(shared([spec]))
+        program = held.enter_context(load_object(policy.elf, "bench", reuse=dict(maps))).programs[PROGRAM]
+        found = held.enter_context(open_set(spec.name))
+        suffix = "/32" if spec.kind == ("net",) else ""
+        times: dict[str, list[float]] = {"add": [], "remove": []}
+        for number in range(_SINGLES):
+            address = f"198.18.{number >> 8}.{number & 255}"
+            frame = build_packet(parse_packet(f"IPv4(src='{address}')/UDP(dport=53)"))
+            for task, change in (("add", found.update), ("remove", found.discard)):
+                begun = time.perf_counter()
+                change([address + suffix])
+                times[task].append((time.perf_counter() - begun) * 1e6)
+                _decides(program, frame, drops=task == "add")
+    return {f"{task}_us": round(median(each), 1) for task, each in times.items()}
+
+
+def _decides(program: Program, frame: bytes, *, drops: bool) -> None:
+    assert (program.test_run(frame).retval == _DROP) == drops
+
+
+def _reopening(spec: SetSpec) -> dict[str, float]:
+    """What a policy that is applied anew does with a set that is there: seconds of the clock and of processors."""
+    begun, worked = time.perf_counter(), time.process_time()
+    with shared([spec]), open_set(spec.name) as found:
+        assert found.count
+    return {"s": round(time.perf_counter() - begun, 4), "cpu_s": round(time.process_time() - worked, 4)}
+
+
+@contextmanager
+def _place() -> Iterator[Path]:
+    """A network namespace, a BPF file system and a state directory; and a place for compiled Python, as installed."""
+    variables = ("PENSTOCK_BPFFS", "PENSTOCK_STATE_DIR", "PENSTOCK_RUN_DIR", "PYTHONPYCACHEPREFIX")
+    before = {name: os.environ.get(name) for name in (*variables, "PYTHONDONTWRITEBYTECODE")}
+    with tempfile.TemporaryDirectory() as name, isolated():
+        folder = Path(name)
+        (folder / "bpf").mkdir()
+        subprocess.run(["mount", "-t", "bpf", "bpf", str(folder / "bpf")], check=True)
+        for variable, place in zip(variables, ("bpf/penstock", "state", "run", "pyc"), strict=True):
+            os.environ[variable] = str(folder / place)
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        try:
+            with shared([SetSpec("bench", ("host",))]):
+                took([*_COMMAND, "set", "add", "bench", "192.0.2.1"])
+            delete("bench")
+            yield folder
+        finally:
+            subprocess.run(["umount", "--lazy", str(folder / "bpf")], check=True)
+            for variable, value in before.items():
+                if value is None:
+                    os.environ.pop(variable, None)
+                else:
+                    os.environ[variable] = value
+
+
+def main() -> None:
+    """Measure and print a line of JSON for each row."""
+    parser = argparse.ArgumentParser(prog="python -m bench.sets", description="Measure changes of sets.")
+    parser.add_argument("--entries", type=int, nargs="+", default=[100_000])
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--undisturbed", action="store_true", help="at real-time priority")
+    options = parser.parse_args()
+    with unpreempted() if options.undisturbed else nullcontext():
+        for row in set_rows(tuple(options.entries), options.turns, sys.stderr.write):
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
