@@ -206,7 +206,7 @@ def test_a_kill_between_ledger_and_kernel_is_mended_by_the_next_fold(
 
     asyncio.run(fetch_named(Fetcher(), ()))
     with monkeypatch.context() as patch:
-        patch.setattr(LiveSet, "exchange", killed)
+        patch.setattr(LiveSet, "exchange_claims", killed)
         with pytest.raises(KeyboardInterrupt):
             fold(threats)
     assert held() == {"198.51.100.0/24", "198.51.101.0/24"}

@@ -72,6 +72,10 @@ class DynamicSet(LiveSet):
         """As `LiveSet.exchange`; of what goes, what rules have added goes as well."""
         return self._beside(super().exchange(gone, come), lambda: self._remove(gone))
 
+    def exchange_claims(self, gone: Content | Keys, come: Content | Keys) -> Changed:
+        """As `LiveSet.exchange`; what rules have added stays."""
+        return super().exchange(gone, come)
+
     def clear(self) -> Changed:
         """Remove every entry: in one step what was put in, and then what rules have added.  Raises KernelError."""
         return self._beside(super().clear(), self.added.clear)

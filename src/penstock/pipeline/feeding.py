@@ -93,7 +93,7 @@ def restore(name: str, *, progress: Progress | None = None) -> int:
         with open_set(name) as found, ledger.changing():
             found.progress = progress or found.progress
             content = ledger.book().content(found.spec, moment())
-            missing = found.exchange(of_texts(found.spec, ()), content).added
+            missing = found.exchange_claims(of_texts(found.spec, ()), content).added
         ledger.close()
         if subscriptions(name):
             missing += fold(name, progress=progress).added
@@ -214,7 +214,7 @@ class _Folding:
     def _exchange(self, name: str, content: Content | None, source: str) -> None:
         """Let a feed list this, in the ledger and in the kernel; None takes it back."""
         from penstock.pipeline.feed_content import settled
-        from penstock.pipeline.ledger_content import of_texts, together
+        from penstock.pipeline.ledger_content import of_texts, together, without
 
         spec, now, ledger = self._set.spec, moment(), self._ledger
         book = ledger.book()
@@ -228,7 +228,9 @@ class _Folding:
             line = Line("feed", now, source, file=file, source=name)
             at_line = ledger.append(msgspec.structs.replace(line, op="join"))
         try:
-            done = self._set.exchange(old, together(spec, [others, new]))
+            target = together(spec, [others, new])
+            gone = {family: without(entries, target[family]) for family, entries in old.items()}
+            done = self._set.exchange_claims(gone, target)
         except PenstockError:
             if at_line is not None:
                 ledger.take_back(at_line)

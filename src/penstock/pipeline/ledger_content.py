@@ -13,7 +13,7 @@ import numpy as np
 
 from penstock.model.moment import Moment, boot_ns_of
 from penstock.model.sets import EXPIRY_MASK, GRAIN, SetSpec
-from penstock.pipeline.set_keys import Content, Entries, keys_of, nothing
+from penstock.pipeline.set_keys import Content, Entries, are_among, keys_of, nothing
 
 if TYPE_CHECKING:
     from penstock.pipeline.ledger_book import Claim, Lot
@@ -79,11 +79,9 @@ def _live(entries: Entries, at: Moment, now: Moment) -> Entries:
 
 def without(entries: Entries, others: Entries) -> Entries:
     """The entries whose keys the others do not have."""
-    from penstock.pipeline.set_keys import comparable
-
     if not len(others) or not len(entries):
         return entries
-    keep = ~np.isin(comparable(entries.keys), comparable(others.keys))
+    keep = ~are_among(entries.keys, others.keys)
     return Entries(entries.keys[keep], entries.expiry[keep])
 
 

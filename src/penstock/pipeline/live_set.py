@@ -191,6 +191,10 @@ class LiveSet(Closing):
 
             return set_whole.exchange(self, gone, come)
 
+    def exchange_claims(self, gone: Content | Keys, come: Content | Keys) -> Changed:
+        """As `exchange`, for what commands and feeds claim: what rules have added stays.  Raises: as `update`."""
+        return self.exchange(gone, come)
+
     def replace(
         self, entries: Text, timeout: float | None = None, *, forever: bool = False, source: str = "entry"
     ) -> Changed:

@@ -88,6 +88,17 @@ def comparable(keys: NDArray[np.uint8]) -> NDArray[Any]:
     return np.ascontiguousarray(keys).view(kind).reshape(len(keys))
 
 
+def are_among(keys: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which of the keys are among the others: by sorting, of a million several times as quick as by hashing."""
+    wanted = np.sort(comparable(others))
+    asked = comparable(keys)
+    if not len(wanted):
+        return np.zeros(len(asked), np.bool_)
+    at = np.searchsorted(wanted, asked)
+    found: NDArray[np.bool_] = wanted[np.minimum(at, len(wanted) - 1)] == asked
+    return found
+
+
 def read_entries(spec: SetSpec, text: bytes, expiry: int, now_ns: int, name: str = "entry") -> Content:
     """The entries of a text; those without a time of their own get `expiry`.
 

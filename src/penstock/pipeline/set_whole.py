@@ -19,7 +19,7 @@ from penstock.pipeline import live_set
 from penstock.pipeline.live_set import Changed
 from penstock.pipeline.set_change import Held, change, initial, settled
 from penstock.pipeline.set_control import now
-from penstock.pipeline.set_keys import Content, Entries, arrays_of, comparable, nothing, size
+from penstock.pipeline.set_keys import Content, Entries, are_among, arrays_of, comparable, nothing, size
 from penstock.pipeline.set_maps import read_map
 from penstock.pipeline.set_text import Keys
 
@@ -53,9 +53,9 @@ def exchange(found: LiveSet, gone: Content | Keys, come: Content | Keys) -> Chan
     after = {}
     for family, one in held.items():
         entry = _live(one.entries(found.spec), moment)
-        named = [comparable(side[family].keys) for side in sides if len(side[family])]
+        named = [side[family].keys for side in sides if len(side[family])]
         if named:
-            keep = ~np.isin(comparable(entry.keys), np.concatenate(named))
+            keep = ~are_among(entry.keys, np.concatenate(named))
             entry = Entries(entry.keys[keep], entry.expiry[keep])
         after[family] = _joined(entry, sides[1][family])
     return _put(found, held, after, moment)
