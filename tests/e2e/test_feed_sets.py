@@ -102,3 +102,43 @@ def test_the_fetcher_changes_no_set_and_ends_when_it_is_told(host: Cli, fed: Pat
     assert host("apply", str(fed), "-i", "v1").code == 0
     assert len(entries(host, "threats")) == 2
     assert host("feed", "fetch", "--once").code == 0
+
+
+def test_why_tells_every_source_and_what_becomes_of_packets(host: Cli, fed: Path, tmp_path: Path) -> None:
+    host("feed", "refresh")
+    assert (
+        host("set", "add", "threats", "198.51.100.7", "--ttl", "1h", "--comment", "INC-4711\n\x1b[31m").code
+        == 0
+    )
+    found = host("why", "198.51.100.7", "--json").record
+    (held,) = found["held"]
+    told = [(one["entry"], one["source"], one["is_feed"]) for one in held["reasons"]]
+    name = host("feed", "list", "--json").record["feed"]
+    assert told == [("198.51.100.7/32", "manual", False), ("198.51.100.0/24", name, True)]
+    assert 3500 < held["reasons"][0]["left_s"] <= 3600
+    assert (held["set"], held["is_in"], held["reasons"][0]["comment"]) == (
+        "threats",
+        True,
+        "INC-4711\n\x1b[31m",
+    )
+    assert [(one["interface"], one["rule"], one["action"]) for one in found["asked"]] == [
+        ("v1", "threat", "drop")
+    ]
+    assert {(one["packet"], one["verdict"]) for one in found["fates"]} == {("every", "pass")}
+    shown = host("why", "198.51.100.7").out
+    assert "198.51.100.7 is in @threats\n" in shown
+    assert "“INC-4711\\n\\x1b[31m”" in shown
+    assert (
+        "asked on v1 (xdp) by rule threat of edge: threat: drop if udp dst port 8000 and src in @threats"
+        in shown
+    )
+
+
+@pytest.mark.check(44)
+def test_check_44_why_of_what_nobody_knows_and_of_what_is_no_address(host: Cli, fed: Path) -> None:
+    done = host("why", "192.0.2.77")
+    assert (done.code, done.out.splitlines()[0]) == (0, "192.0.2.77: no set holds it")
+    assert host("why", "192.0.2.77", "--json").record["known"] is False
+    assert "protected: no feed may list it (private)" in host("why", "10.9.9.9").out
+    done = host("why", "192.0.2.\x1b[31m")
+    assert (done.code, "is no address" in done.err, "\x1b" in done.err) == (1, True, False)

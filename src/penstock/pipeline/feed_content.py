@@ -12,7 +12,7 @@ import numpy as np
 
 from penstock.errors import FeedError
 from penstock.model.moment import Moment
-from penstock.model.sets import EXPIRY_MASK, SetSpec
+from penstock.model.sets import EXPIRY_MASK, GRAIN, SetSpec
 from penstock.pipeline.set_keys import Content, Entries, comparable
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _boot_ends(left_s: F64, now: Moment) -> NDArray[np.uint64]:
     lasts = np.isfinite(left_s)
     ends = np.zeros(len(left_s), np.uint64)
     moved = np.clip(left_s[lasts], -1e9, 1e9) * _SECOND
-    ends[lasts] = np.maximum(moved.astype(np.int64) + now.boot_ns, 16).astype(np.uint64)
+    ends[lasts] = np.maximum(moved.astype(np.int64) + now.boot_ns, GRAIN).astype(np.uint64)
     return ends & np.uint64(EXPIRY_MASK)
 
 

@@ -1,0 +1,87 @@
+"""`penstock why ADDRESS`: which sets hold it, who put it there, and what becomes of its packets."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from penstock.cli import output
+from penstock.cli.options import duration_text, json_option
+
+if TYPE_CHECKING:
+    from penstock.pipeline.why import Held, Reason, Why
+
+
+@click.command("why")
+@click.argument("address")
+@json_option
+def command(address: str, as_json: bool) -> None:
+    """Say why ADDRESS is in a set: every source with its times, and what running policies do with its packets.
+
+    Without root it says what the ledger and the feeds know.
+    """
+    from penstock.pipeline.why import why
+
+    found = why(address)
+    if as_json:
+        output.record("penstock.why/1", {**dataclasses.asdict(found), "known": found.is_known})
+        return
+    _show(found)
+
+
+def _show(found: Why) -> None:
+    if not found.held:
+        output.answer(f"{found.address}: no set holds it")
+    for held in found.held:
+        output.answer(_head(found, held))
+        for reason in held.reasons:
+            output.answer(f"  {_reason(reason)}")
+        for rule in found.asked:
+            if rule.set == held.set:
+                place = f"{rule.interface} ({rule.hook})"
+                output.answer(
+                    f"  asked on {place} by rule {rule.rule} of {rule.filter}: {one_line(rule.text)}"
+                )
+    for fate in found.fates:
+        packets = "its packets" if fate.packet == "every" else fate.packet
+        output.answer(f"on {fate.interface} ({fate.hook}): {packets}: {fate.verdict} by {fate.rule}")
+    if found.protected:
+        output.answer(f"protected: no feed may list it ({found.protected})")
+    for words in found.unseen:
+        output.note(f"not looked at: {words}")
+
+
+def _head(found: Why, held: Held) -> str:
+    if held.is_in is False:
+        return f"{found.address} was put in @{held.set}, which does not hold it now"
+    return f"{found.address} is in @{held.set}"
+
+
+def _reason(reason: Reason) -> str:
+    if reason.source == "rule":
+        return f"{reason.entry}  added by a rule or a program: no command and no feed has listed it"
+    who = f"feed {reason.source}" if reason.is_feed else f"{reason.source} by {reason.by}"
+    parts = [one_line(reason.entry), one_line(who)]
+    if reason.at is not None:
+        parts.append(f"since {_time(reason.at)}")
+    if reason.left_s is not None:
+        left = reason.left_s
+        parts.append(f"expires in {duration_text(round(left))}" if left > 0 else "is over")
+    if reason.comment:
+        parts.append(f"“{one_line(reason.comment)}”")
+    return "  ".join(parts)
+
+
+def _time(wall: float) -> str:
+    return (
+        datetime.fromtimestamp(wall, UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
+        + " UTC"
+    )
+
+
+def one_line(text: str) -> str:
+    """A text of somebody's on one line; what else cannot be shown is escaped where it is printed."""
+    return text.replace("\n", "\\n").replace("\t", "\\t")
