@@ -22,6 +22,14 @@ filter edge at xdp {{
 """
 
 
+TRAP = """set seen : host
+filter trap at xdp {
+    add src to @seen for 10m if udp dst port 8000
+    drop if tcp and src in @seen
+}
+"""
+
+
 @pytest.fixture
 def fed(host: Cli, tmp_path: Path) -> Iterator[Path]:
     """A policy with a feed, in place."""
@@ -142,3 +150,24 @@ def test_check_44_why_of_what_nobody_knows_and_of_what_is_no_address(host: Cli, 
     assert "protected: no feed may list it (private)" in host("why", "10.9.9.9").out
     done = host("why", "192.0.2.\x1b[31m")
     assert (done.code, "is no address" in done.err, "\x1b" in done.err) == (1, True, False)
+
+
+def test_why_tells_what_rules_have_added(wire: Wire, host: Cli, tmp_path: Path) -> None:
+    assert host("apply", str(write(tmp_path / "trap.policy", TRAP)), "-i", "v1").code == 0
+    assert wire.arrived(8000) == 5
+    found = host("why", CLIENT, "--json").record
+    (held,) = found["held"]
+    assert [(one["entry"], one["source"]) for one in held["reasons"]] == [(CLIENT, "rule")]
+    assert {(one["packet"], one["verdict"]) for one in found["fates"]} >= {
+        ("TCP to 22", "drop"),
+        ("UDP to 53", "pass"),
+    }
+    # A feed that has listed it too and takes it back leaves what the rule has added.
+    write(tmp_path / "mine", f"{CLIENT}\n198.51.100.7\n")
+    name = host("feed", "add", "seen", str(tmp_path / "mine"), "--private", "--json").record["feed"]
+    host("feed", "refresh", name)
+    assert len(host("why", CLIENT, "--json").record["held"][0]["reasons"]) == 2
+    assert host("feed", "remove", "seen", name, "--json").record["removed"] == 2
+    assert host("why", CLIENT, "--json").record["held"][0]["is_in"] is True
+    host("detach", "-i", "v1")
+    assert host("set", "delete", "seen").code == 0

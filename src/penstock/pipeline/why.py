@@ -16,11 +16,15 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import TYPE_CHECKING
 
 from penstock.errors import KernelError, PenstockError
 from penstock.model.moment import Moment, moment
 from penstock.pipeline.ledger import Ledger, ledgers
 from penstock.pipeline.ledger_book import Book, Claim
+
+if TYPE_CHECKING:
+    from penstock.pipeline.live_set import LiveSet
 
 Network = IPv4Network | IPv6Network
 
@@ -103,9 +107,9 @@ def why(address: str) -> Why:
         PenstockError: it is neither, or what is known of a set cannot be read.
     """
     network = _network(address)
-    kernel, unseen = _in_kernel(network)
+    kernel, by_rules, unseen = _in_kernel(network)
     now = moment()
-    held = tuple(_held(network, kernel, now))
+    held = tuple(_held(network, kernel, by_rules, now))
     there = {one.set for one in held if one.is_in}
     asked, fates, blind = _policies(network, {one.set for one in held}, there)
     shown = _shown(network)
@@ -132,7 +136,7 @@ def _shown(network: Network) -> str:
 # ── sets ─────────────────────────────────────────────────────────────────────
 
 
-def _held(network: Network, kernel: dict[str, bool], now: Moment) -> Iterator[Held]:
+def _held(network: Network, kernel: dict[str, bool], by_rules: set[str], now: Moment) -> Iterator[Held]:
     for name in sorted({*ledgers(), *kernel}):
         ledger = Ledger(name)
         try:
@@ -140,7 +144,7 @@ def _held(network: Network, kernel: dict[str, bool], now: Moment) -> Iterator[He
         finally:
             ledger.close()
         is_in = kernel.get(name)
-        if is_in and not any(_is_live(one) for one in reasons):
+        if name in by_rules or (is_in and not any(_is_live(one) for one in reasons)):
             reasons.append(Reason(_shown(network), "rule", False, None, None, None, None))
         if reasons or is_in:
             yield Held(name, is_in, tuple(reasons))
@@ -178,11 +182,15 @@ def _reason(claim: Claim, now: Moment) -> Reason:
     )
 
 
-def _in_kernel(network: Network) -> tuple[dict[str, bool], tuple[str, ...]]:
-    """For each set of addresses or networks, whether a packet from there is in it; and what could not be asked."""
+def _in_kernel(network: Network) -> tuple[dict[str, bool], set[str], tuple[str, ...]]:
+    """For each set of addresses or networks, whether a packet from there is in it; those where a rule has added it.
+
+    And what could not be asked.
+    """
     from penstock.pipeline.set_store import names, open_set
 
     found: dict[str, bool] = {}
+    by_rules: set[str] = set()
     try:
         for name in names():
             with open_set(name) as one:
@@ -190,9 +198,22 @@ def _in_kernel(network: Network) -> tuple[dict[str, bool], tuple[str, ...]]:
                     found[name] = str(network) in one
                 elif one.spec.kind == ("host",):
                     found[name] = network.prefixlen == network.max_prefixlen and _shown(network) in one
+                if name in found and _is_added(one, _shown(network)):
+                    by_rules.add(name)
     except KernelError as error:
-        return found, (f"the sets in the kernel: {error.message}",)
-    return found, ()
+        return found, by_rules, (f"the sets in the kernel: {error.message}",)
+    return found, by_rules, ()
+
+
+def _is_added(found: LiveSet, entry: str) -> bool:
+    """Whether a rule has added it."""
+    from penstock.pipeline.dynamic_set import DynamicSet
+    from penstock.pipeline.set_text import keys_of
+
+    if not isinstance(found, DynamicSet) or (found.spec.kind == ("host",) and "/" in entry):
+        return False
+    keys = [(family, found.added.bare(family, key)) for family, key in keys_of(found.spec, entry)]
+    return any(bare is not None and found.added.has(family, bare) for family, bare in keys)
 
 
 def _protected(network: Network) -> str | None:
