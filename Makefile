@@ -49,7 +49,7 @@ golden: $(STAMP)
 
 SECONDS ?= 60
 fuzz: $(STAMP)
-	PENSTOCK_FUZZ_SECONDS=$(SECONDS) $(PYTHON) -m pytest -q --timeout=0 tests/fuzz
+	PENSTOCK_FUZZ_SECONDS=$(SECONDS) $(PYTHON) -m pytest -q --timeout=0 tests/fuzz tests/kernel/test_set_machine.py
 
 bench: $(STAMP)
 	@$(PYTHON) -c 'import matplotlib' 2>/dev/null || $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --root-user-action=ignore -e '.[bench]' || echo 'without matplotlib there are no plots'

@@ -278,8 +278,9 @@ class LiveSet(Closing):
 
     def _carry_out(self, steps: Mapping[str, Step]) -> Changed:
         state = self.state
+        # Of one entry too: the count follows, and whoever is killed in between leaves a wrong one.
+        state.changing = True
         if sum(len(step.first) for step in steps.values()) > 1:
-            state.changing = True
             self._write({family: step.first for family, step in steps.items()})
             state.active = 1 - state.active
         self._write({family: step.last for family, step in steps.items()})

@@ -140,7 +140,8 @@ def _during(old: _Side, new: _Side, active: int, moment: np.uint64) -> NDArray[n
     for bank, side in ((active, old), (1 - active, new)):
         live = side.holds & ((side.late == 0) | (side.late > moment))
         state |= live.astype(np.uint64) << np.uint64(bank)
-        state |= side.asked.astype(np.uint64) << np.uint64(bank + 2)
+        asked = side.asked & ((side.own == 0) | (side.own > moment))
+        state |= asked.astype(np.uint64) << np.uint64(bank + 2)
         lives.append(live)
     was, is_ = lives
     end = np.where(was, old.late, new.late)
