@@ -5,7 +5,7 @@ STAMP  := .venv/.penstock-ready
 PYTEST_ARGS ?= -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check kernels golden fuzz bench clean
+.PHONY: help setup demo test check kernels golden fuzz bench install-units clean
 
 help:
 	@echo "make setup    system packages, .venv, .venv/bin/penstock"
@@ -16,6 +16,7 @@ help:
 	@echo "make golden   rewrite the golden files of tests/cases"
 	@echo "make fuzz     the fuzzers, longer than in the tests (SECONDS=60)"
 	@echo "make bench    measure; writes bench/results and docs/performance.md (root; QUICK=1 for two minutes)"
+	@echo "make install-units DESTDIR=DIR   systemd units, users and directories (packaging/README.md)"
 	@echo "make clean    remove .venv and caches"
 
 setup: $(STAMP)
@@ -54,6 +55,17 @@ fuzz: $(STAMP)
 bench: $(STAMP)
 	@$(PYTHON) -c 'import matplotlib' 2>/dev/null || $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --root-user-action=ignore -e '.[bench]' || echo 'without matplotlib there are no plots'
 	@$(PYTHON) -m bench $(if $(QUICK),--quick)
+
+# What belongs beside the Python package in a distribution's: packaging/README.md.
+PREFIX ?= /usr
+install-units:
+	@for unit in packaging/systemd/*.service; do \
+	    install -D -m 644 $$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/}; \
+	    sed -i 's,/usr/bin/penstock,$(PREFIX)/bin/penstock,' $(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/}; \
+	done
+	@install -D -m 644 packaging/sysusers.d/penstock.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/penstock.conf
+	@install -D -m 644 packaging/tmpfiles.d/penstock.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/penstock.conf
+	@install -D -m 644 packaging/etc/settings.toml $(DESTDIR)$(PREFIX)/share/doc/penstock/settings.toml
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

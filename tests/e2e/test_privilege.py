@@ -117,6 +117,30 @@ print(json.dumps(told))
 """
 
 
+DAEMON = """
+import signal, socket, subprocess
+os.environ["PENSTOCK_CONFIG_DIR"] = "/mnt/state/etc"
+os.environ["NOTIFY_SOCKET"] = "/mnt/run/notify"
+os.mkdir("etc")
+write("etc/v0.policy", sys.argv[1])
+notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+notified.bind("/mnt/run/notify")
+notified.settimeout(30)
+daemon = subprocess.Popen([sys.executable, "-m", "penstock", "daemon", "--no-fetch"], stderr=subprocess.PIPE, text=True)
+while b"READY=1" not in notified.recv(4096):
+    pass
+run("daemon", "status")
+run("set", "add", "threats", "192.0.2.7")
+run("set", "list", "threats")
+write("etc/v0.policy", sys.argv[1].replace("telnet", "telnets"))
+run("daemon", "reload", "--json")
+daemon.send_signal(signal.SIGTERM)
+told.append(("daemon", daemon.wait(20), "", daemon.stderr.read()))
+run("status", "--json")
+print(json.dumps(told))
+"""
+
+
 def as_least(script: str, *arguments: str) -> dict[str, tuple[Any, Any, str]]:
     """What commands told: name or command line -> code, output, errors; the last of the same."""
     told = json.loads(run_least(BEGIN + script, *arguments))
@@ -165,3 +189,12 @@ def test_check_41_small_and_large_policies_decide_alike_without_perfmon() -> Non
     assert {name: answers for name, (answers, _, _) in decided.items()} == {
         name: wanted for name, (_, wanted, _) in decided.items()
     }
+
+
+def test_check_41_the_daemon_with_two_capabilities() -> None:
+    told = as_least(DAEMON, POLICY)
+    assert {name: one for name, one in told.items() if name != "capabilities" and one[0]} == {}
+    assert "v0 at xdp: edge of v0.policy, in place" in told["daemon status"][1]
+    assert told["set list threats"][1].split()[0] == "192.0.2.7"
+    counted = json.loads(told["status --json"][1])["filters"][0]["counters"]
+    assert "telnets" in {one["name"] for one in counted}

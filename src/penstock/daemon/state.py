@@ -18,7 +18,7 @@ import msgspec
 
 from penstock.daemon.reconcile import Kept
 from penstock.errors import PenstockError
-from penstock.model.state_directory import state_directory, write_atomically
+from penstock.model.state_directory import make_place, state_directory, write_atomically
 
 
 class Counts(msgspec.Struct):
@@ -89,7 +89,7 @@ def count(more: Counts) -> None:
 
 def _write(place: Path, content: msgspec.Struct) -> None:
     try:
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_place(place.parent, 0o755)
         write_atomically(place, msgspec.json.format(msgspec.json.encode(content)) + b"\n")
     except OSError as error:
         raise PenstockError(f"{place} cannot be written: {error.strerror}; it is as it was") from error

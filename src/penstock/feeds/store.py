@@ -18,7 +18,7 @@ import msgspec
 
 from penstock.errors import FeedError
 from penstock.model.moment import Moment
-from penstock.model.state_directory import state_directory, write_atomically
+from penstock.model.state_directory import make_place, state_directory, write_atomically
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
@@ -96,7 +96,7 @@ class Store:
         """
         place = self._place(name)
         try:
-            place.mkdir(parents=True, exist_ok=True)
+            make_place(place)
             if body is not None:
                 write_atomically(place / f"{state.body}.body", body, mode=0o644)
             write_atomically(place / "state.json", msgspec.json.encode(state) + b"\n", mode=0o644)

@@ -28,7 +28,7 @@ import msgspec
 from penstock.errors import PenstockError
 from penstock.kernel.attach_point import attach_point, encode, here
 from penstock.model.login import login_uid
-from penstock.model.state_directory import state_directory, write_atomically
+from penstock.model.state_directory import make_place, state_directory, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -181,7 +181,7 @@ def _writing() -> Iterator[Path]:
     """The directory, held against other writers.  Raises PenstockError for whatever fails in the block."""
     place = state_directory() / "history"
     try:
-        (place / "policies").mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_place(place / "policies", 0o700)
         fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)

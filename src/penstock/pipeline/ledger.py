@@ -27,7 +27,7 @@ import msgspec
 
 from penstock.errors import PenstockError
 from penstock.model.moment import Moment, moment
-from penstock.model.state_directory import state_directory, write_atomically
+from penstock.model.state_directory import make_place, state_directory, write_atomically
 from penstock.pipeline.ledger_book import Book
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Ledger:
             PenstockError: there is no place for it, or it cannot be written.
         """
         try:
-            self.place.mkdir(parents=True, exist_ok=True)
+            make_place(self.place)
             held = os.open(self.place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise _failed("open", self.place, error) from error
