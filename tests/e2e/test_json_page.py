@@ -154,7 +154,18 @@ def test_sets(host: Cli, tmp_path: Path) -> None:
         ("sweep", "threats"),
         ("flush", "banned"),
     ]
-    assert_documented(*((host, ("set", *call)) for call in calls))
+    assert_documented(*((host, ("set", *call)) for call in calls[:6]))
+    blocklist = tmp_path / "list"
+    blocklist.write_text("203.0.113.0/24\n")
+    feeds = [
+        ("feed", "add", "threats", str(blocklist)),
+        ("feed", "refresh"),
+        ("feed", "list"),
+        ("why", "203.0.113.9"),
+        ("feed", "remove", "threats", str(blocklist)),
+    ]
+    assert_documented(*((host, call) for call in feeds))
+    assert_documented(*((host, ("set", *call)) for call in calls[6:]))
     assert host("detach", "-i", "v1").code == 0
     assert_documented(*((host, ("set", "delete", name)) for name in ("threats", "banned")))
 
