@@ -44,6 +44,7 @@ def goals(results: Results) -> list[Goal]:
         *_loading(results),
         *_adding(results),
         *_verifier(results),
+        *_sets(results),
     ]
 
 
@@ -205,3 +206,34 @@ def _verifier(results: Results) -> Iterator[Goal]:
     yield _at_most(
         f"{what}, the classifier alone", "", 2_000, {"most of all sets": max(alone)} if alone else {}
     )
+
+
+_SET_LOAD_S = {"host": ("addresses", 1.0), "net": ("prefixes", 1.5)}
+_SET_ADD_S = 0.1
+
+
+def _sets(results: Results) -> Iterator[Goal]:
+    table = results.get("sets")
+    for kind, (word, limit) in _SET_LOAD_S.items():
+        rows = select(table, task="load", kind=kind, entries=1_000_000)
+        values = {
+            key: float(row["penstock"][at]) for row in rows for key, at in (("clock", "s"), ("CPU", "cpu_s"))
+        }
+        yield _at_most(f"a million {word} from a file into a set", " s", limit, values)
+    rows = select(table, task="add one")
+    values = {f"{row['kind']} {row['entries']:,}": float(row["penstock"]["s"]) for row in rows}
+    yield _at_most("one `penstock set add`", " s", _SET_ADD_S, values)
+    yield from _beside(table)
+    hashes = [_ratio(float(row["penstock"]), float(row["hand"])) for row in select(results.get("hashes"))]
+    yield _median_at_most("`src in @s`, against a hash by hand", "rows", hashes)
+
+
+def _beside(table: Table | None) -> Iterator[Goal]:
+    for task in ("load", "update", "add 1 %"):
+        values = {
+            f"{row['kind']} {row['entries']:,}, {peer}": float(row["penstock"]["s"]) / float(row[peer]["s"])
+            for row in select(table, task=task)
+            for peer in ("ipset", "nft")
+            if peer in row
+        }
+        yield _at_most(f"sets, {task}: against ipset and nft", " ×", 1, values)

@@ -11,6 +11,7 @@ from bench.prose import (
     CLASSIFIER,
     EXACT,
     FAMILIES,
+    HASHES,
     HOOKS,
     INTRODUCTION,
     LOADING,
@@ -18,6 +19,8 @@ from bench.prose import (
     OVERLAY,
     SAVED,
     SCALE,
+    SETS,
+    SETS_INSIDE,
     SMALL,
     TWENTY,
     USUAL,
@@ -38,7 +41,7 @@ def page(results: Results) -> str:
         "goals": _goals, "scale": _scale, "families": _families, "exact": _exact, "small": _small,
         "twenty": _twenty,
         "usual": _usual, "hooks": _hooks, "actions": _actions, "saved": _saved, "classifier": _classifier,
-        "overlay": _overlay, "wire": _wire, "loading": _loading,
+        "overlay": _overlay, "wire": _wire, "loading": _loading, "sets": _sets, "hashes": _hashes,
     }  # fmt: skip
     parts = [INTRODUCTION.format(**machine, minutes=_minutes(results)), _noise(results)]
     for name, section in sections.items():
@@ -332,6 +335,49 @@ def _loading(results: Results) -> list[str]:
     keys = [key for key in results["loading"].rows[0] if key != "rules"]
     rows = [(f"{r['rules']:,}", *(r[key] for key in keys)) for r in results["loading"].rows]
     return ["## From the text to the interface\n", LOADING, _table(("rules", *keys), rows)]
+
+
+def _sets(results: Results) -> list[str]:
+    every = results["sets"].rows
+    words = {"host": "addresses", "net": "networks"}
+    tools = ("penstock", "ipset", "nft")
+    rows = [
+        (row["task"], f"{row['entries']:,}", words[row["kind"]], *(_process(row.get(tool)) for tool in tools))
+        for row in every
+        if row["task"] not in ("to effect", "reopen")
+    ]
+    memory = [
+        ("bytes an entry", f"{row['entries']:,}", words[row["kind"]],
+         *(f"{row[tool]['bytes'] / row['entries']:.0f}" if tool in row else "–" for tool in tools))
+        for row in every
+        if row["task"] == "load"
+    ]  # fmt: skip
+    inside = [
+        (f"{row['entries']:,}", words[row["kind"]], f"{row['add_us']:.0f}", f"{row['remove_us']:.0f}",
+         *(f"{1e3 * other['penstock']['s']:.1f}" for other in every
+           if (other["task"], other["kind"], other["entries"]) == ("reopen", row["kind"], row["entries"])))
+        for row in every
+        if row["task"] == "to effect"
+    ]  # fmt: skip
+    return [
+        "## Filling and changing sets, beside ipset and nft\n", SETS,
+        _table(("task", "entries", "of", *(f"{tool}, s" for tool in tools)), [*rows, *memory], left=3),
+        SETS_INSIDE, _table(("entries", "of", "add, µs", "remove, µs", "reopening, ms"), inside, left=2),
+    ]  # fmt: skip
+
+
+def _process(took: Row | None) -> str:
+    return "–" if took is None else f"{took['s']:.3g} ({took['cpu_s']:.3g})"
+
+
+def _hashes(results: Results) -> list[str]:
+    rows = [
+        (f"{row['entries']:,}", row["kind"], row["traffic"], _ns(row["penstock"]), _ns(row["hand"]),
+         _ratio(row["penstock"], row["hand"]))
+        for row in results["hashes"].rows
+    ]  # fmt: skip
+    titles = ("entries", "packets", "of them different", "penstock", "by hand", "ratio")
+    return ["## Sets of addresses, beside a hash by hand\n", HASHES, _table(titles, rows, left=3)]
 
 
 def _image(name: str, what: str) -> str:

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -28,7 +28,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bench.turns import unpreempted
+from bench.turns import undisturbed, unpreempted
 from penstock.kernel.bpf_object import load_object
 from penstock.kernel.netns import isolated
 from penstock.kernel.program import Program
@@ -107,7 +107,9 @@ def _rows(folder: Path, kind: str, size: int, turns: int) -> Iterator[Row]:
             if not all(_kept(took[task], name, step) for task, step in steps.items()):
                 break
         if isinstance(tool, Penstock):
-            yield {"task": "to effect", "kind": kind, "entries": size, **_to_effect(tool.spec)}
+            with undisturbed(), unpreempted():
+                one = {"task": "to effect", "kind": kind, "entries": size, **_to_effect(tool.spec)}
+            yield one
             yield {"task": "reopen", "kind": kind, "entries": size, "penstock": _reopening(tool.spec)}
         tool.empty()
     for task, found in took.items():
@@ -121,7 +123,8 @@ def _rows(folder: Path, kind: str, size: int, turns: int) -> Iterator[Row]:
 
 def _kept(found: dict[str, list[Took]], name: str, step: Callable[[], Took]) -> bool:
     try:
-        found.setdefault(name, []).append(step())
+        with undisturbed(), unpreempted():
+            found.setdefault(name, []).append(step())
     except subprocess.TimeoutExpired:
         del found[name]
         return False
@@ -348,6 +351,9 @@ def _place() -> Iterator[Path]:
         try:
             with shared([SetSpec("bench", ("host",))]):
                 took([*_COMMAND, "set", "add", "bench", "192.0.2.1"])
+                (folder / "one").write_text("192.0.2.2\n" * 2000)
+                took([*_COMMAND, "set", "replace", "bench", str(folder / "one")])
+                took([*_COMMAND, "set", "import", "bench", str(folder / "one")])
             delete("bench")
             yield folder
         finally:
@@ -364,11 +370,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.sets", description="Measure changes of sets.")
     parser.add_argument("--entries", type=int, nargs="+", default=[100_000])
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--undisturbed", action="store_true", help="at real-time priority")
     options = parser.parse_args()
-    with unpreempted() if options.undisturbed else nullcontext():
-        for row in set_rows(tuple(options.entries), options.turns, sys.stderr.write):
-            print(json.dumps(row), flush=True)
+    for row in set_rows(tuple(options.entries), options.turns, sys.stderr.write):
+        print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from bench.overlay import adding, costs
 from bench.rulesets import Flavour, generate, policy_text
 from bench.saved import SETS, saved
 from bench.scale import scale_rows
+from bench.sets import set_rows
+from bench.sets_hash import hash_rows
 from bench.twenty import twenty_rows
 from bench.usual import usual_rows
 from bench.wire import sets, wire_row
@@ -53,6 +55,9 @@ class Plan:
     hook_loads: int = 5
     action_samples: int = 2_001
     saved_sets: int = len(SETS)
+    set_sizes: tuple[int, ...] = (100_000, 1_000_000)
+    set_turns: int = 3
+    hash_sizes: tuple[int, ...] = (1_000, 100_000, 1_000_000)
 
     def seeds_of(self, size: int, *, alone: bool = False) -> range:
         """The seeds of rule sets of a size; `alone` where the classifier alone is measured."""
@@ -78,6 +83,9 @@ QUICK = Plan(
     hook_loads=2,
     action_samples=301,
     saved_sets=2,
+    set_sizes=(100_000,),
+    set_turns=1,
+    hash_sizes=(1_000,),
 )
 
 
@@ -184,8 +192,16 @@ def _loading(plan: Plan, _told: Told) -> list[Row]:
     return [dict(row) for row in loading_rows(plan.loading_runs)]
 
 
+def _sets(plan: Plan, told: Told) -> list[Row]:
+    return set_rows(plan.set_sizes, plan.set_turns, told)
+
+
+def _hashes(plan: Plan, _told: Told) -> list[Row]:
+    return hash_rows(plan.hash_sizes, plan.rounds)
+
+
 #: What needs more than one processor, or ksoftirqd's turns.
-SPREAD = frozenset({"wire"})
+SPREAD = frozenset({"wire", "sets"})
 TABLES: dict[str, Callable[[Plan, Told], list[Row]]] = {
     "usual": _usual,
     "twenty": _twenty,
@@ -200,5 +216,7 @@ TABLES: dict[str, Callable[[Plan, Told], list[Row]]] = {
     "overlay": _overlay,
     "wire": _wire,
     "loading": _loading,
+    "sets": _sets,
+    "hashes": _hashes,
     "large": _large,
 }

@@ -89,6 +89,10 @@ HIDDEN: dict[str, tuple[str, str]] = {
 }
 
 
+# numpy's linear algebra, which nothing here uses, would start a thread for each processor (OpenBLAS).
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 class LateGroup(click.Group):
     """A group whose commands are imported when they are called."""
 

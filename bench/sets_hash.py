@@ -1,0 +1,102 @@
+"""What asking a set of addresses costs a packet: `drop if src in @s` beside the same by hand with a BPF hash.
+
+    rows = hash_rows((1_000, 100_000), rounds=15)
+
+Both count what they drop and what they pass.  Packets whose source the set holds (`hit`), or not
+(`miss`): one again and again, 1,000 in turn, or 65,536 random ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from statistics import median
+
+import numpy as np
+
+from bench.feed import FRAMES, Feed
+from bench.frames import Frames, frames_of
+from bench.turns import undisturbed
+from bench.usual import HAND
+from penstock.compiler.clang import compile_c
+from penstock.kernel.bpf_object import load_object
+from penstock.kernel.program import Program
+from penstock.model.sets import control_map, set_map
+from penstock.model.spec import PROGRAM
+from penstock.pipeline.live_set import LiveSet
+from penstock.pipeline.policy import load_policy
+from penstock.pipeline.set_keys import Entries, nothing
+
+Row = dict[str, object]
+_FIRST, _LAST = 0x0B00_0000, 0xDF00_0000
+_DROP, _PASS = 1, 2
+_NO_PREALLOC = 1
+
+
+def hash_rows(sizes: tuple[int, ...], rounds: int) -> list[Row]:
+    """A row a size and kind of packets."""
+    return [row for size in sizes for row in _rows(size, rounds)]
+
+
+def _rows(size: int, rounds: int) -> Iterator[Row]:
+    rng = np.random.default_rng([1, size])
+    listed = rng.permutation(np.unique(rng.integers(_FIRST, _LAST, size + size // 20)))[:size]
+    with ExitStack() as held:
+        programs = {"penstock": _policy(held, listed), "hand": _by_hand(held, listed)}
+        feed = held.enter_context(Feed())
+        for kind, verdict in (("hit", _DROP), ("miss", _PASS)):
+            columns = {
+                name: rng.integers(1024, 65535, FRAMES).astype(np.uint64) for name in ("sport", "dport")
+            }
+            columns |= {
+                name: rng.integers(_FIRST, _LAST, FRAMES).astype(np.uint64) for name in ("src", "dst")
+            }
+            columns["proto"] = np.full(FRAMES, 17, np.uint64)
+            if kind == "hit":
+                columns["src"] = rng.choice(listed, FRAMES).astype(np.uint64)
+            else:
+                columns["src"][np.isin(columns["src"], listed)] = _FIRST - 1
+            frames = frames_of(columns, ipv6=False)
+            _agree(programs, frames, verdict)
+            for traffic, some in (("warm", 1), ("1k", 1000), ("random", FRAMES)):
+                feed.fill(frames[np.arange(FRAMES) % some])
+                with undisturbed():
+                    samples = feed.measure(programs, rounds)
+                yield {"entries": size, "kind": kind, "traffic": traffic, **_above(samples)}
+
+
+def _policy(held: ExitStack, listed: np.ndarray) -> Program:
+    policy = load_policy(f"set s : host size {len(listed)}\nfilter bench at xdp {{\n drop if src in @s\n}}\n")
+    assert policy.rule_set is not None
+    (spec,) = policy.rule_set.sets
+    loaded = held.enter_context(load_object(policy.elf, "bench"))
+    maps = {family: loaded.maps[set_map(0, family)].duplicate() for family in spec.families}
+    with LiveSet(spec, maps, loaded.maps[control_map(0)].duplicate()) as found:
+        found.replace({**nothing(spec), "v4": Entries(_keys(listed), np.zeros(len(listed), np.uint64))})
+    return loaded.programs[PROGRAM]
+
+
+def _by_hand(held: ExitStack, listed: np.ndarray) -> Program:
+    head = f"#define ENTRIES {2 * len(listed)}\n#define FLAGS {_NO_PREALLOC}\n"
+    loaded = held.enter_context(load_object(compile_c(head + (HAND / "set.bpf.c").read_text()), "hand"))
+    loaded.maps["sources"].update_all(_keys(listed), np.ones((len(listed), 1), np.uint64))
+    return loaded.programs["set"]
+
+
+def _keys(addresses: np.ndarray) -> np.ndarray:
+    return addresses.astype(">u4").view(np.uint8).reshape(-1, 4)
+
+
+def _agree(programs: Mapping[str, Program], frames: Frames, verdict: int) -> None:
+    for name, program in programs.items():
+        answers = {program.test_run(frame.tobytes()).retval for frame in frames[:500]}
+        assert answers == {verdict}, name
+
+
+def _above(samples: Mapping[str, list[float]]) -> dict[str, float]:
+    empty = samples["empty"]
+    return {
+        name: round(median(one - least for one, least in zip(found, empty, strict=True)), 1)
+        for name, found in samples.items()
+        if name != "empty"
+    }
