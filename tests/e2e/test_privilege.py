@@ -42,15 +42,15 @@ from penstock.cli.main import main
 told = []
 
 def run(*argv, **environment):
-    out, err = io.StringIO(), io.StringIO()
+    out, err, before = io.StringIO(), io.StringIO(), dict(os.environ)
     os.environ.update(environment)
     try:
         with redirect_stdout(out), redirect_stderr(err):
             main(argv)
     except SystemExit as ended:
         told.append((" ".join(argv), ended.code, out.getvalue(), err.getvalue()))
-    for name in environment:
-        del os.environ[name]
+    os.environ.clear()
+    os.environ.update(before)
 
 def write(name, text):
     pathlib.Path(name).write_text(text)
@@ -75,7 +75,7 @@ run("set", "list", "threats")
 run("set", "list")
 write("edge.policy", policy.replace("53", "54"))
 run("apply", "edge.policy", "-i", "v0")
-run("apply", "edge.pso", "-i", "v0", "--confirm", "60s")
+run("apply", "edge.pso", "-i", "v0", "--confirm", "60s", PATH="/nowhere", PENSTOCK_CLANG="/nowhere/clang")
 run("confirm", "--undo", "-i", "v0")
 run("status", "--json")
 run("rollback", "-i", "v0")

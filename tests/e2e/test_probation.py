@@ -295,3 +295,21 @@ def test_killed_beside_any_step(
     assert running(host) == ["guard"]
     assert {name: counters(found)[name] for name in ("dns", "ntp")} == {"dns": 4, "ntp": 5}
     assert wire.arrived(53, count=1) == 0
+
+
+@pytest.mark.check(24)
+def test_check_24_what_is_on_probation_does_not_outlive_a_boot(
+    host: Cli, wire: Wire, policy: Path, new: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After it the pins and interfaces are new ones; what a rollback puts back is what was confirmed."""
+    assert host("apply", str(policy), "-i", "v1").code == 0
+    assert host("apply", new, "-i", "v1", "--confirm", "60s").code == 0
+    wire.server.ip("link", "del", "v1")
+    wire.server.ip("link", "add", "v1", "type", "veth", "peer", "name", "v0")
+    wire.server.ip("link", "set", "v1", "up")
+    monkeypatch.setitem(host.environment, "PENSTOCK_BPFFS", str(root.with_name("after-boot")))
+    assert host("status", "--json").record["filters"] == []
+    assert "guard: attached to v1" in host("rollback", "-i", "v1").out
+    (found,) = host("status", "--json").record["filters"]
+    assert (found["policy"], found["probation_left_s"]) == ("guard", None)
+    assert "no policy is on probation" in host("confirm").err

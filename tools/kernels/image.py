@@ -5,6 +5,7 @@ Everything lies where it lies on this machine, so that the interpreter and its l
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -27,14 +28,15 @@ _MODULES = "/modules"
 
 
 def base() -> Archive:
-    """What is the same for every kernel: Python, its libraries, pyroute2 and penstock."""
+    """What is the same for every kernel: Python, its libraries, penstock and what it imports."""
     archive = Archive()
     for path in ("/proc", "/sys", "/dev", "/run", "/tmp", "/etc"):
         archive.directory(path)
     archive.node("/dev/console", 5, 1)
     _interpreter(archive)
     _package(archive, Path(_TOP / "src/penstock"), "/penstock/penstock")
-    _package(archive, _pyroute2(), "/penstock/pyroute2")
+    for name in ("pyroute2", "msgspec"):
+        _package(archive, _folder(name), f"/penstock/{name}")
     return archive
 
 
@@ -83,10 +85,10 @@ def _libraries(binaries: list[Path]) -> list[str]:
     return sorted({*needed, str(_libbpf())})
 
 
-def _pyroute2() -> Path:
-    import pyroute2
-
-    return Path(pyroute2.__file__).parent
+def _folder(package: str) -> Path:
+    found = importlib.import_module(package).__file__
+    assert found
+    return Path(found).parent
 
 
 def _package(archive: Archive, folder: Path, target: str) -> None:
