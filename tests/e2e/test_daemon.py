@@ -124,6 +124,8 @@ def test_sets_are_changed_through_the_daemon(wire: Wire, daemon: Daemon, host: C
             "entries": 1,
         }
         assert wire.arrived(7000) == 0
+        (held,) = daemon.ask("Why", to_read=True, address="10.9.0.1")["held"]
+        assert (held["set"], held["is_in"], held["reasons"][0]["source"]) == ("banned", True, "manual")
         refused = host("set", "add", "banned", *(f"10.0.0.{number}" for number in range(9)))
         assert (refused.code, "is full" in refused.err) == (1, True)
         assert host("set", "add", "bannd", "10.9.0.1").err.count("there is no set `bannd`") == 1

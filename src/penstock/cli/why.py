@@ -10,6 +10,7 @@ import click
 
 from penstock.cli import output
 from penstock.cli.options import duration_text, json_option
+from penstock.control.client import ask_if_there
 
 if TYPE_CHECKING:
     from penstock.pipeline.why import Held, Reason, Why
@@ -21,15 +22,25 @@ if TYPE_CHECKING:
 def command(address: str, as_json: bool) -> None:
     """Say why ADDRESS is in a set: every source with its times, and what running policies do with its packets.
 
-    Without root it says what the ledger and the feeds know.
+    Without root it asks the daemon; where none runs it says what the ledger and the feeds know.
     """
-    from penstock.pipeline.why import why
-
-    found = why(address)
+    found = _found(address)
     if as_json:
         output.record("penstock.why/1", {**dataclasses.asdict(found), "known": found.is_known})
         return
     _show(found)
+
+
+def _found(address: str) -> Why:
+    """What this process knows, or the daemon where that may see more."""
+    from penstock.pipeline.why import Why, why
+
+    found = why(address)
+    if found.unseen and (told := ask_if_there("Why", to_read=True, address=address)) is not None:
+        import msgspec
+
+        return msgspec.convert(told, Why)
+    return found
 
 
 def _show(found: Why) -> None:

@@ -26,6 +26,7 @@ from penstock.errors import LimitError
 from penstock.kernel import netns, pin
 from penstock.pipeline.feed_listing import feed_rows
 from penstock.pipeline.set_commands import who
+from penstock.pipeline.why import why
 from penstock.version import VERSION
 
 InThread = Callable[..., Awaitable[Any]]
@@ -75,7 +76,7 @@ class Answers:
                 await self._in_thread("feed", self._feeding.look)
                 return {"feeds": await self._in_thread("read", feeds)}
             case protocol.Why():
-                raise ElsewhereError("the command does this itself")
+                return await self._in_thread("read", lambda: asdict(why(request.address)))
             case _ as never:
                 assert_never(never)
 
