@@ -153,7 +153,7 @@ def commands() -> None:
     and eBPF programs of your own.
 
     Exit codes: 0 fine, 1 policy or usage, 2 toolchain, 3 kernel, 4 permission, 5 daemon unreachable, 7 taken back,
-    130 interrupted.
+    8 partly done, 130 interrupted.
 
     Those of `diff` are diff(1)'s: 0 no difference, 1 a difference, 2 anything wrong.
     """
