@@ -83,3 +83,27 @@ def test_status_tells_how_full_the_table_is(wire: Wire, host: Cli, tmp_path: Pat
     shown = [line.strip() for line in host("status").out.splitlines()]
     assert "calm: over 1/h per src: 1 of 65,536 buckets count, 0 places given to other keys" in shown
     assert "all: over 1000/s per rule, one bucket" in shown
+
+
+@pytest.mark.check(19)
+@pytest.mark.parametrize("hook", ["xdp", "tc ingress"])
+def test_going_back_finds_the_buckets_as_they_are(wire: Wire, host: Cli, tmp_path: Path, hook: str) -> None:
+    """A policy on trial goes on with the buckets of the one before it, which finds them so when it is back."""
+    file = tmp_path / "guard.policy"
+    assert host("apply", str(write(file, policy(hook))), "-i", "v1").code == 0
+    send(wire, 8)
+    more = "    wide: drop if udp dst port 10 and over 5/s per rule\n"
+    other = write(tmp_path / "next.policy", policy(hook).replace("    calm:", f"{more}    calm:"))
+    assert host("apply", str(other), "-i", "v1", "--confirm", "1h").code == 0
+    send(wire, 4)
+    counted(host, "calm", 2, hook)
+    assert host("rollback", "-i", "v1").code == 0
+    send(wire, 3)
+    found = counted(host, "calm", 5, hook)
+    assert [limiter["name"] for limiter in found["limiters"]] == ["calm"]  # type: ignore[attr-defined]
+    assert [limiter["held"] for limiter in found["limiters"]] == [1]  # type: ignore[attr-defined]
+    # And so does one that was put in place for good and is taken back by its history.
+    assert host("apply", str(other), "-i", "v1").code == 0
+    assert host("rollback", "-i", "v1").code == 0
+    send(wire, 2)
+    counted(host, "calm", 7, hook)

@@ -64,11 +64,13 @@ def load(item: dict) -> dict[str, object]:
     try:
         with load_object(base64.b64decode(item["elf"]), "guest") as loaded:
             wrong = [run(loaded, item, packet) for packet in item.get("packets", ())]
-            return {"name": item["name"], "refused": None, "wrong": [text for text in wrong if text]}
+            done = {"name": item["name"], "refused": None, "needs": item.get("needs")}
+            return {**done, "wrong": [text for text in wrong if text]}
     except PenstockError as error:
         return {
             "name": item["name"],
             "refused": str(error),
+            "needs": item.get("needs"),
             "log": getattr(error, "log", "")[-1500:],
             "wrong": [],
         }
@@ -80,7 +82,10 @@ def run(loaded, item: dict, packet: dict) -> str:
     frame = bytes.fromhex(packet["frame"])
     if not program.takes(frame):
         return ""
-    probe.update(bytes(4), struct.pack("=I", packet["wire"]).ljust(probe.size, b"\0"))
+    asked = bytearray(probe.size)
+    struct.pack_into("=I", asked, 0, packet["wire"])
+    struct.pack_into("=Q", asked, layout["now"], packet.get("now", 0))
+    probe.update(bytes(4), bytes(asked))
     answer = program.test_run(frame).retval
     said = probe.lookup(bytes(4))
     slot, conditions, decision = struct.unpack_from("=III", said, layout["slot"])

@@ -70,8 +70,12 @@ def _helpers(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _objects(report: dict[str, Any]) -> Iterator[str]:
+    there = report["probe"]["behaviours"]
     for one in report["objects"]:
-        if one["refused"]:
+        lacks = one.get("needs") is not None and not there[one["needs"]]
+        if lacks != bool(one["refused"]) and lacks:
+            yield f"{one['name']}: loaded, though the kernel has no {one['needs']}"
+        elif one["refused"] and not lacks:
             yield f"{one['name']}: {one['refused']}"
         yield from (f"{one['name']}: {text}" for text in one["wrong"])
 

@@ -2,6 +2,7 @@
 
 * every verdict case of the tests at XDP, TC and a socket, with the outcome that the case asks for;
 * a policy of hundreds of rules, so that tables and diagrams are loaded too, with the reference evaluator's outcomes;
+* a policy with sets, rules that change them, and rates, asked about packets one after the other;
 * every example policy and every program of examples/programs, loaded;
 * one policy at each hook put in place, replaced and taken off.
 """
@@ -17,12 +18,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.packets import TCP, UDP, Ether, IPv4
+from tests.packets import TCP, UDP, Ether, IPv4, IPv6
 from tests.verdict_cases import Case, cases, wanted
 
 from penstock.compiler.driver import compile_rule_set
+from penstock.compiler.ir.buckets import Buckets
 from penstock.compiler.ir.evaluate import evaluate
 from penstock.compiler.ir.ops import Outcome, RuleSet
+from penstock.compiler.ir.stores import SetContent, Stores
 from penstock.model.hook import TRAITS, Hook
 from penstock.model.overlay import RULES
 from penstock.model.spec import PROGRAM, ProbeLayout
@@ -33,6 +36,23 @@ from penstock.pipeline.program_object import open_program
 _TOP = Path(__file__).parents[2]
 _HOOKS = (Hook.XDP, Hook.TC_INGRESS, Hook.SOCKET)
 _LARGE = 400
+_REMEMBERING = """set some : host size 100 timeout 2s counters
+set nets : net size 100
+set none : net size 100
+set keys : host . port size 100
+filter kept at {hook} {{
+    default pass
+    drop if src in @none
+    add src to @some if udp dst port 20
+    add src to @nets for 3s if udp dst port 21
+    add src . dst port to @keys if udp dst port 22
+    remove src . dst port from @keys if udp dst port 23 and over 1/s per src burst 1
+    count if src . dst port in @keys
+    count if src in @nets
+    drop if src in @some and over 1/s per src/24,64 burst 3
+    drop if over 3/s per rule burst 9
+}}
+"""
 _SMALL = "filter small at {hook} {{ drop if udp dst port 53 }}"
 
 Item = dict[str, Any]
@@ -45,6 +65,7 @@ def work() -> bytes:
     """The work of every guest, as JSON."""
     with ThreadPoolExecutor() as threads:
         probed = list(threads.map(lambda made: _probed(*made), _rule_sets()))
+        probed += threads.map(_remembering, _HOOKS)
         examples = list(threads.map(_example, sorted((_TOP / "examples").glob("*.policy"))))
         programs = list(threads.map(_program, sorted((_TOP / "examples/programs").glob("*.bpf.c"))))
         attached = list(threads.map(_attached, _HOOKS))
@@ -91,12 +112,32 @@ def _probed(name: str, rules: RuleSet, packets: Sequence[Wanted]) -> Item:
     layout = ProbeLayout(len(built.spec.slots) + (RULES if built.spec.overlay else 0))
     return {
         **_item(name, built.elf),
-        "layout": {"slot": layout.slot, "hits": layout.hits, "slots": layout.slots},
+        "layout": {"slot": layout.slot, "now": layout.now_ns, "hits": layout.hits, "slots": layout.slots},
         "packets": [
             {"text": text, "frame": frame.hex(), "wire": wire, "wanted": _numbers(rules, outcome)}
             for frame, wire, text, outcome in packets
         ],
     }
+
+
+def _remembering(hook: Hook) -> Item:
+    """What each packet of a row leaves behind, and meets: entries, their times, and buckets."""
+    rules = rule_set_of(_REMEMBERING.format(hook=hook.value), hook=hook.value)
+    contents = {spec.name: SetContent(spec.kind, timeout_ns=spec.timeout_ns) for spec in rules.sets}
+    stores = Stores(contents, 10**15, Buckets(10**15))
+    wanted: list[tuple[int, Wanted]] = []
+    for number in range(120):
+        stores = replace(stores, now_ns=stores.now_ns + (number % 7) * 400_000_000)
+        stores.buckets.now_ns = stores.now_ns
+        head = IPv6(src=f"2001:db8::{number % 3}") if number % 4 == 3 else IPv4(src=f"192.0.2.{number % 5}")
+        frame = bytes(Ether() / head / UDP(dport=(20, 21, 22, 23, 24, 25)[number * 5 // 3 % 6]))
+        outcome = evaluate(rules, frame, stores=stores)
+        wanted.append((stores.now_ns, (frame, 0, f"packet {number}", outcome)))
+    made = _probed(f"sets and rates at {hook.value}", rules, [packet for _, packet in wanted])
+    for packet, (now, _) in zip(made["packets"], wanted, strict=True):
+        packet["now"] = now
+    # The lock of a bucket's row at a socket, see limit.bpf.h.
+    return {**made, "needs": "atomics" if hook is Hook.SOCKET else None}
 
 
 def _numbers(rules: RuleSet, outcome: Outcome) -> list[int]:

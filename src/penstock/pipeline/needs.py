@@ -34,6 +34,8 @@ _WATCHED = {one.name: one for one in WATCHED_HELPERS}
 _HELPER_NAMES = {known.number: name for name, known in HELPERS.items()}
 _MAP_NAMES = {known.number: name for name, known in MAP_TYPES.items()}
 _CALL = 0x85
+#: An atomic operation on a word, or two; its kind is the immediate, 0 for one that gives nothing back.
+_ATOMIC = (0xC3, 0xDB)
 _CLASSIC_LIMIT = 4096
 _REFUSED = "the kernel refuses the program"
 
@@ -126,6 +128,7 @@ _REQUIRED = (
         "global_data",
         "map_mmap",
     ),
+    "atomics",
     *("function_calls", "large_programs", "isa_v2", "isa_v3", "bounded_loops"),
 )
 
@@ -145,6 +148,8 @@ def _behaviours(policy: LoadedPolicy, hook: Hook) -> Iterator[tuple[str, str]]:
     length = sum(len(data) for name, data in sections.items() if name == TRAITS[hook].section) // 8
     if length > _CLASSIC_LIMIT:
         yield "large_programs", f"it has {length} instructions"
+    if any(code in _ATOMIC and kind for code, _, kind in _code(policy.elf)):
+        yield "atomics", "a rate is counted at a socket"
     if policy.identity.offer is not None:
         yield "map_mmap", "rules may be added while it runs"
     if _CAST.encode() in sections.get(".strtab", b""):
@@ -198,13 +203,16 @@ def _helper_needs(elf: bytes, hook: Hook) -> Iterator[Need]:
 
 def _called(elf: bytes) -> set[int]:
     """The numbers of the helpers that any function calls."""
+    # The source register of a call is 1 for the program's own functions and 2 for the kernel's.
+    return {value for opcode, registers, value in _code(elf) if opcode == _CALL and registers >> 4 == 0}
+
+
+def _code(elf: bytes) -> Iterator[tuple[int, int, int]]:
+    """Opcode, registers and immediate of every instruction of any function."""
     order = elf_file.byte_order(elf)
     code = {symbol.section for symbol in elf_file.functions(elf).values()}
-    return {
-        value
-        for section in elf_file.sections(elf)
-        if section.name in code
-        # The source register of a call is 1 for the program's own functions and 2 for the kernel's.
-        for opcode, registers, _, value in struct.iter_unpack(order + "BBhi", section.data)
-        if opcode == _CALL and registers >> 4 == 0
-    }
+    for section in elf_file.sections(elf):
+        for opcode, registers, _, value in (
+            struct.iter_unpack(order + "BBhi", section.data) if section.name in code else ()
+        ):
+            yield opcode, registers, value
