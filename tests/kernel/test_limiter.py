@@ -303,12 +303,12 @@ def test_a_policy_without_rates_has_nothing_of_them() -> None:
 
 
 def test_the_row_is_laid_out_as_user_space_reads_it() -> None:
-    """The first key of an empty table lies in the first place of its row that is tried last."""
+    """The first key of an empty table lies in the first place of its row."""
     rules = rule_set("default pass\ndrop if over 1/h per dport size 8")
     with DataPlane.of(rules) as plane:
         plane.outcome(bytes(Ether() / IPv4() / UDP(dport=4711)), now_ns=START)
         _, rows = plane.maps["ps_limit0"].read_all()
     words = struct.unpack("=27Q", rows[0].tobytes())
     assert words[1:3] == (0, 0)
-    assert words[-1] == 4711
-    assert words[-3] == START + 3600 * 10**9
+    assert words[5] == 4711
+    assert words[3] == START + 3600 * 10**9

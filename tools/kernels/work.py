@@ -66,6 +66,7 @@ def work() -> bytes:
     with ThreadPoolExecutor() as threads:
         probed = list(threads.map(lambda made: _probed(*made), _rule_sets()))
         probed += threads.map(_remembering, _HOOKS)
+        probed += threads.map(lambda hook: _remembering(hook, kernel_locks=True), _HOOKS[:-1])
         examples = list(threads.map(_example, sorted((_TOP / "examples").glob("*.policy"))))
         programs = list(threads.map(_program, sorted((_TOP / "examples/programs").glob("*.bpf.c"))))
         attached = list(threads.map(_attached, _HOOKS))
@@ -107,8 +108,8 @@ def _large(hook: Hook) -> tuple[RuleSet, list[Wanted]]:
     return rules, [(frame, 0, frame.hex(), evaluate(rules, frame)) for frame in frames]
 
 
-def _probed(name: str, rules: RuleSet, packets: Sequence[Wanted]) -> Item:
-    built = compile_rule_set(rules, probe=True)
+def _probed(name: str, rules: RuleSet, packets: Sequence[Wanted], *, kernel_locks: bool = False) -> Item:
+    built = compile_rule_set(rules, probe=True, kernel_locks=kernel_locks)
     layout = ProbeLayout(len(built.spec.slots) + (RULES if built.spec.overlay else 0))
     return {
         **_item(name, built.elf),
@@ -120,7 +121,7 @@ def _probed(name: str, rules: RuleSet, packets: Sequence[Wanted]) -> Item:
     }
 
 
-def _remembering(hook: Hook) -> Item:
+def _remembering(hook: Hook, *, kernel_locks: bool = False) -> Item:
     """What each packet of a row leaves behind, and meets: entries, their times, and buckets."""
     rules = rule_set_of(_REMEMBERING.format(hook=hook.value), hook=hook.value)
     contents = {spec.name: SetContent(spec.kind, timeout_ns=spec.timeout_ns) for spec in rules.sets}
@@ -133,11 +134,11 @@ def _remembering(hook: Hook) -> Item:
         frame = bytes(Ether() / head / UDP(dport=(20, 21, 22, 23, 24, 25)[number * 5 // 3 % 6]))
         outcome = evaluate(rules, frame, stores=stores)
         wanted.append((stores.now_ns, (frame, 0, f"packet {number}", outcome)))
-    made = _probed(f"sets and rates at {hook.value}", rules, [packet for _, packet in wanted])
+    name = f"sets and rates at {hook.value}" + (", under locks of the kernel's" if kernel_locks else "")
+    made = _probed(name, rules, [packet for _, packet in wanted], kernel_locks=kernel_locks)
     for packet, (now, _) in zip(made["packets"], wanted, strict=True):
         packet["now"] = now
-    # The lock of a bucket's row at a socket, see limit.bpf.h.
-    return {**made, "needs": "atomics" if hook is Hook.SOCKET else None}
+    return {**made, "needs": None if kernel_locks else "atomics"}
 
 
 def _numbers(rules: RuleSet, outcome: Outcome) -> list[int]:
@@ -153,7 +154,8 @@ def _numbers(rules: RuleSet, outcome: Outcome) -> list[int]:
 
 def _example(path: Path) -> Item:
     policy = load_policy(path.read_text(), name=path.name)
-    return _item(f"policy {path.stem}", policy.elf)
+    needs = "atomics" if policy.identity.limiters else None
+    return {**_item(f"policy {path.stem}", policy.elf), "needs": needs}
 
 
 def _program(path: Path) -> Item:

@@ -25,14 +25,14 @@ class Compiled:
     dear: tuple[str, ...] = ()
 
 
-def compile_rule_set(rule_set: RuleSet, *, probe: bool = False) -> Compiled:
-    """The object of one filter; `probe` as in `emit`.
+def compile_rule_set(rule_set: RuleSet, *, probe: bool = False, kernel_locks: bool = False) -> Compiled:
+    """The object of one filter; `probe` and `kernel_locks` as in `emit`.
 
     Raises:
         LimitError: it is larger than a program can be.
         ToolchainError: clang is missing or failed.
     """
-    source = emit(verify(rule_set), probe=probe)
+    source = emit(verify(rule_set), probe=probe, kernel_locks=kernel_locks)
     return Compiled(object_of(source), source.spec, source.dear)
 
 

@@ -55,6 +55,14 @@ def features() -> Features:
 
 
 @cache
+def has_atomics() -> bool | None:
+    """Whether programs may exchange a word of memory in one step (Linux 5.12); None: it cannot be told."""
+    from penstock.kernel.probe.tries import tries
+
+    return tries()["atomics"]().has
+
+
+@cache
 def takes_frags() -> bool | None:
     """Whether XDP programs may say that they take frames of several buffers (Linux 5.18); None: it cannot be told."""
     answer = attempt.load(ProgramTry(_XDP, flags=_XDP_HAS_FRAGS), RETURN_ZERO, log=False)

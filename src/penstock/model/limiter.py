@@ -12,10 +12,9 @@ good as none, so its place can be given away and nothing is lost by it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import gcd
 from typing import Literal
-
-from msgspec import Struct
 
 Period = Literal["s", "m", "h"]
 PERIODS_NS: dict[str, int] = {"s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
@@ -36,7 +35,8 @@ GRACE_NS = 10**9
 MOST_SHARE, MOST_BURST_NS = (1 << 32) - 1, 1 << 52
 
 
-class Key(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Key:
     """What packets of one bucket have in common; `lengths` are the prefixes of IPv4 and IPv6 that count."""
 
     kind: KeyKind
@@ -51,7 +51,8 @@ class Key(Struct, frozen=True):
         return f"{self.kind}/{four}" + (f",{six}" if six != 128 else "")
 
 
-class Limiter(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Limiter:
     """One `over …` of a policy.
 
     `name` is its rule's, with a number behind it from the rule's second on; a

@@ -15,10 +15,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from penstock.errors import PenstockError
+from penstock.errors import NotSupportedError, PenstockError
 from penstock.kernel.attach_point import attach_point
 from penstock.kernel.bpf_object import BpfObject, load_object
 from penstock.kernel.clsact import Filter
+from penstock.kernel.features import has_atomics
 from penstock.kernel.netlink import Interface, interface
 from penstock.kernel.order import read_order
 from penstock.model.closing import Closing
@@ -52,13 +53,29 @@ def load(policy: LoadedPolicy, place: Interface, kept: Mapping[str, Map] | None 
     """
     devices = located(policy.identity.devices)
     rodata = {**link_constants(policy, place), **values(devices), **seed_values(policy.identity)}
-    loaded = load_object(policy.elf, policy.name, rodata=rodata, reuse=kept)
+    loaded = load_object(_elf(policy), policy.name, rodata=rodata, reuse=kept)
     try:
         fill(loaded, devices)
     except BaseException:
         loaded.close()
         raise
     return loaded
+
+
+def _elf(policy: LoadedPolicy) -> bytes:
+    """The policy's object; one with rates is compiled again for a kernel without an atomic exchange.
+
+    Raises:
+        NotSupportedError: there is nothing to compile: it was built elsewhere.
+    """
+    if not policy.identity.limiters or has_atomics() is not False:
+        return policy.elf
+    if policy.rule_set is None:
+        what = "rates of a policy that was built elsewhere"
+        raise NotSupportedError("atomic operations that fetch", wanted_for=what, least_kernel="5.12")
+    from penstock.compiler.driver import compile_rule_set
+
+    return compile_rule_set(policy.rule_set, kernel_locks=True).elf
 
 
 class Attached(Closing):

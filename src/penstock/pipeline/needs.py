@@ -98,7 +98,7 @@ def needs_of(policy: LoadedPolicy) -> tuple[Need, ...]:
     asked = tries()
     return (
         _program_need(hook),
-        *(_behaviour_need(name, because, asked[name]()) for name, because in behaviours.items()),
+        *(_behaviour_need(name, because, asked[name](), hook) for name, because in behaviours.items()),
         *_map_needs(policy.elf),
         *_helper_needs(policy.elf, hook),
     )
@@ -111,9 +111,10 @@ def _program_need(hook: Hook) -> Need:
     return Need("program type", name, name, since, because, kinds.program_type(name), True, _REFUSED)
 
 
-def _behaviour_need(name: str, because: str, found: Found) -> Need:
+def _behaviour_need(name: str, because: str, found: Found, hook: Hook) -> Need:
     one: Behaviour = _BEHAVIOURS[name]
-    return Need("behaviour", name, one.title, one.since, because, found, name in _REQUIRED, one.without)
+    required = name in _REQUIRED or (name == "atomics" and hook is Hook.SOCKET)
+    return Need("behaviour", name, one.title, one.since, because, found, required, one.without)
 
 
 #: Behaviours without which a filter that asks for them cannot be put in place.
@@ -128,7 +129,6 @@ _REQUIRED = (
         "global_data",
         "map_mmap",
     ),
-    "atomics",
     *("function_calls", "large_programs", "isa_v2", "isa_v3", "bounded_loops"),
 )
 
@@ -149,7 +149,7 @@ def _behaviours(policy: LoadedPolicy, hook: Hook) -> Iterator[tuple[str, str]]:
     if length > _CLASSIC_LIMIT:
         yield "large_programs", f"it has {length} instructions"
     if any(code in _ATOMIC and kind for code, _, kind in _code(policy.elf)):
-        yield "atomics", "a rate is counted at a socket"
+        yield "atomics", "it counts rates"
     if policy.identity.offer is not None:
         yield "map_mmap", "rules may be added while it runs"
     if _CAST.encode() in sections.get(".strtab", b""):

@@ -198,7 +198,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
             "atomic operations that fetch",
             "5.12",
             _SOMETIMES,
-            "rates (`over`) are refused at sockets, where the verifier lets no program take a lock of the kernel's",
+            "rates (`over`) take the kernel's lock, which costs more; at sockets, which have none, they are refused",
         ),
         ("open_coded_iterators", "loops by iterators (bpf_iter_num_new)", "6.4", _NEVER, _NONE),
         (

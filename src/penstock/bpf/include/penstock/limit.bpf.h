@@ -32,7 +32,7 @@
 #define PS_MOST_COST ((1U << 20) - 1)
 #define PS_NO_PLACE 255
 #define PS_FOUND 8	/* added to the number of a place that is the key's own */
-#define PS_PATIENCE 64	/* tries to take a row's lock at a socket */
+#define PS_PATIENCE 256	/* tries to take a row's lock */
 
 static __u32 (*const bpf_get_prandom_u32)(void) = (void *)7;
 
@@ -53,7 +53,12 @@ struct ps_bucket {
 	__u64 key[];
 };
 
-#if PS_SPIN_LOCKS
+/*
+ * The kernel's own lock turns interrupts off and on again, which costs more than
+ * all the rest.  It is for kernels that have no atomic exchange (before 5.12); the
+ * verifier lets no socket filter take it.
+ */
+#ifdef PS_SPIN_LOCKS
 struct bpf_spin_lock {
 	__u32 val;
 };
@@ -75,8 +80,9 @@ static __always_inline void ps_unlock_row(ps_lock *lock)
 #define ps_lock __u32
 
 /*
- * A lock of our own, which is given up on: who holds it may be the very thread
- * that this one has interrupted, a filter of a packet that is sent.
+ * A lock of our own, held for some twenty instructions and given up on: who holds
+ * it may be the very thread that this one has interrupted, a filter of a packet
+ * that is sent, or a processor that its hypervisor has stopped.
  */
 static __always_inline bool ps_lock_row(ps_lock *lock)
 {
@@ -246,8 +252,16 @@ static __always_inline void ps_find_place(struct ps_row *row, const __u64 *key, 
 			*place = k + PS_FOUND;
 			return;
 		}
-		if (bucket->full_at + (bucket->again ? PS_GRACE : 0) <= now)
+	}
+	/* Only now: who is known is met far more often, and in the first places of its row. */
+#pragma unroll
+	for (__u32 k = 0; k < PS_WAYS; k++) {
+		struct ps_bucket *bucket = ps_bucket_at(row, k, words);
+
+		if (bucket->full_at + (bucket->again ? PS_GRACE : 0) <= now) {
 			*place = k;
+			return;
+		}
 	}
 }
 

@@ -113,9 +113,6 @@ static __always_inline void ps_open(struct ps_ctx *ctx, struct ps_scratch *scrat
 /* ps_begin has made the copy. */
 #define PS_OPENED 1
 
-/* The verifier lets no socket filter take a lock of the kernel's (limit.bpf.h). */
-#define PS_SPIN_LOCKS 0
-
 static __always_inline __u64 ps_extent(struct ps_ctx *ctx)
 {
 	struct ps_scratch *scratch = ps_scratch_area();

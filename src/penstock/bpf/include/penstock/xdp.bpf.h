@@ -222,6 +222,4 @@ static __always_inline void ps_open(struct ps_ctx *ctx, struct ps_scratch *scrat
 /* No head is copied before the exact parser wants it. */
 #define PS_OPENED 0
 
-#define PS_SPIN_LOCKS 1
-
 #endif
