@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.daemon.settings import Settings, read_settings
+from penstock.daemon.settings import Access, Failure, Limits, PolicySettings, Settings, read_settings
 from penstock.errors import SettingsError
 
 
@@ -86,6 +86,25 @@ def test_a_mistake_is_told_with_file_and_key(
     assert "settings.toml" in error.value.message
     assert message in error.value.message
     assert error.value.hint == hint
+
+
+def test_the_page_has_every_key_with_its_default() -> None:
+    page = (Path(__file__).parents[2] / "docs/daemon.md").read_text()
+    prefixes = {
+        "": Settings,
+        'policy."FILE".': PolicySettings,
+        "access.": Access,
+        "failure.": Failure,
+        "limits.": Limits,
+    }
+    tables = {"policy", "access", "failure", "limits"}
+    for prefix, kind in prefixes.items():
+        for key in kind.__struct_fields__:
+            if prefix or key not in tables:
+                assert f"| `{prefix}{key}` |" in page
+                default = getattr(kind(), key)
+                if isinstance(default, float | int) and not isinstance(default, bool):
+                    assert f"| `{prefix}{key}` | `{default}` |" in page
 
 
 def test_a_file_that_is_no_text_or_no_file_is_an_error(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, assert_never
 
 from penstock.control import protocol
@@ -46,6 +46,7 @@ class Answers:
         fetcher: Fetcher | None,
     ) -> None:
         self.tally = Tally()
+        self._waiting = 0
         self._keeper, self._sets, self._journal = keeper, sets, journal
         self._in_thread, self._reload = in_thread, reload
         self._feeding, self._fetcher = feeding, fetcher
@@ -97,19 +98,23 @@ class Answers:
         return self._status()
 
     async def _change(self, request: protocol.SetAdd | protocol.SetRemove, peer: Peer) -> object:
-        by = _name(peer.uid if peer.login_uid is None else peer.login_uid)
+        work = partial(self._changed, request, _name(peer.uid if peer.login_uid is None else peer.login_uid))
         try:
-            if isinstance(request, protocol.SetRemove):
-                return await self._in_thread(
-                    "change", lambda: self._sets.remove(request.set, request.entries, by=by)
-                )
-            return await self._in_thread("change", lambda: self._add(request, by))
+            if not self._waiting and self._sets.is_quick(request.set, len(request.entries)):
+                return work()
+            self._waiting += 1
+            try:
+                return await self._in_thread("change", work)
+            finally:
+                self._waiting -= 1
         except LimitError as error:
             self._keeper.counts.set_full += 1
             self._journal.alarm(f"set {request.set}", error.message)
             raise
 
-    def _add(self, request: protocol.SetAdd, by: str) -> object:
+    def _changed(self, request: protocol.SetAdd | protocol.SetRemove, by: str) -> object:
+        if isinstance(request, protocol.SetRemove):
+            return self._sets.remove(request.set, request.entries, by=by)
         return self._sets.add(
             request.set,
             request.entries,

@@ -75,6 +75,7 @@ class Keeper:
         self._signature: object = None
         self._changing: object = None
         self._saved = b""
+        self._prepared: object = (frozenset(), ())
 
     # ── one round ────────────────────────────────────────────────────────────
 
@@ -98,6 +99,7 @@ class Keeper:
         looks += self._close_what_is_open(wanted, running, indices)
         self._tell_strays(running)
         self.looks = tuple(looks)
+        self._prepare_closing(self.settings, wanted)
         self.remember()
         return self._soonest(pause)
 
@@ -340,6 +342,25 @@ class Keeper:
         self._kept[place] = Kept(file.name, "", done.program_id, indices[place.interface])
         self._count_load_error(_key(place), f"{told}; it is closed to all but this host's lifelines")
         return _look(place, wanted, "closed", told, program=done.program_id)
+
+    def _prepare_closing(self, settings: Settings, wanted: Mapping[Place, Wanted]) -> None:
+        """Have what closes a place compiled while the compiler works."""
+        hooks = {
+            place.hook
+            for place, one in wanted.items()
+            if (one.file.settings.on_load_error or settings.failure.load) == "closed"
+        }
+        needed = (frozenset(hooks), settings.failure.reachable)
+        if needed == self._prepared:
+            return
+        self._prepared = needed
+        try:
+            for hook in hooks:
+                closed.prepare(hook, settings.failure.reachable, state_directory())
+        except PenstockError as error:
+            self._journal.alarm("closing", f"what closes an interface cannot be prepared: {sentence(error)}")
+        else:
+            self._journal.settle("closing")
 
     def _count_load_error(self, key: str, told: str) -> None:
         if not any(one.key == key and one.message == told for one in self._journal.alarms):

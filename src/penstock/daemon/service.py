@@ -207,7 +207,13 @@ class _Service:
 
     async def _round(self, *, is_asked: bool = False) -> float | None:
         before = self._keeper.looks
-        pause: float | None = await self._in_thread("keep", lambda: self._keeper.round(is_asked=is_asked))
+        pause: float | None = None
+        try:
+            pause = await self._in_thread("keep", lambda: self._keeper.round(is_asked=is_asked))
+        except PenstockError as error:
+            self._journal.alarm("round", f"what is in place cannot be looked at: {error.message}")
+        else:
+            self._journal.settle("round", "what is in place can be looked at again")
         if self._keeper.looks != before:
             self._notifier.tell(f"STATUS={self._words()}")
         return pause

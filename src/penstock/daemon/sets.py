@@ -3,23 +3,30 @@
     sets.add("banned", ("203.0.113.9",), by="alice", timeout=3600)     ->  {"set": "banned", "added": 1, …}
     sets.sweep_next()                                      one set, the next the next time
 
-Changes are those of `pipeline/set_commands.py`, ledger and all.  They run in one
-thread, so that changes of one set never wait for each other's lock here; what
-reads (`entries`, `listed`) opens a set for itself, and may run in any.
+Changes are those of `pipeline/set_commands.py`, ledger and all.  One at a time:
+in a thread, since another process may hold the set for seconds, or, where nobody
+does and it is a matter of microseconds (`is_quick`), at once, which saves more
+than half of what an entry costs.  What reads (`entries`, `listed`) opens a set
+for itself, and may run in any thread.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from penstock.model.state_directory import state_directory
 from penstock.pipeline.set_commands import SetCommands
-from penstock.pipeline.set_store import names, open_set
+from penstock.pipeline.set_store import is_free, names, open_set
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from penstock.pipeline.set_commands import Changed
+
+_FEW = 16
 
 
 class OpenSets:
@@ -47,6 +54,14 @@ class OpenSets:
         """Take entries back.  Raises PenstockError: as `SetCommands.remove`."""
         return _told(name, self._commands.remove(name, entries, by=by))
 
+    def is_quick(self, name: str, count: int) -> bool:
+        """Whether a change of so many entries keeps nobody waiting: it is open, has room, and nobody changes it."""
+        name = name.removeprefix("@")
+        found = self._commands.opened(name)
+        if found is None or count > _FEW or found.count + count > found.spec.size:
+            return False
+        return is_free(name) and _nobody_holds(f"{state_directory()}/sets/{name}")
+
     def sweep_next(self) -> int:
         """Forget what has expired in one set, each in its turn; how many sets there are.
 
@@ -66,6 +81,21 @@ class OpenSets:
     def close(self) -> None:
         """Let go of all of them."""
         self._commands.close()
+
+
+def _nobody_holds(path: str) -> bool:
+    """Whether the lock of a directory is free at the moment."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def entries(name: str, limit: int) -> dict[str, Any]:

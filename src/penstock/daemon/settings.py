@@ -60,7 +60,7 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: A policy cannot be put in place and nothing is there: packets pass, with an alarm, or nothing but lifelines does.
     load: OnLoadError = "open"
     #: What passes `closed` beside the lifelines.
-    reachable: tuple[str, ...] = ("tcp dst port 22",)
+    reachable: tuple[str, ...] = ("tcp port 22",)
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

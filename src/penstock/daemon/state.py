@@ -76,7 +76,7 @@ def count(more: Counts) -> None:
     """Count something.  Raises PenstockError: it cannot be written; what was counted before is."""
     place = state_directory()
     try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.mkdir(mode=0o755, parents=True, exist_ok=True)
         fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise PenstockError(f"{place} cannot be used: {error.strerror}") from error
@@ -90,6 +90,6 @@ def count(more: Counts) -> None:
 def _write(place: Path, content: msgspec.Struct) -> None:
     try:
         make_place(place.parent, 0o755)
-        write_atomically(place, msgspec.json.format(msgspec.json.encode(content)) + b"\n")
+        write_atomically(place, msgspec.json.format(msgspec.json.encode(content)) + b"\n", mode=0o644)
     except OSError as error:
         raise PenstockError(f"{place} cannot be written: {error.strerror}; it is as it was") from error

@@ -48,6 +48,15 @@ def lock(attach_point: str, words: str | None = None, wait_s: float = 0.0) -> It
         os.close(fd)
 
 
+def is_free(name: str) -> bool:
+    """Whether nobody holds that lock at the moment.  Raises: as `lock`."""
+    fd = _opened(name)
+    try:
+        return _taken(fd)
+    finally:
+        os.close(fd)
+
+
 def _opened(name: str) -> int:
     user = os.geteuid(), os.environ.get("XDG_RUNTIME_DIR")
     with kernel_errors("lock", name, needs=()):

@@ -164,6 +164,11 @@ class SetCommands(Closing):
             finally:
                 ledger.tidy()
 
+    def opened(self, name: str) -> LiveSet | None:
+        """The set of that name if it is open; it may have been taken away since."""
+        known = self._open.get(name)
+        return known[0] if known is not None else None
+
     def _opened(self, name: str) -> tuple[LiveSet, Ledger]:
         from penstock.pipeline.set_store import open_set, place_of
 

@@ -25,6 +25,7 @@ from penstock.errors import KernelError, PenstockError
 from penstock.kernel import pin
 from penstock.kernel.blob import read_blob, write_blob
 from penstock.kernel.capability import SYS_ADMIN, kernel_errors, missing
+from penstock.kernel.lock import is_free as lock_is_free
 from penstock.kernel.lock import lock
 from penstock.kernel.maps import Map
 from penstock.model.sets import SetSpec, control_map, set_map
@@ -63,6 +64,11 @@ def changing(name: str) -> Iterator[None]:
     """Hold the lock of a set; waits for another that changes it.  Raises KernelError: it takes too long."""
     with lock(f"%set-{name}", f"the set @{name}", _PATIENCE_S):
         yield
+
+
+def is_free(name: str) -> bool:
+    """Whether nobody changes a set at the moment.  Raises KernelError."""
+    return lock_is_free(f"%set-{name}")
 
 
 def open_set(name: str) -> LiveSet:
@@ -122,8 +128,22 @@ def _open_maps(place: Path, spec: SetSpec) -> tuple[dict[str, Map], Map, dict[st
         control = opened.enter_context(Map.open(place / CONTROL))
         maps = {family: opened.enter_context(Map.open(place / family)) for family in spec.families}
         added = {name: opened.enter_context(Map.open(place / name)) for name in spec.added_tables}
+        for family, held in maps.items():
+            _require_shape(place / family, held, (spec.key_bytes(family), 8 * spec.value_words))
         opened.pop_all()
     return maps, control, added
+
+
+def _require_shape(place: Path, held: Map, expected: tuple[int, int]) -> None:
+    """Refuse a map that another version of penstock has made differently: its entries would be misread."""
+    found = held.info.key_size, held.info.value_size
+    if found != expected:
+        meaning = f"another version of penstock made it: keys and values of {found} bytes, not {expected}"
+        hint = (
+            f"it is left as it is; `penstock set delete --force {place.parent.name}`, and the next `apply` makes it "
+            "anew, with what commands and feeds have put there"
+        )
+        raise KernelError("open", str(place), errno.EINVAL, meaning=meaning, hint=hint)
 
 
 @contextmanager
@@ -222,11 +242,16 @@ def _another(wanted: SetSpec, there: SetSpec) -> PenstockError:
 def delete(name: str, *, force: bool = False) -> None:
     """Take a set away: its pins; programs that use it keep it until they go.
 
+    Of one that cannot be opened, which takes `force`, the ledger stays, and fills the next set of that name.
+
     Raises:
         PenstockError: there is none, or a program uses it and `force` is false.
         KernelError: it cannot be removed.
     """
     name = name.removeprefix("@")
+    if force and not _can_be_opened(name):
+        pin.remove(sets_root(), name)
+        return
     with open_set(name) as found, changing(name) if not force else nullcontext():
         users = users_of(found)
         if users and not force:
@@ -236,6 +261,17 @@ def delete(name: str, *, force: bool = False) -> None:
             )
         pin.remove(sets_root(), name)
         Ledger(name).forget()
+
+
+def _can_be_opened(name: str) -> bool:
+    """False for a set that another version of penstock has made.  Raises PenstockError: there is none."""
+    try:
+        open_set(name).close()
+    except KernelError as error:
+        if error.errno == errno.EINVAL:
+            return False
+        raise
+    return True
 
 
 def users_of(found: LiveSet) -> list[tuple[int, str]]:
