@@ -258,7 +258,11 @@ def test_check_27_entries_of_a_feed_stay_as_long_as_was_said_when_it_was_fetched
     assert 3590 < entry.expires_in <= 3600
 
 
-def test_a_stream_of_decisions_is_asked_for_what_has_changed(threats: str, server: FeedServer) -> None:
+def test_a_stream_of_decisions_is_asked_for_what_has_changed(
+    threats: str, server: FeedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_FEED_KEY", "a key")
+
     def told(new: list[tuple[int, str]], deleted: list[tuple[int, str]]) -> Answer:
         shape = {"duration": "4h", "scope": "Ip", "type": "ban"}
         sides = (
@@ -271,6 +275,7 @@ def test_a_stream_of_decisions_is_asked_for_what_has_changed(threats: str, serve
     server.answer = told([(1, "198.51.100.7"), (2, "198.51.100.7"), (3, "198.51.100.8")], [])
     refresh(fetcher=fetcher)
     assert server.requests[-1]["path"].endswith("stream?startup=true")
+    assert server.requests[-1]["X-Api-Key"] == "a key"
     assert held() == {"198.51.100.7/32", "198.51.100.8/32"}
     server.answer = told([(4, "198.51.100.9")], [(1, "198.51.100.7"), (3, "198.51.100.8")])
     refresh(fetcher=fetcher)

@@ -5,18 +5,30 @@ from __future__ import annotations
 import math
 import random
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.feeds.fold import Aggregate, containing, fold, joined
 from penstock.feeds.protected import SPECIAL, Protected, split, without_protected
 from penstock.feeds.result import Listed, Until
+from penstock.model.moment import Moment
 from penstock.model.prefixes import Network, Prefixes
+from penstock.model.sets import EXPIRY_MASK, SetSpec
+from penstock.pipeline.feed_content import content_of
+from penstock.pipeline.ledger import Ledger, Line
+from penstock.pipeline.ledger_content import of_texts, together
+from penstock.pipeline.set_change import initial
+from penstock.pipeline.set_keys import Content
+from penstock.pipeline.set_text import text_of
 
 NOW = 1_790_072_042.0
+BOOT = Moment(NOW, 1 << 50, "this boot")
+NET = SetSpec("threats", ("net",))
 
 
 def _v4(bits: int, length: int) -> IPv4Network:
@@ -64,13 +76,26 @@ def addresses(networks: list[Network]) -> list[IPv4Address | IPv6Address]:
     return found
 
 
+def in_kernel(content: Content) -> dict[Network, float]:
+    """What the tries of a set with this content hold: networks with their ends, in seconds behind NOW."""
+    found: dict[Network, float] = {}
+    for family, entries in content.items():
+        written = initial(NET, entries)
+        for key, words in zip(written.keys, written.values.tolist(), strict=True):
+            end = words[0] & EXPIRY_MASK
+            network = ip_network(text_of(NET, family, key.tobytes()))
+            found[network] = NOW + (end - BOOT.boot_ns) / 1e9 if end else math.inf
+    return found
+
+
 @settings(max_examples=150, deadline=None)
 @given(SOURCES)
 def test_no_entry_hides_another(sources: dict[str, list[tuple[Network, float]]]) -> None:
     every = [entry for entries in sources.values() for entry in entries]
-    content = held(fold(joined(listed(entries) for entries in sources.values())))
+    parts = [content_of(NET, listed(entries), BOOT, BOOT) for entries in sources.values()]
+    content = in_kernel(together(NET, parts))
     for address in addresses([network for network, _ in every]):
-        for now in (NOW, NOW + 10, NOW + 25, NOW + 1e9):
+        for now in (NOW + 1, NOW + 15, NOW + 25, NOW + 1e9):
             wanted = any(
                 address.version == network.version and address in network and end > now
                 for network, end in every
@@ -78,69 +103,32 @@ def test_no_entry_hides_another(sources: dict[str, list[tuple[Network, float]]])
             assert is_blocked_by_map(content, address, now) == wanted, (address, now)
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["replace", "add", "remove", "forget"]),
-                          st.lists(st.tuples(NETWORKS, ENDS), max_size=6)), max_size=8))  # fmt: skip
-def test_changes_lead_where_a_new_start_would(
-    steps: list[tuple[str, str, list[tuple[Network, float]]]],
-) -> None:
-    """A set that follows the changes is what a set made of all sources is; the model is a dictionary."""
-    aggregate = Aggregate()
-    model: dict[str, dict[Network, float]] = {}
-    content: dict[Network, float] = {}
-    for source, action, entries in steps:
-        theirs = model.setdefault(source, {})
-        match action:
-            case "replace" | "add":
-                if action == "replace":
-                    theirs.clear()
-                for network, end in entries:
-                    theirs[network] = max(end, theirs.get(network, 0))
-                change = getattr(aggregate, action)(source, listed(entries))
-            case "remove":
-                for network, _ in entries:
-                    theirs.pop(network, None)
-                change = aggregate.remove(source, Prefixes.of(network for network, _ in entries))
-            case _:
-                theirs.clear()
-                change = aggregate.remove(source)
-        for network in change.removed.networks():
-            del content[network]
-        content.update(held(change.written))
-        assert content == held(aggregate.held)
-        assert content == held(fold(joined(listed(list(one.items())) for one in model.values())))
-
-
-@pytest.mark.check(28)
-def test_the_same_content_again_is_no_change() -> None:
-    aggregate = Aggregate()
-    entries = Listed(Prefixes.of(["203.0.113.0/24", "198.51.100.7", "2001:db8::/48"]))
-    assert len(aggregate.replace("a", entries).written.prefixes) == 3
-    again = aggregate.replace("a", entries)
-    assert (len(again.written.prefixes), len(again.removed)) == (0, 0)
-
-
 @pytest.mark.check(35)
-def test_what_two_sources_list_stays_when_one_takes_it_back() -> None:
-    aggregate = Aggregate()
-    both = Listed(Prefixes.of(["198.51.100.7", "2001:db8::7"]))
-    aggregate.replace("a", both)
-    aggregate.replace("b", both)
-    for change in (aggregate.remove("a"), aggregate.replace("c", Listed(Prefixes()))):
-        assert (len(change.written.prefixes), len(change.removed)) == (0, 0)
-    assert aggregate.sources_of("198.51.100.7") == ["b"]
-    gone = aggregate.remove("b", Prefixes.of(["198.51.100.7"]))
-    assert gone.removed.texts() == ["198.51.100.7"]
-    assert aggregate.held.prefixes.texts() == ["2001:db8::7"]
-
-
-def test_what_contains_an_address() -> None:
-    every = Prefixes.of(
-        ["203.0.113.0/24", "203.0.113.9", "203.0.112.0/23", "0.0.0.0/0", "2001:db8::/64", "::/0"]
-    )
-    found = [str(one) for one in containing(every, ip_network("203.0.113.9"))]
-    assert found == ["0.0.0.0/0", "203.0.112.0/23", "203.0.113.0/24", "203.0.113.9/32"]
-    assert [str(one) for one in containing(every, ip_network("2001:db8::5"))] == ["::/0", "2001:db8::/64"]
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", "manual"]), st.sampled_from(["list", "add", "remove"]),
+                          st.lists(NETWORKS, max_size=6)), max_size=6))  # fmt: skip
+def test_a_ledger_claims_what_its_sources_list(steps: list[tuple[str, str, list[Network]]]) -> None:
+    """The model is a set of networks for each source: commands add and take back, feeds exchange."""
+    model: dict[str, set[str]] = {"a": set(), "b": set(), "manual": set()}
+    with TemporaryDirectory() as place:
+        ledger = Ledger("threats", Path(place))
+        for source, action, networks in steps:
+            texts = {str(network) for network in networks}
+            theirs = model[source]
+            with ledger.changing():
+                if source != "manual":
+                    file = ledger.write_entries(NET.kind, of_texts(NET, texts))
+                    ledger.append(Line("feed", BOOT, source, file=file, source=source))
+                    model[source] = texts
+                    continue
+                op: Literal["remove", "only", "add"] = (
+                    "remove" if action == "remove" else "only" if action == "list" else "add"
+                )
+                ledger.append(Line(op, BOOT, "alice", tuple((text, 0) for text in sorted(texts))))
+                model[source] = {"remove": theirs - texts, "only": texts, "add": theirs | texts}[op]
+        content = Ledger("threats", Path(place)).book().content(NET, BOOT)
+        assert {str(network) for network in in_kernel(content)} == set().union(*model.values())
+        ledger.close()
 
 
 @pytest.mark.check(30)
@@ -214,18 +202,3 @@ def test_a_block_and_what_passes_in_it() -> None:
         for address in (near, near ^ 1 << draw.randrange(32), int(block.broadcast_address)):
             one = IPv4Address(address)
             assert any(one in piece for piece in kept) == (one in block and one not in passing)
-
-
-def test_a_million_prefixes_fold_as_a_few_do() -> None:
-    """The same construction with many: each /24 hides its addresses but those that outlast it."""
-    inner = np.arange(0x0B000000, 0x0B000000 + 200_000, dtype=np.uint32)
-    outer = np.arange(0x0B000000, 0x0B000000 + 100_000, 256, dtype=np.uint32)
-    prefixes = Prefixes(
-        np.concatenate([inner, outer]),
-        np.concatenate([np.full(len(inner), 32, np.uint8), np.full(len(outer), 24, np.uint8)]),
-    )
-    ends = np.concatenate([np.where(inner % 10 == 0, math.inf, NOW), np.full(len(outer), NOW + 1)])
-    content = fold(Listed(prefixes, Until(ends, np.zeros(0))))
-    covered = len(outer) * 256
-    lasting = int(np.count_nonzero(inner[:covered] % 10 == 0))
-    assert len(content.prefixes) == len(outer) + lasting + len(inner) - covered

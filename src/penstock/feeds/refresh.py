@@ -24,11 +24,10 @@ from penstock.errors import FeedError
 from penstock.feeds import schedule, taxii
 from penstock.feeds.crowdsec import Book, is_empty, stream_url
 from penstock.feeds.fetch import POLITE, Answer, Fetched, Manners, NotModified, Validators, fetch
-from penstock.feeds.fold import joined
 from penstock.feeds.formats import parse
 from penstock.feeds.judge import Limits, judge
 from penstock.feeds.protected import SPECIAL, LeftOut, Protected, around, outside
-from penstock.feeds.result import Listed, Parsed
+from penstock.feeds.result import Listed, Parsed, joined
 from penstock.feeds.sources import Command, File, Source, Stdin, Url, read_file, read_stdin, run_command
 from penstock.feeds.store import FeedState, Store, digest
 from penstock.model.moment import Moment, boot_id, moment

@@ -8,6 +8,7 @@ there is no third outcome, and no input takes it more than bounded time.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -64,6 +65,21 @@ class Listed:
         """Those that two masks, or arrays of indexes, choose."""
         until = None if self.until is None else Until(self.until.v4[v4], self.until.v6[v6])
         return Listed(self.prefixes.take(v4, v6), until)
+
+
+def joined(parts: Iterable[Listed]) -> Listed:
+    """All of them sorted, each prefix once, with the latest of its ends."""
+    each = list(parts)
+    prefixes = Prefixes.joined(part.prefixes for part in each)
+    nothing = np.zeros(0, np.float64)
+    ends = [part.ends() for part in each]
+    v4 = np.concatenate([nothing, *(end.v4 for end in ends)])
+    v6 = np.concatenate([nothing, *(end.v6 for end in ends)])
+    # Sorted by end first, the latest of equal prefixes comes first and is the one that is kept.
+    latest = Listed(prefixes, Until(v4, v6)).take(
+        np.argsort(-v4, kind="stable"), np.argsort(-v6, kind="stable")
+    )
+    return latest.take(*latest.prefixes.first_of_each())
 
 
 @dataclass(frozen=True, slots=True)
