@@ -5,7 +5,7 @@ STAMP  := .venv/.penstock-ready
 PYTEST_ARGS ?= -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check kernels golden fuzz bench install-units clean
+.PHONY: help setup demo test check kernels golden fuzz torture bench install-units clean
 
 help:
 	@echo "make setup    system packages, .venv, .venv/bin/penstock"
@@ -15,6 +15,7 @@ help:
 	@echo "make kernels  boot Debian's kernels under qemu and run penstock on them (SERIES='5.10 6.1')"
 	@echo "make golden   rewrite the golden files of tests/cases"
 	@echo "make fuzz     the fuzzers, longer than in the tests (SECONDS=60)"
+	@echo "make torture  1,000 replacements at each place under a full load of frames: none decided wrongly (root)"
 	@echo "make bench    measure; writes bench/results and docs/performance.md (root; QUICK=1 for two minutes)"
 	@echo "make install-units DESTDIR=DIR   systemd units, users and directories (packaging/README.md)"
 	@echo "make clean    remove .venv and caches"
@@ -51,6 +52,10 @@ golden: $(STAMP)
 SECONDS ?= 60
 fuzz: $(STAMP)
 	PENSTOCK_FUZZ_SECONDS=$(SECONDS) $(PYTHON) -m pytest -q --timeout=0 tests/fuzz tests/kernel/test_set_machine.py
+
+RELOADS ?= 1000
+torture: $(STAMP)
+	PENSTOCK_STRICT=1 PENSTOCK_TORTURE=$(RELOADS) $(PYTHON) -m pytest -q -s --timeout=0 tests/e2e/test_torture.py
 
 bench: $(STAMP)
 	@$(PYTHON) -c 'import matplotlib' 2>/dev/null || $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input --root-user-action=ignore -e '.[bench]' || echo 'without matplotlib there are no plots'
