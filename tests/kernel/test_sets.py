@@ -177,6 +177,7 @@ def loaded(size: str = "") -> Iterator[tuple[Callable[[str], bool], LiveSet, Liv
             yield dropped, nets, hosts
 
 
+@pytest.mark.check(34)
 def test_an_entry_ends_at_its_time_and_never_before() -> None:
     """Check 34, of the longest and the shortest ways to be covered."""
     with loaded() as (dropped, nets, hosts):
@@ -222,6 +223,7 @@ def test_adding_again_extends_and_never_shortens() -> None:
             assert [one.expires_in for one in held] == [None]
 
 
+@pytest.mark.check(32)
 def test_a_set_that_would_be_too_full_is_left_as_it_was() -> None:
     """Check 32."""
     with loaded("size 4") as (dropped, nets, hosts):
@@ -267,6 +269,7 @@ def test_entries_count_and_keep_their_counts() -> None:
         }
 
 
+@pytest.mark.check(36)
 @pytest.mark.parametrize("step", range(0, 12, 2))
 def test_a_writer_that_is_killed_leaves_the_old_content_or_the_new(
     step: int, monkeypatch: pytest.MonkeyPatch
@@ -332,6 +335,7 @@ def _killed_at(step: int, nets: LiveSet, change: Callable[[], object]) -> None:
     os.waitpid(child, 0)
 
 
+@pytest.mark.check(33)
 def test_random_changes_against_a_model() -> None:
     """Check 33, and single changes among large ones: 200 steps of a model in Python, by the compiled program."""
     chance = random.Random(3)

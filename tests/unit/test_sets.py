@@ -320,6 +320,8 @@ def texts(trie: Trie) -> set[str]:
     return {text_of(trie.spec, trie.family, key) for key in trie.held}
 
 
+@pytest.mark.check(33)
+@pytest.mark.check(36)
 @settings(max_examples=60, deadline=None)
 @given(st.lists(SETS, min_size=2, max_size=4), st.sampled_from(["v4", "v6"]), st.integers(0, 40))
 def test_packets_meet_the_old_content_or_the_new_at_every_step_and_after_a_kill(
@@ -351,6 +353,7 @@ def _own(trie: Trie, prefix: Prefix) -> int:
     return trie.held[key][1] & EXPIRY_MASK
 
 
+@pytest.mark.check(31)
 def test_a_change_writes_only_what_differs() -> None:
     """Check 31: an update of 1 % touches 1 %."""
     many = entries({(value, 4): 0 for value in range(16)}, "v4", NET)
