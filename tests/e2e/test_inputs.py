@@ -87,6 +87,16 @@ def test_a_policy_of_many_mebibytes(cli: Cli, tmp_path: Path, mebibytes: int, sa
     assert said in done.err
 
 
+@pytest.mark.check(15)
+def test_a_rule_that_no_program_has_room_for(cli: Cli, tmp_path: Path) -> None:
+    """A fifth more than the verifier would follow is refused by `check`, a fifth less is not."""
+    for count, code in ((272, 0), (410, 1)):
+        terms = " or ".join(f"ip[8:2] == {number}" for number in range(1, count + 1))
+        path = write(tmp_path / "long.policy", f"filter long at xdp {{\n one: count if {terms}\n}}\n")
+        done = cli("check", str(path))
+        assert (done.code, "a rule can make 2048" in done.err) == (code, bool(code)), done.err
+
+
 def test_a_device_without_end(cli: Cli) -> None:
     done = cli("check", "/dev/zero")
     assert done.code == 1

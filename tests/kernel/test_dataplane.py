@@ -15,7 +15,7 @@ from tests.property.dataplane import DataPlane
 from tests.verdict_cases import Case, cases, in_words, wanted
 
 from penstock.compiler.clang import find_clang
-from penstock.compiler.codegen.blocks import MAX_RULE_COST, rule_cost
+from penstock.compiler.codegen.blocks import BLOCK_COST, MAX_BLOCKS, MAX_RULE_COST, rule_cost
 from penstock.compiler.codegen.plan import Wish
 from penstock.compiler.codegen.weigh import Form
 from penstock.compiler.driver import compile_rule_set
@@ -87,6 +87,7 @@ def test_a_list_of_a_thousand_prefixes() -> None:
     assert verdicts == [Verdict.DROP, Verdict.DROP, Verdict.PASS, Verdict.PASS] * 2
 
 
+@pytest.mark.check(15)
 def test_the_longest_rule_loads() -> None:
     one = [All((_port("tcp.dport", n), _port("tcp.sport", n))) for n in range(0, 2 * MAX_RULE_COST, 2)]
     longest = Any(tuple(one[: (MAX_RULE_COST - 1) // 2]))
@@ -100,6 +101,23 @@ def test_the_longest_rule_loads() -> None:
 
 def _port(name: str, port: int) -> Within:
     return Within(FieldRef(name), IntervalSet.single(port))
+
+
+@pytest.mark.check(15)
+def test_four_fifths_of_all_functions_load() -> None:
+    """Rules that count, each as long as a function: no table holds them."""
+    base = rule_set("filter edge at xdp {\n count if tcp dst port 1\n}\n")
+    wide = [
+        Any(tuple(_port("tcp.dport", number) for number in range(first, first + 2 * (BLOCK_COST - 2), 2)))
+        for first in range(1, 3 * int(0.8 * MAX_BLOCKS), 3)
+    ]
+    rules = tuple(replace(base.rules[0], name=f"r{n}", condition=one) for n, one in enumerate(wide))
+    assert all(rule_cost(rule) == BLOCK_COST - 1 for rule in rules)
+    with DataPlane.of(replace(base, rules=rules)) as plane:
+        hits = plane.outcome(bytes(Ether() / IPv4() / TCP(dport=301))).hits
+    assert len(hits) == sum(
+        301 in range(first, first + 2 * (BLOCK_COST - 2), 2) for first in range(1, 3 * len(wide), 3)
+    )
 
 
 def test_the_kernel_names_policy_lines() -> None:

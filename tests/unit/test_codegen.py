@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from penstock.compiler.codegen.blocks import BLOCK_COST, MAX_BLOCKS, MAX_RULE_COST, blocks_of, cost, numbered
+from penstock.compiler.codegen.blocks import (
+    BLOCK_COST,
+    MAX_BLOCKS,
+    MAX_RULE_COST,
+    blocks_of,
+    cost,
+    numbered,
+    rule_cost,
+)
 from penstock.compiler.codegen.boundaries import Boundaries
 from penstock.compiler.codegen.classic import MAX_PROGRAMS
 from penstock.compiler.codegen.emit import emit, emit_matcher, file_name
 from penstock.compiler.codegen.fields import Naming, reads_of
 from penstock.compiler.codegen.predicate import Printer
+from penstock.compiler.codegen.room import ensure_room
 from penstock.compiler.codegen.writer import comment, string
 from penstock.compiler.ir.lower import lower_filter
 from penstock.compiler.ir.ops import (
@@ -36,6 +46,7 @@ from penstock.model.classic import Instruction
 from penstock.model.field import Layer
 from penstock.model.net import IntervalSet
 from penstock.model.spec import ProbeLayout
+from penstock.model.verdict import Verdict
 
 GOLDEN = Path(__file__).parent.parent / "cases" / "c"
 DNS = "filter dns at xdp {\n    dns: drop if udp dst port 53\n}\n"
@@ -141,6 +152,7 @@ def test_the_expression_that_is_one_too_many_for_libpcap_is_named() -> None:
         emit_matcher(programs)
 
 
+@pytest.mark.check(15)
 def test_the_rule_that_is_one_too_many_is_named() -> None:
     """Of rules that count: those that only decide become tables, of which far more fit."""
     one = replace(rule_set(DNS).rules[0], action=Effect.COUNT)
@@ -152,6 +164,19 @@ def test_the_rule_that_is_one_too_many_is_named() -> None:
     assert caught.value.limit == "rules per filter"
 
 
+@pytest.mark.check(15)
+def test_check_says_what_emit_would() -> None:
+    """Four fifths of the room are enough, a fifth more is not; rules that decide are not counted."""
+    one = replace(rule_set(DNS).rules[0], action=Effect.COUNT)
+    each = BLOCK_COST // rule_cost(one)
+    for share, fits in ((0.8, True), (1.2, False)):
+        many = tuple(replace(one, name=f"r{n}") for n in range(int(share * MAX_BLOCKS * each)))
+        ensure_room(replace(rule_set(DNS), rules=tuple(replace(rule, action=Verdict.DROP) for rule in many)))
+        with nullcontext() if fits else pytest.raises(LimitError, match=r"rule r\d+ is one too many"):
+            ensure_room(replace(rule_set(DNS), rules=many))
+
+
+@pytest.mark.check(15)
 def test_a_rule_that_is_too_long_is_named() -> None:
     base = rule_set(DNS)
     long = Any((base.rules[0].condition,) * (MAX_RULE_COST + 1))

@@ -50,15 +50,15 @@ def command(files: tuple[str, ...], strict: bool, notes: bool, hook: str | None,
 
 
 def _check(path: str, strict: bool, notes: bool, hooks: tuple[Hook, ...], as_json: bool) -> bool:
-    """Whether the file is at fault; an unreadable file is, and the others are still checked."""
+    """Whether the file is at fault; one that is unreadable or too large is, and the others are still checked."""
     from penstock.pipeline.policy import checked_text
 
     try:
         source = read_policy(path)
+        checked = checked_text(source)
     except PenstockError as error:
         _report_unreadable(path, error, as_json)
         return True
-    checked = checked_text(source)
     places = _elsewhere(source, hooks)
     diagnostics = (*checked.diagnostics, *(found for place in places for found in place.diagnostics))
     if as_json:

@@ -213,7 +213,12 @@ def check_text(source: Source) -> tuple[Diagnostic, ...]:
 
 @paused()
 def checked_text(source: Source) -> Checked:
-    """The diagnostics of a policy text, and the analyses of its filters that are without fault."""
+    """The diagnostics of a policy text, and the analyses of its filters that are without fault.
+
+    Raises:
+        LimitError: a filter is larger than a program can be.
+    """
+    from penstock.compiler.codegen.room import ensure_room
     from penstock.pipeline.analysis import analyse
 
     try:
@@ -221,6 +226,8 @@ def checked_text(source: Source) -> Checked:
     except PolicyError as error:
         return Checked(error.diagnostics)
     rule_sets, faults = _lowered_filters(policy)
+    for rule_set in rule_sets:
+        ensure_room(rule_set)
     analyses = tuple(analyse(policy, rule_set) for rule_set in rule_sets)
     meant = [diagnostic for analysis in analyses for diagnostic in analysis.diagnostics(found)]
     return Checked(_sorted((*found, *faults, *meant)), analyses)
