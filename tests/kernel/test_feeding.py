@@ -162,6 +162,9 @@ def test_check_30_protected_addresses_never_come_in(
         assert "203.0.113.78" in found
         assert "10.1.1.1" not in found
     assert done.notes[one.name].left_out == row().left_out == 3
+    # The daemon has no SSH connection of its own: it leaves free whoever had one lately, and finds nothing to do.
+    monkeypatch.setenv("SSH_CONNECTION", "no connection")
+    assert (fold(threats).added, fold(threats).notes) == (0, done.notes)
     own = file_feed(tmp_path, "own", "10.0.0.0/9", "127.0.0.1", is_private=True)
     _, done = refresh(own.name)
     assert "10.0.0.0/9" in held()

@@ -150,11 +150,13 @@ class _Folding:
 
     def __init__(self, found: LiveSet, ledger: Ledger, known: dict[str, Note], again: bool) -> None:
         from penstock.feeds.store import Store
+        from penstock.pipeline.peers import note_peer, recent_peers
         from penstock.pipeline.surroundings import surroundings
 
         self._set, self._ledger, self._notes, self._again = found, ledger, known, again
         self._store: Store = Store()
-        self._protected = surroundings()
+        note_peer()
+        self._protected = _each_once((*surroundings(), *recent_peers()))
         self._sums = [0, 0, 0]
 
     def all(self, wanted: Sequence[Subscription]) -> Folded:
@@ -238,6 +240,12 @@ class _Folding:
         ledger.append(line)
         for number, count in enumerate((done.added, done.changed, done.removed)):
             self._sums[number] += count
+
+
+def _each_once(protected: Sequence[Protected]) -> tuple[Protected, ...]:
+    """Each network with the first reason for it, in an order that does not depend on who asks."""
+    first = {one.network: one for one in reversed(protected)}
+    return tuple(sorted(first.values(), key=lambda one: (one.network.version, str(one.network))))
 
 
 def _others(book: Book, spec: SetSpec, name: str, now: Moment) -> Content:
