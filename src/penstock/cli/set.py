@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,13 @@ from penstock.control.client import ask_if_there
 from penstock.errors import LimitError, PenstockError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from penstock.pipeline.live_set import Entry, LiveSet
     from penstock.pipeline.set_commands import Changed, SetCommands
 
 _TIMED_FROM = 100_000
+_BLOCK = 1024
 
 
 @click.group("set")
@@ -188,14 +190,16 @@ def sweep(name: str, as_json: bool) -> None:
 def export(name: str, file: Path) -> None:
     """Write the entries of NAME to FILE, or to standard output, as `import` and `replace` read them."""
     with _opened(name) as found:
-        lines = "".join(f"{_line(entry)}\n" for entry in found)
-    if str(file) == "-":
-        output.text(lines)
-        return
-    try:
-        file.write_text(lines)
-    except OSError as error:
-        raise PenstockError(f"write {file}: {error.strerror}") from error
+        lines = _in_blocks(map(_line, found))
+        if str(file) == "-":
+            for block in lines:
+                output.text(block + "\n")
+            return
+        try:
+            with file.open("w") as written:
+                written.writelines(f"{block}\n" for block in lines)
+        except OSError as error:
+            raise PenstockError(f"write {file}: {error.strerror}") from error
 
 
 @command.command("list")
@@ -334,18 +338,30 @@ def _line(entry: Entry) -> str:
     return f"{entry.text} timeout {max(1, round(entry.expires_in))}s"
 
 
+def _in_blocks(lines: Iterable[str]) -> Iterator[str]:
+    """So many lines at a time that writing them costs little, and that nothing is kept for long."""
+    left = iter(lines)
+    while block := "\n".join(islice(left, _BLOCK)):
+        yield block
+
+
 def _list_entries(found: LiveSet, as_json: bool) -> None:
+    if not as_json:
+        for block in _in_blocks(map(_shown, found)):
+            output.answer(block)
+        return
     for entry in found:
-        if as_json:
-            content = {"set": found.spec.name, "entry": entry.text, "expires_in_s": entry.expires_in}
-            counts = {"packets": entry.packets, "bytes": entry.bytes} if found.spec.counters else {}
-            counts |= {"by_rule": entry.by_rule} if found.spec.dynamic else {}
-            output.record("penstock.set.entry/1", {**content, **counts})
-            continue
-        left = "" if entry.expires_in is None else f"  expires in {duration_text(entry.expires_in)}"
-        counted = "" if entry.packets is None else f"  {entry.packets} packets, {entry.bytes} bytes"
-        by = "  added by a rule" if entry.by_rule else ""
-        output.answer(f"{entry.text}{left}{counted}{by}")
+        content = {"set": found.spec.name, "entry": entry.text, "expires_in_s": entry.expires_in}
+        counts = {"packets": entry.packets, "bytes": entry.bytes} if found.spec.counters else {}
+        counts |= {"by_rule": entry.by_rule} if found.spec.dynamic else {}
+        output.record("penstock.set.entry/1", {**content, **counts})
+
+
+def _shown(entry: Entry) -> str:
+    left = "" if entry.expires_in is None else f"  expires in {duration_text(entry.expires_in)}"
+    counted = "" if entry.packets is None else f"  {entry.packets} packets, {entry.bytes} bytes"
+    by = "  added by a rule" if entry.by_rule else ""
+    return f"{entry.text}{left}{counted}{by}"
 
 
 def _info(found: LiveSet) -> dict[str, object]:

@@ -20,7 +20,7 @@ from penstock.kernel.maps import MapType
 from penstock.kernel.syscall import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from penstock.kernel.maps import Map
 
@@ -51,20 +51,25 @@ _MOST_BYTES = 4 << 20
 
 def entries(table: Map) -> Iterator[Entry]:
     """Every entry.  A key that is removed meanwhile may be missing or come twice.  Raises KernelError."""
+    for batch in batches(table):
+        yield from batch
+
+
+def batches(table: Map) -> Iterator[Iterable[Entry]]:
+    """The same in the batches that were read at a time.  Raises KernelError."""
     if table.info.type in WITHOUT_ENTRIES:
         return
     if table.info.type in WITHOUT_KEYS:
         value = table.lookup(b"")
-        yield from [] if value is None else [(b"", value)]
+        yield [] if value is None else [(b"", value)]
         return
-    batches = _batches(table)
-    first = next(batches, None)
+    found = _batches(table)
+    first = next(found, None)
     if first is None:
-        yield from _each(table)
+        yield _each(table)
         return
-    yield from first
-    for batch in batches:
-        yield from batch
+    yield first
+    yield from found
 
 
 def entries_behind(table: Map, key: bytes, room: int) -> Iterator[Entry]:

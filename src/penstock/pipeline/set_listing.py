@@ -8,9 +8,9 @@ Entries that come or go meanwhile may be left out or not; every other comes once
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from penstock.kernel.map_entries import entries
+from penstock.kernel.map_entries import batches
 from penstock.kernel.maps import Map
 from penstock.model.sets import EXPIRY_MASK, HIDDEN, SetSpec
 from penstock.pipeline.set_control import Control, now
@@ -31,22 +31,25 @@ def listed(spec: SetSpec, maps: Mapping[str, Map], state: Control) -> Iterator[L
     words = struct.Struct(f"={spec.value_words}Q")
     asked, own = 4 << bank, 1 if spec.structure == "trie" else 0
     for family, table in maps.items():
-        found = _in_order(entries(table)) if spec.structure == "trie" else entries(table)
-        for key, value in found:
-            if value is None:
-                continue
-            state_and_more = words.unpack(value)
-            end, moment = state_and_more[own] & EXPIRY_MASK, now()
-            if state_and_more[0] & asked and (not end or moment < end):
-                counts = state_and_more[-2:] if spec.counters else ()
-                yield text_of(spec, family, key), end, moment, counts
+        for batch in _in_order(table) if spec.structure == "trie" else batches(table):
+            moment = now()
+            for key, value in batch:
+                if value is None:
+                    continue
+                found = words.unpack(value)
+                end = found[own] & EXPIRY_MASK
+                if found[0] & asked and (not end or moment < end):
+                    yield text_of(spec, family, key), end, moment, found[-2:] if spec.counters else ()
 
 
-def _in_order(found: Iterator[tuple[bytes, bytes | None]]) -> Iterator[tuple[bytes, bytes | None]]:
+def _in_order(table: Map) -> Iterator[Iterable[tuple[bytes, bytes | None]]]:
     """A trie begins anew if the entry goes behind which it was to go on: what was there is left out then."""
     farthest = (-1, 0)
-    for key, value in found:
-        at = end_of(key)
-        if at > farthest:
-            farthest = at
-            yield key, value
+    for batch in batches(table):
+        fresh = []
+        for one in batch:
+            at = end_of(one[0])
+            if at > farthest:
+                farthest = at
+                fresh.append(one)
+        yield fresh

@@ -182,8 +182,9 @@ def _network(text: str) -> bytes:
 def text_of(spec: SetSpec, family: str, key: bytes) -> str:
     """An entry as it is written."""
     if spec.kind == ("net",):
-        length, address = int.from_bytes(key[:4], sys.byteorder), ip_address(key[4:])
-        return f"{address}/{length}"
+        return f"{_address_text(key[4:])}/{int.from_bytes(key[:4], sys.byteorder)}"
+    if spec.kind == ("host",):
+        return _address_text(key)
     at, shown = 0, []
     for kind, count in zip(spec.kind, spec.part_bytes(family), strict=True):
         shown.append(_part_text(kind, key[at : at + count]))
@@ -194,10 +195,16 @@ def text_of(spec: SetSpec, family: str, key: bytes) -> str:
 def _part_text(kind: str, part: bytes) -> str:
     match kind:
         case "host":
-            return str(ip_address(part))
+            return _address_text(part)
         case "mac":
             return part.hex(":")
         case "proto":
             return _PROTOCOL_WORDS.get(part[0], str(part[0]))
         case _:
             return str(int.from_bytes(part, "big"))
+
+
+def _address_text(packed: bytes) -> str:
+    if len(packed) == 4:
+        return "%d.%d.%d.%d" % tuple(packed)  # noqa: UP031 - half the time of an f-string of four parts
+    return str(ip_address(packed))
