@@ -18,6 +18,8 @@ from tools.kernels.cpio import Archive
 from tools.kernels.packages import Kernel
 
 _TOP = Path(__file__).parents[2]
+#: What penstock's modules for the kernel import.
+_PACKAGES = ("pyroute2", "msgspec")
 #: Parts of the standard library that nothing here imports.
 _LEFT_OUT = re.compile(
     r"^(test|idlelib|tkinter|turtledemo|ensurepip|lib2to3|pydoc_data|distutils|site-packages|dist-packages"
@@ -35,7 +37,7 @@ def base() -> Archive:
     archive.node("/dev/console", 5, 1)
     _interpreter(archive)
     _package(archive, Path(_TOP / "src/penstock"), "/penstock/penstock")
-    for name in ("pyroute2", "msgspec"):
+    for name in _PACKAGES:
         _package(archive, _folder(name), f"/penstock/{name}")
     return archive
 
@@ -57,7 +59,11 @@ def _python() -> str:
 
 
 def _interpreter(archive: Archive) -> None:
-    binaries = [Path(_python()), _libbpf()]
+    binaries = [
+        Path(_python()),
+        _libbpf(),
+        *(path for name in _PACKAGES for path in _folder(name).rglob("*.so")),
+    ]
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*")):
         if path.is_file() and not _LEFT_OUT.search(str(path.relative_to(library))):
