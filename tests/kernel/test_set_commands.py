@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,45 @@ def test_a_set_that_was_made_anew_is_found_and_the_old_ledger_is_gone(threats: s
         assert (told(), held()) == (set(), {})
         commands.add(threats, ["198.51.100.0/24"], by="alice")
     assert told() == set(held()) == {"198.51.100.0/24"}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A state directory on a file system of 256 KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)], check=True)
+    monkeypatch.setenv("PENSTOCK_STATE_DIR", str(place))
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def add_many(count: int) -> None:
+    """One by one, each with a long comment."""
+    for number in range(count):
+        set_commands.add("threats", [f"203.0.{number}.0/24"], by="alice", comment="x" * 200)
+
+
+@pytest.mark.check(26)
+def test_check_26_a_full_disk_changes_nothing_and_says_so(threats: str, small_disk: Path) -> None:
+    set_commands.add(threats, ["192.0.2.0/24", "198.51.100.0/24"], by="alice")
+    with suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+    # The journal's last page has room for some lines still.
+    with pytest.raises(PenstockError, match="No space left on device") as error:
+        add_many(200)
+    assert "nothing was changed" in (error.value.hint or "")
+    assert set(held()) == told()
+    many = "\n".join(f"10.{n >> 8}.{n & 255}.0/24" for n in range(900))
+    with pytest.raises(PenstockError, match=r"write .*\.entries: No space left on device"):
+        set_commands.add(threats, many, by="alice")
+    with pytest.raises(PenstockError, match="No space left on device") as error:
+        set_commands.remove(threats, ["192.0.2.0/24", *(f"10.0.{n}.0/24" for n in range(200))], by="alice")
+    assert "the set was changed" in (error.value.hint or "")
+    assert told() - set(held()) == {"192.0.2.0/24"}
+    (small_disk / "filler").unlink()
+    set_commands.remove(threats, ["192.0.2.0/24"], by="alice")
+    assert set(held()) == told()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from penstock.errors import PenstockError
+from penstock.errors import FeedError, LimitError, PenstockError
 from penstock.model.moment import Moment, moment
 from penstock.model.state_directory import state_directory, write_atomically
 from penstock.pipeline.ledger import Ledger, Line
@@ -194,11 +194,12 @@ class _Folding:
             self._notes[one.name] = Note(copy, entries, left_out, time.time())
         except PenstockError as error:
             kept = note.entries if note else 0
-            self._notes[one.name] = Note(copy, kept, 0, time.time(), error.message)
+            # A copy that cannot be taken is not tried again by itself; what fails for another reason is.
+            tried = copy if isinstance(error, FeedError | LimitError) else ""
+            self._notes[one.name] = Note(tried, kept, 0, time.time(), error.message)
 
     def _fold(self, one: Subscription, feed: Feed, body: bytes, state: FeedState) -> tuple[int, int]:
         """Bring a copy in; gives how many entries it has and how many are protected."""
-        from penstock.errors import FeedError
         from penstock.feeds.refresh import examine
         from penstock.pipeline.feed_content import content_of
 
@@ -237,7 +238,7 @@ class _Folding:
             if at_line is not None:
                 ledger.take_back(at_line)
             raise
-        ledger.append(line)
+        ledger.append(line, is_done=True)
         for number, count in enumerate((done.added, done.changed, done.removed)):
             self._sums[number] += count
 

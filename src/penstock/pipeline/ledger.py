@@ -153,8 +153,8 @@ class Ledger:
         finally:
             os.close(held)
 
-    def append(self, line: Line) -> int:
-        """Write a line; gives where it begins, for `take_back`.
+    def append(self, line: Line, *, is_done: bool = False) -> int:
+        """Write a line; gives where it begins, for `take_back`.  `is_done`: the kernel has what it says already.
 
         Raises:
             PenstockError: the disk is full, say; the ledger is as it was.
@@ -170,7 +170,7 @@ class Ledger:
                 raise OSError(28, os.strerror(28))
         except OSError as error:
             self.take_back(at)
-            raise _failed("write", self._journal, error) from error
+            raise _failed("write", self._journal, error, is_done=is_done) from error
         return at
 
     def take_back(self, at: int) -> None:
@@ -281,8 +281,11 @@ def ledgers(directory: Path | None = None) -> list[str]:
         return []
 
 
-def _failed(operation: str, path: Path, error: OSError) -> PenstockError:
+def _failed(operation: str, path: Path, error: OSError, *, is_done: bool = False) -> PenstockError:
+    outcome = "nothing was changed"
+    if is_done:
+        outcome = "the set was changed, and what has gone from it comes back with the next refresh or reboot"
     return PenstockError(
         f"{operation} {path}: {error.strerror}",
-        hint="nothing was changed; $PENSTOCK_STATE_DIR names another directory",
+        hint=f"{outcome}; $PENSTOCK_STATE_DIR names another directory",
     )

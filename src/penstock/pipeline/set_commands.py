@@ -117,7 +117,7 @@ class SetCommands(Closing):
             else:
                 done, kept = found.discard(unwanted), []
             line = Line("remove", moment(), by, tuple((entry, 0) for entry, _, _, _ in texts))
-            ledger.append(line)
+            ledger.append(line, is_done=True)
             return _answer(found, done, kept)
 
     def replace(
@@ -139,7 +139,7 @@ class SetCommands(Closing):
             others = _of_feeds(found, ledger.book())
             at = ledger.append(line)
             done = _or_take_back(ledger, at, lambda: found.replace(_with(found, wanted, others)))
-            ledger.append(_only(line))
+            ledger.append(_only(line), is_done=True)
             return _answer(found, done)
 
     def flush(self, name: str, *, by: str) -> Changed:
@@ -149,7 +149,7 @@ class SetCommands(Closing):
             done = found.clear() if others is None else found.replace(others)
             of_rules = found.clear_added()
             done = dataclasses.replace(done, removed=done.removed + of_rules)
-            ledger.append(Line("only", moment(), by))
+            ledger.append(Line("only", moment(), by), is_done=True)
             return _answer(found, done)
 
     # ── how ──────────────────────────────────────────────────────────────────
