@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.conftest import MARKER, Cli, Wire, counters
 from tests.e2e.daemons import Daemon, wait_until
+from tests.e2e.test_json_page import assert_documented
 
 pytestmark = pytest.mark.privileged
 
@@ -138,6 +140,27 @@ def test_sets_are_changed_through_the_daemon(wire: Wire, daemon: Daemon, host: C
         assert host("set", "add", "banned", "10.9.0.1").code == 0, "and without one they do it themselves"
         host("detach", "-i", "v1")
         host("set", "delete", "banned")
+
+
+def test_systemd_hears_of_it_and_the_records_are_as_documented(
+    daemon: Daemon, host: Cli, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        daemon.environment |= {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        with daemon:
+            heard: list[bytes] = []
+            while sum(b"WATCHDOG=1" in one for one in heard) < 2:
+                heard.append(manager.recv(1000))
+            assert b"READY=1\nSTATUS=1 of 1 filters in place" in heard
+            assert_documented((host, ("daemon", "status")), (host, ("daemon", "reload")))
+            told = host("daemon", "status", "--json").record
+            assert told.keys() - {"schema"} == host("status", "--json").record["daemon"].keys()
+            while b"RELOADING=1" not in b"".join(heard):
+                heard.append(manager.recv(1000))
+        while b"STOPPING=1" not in b"".join(heard):
+            heard.append(manager.recv(1000))
 
 
 def test_one_daemon_for_each_run_directory(daemon: Daemon, host: Cli) -> None:

@@ -108,9 +108,7 @@ class Server:
             )
         finally:
             os.umask(before)
-        if door.group is not None:
-            os.chown(door.path, -1, door.group)
-        door.path.chmod(door.mode)
+        door.path.chmod(_mode(door))
         return server
 
     async def _sweep(self) -> None:
@@ -134,6 +132,17 @@ class Server:
     def wait_s(self, uid: int, now: float) -> float:
         """How long an answer to a reader is held back."""
         return self._paces.setdefault(uid, _Pace(self.limits.reads_per_s)).wait_s(now)
+
+
+def _mode(door: Door) -> int:
+    """Give a door's file its group; the mode that it gets then."""
+    if door.group is not None:
+        try:
+            os.chown(door.path, -1, door.group)
+        except PermissionError:
+            # Without CAP_CHOWN a file goes to own groups alone: all may knock, and the kernel says who it is.
+            return door.mode | 0o006
+    return door.mode
 
 
 class _Pace:

@@ -70,6 +70,7 @@ class Keeper:
         self._loaded: dict[tuple[str, str], LoadedPolicy] = {}
         self._released: set[Place] = set()
         self._seen: set[Place] = set()
+        self._left: dict[Place, str] = {}
         self._patience = Patience()
         self._watch = Watch()
         self._signature: object = None
@@ -197,10 +198,7 @@ class Keeper:
             case Keep() as step:
                 return [self._keep(step)]
             case Leave() as step:
-                self._journal.alarm(
-                    _key(step.place), f"{step.place}: {step.wanted.file.name} is not there: {step.why}"
-                )
-                return [_look(step.place, step.wanted, "left", step.why)]
+                return [self._leave(step)]
             case TakeOff() as step:
                 self._take_off(step)
                 return []
@@ -216,10 +214,19 @@ class Keeper:
                 f"{step.place}: {step.wanted.filter} runs already, program {program}; taken over as it is"
             )
         self._seen.add(step.place)
+        self._left.pop(step.place, None)
         file = step.wanted.file
         self._kept[step.place] = Kept(file.name, file.mark, program, step.running.ifindex)
         self._journal.settle(_key(step.place), f"{step.place}: {step.wanted.filter} is in place")
         return _look(step.place, step.wanted, "in place", program=program)
+
+    def _leave(self, step: Leave) -> Look:
+        """Somebody wants it so, which is no alarm; told once."""
+        told = f"{step.place}: {step.wanted.file.name} is not there: {step.why}"
+        if self._left.get(step.place) != told:
+            self._journal.warn(told)
+        self._left[step.place] = told
+        return _look(step.place, step.wanted, "left", step.why)
 
     def _take_off(self, step: TakeOff) -> None:
         place = step.place
