@@ -259,6 +259,13 @@ def test_check_27_entries_of_a_feed_stay_as_long_as_was_said_when_it_was_fetched
         (entry,) = found
     assert entry.expires_in is not None
     assert 3590 < entry.expires_in <= 3600
+    # A file has all decisions each time: what it has no more is over.
+    fetcher, other = Fetcher(), {**decision, "value": "198.51.100.8"}
+    for one in (decision, other):
+        (tmp_path / "stream").write_text(json.dumps({"deleted": None, "new": [one]}))
+        asyncio.run(fetch_named(fetcher, ()))
+    fold(threats)
+    assert held() == {"198.51.100.8/32"}
 
 
 def test_a_stream_of_decisions_is_asked_for_what_has_changed(
@@ -294,6 +301,13 @@ def test_a_stream_of_decisions_is_asked_for_what_has_changed(
     server.answer = told([(9, "198.51.100.10")], [])
     refresh(fetcher=Fetcher())
     assert server.requests[-1]["path"].endswith("stream?startup=true")
+    assert held() == {"198.51.100.10/32"}
+    # So does one that is not the last to have asked: what came meanwhile was told to the other one.
+    refresh(fetcher=fetcher)
+    assert server.requests[-1]["path"].endswith("stream?startup=true")
+    server.answer = told([], [])
+    refresh(fetcher=fetcher)
+    assert server.requests[-1]["path"].endswith("stream?startup=false")
     assert held() == {"198.51.100.10/32"}
 
 

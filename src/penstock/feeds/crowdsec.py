@@ -103,6 +103,8 @@ class Book:
     """
 
     decisions: dict[str, dict[int, float]] = field(default_factory=dict)
+    asked_at: float | None = None
+    """When the API was asked last for this book."""
     wrong: list[tuple[int, str, str]] = field(default_factory=list)
 
     def take(self, data: bytes, now: float) -> int:

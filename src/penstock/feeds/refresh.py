@@ -169,8 +169,9 @@ async def refresh(
     known = Validators() if kept is None else Validators(state.etag, state.last_modified)
     at = Moment(now, moment().boot_ns, boot_id())
     try:
-        if books is not None and feed.format == "crowdsec":
-            answer = await _ask_stream(feed, kept is not None, manners, books, now)
+        if books is not None and feed.format == "crowdsec" and isinstance(feed.source, Url):
+            is_ours = kept is not None and _is_current(books.get(feed.name), state)
+            answer = await _ask_stream(feed, feed.source, is_ours, manners, books, now)
         else:
             answer = await ask(feed, known, manners)
         copy, is_changed = await asyncio.to_thread(_believed, answer, kept, feed, state, now)
@@ -195,21 +196,28 @@ async def refresh(
     return Outcome(Status.OK, copy, is_changed, new)
 
 
-async def _ask_stream(feed: Feed, has_copy: bool, manners: Manners, books: Books, now: float) -> Answer:
+def _is_current(book: Book | None, state: FeedState) -> bool:
+    """Whether nobody else has asked since: the API tells each change once to all that share a key."""
+    return book is not None and book.asked_at == state.checked_at
+
+
+async def _ask_stream(
+    feed: Feed, source: Url, is_ours: bool, manners: Manners, books: Books, now: float
+) -> Answer:
     """The decisions in force: all of them the first time, then those before with what has come and gone.
 
     Raises FeedError.
     """
-    book = books.get(feed.name) if has_copy else None
-    source = feed.source
-    if isinstance(source, Url):
-        source = replace(source, url=stream_url(source.url, startup=book is None))
-    answer = await ask(replace(feed, source=source), Validators(), manners)
+    book = books[feed.name] if is_ours else None
+    wanted = replace(source, url=stream_url(source.url, startup=book is None))
+    answer = await fetch(wanted, Validators(), manners)
     assert isinstance(answer, Fetched)
     if book is None:
         books[feed.name] = fresh = Book()
         fresh.take(answer.body, now)
+        fresh.asked_at = now
         return answer
+    book.asked_at = now
     if is_empty(answer.body):
         return NotModified()
     book.take(answer.body, now)
