@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 STAMP  := .venv/.penstock-ready
 # As many processes as there are processors; PYTEST_ARGS= for one, or PYTEST_ARGS="-k match -x".
-PYTEST_ARGS ?= -n auto
+PYTEST_ARGS ?= -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check kernels golden fuzz torture bench install-units clean
