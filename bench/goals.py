@@ -225,6 +225,11 @@ def _sets(results: Results) -> Iterator[Goal]:
     yield _at_most("one `penstock set add`", " s", _SET_ADD_S, values)
     yield from _beside(table)
     hashes = [_ratio(float(row["penstock"]), float(row["hand"])) for row in select(results.get("hashes"))]
+    rates = [float(row["per_s"]) for row in select(results.get("bans"), way="one connection")]
+    found = f"{rates[0]:,.0f} a second" if rates else "not measured"
+    yield Goal(
+        "single adds through the daemon", "≥ 2,000 a second", found, min(rates) >= 2000 if rates else None
+    )
     yield _median_at_most("`src in @s`, against a hash by hand", "rows", hashes)
 
 

@@ -8,6 +8,7 @@ from statistics import median
 from bench.goals import LEAST_NS, alone_ns, goals
 from bench.prose import (
     ACTIONS,
+    BANS,
     CLASSIFIER,
     EXACT,
     FAMILIES,
@@ -41,7 +42,7 @@ def page(results: Results) -> str:
         "goals": _goals, "scale": _scale, "families": _families, "exact": _exact, "small": _small,
         "twenty": _twenty,
         "usual": _usual, "hooks": _hooks, "actions": _actions, "saved": _saved, "classifier": _classifier,
-        "overlay": _overlay, "wire": _wire, "loading": _loading, "sets": _sets, "hashes": _hashes,
+        "overlay": _overlay, "wire": _wire, "loading": _loading, "sets": _sets, "hashes": _hashes, "bans": _bans,
     }  # fmt: skip
     parts = [INTRODUCTION.format(**machine, minutes=_minutes(results)), _noise(results)]
     for name, section in sections.items():
@@ -378,6 +379,11 @@ def _hashes(results: Results) -> list[str]:
     ]  # fmt: skip
     titles = ("entries", "packets", "of them different", "penstock", "by hand", "ratio")
     return ["## Sets of addresses, beside a hash by hand\n", HASHES, _table(titles, rows, left=3)]
+
+
+def _bans(results: Results) -> list[str]:
+    rows = [(row["way"], f"{row['per_s']:,}") for row in results["bans"].rows]
+    return ["## Single adds through the daemon\n", BANS, _table(("", "adds a second"), rows)]
 
 
 def _image(name: str, what: str) -> str:

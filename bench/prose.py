@@ -136,7 +136,8 @@ Whole processes, by the clock: `penstock set replace`, `ipset restore` and `nft 
 the others just what differs, but nft the whole list of networks), a hundredth added, and one entry. In brackets the
 seconds of processors. Networks are in a trie, in nft intervals (`auto-merge`), measured up to 100,000, since a million
 takes minutes and a gigabyte. Starting Python is in penstock's figures; it is most of *add one*. *Bytes an entry* is by
-how much less memory is available behind loading, on a machine where others take and give memory too.
+how much the kernel's own memory has grown behind loading, the most of the turns: penstock's buckets, 16 bytes for each
+entry that there may be, are there before.
 """
 SETS_INSIDE = """\
 In a process that has the set open: a single entry added, or removed, until the next packet is dropped, or passes (each
@@ -147,4 +148,8 @@ HASHES = """\
 `drop if src in @s` of a set of addresses beside the same in C with a BPF hash
 ([`set.bpf.c`](../bench/hand/set.bpf.c)); both count what they drop and pass. The C knows neither IPv6 nor ARP nor VLAN
 tags, and its entries neither expire nor change as a whole.
+"""
+BANS = """\
+A thousand single adds through the daemon, as fail2ban asks for them, each answered before the next: over one
+connection, and over a connection each. The entry is in the ledger on disk and in the kernel then.
 """

@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.turns import undisturbed, unpreempted
+from penstock.kernel import libc
 from penstock.kernel.bpf_object import load_object
 from penstock.kernel.netns import isolated
 from penstock.kernel.program import Program
@@ -42,6 +43,7 @@ LIMIT_S = 120.0
 #: nft keeps networks as intervals, and takes minutes and a gigabyte for a million.
 NFT_NETWORKS = 100_000
 _SINGLES = 200
+_GIVEN_BACK_S = 0.5
 _CHANGED = 100
 """One in so many entries is exchanged by an update."""
 #: Prefix lengths of the networks, and how often each occurs.
@@ -53,7 +55,7 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """Seconds by the clock and of processors, and by how many bytes less memory is available behind it."""
+    """Seconds by the clock and of processors, and by how many bytes the kernel's own memory has grown."""
 
     wall: float
     cpu: float
@@ -81,7 +83,7 @@ class Tool(Protocol):
 def set_rows(sizes: tuple[int, ...], turns: int, told: Callable[[str], None] = print) -> list[Row]:
     """A row a task and size."""
     rows: list[Row] = []
-    with _place() as folder:
+    with sets_place() as folder:
         for size in sizes:
             for kind in ("host", "net"):
                 told(f"sets: {size:,} of {kind}")
@@ -98,6 +100,9 @@ def _rows(folder: Path, kind: str, size: int, turns: int) -> Iterator[Row]:
     for name, tool in tools.items():
         for _ in range(turns):
             tool.empty()
+            # Memory is given back some time behind the end of all readers.
+            libc.synchronize_rcu()
+            time.sleep(_GIVEN_BACK_S)
             steps = {
                 "load": lambda tool=tool: tool.load(entries),
                 "update": lambda tool=tool: tool.update(Update(gone, come, kept + come)),
@@ -132,8 +137,9 @@ def _kept(found: dict[str, list[Took]], name: str, step: Callable[[], Took]) -> 
 
 
 def _middle(found: list[Took]) -> dict[str, float]:
-    each = {key: median(getattr(took, key) for took in found) for key in ("wall", "cpu", "memory")}
-    return {"s": round(each["wall"], 4), "cpu_s": round(each["cpu"], 4), "bytes": round(each["memory"])}
+    wall, cpu = median(took.wall for took in found), median(took.cpu for took in found)
+    # What others give back meanwhile, or a set that was there before, makes it less.
+    return {"s": round(wall, 4), "cpu_s": round(cpu, 4), "bytes": max(took.memory for took in found)}
 
 
 #: Entries that are in no list of ours.
@@ -287,18 +293,21 @@ def took(command: list[str], text: str | None = None) -> Took:
         subprocess.TimeoutExpired: it takes longer than LIMIT_S, and was ended.
         subprocess.CalledProcessError: it fails.
     """
-    before, free = resource.getrusage(resource.RUSAGE_CHILDREN), _available()
+    before, memory = resource.getrusage(resource.RUSAGE_CHILDREN), _kernel_memory()
     begun = time.perf_counter()
     subprocess.run(command, input=text, text=True, check=True, timeout=LIMIT_S, capture_output=True)
     wall = time.perf_counter() - begun
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Took(wall, cpu, free - _available())
+    return Took(wall, cpu, _kernel_memory() - memory)
 
 
-def _available() -> int:
+def _kernel_memory() -> int:
+    """Bytes of objects that cannot be reclaimed, and of areas: sets are made of both."""
     with Path("/proc/meminfo").open() as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        return sum(
+            int(line.split()[1]) << 10 for line in lines if line.startswith(("SUnreclaim", "VmallocUsed"))
+        )
 
 
 # ── penstock in this process ─────────────────────────────────────────────────
@@ -337,7 +346,7 @@ def _reopening(spec: SetSpec) -> dict[str, float]:
 
 
 @contextmanager
-def _place() -> Iterator[Path]:
+def sets_place() -> Iterator[Path]:
     """A network namespace, a BPF file system and a state directory; and a place for compiled Python, as installed."""
     variables = ("PENSTOCK_BPFFS", "PENSTOCK_STATE_DIR", "PENSTOCK_RUN_DIR", "PYTHONPYCACHEPREFIX")
     before = {name: os.environ.get(name) for name in (*variables, "PYTHONDONTWRITEBYTECODE")}

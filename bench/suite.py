@@ -23,6 +23,7 @@ from bench.rulesets import Flavour, generate, policy_text
 from bench.saved import SETS, saved
 from bench.scale import scale_rows
 from bench.sets import set_rows
+from bench.sets_daemon import ban_rows
 from bench.sets_hash import hash_rows
 from bench.twenty import twenty_rows
 from bench.usual import usual_rows
@@ -200,8 +201,12 @@ def _hashes(plan: Plan, _told: Told) -> list[Row]:
     return hash_rows(plan.hash_sizes, plan.rounds)
 
 
+def _bans(_plan: Plan, _told: Told) -> list[Row]:
+    return ban_rows()
+
+
 #: What needs more than one processor, or ksoftirqd's turns.
-SPREAD = frozenset({"wire", "sets"})
+SPREAD = frozenset({"wire", "sets", "bans"})
 TABLES: dict[str, Callable[[Plan, Told], list[Row]]] = {
     "usual": _usual,
     "twenty": _twenty,
@@ -218,5 +223,6 @@ TABLES: dict[str, Callable[[Plan, Told], list[Row]]] = {
     "loading": _loading,
     "sets": _sets,
     "hashes": _hashes,
+    "bans": _bans,
     "large": _large,
 }
