@@ -7,7 +7,7 @@ from contextlib import suppress
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.btf import SAMPLE, encoded
-from tests.fuzz.effort import within
+from tests.fuzz.effort import often, within
 
 from penstock.compiler.lang.source import Source
 from penstock.errors import BtfError, PolicyError
@@ -59,14 +59,14 @@ def use(data: bytes) -> None:
                 assert isinstance(render(shown), str)
 
 
-@settings(max_examples=500)
+@settings(max_examples=often(500))
 @given(mutated())
 @within(4)
 def test_mutated_btf(data: bytes) -> None:
     use(data)
 
 
-@settings(max_examples=200)
+@settings(max_examples=often(200))
 @given(st.binary(max_size=300))
 @within(4)
 def test_anything_behind_a_good_header(rest: bytes) -> None:
@@ -75,7 +75,7 @@ def test_anything_behind_a_good_header(rest: bytes) -> None:
     use(head + rest)
 
 
-@settings(max_examples=100)
+@settings(max_examples=often(100))
 @given(st.binary(max_size=200))
 @within(2)
 def test_anything_as_an_object(data: bytes) -> None:
@@ -84,7 +84,7 @@ def test_anything_as_an_object(data: bytes) -> None:
             use(btf_of_object(content)._types)
 
 
-@settings(max_examples=500)
+@settings(max_examples=often(500))
 @given(st.text(alphabet='{}[],:"\\ ab01.x-/', max_size=60) | st.text(max_size=30))
 @within(2)
 def test_whatever_is_written_is_a_value_or_a_fault(text: str) -> None:

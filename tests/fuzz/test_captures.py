@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.captures import PcapngBlocks
-from tests.fuzz.effort import within
+from tests.fuzz.effort import often, within
 
 from penstock.errors import CaptureError
 from penstock.observe.capture import ethernet_frames, read_capture
@@ -81,28 +81,28 @@ def read_fully(content: bytes) -> None:
     assert all(isinstance(frame.timestamp_ns, int) for frame in frames)
 
 
-@settings(max_examples=300)
+@settings(max_examples=often(300))
 @given(st.binary(max_size=400))
 @within(2)
 def test_arbitrary_bytes(content: bytes) -> None:
     read_fully(content)
 
 
-@settings(max_examples=300)
+@settings(max_examples=often(300))
 @given(st.sampled_from(SEEDS), st.integers(4, 60), st.binary(max_size=300))
 @within(2)
 def test_a_good_beginning_and_then_anything(seed: bytes, kept: int, rest: bytes) -> None:
     read_fully(seed[:kept] + rest)
 
 
-@settings(max_examples=600)
+@settings(max_examples=often(600))
 @given(mutated())
 @within(2)
 def test_mutated_captures(content: bytes) -> None:
     read_fully(content)
 
 
-@settings(max_examples=200)
+@settings(max_examples=often(200))
 @given(mutated())
 @within(2)
 def test_as_ethernet(content: bytes) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fuzz.effort import within
+from tests.fuzz.effort import often, within
 
 from penstock.errors import FeedError
 from penstock.feeds.formats import FORMATS, parse
@@ -68,28 +68,28 @@ def read_fully(name: str, data: bytes) -> None:
     judge(found, left.prefixes, 5, Limits())
 
 
-@settings(max_examples=300)
+@settings(max_examples=often(300))
 @given(NAMES, st.binary(max_size=300))
 @within(2)
 def test_arbitrary_bytes(name: str, content: bytes) -> None:
     read_fully(name, content)
 
 
-@settings(max_examples=600)
+@settings(max_examples=often(600))
 @given(NAMES, mutated())
 @within(2)
 def test_mutated_feeds(name: str, content: bytes) -> None:
     read_fully(name, content)
 
 
-@settings(max_examples=300)
+@settings(max_examples=often(300))
 @given(st.lists(st.text(alphabet="0123456789./:-abf %#;\t", max_size=24), max_size=12))
 @within(2)
 def test_lines_that_look_like_addresses(lines: list[str]) -> None:
     read_fully("list", "\n".join(lines).encode())
 
 
-@settings(max_examples=200)
+@settings(max_examples=often(200))
 @given(st.binary(max_size=200), st.integers(0, 60), st.binary(max_size=8))
 @within(2)
 def test_compressed_bytes(content: bytes, at: int, other: bytes) -> None:
