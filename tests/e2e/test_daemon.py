@@ -90,6 +90,10 @@ def test_a_file_that_changes_is_put_in_place_and_one_with_a_fault_is_not(
         daemon.policy("v1.policy", EDGE.format(port=54))
         wait_until(lambda: not daemon.ask("Status")["alarms"])
         assert program(host) == before
+        daemon.policy("v2.policy", "filter")
+        wait_until(lambda: bool(daemon.ask("Status")["alarms"]))
+        (daemon.etc / "v2.policy").unlink()
+        wait_until(lambda: not daemon.ask("Status")["alarms"])
         (daemon.etc / "v1.policy").unlink()
         daemon.waits_for("no policy is for it any more")
         assert wire.arrived(54) == 5

@@ -180,4 +180,7 @@ def test_patience_doubles_ends_and_begins_anew() -> None:
     assert patience.may("eth1", now)
     assert patience.wait("eth0", now + CALM_S + 1) == 1
     patience.forget()
+    assert patience.next_s(now) is None
     assert patience.wait("eth0", now) == 1
+    assert patience.next_s(now) == 1
+    assert patience.next_s(now + 2) is None, "what is over makes nobody look again and again"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
@@ -75,6 +75,12 @@ class Journal:
             known = self._alarms.pop(key, None)
         if known is not None and words:
             self._write(6, words)
+
+    def settle_all_but(self, begin: str, keys: Collection[str]) -> None:
+        """What begins so and is none of these is wrong no longer: there is nothing that it could be wrong with."""
+        with self._lock:
+            for key in [key for key in self._alarms if key.startswith(begin) and key not in keys]:
+                del self._alarms[key]
 
     @property
     def alarms(self) -> tuple[Alarm, ...]:

@@ -15,7 +15,6 @@ import errno
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import assert_never
@@ -23,12 +22,14 @@ from typing import assert_never
 import msgspec
 
 from penstock.daemon import closed, state
+from penstock.daemon.desired import Desired
 from penstock.daemon.journal import Journal
+from penstock.daemon.look import Look, look
 from penstock.daemon.patience import Patience
-from penstock.daemon.policies import Place, PolicyFile, Wanted, read_policies, sentence, where
+from penstock.daemon.policies import Place, PolicyFile, Wanted, sentence, where
 from penstock.daemon.reconcile import Keep, Kept, Leave, Put, Step, TakeOff, decide
-from penstock.daemon.settings import FILE, PolicySettings, Settings, read_settings
-from penstock.errors import KernelError, PenstockError, SettingsError
+from penstock.daemon.settings import PolicySettings, Settings
+from penstock.errors import KernelError, PenstockError
 from penstock.kernel.attach_point import attach_point
 from penstock.kernel.netlink import interfaces
 from penstock.model.hook import Hook
@@ -40,50 +41,38 @@ from penstock.pipeline.policy import LoadedPolicy, load_built, load_policy
 from penstock.pipeline.putting import Applied
 from penstock.pipeline.running import Running, Watch
 
-_SOON_S = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What is at one place, for `status`."""
-
-    interface: str
-    hook: str
-    file: str
-    policy: str
-    state: str
-    why: str = ""
-    program: int | None = None
-
 
 class Keeper:
     """What keeps policies in place.  One thread at a time may call `round`."""
 
     def __init__(self, directory: Path, journal: Journal, memory: state.Memory) -> None:
-        self.settings: Settings | None = None
         self.looks: tuple[Look, ...] = ()
         self.memory, self.counts = memory, state.Counts()
-        self._directory, self._journal = directory, journal
+        self._journal = journal
+        self._desired = Desired(directory, journal, self._count_load_error)
         self._kept = {_place(name): kept for name, kept in memory.kept.items()}
-        self._files: dict[str, PolicyFile] = {}
-        self._faulty: frozenset[str] = frozenset()
         self._loaded: dict[tuple[str, str], LoadedPolicy] = {}
         self._released: set[Place] = set()
         self._seen: set[Place] = set()
         self._left: dict[Place, str] = {}
         self._patience = Patience()
         self._watch = Watch()
-        self._signature: object = None
-        self._changing: object = None
         self._saved = b""
         self._prepared: object = (frozenset(), ())
+
+    @property
+    def settings(self) -> Settings | None:
+        """The settings in force; None before any could be read."""
+        return self._desired.settings
 
     # ── one round ────────────────────────────────────────────────────────────
 
     def round(self, *, is_asked: bool = False) -> float | None:
         """Do what is to be done; seconds after which to look again, None for as usual."""
         self._end_probations()
-        pause = self._read_files(is_asked=is_asked)
+        pause = self._desired.read(is_asked=is_asked)
+        if self._desired.is_new:
+            self._begin_anew(is_asked=is_asked)
         if self.settings is None:
             return pause
         indices = {one.name: one.index for one in interfaces()}
@@ -93,16 +82,29 @@ class Keeper:
             self._journal.alarm("pins", error.message)
             return pause
         self._journal.settle("pins", "the pins can be read again")
-        wanted, beaten = where(self._files.values(), sorted(indices))
+        wanted, beaten = where(self._desired.files.values(), sorted(indices))
         self._tell_beaten(beaten)
-        steps = decide(wanted, running, self._kept, self._released, indices, self._faulty)
-        looks = [look for step in _ordered(steps) for look in self._carry_out(step, indices)]
+        steps = decide(wanted, running, self._kept, self._released, indices, self._desired.faulty)
+        looks = [one for step in _ordered(steps) for one in self._carry_out(step, indices)]
         looks += self._close_what_is_open(wanted, running, indices)
         self._tell_strays(running)
         self.looks = tuple(looks)
+        self._journal.settle_all_but(
+            "place ", {f"place {Place(one.interface, Hook(one.hook))}" for one in looks}
+        )
         self._prepare_closing(self.settings, wanted)
         self.remember()
         return self._soonest(pause)
+
+    def _begin_anew(self, *, is_asked: bool) -> None:
+        """Something else is wanted: what has failed is tried again, and after a reload nothing by hand is spared."""
+        self._patience.forget()
+        if is_asked:
+            self._released.clear()
+            # What is there by hand is told from what was put by the mark: none is like it.
+            self._kept = {
+                place: Kept(kept.file, "", kept.program, kept.ifindex) for place, kept in self._kept.items()
+            }
 
     def keeps(self, interface: str) -> bool:
         """Whether any policy is for that interface."""
@@ -135,61 +137,6 @@ class Keeper:
             self._saved = content
             self._journal.settle("state", "what the daemon remembers can be written again")
 
-    # ── files ────────────────────────────────────────────────────────────────
-
-    def _read_files(self, *, is_asked: bool) -> float | None:
-        """Read settings and policies if they have changed; a moment later, if they are still changing."""
-        signature = _signature(self._directory)
-        if signature == self._signature and not is_asked:
-            return None
-        if self._signature is not None and signature != self._changing and not is_asked:
-            self._changing = signature
-            return _SOON_S
-        self._signature = self._changing = signature
-        self._patience.forget()
-        if is_asked:
-            self._released.clear()
-        self._read_settings()
-        if self.settings is not None:
-            self._read_policies(self.settings, is_asked=is_asked)
-        return None
-
-    def _read_settings(self) -> None:
-        try:
-            self.settings = read_settings(self._directory)
-        except SettingsError as error:
-            kept = "; the settings before it stay in force" if self.settings else "; nothing is changed"
-            self._journal.alarm("settings", f"{sentence(error)}{kept}")
-        else:
-            self._journal.settle("settings", f"{self._directory / FILE} is without fault again")
-
-    def _read_policies(self, settings: Settings, *, is_asked: bool) -> None:
-        try:
-            found = read_policies(self._directory, settings, self._files)
-        except PenstockError as error:
-            self._journal.alarm("policies", error.message)
-            return
-        self._journal.settle("policies", f"{self._directory} can be read again")
-        for name in [name for name in settings.policy if not any(one.name == name for one in found)]:
-            self._journal.warn(
-                f"the settings speak of {name}, and there is no such file in {self._directory}"
-            )
-        self._faulty = frozenset(one.name for one in found if one.fault)
-        files = {}
-        for one in found:
-            if one.fault is None:
-                self._journal.settle(f"file {one.name}", f"{one.path} is without fault again")
-                files[one.name] = one
-                continue
-            self._count_load_error(f"file {one.name}", f"{one.fault}; what runs of {one.name} runs on")
-            files[one.name] = self._files.get(one.name, one)
-        self._files = files
-        if is_asked:
-            # What is there by hand is told from what was put by the mark: none is like it.
-            self._kept = {
-                place: Kept(kept.file, "", kept.program, kept.ifindex) for place, kept in self._kept.items()
-            }
-
     # ── steps ────────────────────────────────────────────────────────────────
 
     def _carry_out(self, steps: list[Step], indices: Mapping[str, int]) -> list[Look]:
@@ -218,7 +165,7 @@ class Keeper:
         file = step.wanted.file
         self._kept[step.place] = Kept(file.name, file.mark, program, step.running.ifindex)
         self._journal.settle(_key(step.place), f"{step.place}: {step.wanted.filter} is in place")
-        return _look(step.place, step.wanted, "in place", program=program)
+        return look(step.place, step.wanted, "in place", program=program)
 
     def _leave(self, step: Leave) -> Look:
         """Somebody wants it so, which is no alarm; told once."""
@@ -226,7 +173,7 @@ class Keeper:
         if self._left.get(step.place) != told:
             self._journal.warn(told)
         self._left[step.place] = told
-        return _look(step.place, step.wanted, "left", step.why)
+        return look(step.place, step.wanted, "left", step.why)
 
     def _take_off(self, step: TakeOff) -> None:
         place = step.place
@@ -244,7 +191,7 @@ class Keeper:
         interface, file = steps[0].place.interface, steps[0].wanted.file
         name, now = f"{interface} {file.name}", time.monotonic()
         if not self._patience.may(name, now):
-            return [_look(one.place, one.wanted, "waiting", one.why) for one in steps]
+            return [look(one.place, one.wanted, "waiting", one.why) for one in steps]
         for one in (one for one in steps if one.is_foreign):
             pause = self._patience.wait(name, now)
             self._journal.warn(
@@ -270,7 +217,7 @@ class Keeper:
         with suppress(PenstockError):
             history.record(interface, policies, how="daemon")
         return [
-            _look(step.place, step.wanted, "in place", program=applied.program_id)
+            look(step.place, step.wanted, "in place", program=applied.program_id)
             for step, applied in zip(steps, done, strict=True)
         ]
 
@@ -280,7 +227,7 @@ class Keeper:
         """It cannot be put in place: what runs there runs on, and where nothing does the settings decide."""
         pause = self._patience.wait(name, time.monotonic())
         if _is_busy(error):
-            return [_look(one.place, one.wanted, "waiting", error.message) for one in steps]
+            return [look(one.place, one.wanted, "waiting", error.message) for one in steps]
         looks = []
         for step in steps:
             told = f"{step.place}: {step.wanted.file.name} cannot be put in place: {sentence(error)}"
@@ -293,7 +240,7 @@ class Keeper:
         known = self._loaded.get((file.mark, filter_name))
         if known is not None:
             return known
-        marks = {one.mark for one in self._files.values()}
+        marks = {one.mark for one in self._desired.files.values()}
         self._loaded = {key: one for key, one in self._loaded.items() if key[0] in marks}
         path = str(file.path)
         made = (
@@ -312,7 +259,7 @@ class Keeper:
         """For files with an error, of which no version without is known: where nothing runs the settings decide."""
         there = {Place(one.interface, one.hook): one for one in running if not one.is_gone}
         looks = []
-        for file in self._files.values():
+        for file in self._desired.files.values():
             if file.fault is None:
                 continue
             hooks = {place.hook for place, kept in self._kept.items() if kept.file == file.name} or {Hook.XDP}
@@ -332,23 +279,23 @@ class Keeper:
         decision = file.settings.on_load_error or self.settings.failure.load
         wanted = Wanted(file, file.path.stem)
         if present is not None and present.identity is not None and present.identity.path == closed.PATH:
-            return _look(place, wanted, "closed", told, program=present.program)
+            return look(place, wanted, "closed", told, program=present.program)
         if present is not None:
             self._count_load_error(_key(place), f"{told}; what runs there runs on")
-            return _look(place, wanted, "old", told)
+            return look(place, wanted, "old", told)
         if decision == "open":
             self._count_load_error(_key(place), f"{told}; nothing filters there")
-            return _look(place, wanted, "open", told)
+            return look(place, wanted, "open", told)
         try:
             point = attach_point(place.interface, place.hook)
             policy = closed.closed_policy(point, self.settings.failure.reachable, state_directory())
             (done,) = apply_all(place.interface, [policy], force=True)
         except PenstockError as error:
             self._count_load_error(_key(place), f"{told}; it cannot be closed either: {sentence(error)}")
-            return _look(place, wanted, "open", told)
+            return look(place, wanted, "open", told)
         self._kept[place] = Kept(file.name, "", done.program_id, indices[place.interface])
         self._count_load_error(_key(place), f"{told}; it is closed to all but this host's lifelines")
-        return _look(place, wanted, "closed", told, program=done.program_id)
+        return look(place, wanted, "closed", told, program=done.program_id)
 
     def _prepare_closing(self, settings: Settings, wanted: Mapping[Place, Wanted]) -> None:
         """Have what closes a place compiled while the compiler works."""
@@ -406,8 +353,7 @@ class Keeper:
                 del self._kept[place]
 
     def _soonest(self, pause: float | None) -> float | None:
-        at = self._patience.next_at()
-        left = max(at - time.monotonic(), _SOON_S) if at is not None else None
+        left = self._patience.next_s(time.monotonic())
         return min((one for one in (pause, left) if one is not None), default=None)
 
 
@@ -441,10 +387,6 @@ def _put_in_place(
     )
 
 
-def _look(place: Place, wanted: Wanted, word: str, why: str = "", program: int | None = None) -> Look:
-    return Look(place.interface, place.hook.value, wanted.file.name, wanted.filter, word, why, program)
-
-
 def _key(place: Place) -> str:
     return f"place {place}"
 
@@ -452,12 +394,3 @@ def _key(place: Place) -> str:
 def _place(name: str) -> Place:
     interface, _, hook = name.partition(" ")
     return Place(interface, Hook(hook))
-
-
-def _signature(directory: Path) -> object:
-    """Another value when a file of the directory has changed."""
-    try:
-        found = [(path.name, path.stat()) for path in sorted(directory.iterdir())]
-    except OSError as error:
-        return error.errno
-    return [(name, one.st_mtime_ns, one.st_size, one.st_ino, one.st_mode) for name, one in found]

@@ -42,6 +42,6 @@ class Patience:
         self._tries.pop(name, None)
         self._until.pop(name, None)
 
-    def next_at(self) -> float | None:
-        """When the first of them is tried again."""
-        return min(self._until.values(), default=None)
+    def next_s(self, now: float) -> float | None:
+        """Seconds until the first of them is tried again; None where nothing waits."""
+        return min((until - now for until in self._until.values() if until > now), default=None)
