@@ -119,6 +119,17 @@ def is_change(request: Asked) -> bool:
     return isinstance(request, Changing)
 
 
+def weight(request: Asked) -> int:
+    """What a question costs the daemon, in plain ones."""
+    match request:
+        case Why():
+            return 50
+        case SetList() | FeedList():
+            return 10
+        case _:
+            return 1
+
+
 def decode(line: bytes) -> Asked:
     """The request in a line.
 

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Self
 
 from penstock.control.access import Access, Peer, peer_of
-from penstock.control.protocol import Asked, decode, done, is_change, refused
+from penstock.control.protocol import Asked, decode, done, is_change, refused, weight
 from penstock.errors import DaemonError, InternalError, PenstockError, PrivilegeError
 
 Answer = Callable[[Asked, Peer], Awaitable[object]]
@@ -129,9 +129,9 @@ class Server:
             return "the daemon has too many connections of this user"
         return None
 
-    def wait_s(self, uid: int, now: float) -> float:
+    def wait_s(self, uid: int, weight: int, now: float) -> float:
         """How long an answer to a reader is held back."""
-        return self._paces.setdefault(uid, _Pace(self.limits.reads_per_s)).wait_s(now)
+        return self._paces.setdefault(uid, _Pace(self.limits.reads_per_s)).wait_s(weight, now)
 
 
 def _mode(door: Door) -> int:
@@ -151,8 +151,8 @@ class _Pace:
     def __init__(self, per_s: float) -> None:
         self._per_s, self._next = per_s, 0.0
 
-    def wait_s(self, now: float) -> float:
-        self._next = max(self._next, now - 1.0) + 1 / self._per_s
+    def wait_s(self, weight: int, now: float) -> float:
+        self._next = max(self._next, now - 1.0) + weight / self._per_s
         return max(0.0, self._next - now)
 
     def is_rested(self, now: float) -> bool:
@@ -276,7 +276,7 @@ class _Connection(asyncio.Protocol):
                         0,
                         capability="the socket for changes; this one is for reading",
                     )
-                await asyncio.sleep(self._server.wait_s(self.uid, self._loop.time()))
+                await asyncio.sleep(self._server.wait_s(self.uid, weight(request), self._loop.time()))
             return done(await self._answer(request, self._peer))
         except PenstockError as error:
             return refused(error)
