@@ -13,11 +13,13 @@ pytestmark = [pytest.mark.privileged, pytest.mark.check(41)]
 POLICY = """
 set threats : host size 1024 timeout 1h
 set nets : net size 1024
+set blocks : net size 100k
 filter edge at xdp {
     default pass
     telnet: drop if tcp dst port 23
     drop if src in @threats
     drop if src in @nets
+    drop if src in @blocks
     pings: drop if icmp and over 10/s per src
 }
 filter inward at tc ingress { drop if udp dst port 53 }
@@ -70,6 +72,9 @@ run("apply", "locked.policy", "-i", "v0", SSH_CONNECTION="10.9.0.1 50022 10.9.0.
 run("apply", "edge.policy", "-i", "v0")
 run("set", "add", "threats", "192.0.2.1", "192.0.2.2")
 run("set", "replace", "nets", "nets.txt")
+run("set", "replace", "blocks", "nets.txt")
+run("set", "add", "blocks", "192.0.2.64/26")
+run("set", "info", "blocks")
 run("set", "remove", "threats", "192.0.2.2")
 run("set", "list", "threats")
 run("set", "list")
@@ -163,6 +168,7 @@ def test_check_41_the_whole_life_of_a_policy_with_two_capabilities() -> None:
     assert "would cut off the SSH connection from 10.9.0.1" in told["apply locked.policy -i v0"][2]
     assert "edge: in the place of edge on v0 at xdp" in told["apply edge.policy -i v0"][1]
     assert told["set list threats"][1].split()[0] == "192.0.2.1"
+    assert "2 entries, looked up flat; " in told["set info blocks"][1]
     assert "ps_filter" in told["set list"][1]
     assert "taken back on v0 at xdp" in told["confirm --undo -i v0"][1]
     filters = json.loads(told["status --json"][1])["filters"]

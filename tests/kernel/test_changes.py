@@ -25,6 +25,7 @@ from penstock.model.hook import Hook
 from penstock.model.sets import TALLY, control_map, set_map
 from penstock.model.verdict import Verdict
 from penstock.pipeline.dynamic_set import DynamicSet
+from penstock.pipeline.set_store import live
 
 pytestmark = pytest.mark.privileged
 
@@ -163,9 +164,10 @@ def trap(
     rules = rule_set(TRAP.format(stay=stay), sets=definition)
     (spec,) = rules.sets
     with DataPlane.of(rules) as plane:
-        maps = {family: plane.maps[set_map(0, family)].duplicate() for family in spec.families}
+        maps = {table: plane.maps[set_map(0, table)].duplicate() for table in spec.tables}
         added = {name: plane.maps[set_map(0, name)].duplicate() for name in spec.added_tables}
-        with DynamicSet(spec, maps, plane.maps[control_map(0)].duplicate(), added) as held:
+        with live(spec, maps, plane.maps[control_map(0)].duplicate(), added) as held:
+            assert isinstance(held, DynamicSet)
             yield plane, held
 
 
@@ -177,7 +179,9 @@ def dropped(plane: DataPlane, address: str, port: int = 9, now_ns: int = 0) -> b
     return plane.outcome(frame(address, port), now_ns=now_ns).verdict is Verdict.DROP
 
 
-@pytest.mark.parametrize("definition", ["set traps : host size 4", "set traps : net size 4"])
+@pytest.mark.parametrize(
+    "definition", ["set traps : host size 4", "set traps : net size 4", "set traps : net size 4 as flat"]
+)
 def test_a_full_set_refuses_evicts_nobody_and_has_room_again_when_entries_expire(definition: str) -> None:
     with trap(definition) as (plane, held):
         for number in range(1, 5):

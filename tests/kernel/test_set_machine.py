@@ -45,6 +45,7 @@ from penstock.model.verdict import Verdict
 from penstock.pipeline import live_set
 from penstock.pipeline.live_set import LiveSet
 from penstock.pipeline.set_maps import read_map
+from penstock.pipeline.set_store import live
 
 pytestmark = pytest.mark.privileged
 
@@ -123,8 +124,8 @@ class SetMachine(RuleBasedStateMachine):
 
     def _opened(self) -> LiveSet:
         (spec,) = self.rules.sets
-        maps = {family: self.plane.maps[set_map(0, family)].duplicate() for family in spec.families}
-        return LiveSet(spec, maps, self.plane.maps[control_map(0)].duplicate())
+        maps = {table: self.plane.maps[set_map(0, table)].duplicate() for table in spec.tables}
+        return live(spec, maps, self.plane.maps[control_map(0)].duplicate(), {})
 
     def holds(self, model: dict[str, float], address: str, port: int) -> bool:
         """Whether the packet is in a set with that content: what the words of docs/sets.md say."""
@@ -203,10 +204,10 @@ class SetMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.was_killed)  # until somebody tidies up, ends are the later of two
     @rule(seconds=PASSING)
     def time_passes(self, seconds: int) -> None:
-        for table in self.held.maps.values():
+        for table in (self.held.maps[family] for family in self.held.spec.families):
             found = read_map(self.held.spec, table)
             if len(found.keys):
-                table.update_all(found.keys, _nearer(found.values, seconds, self.held.spec.structure))
+                table.update_all(found.keys, _nearer(found.values, seconds, self.held.spec.timed.structure))
         self.model = {entry: left - seconds for entry, left in self.model.items()}
 
     @rule()
@@ -332,7 +333,7 @@ class TimedHostMachine(HostMachine):
 class NetMachine(SetMachine):
     """Networks that lie in each other."""
 
-    definition, asked, world = "net", "src", NETWORKS
+    definition, asked, world = "net as trie", "src", NETWORKS
 
     def holds(self, model: dict[str, float], address: str, port: int) -> bool:
         asked = ip_address(address)
@@ -345,6 +346,12 @@ class TimedNetMachine(NetMachine):
     definition, default_timeout = "net timeout 250s", 250.0
 
 
+class FlatMachine(NetMachine):
+    """The same, searched flat."""
+
+    definition = "net as flat"
+
+
 class FlowMachine(SetMachine):
     """Keys of two parts."""
 
@@ -354,7 +361,7 @@ class FlowMachine(SetMachine):
         return f"{address} . {port}" in model
 
 
-MACHINES = [HostMachine, TimedHostMachine, NetMachine, TimedNetMachine, FlowMachine]
+MACHINES = [HostMachine, TimedHostMachine, NetMachine, TimedNetMachine, FlatMachine, FlowMachine]
 
 
 @pytest.mark.check(33)

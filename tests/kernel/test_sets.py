@@ -32,10 +32,12 @@ from penstock.pipeline.set_change import settled
 from penstock.pipeline.set_control import now
 from penstock.pipeline.set_keys import keys_of
 from penstock.pipeline.set_maps import create_maps, read_map
+from penstock.pipeline.set_store import live
 
 pytestmark = pytest.mark.privileged
 
-SETS = """set nets : net
+SETS = """set nets : net as trie
+set blocks : net as flat
 set hosts : host counters
 set ports : port
 set cards : mac
@@ -48,7 +50,8 @@ RULES = """filter edge at {hook} {{
     vlan:  count if vlan and ip src in @hosts
     cards: count if ether src in @cards and not udp dst port in @ports
     count if inner(dst in @nets)
-    pass if dst in @hosts and not src in @nets
+    pass if dst in @hosts and not src in @blocks
+    count if inner(src in @blocks) or vlan and ip6 src in @blocks
     drop if tcp src or dst port in @ports
     pass if src . proto . dst port in @flows
     pass if port in @ports or udp port 500
@@ -65,8 +68,8 @@ def opened(rules: RuleSet, plane: DataPlane, name: str) -> LiveSet:
     """A set of a loaded program."""
     number = next(at for at, spec in enumerate(rules.sets) if spec.name == name)
     spec = rules.sets[number]
-    maps = {family: plane.maps[set_map(number, family)].duplicate() for family in spec.families}
-    return LiveSet(spec, maps, plane.maps[control_map(number)].duplicate())
+    maps = {table: plane.maps[set_map(number, table)].duplicate() for table in spec.tables}
+    return live(spec, maps, plane.maps[control_map(number)].duplicate(), {})
 
 
 def stores_of(contents: dict[str, tuple[SetSpec, list[str]]]) -> Stores:
@@ -97,7 +100,7 @@ def drawn(frames: Sequence[bytes], seed: int) -> dict[str, list[str]]:
     """Entries that some of the frames are in."""
     chance, found = (
         random.Random(seed),
-        {name: set[str]() for name in ("nets", "hosts", "ports", "cards", "flows")},
+        {name: set[str]() for name in ("nets", "blocks", "hosts", "ports", "cards", "flows")},
     )
     from ipaddress import ip_address, ip_network
 
@@ -124,7 +127,9 @@ def drawn(frames: Sequence[bytes], seed: int) -> dict[str, list[str]]:
             length = chance.randint(
                 0 if chance.random() < 0.02 else address.max_prefixlen // 2, address.max_prefixlen
             )
-            found[chance.choice(["nets", "hosts"])].add(str(ip_network((address, length), strict=False)))
+            found[chance.choice(["nets", "blocks", "hosts"])].add(
+                str(ip_network((address, length), strict=False))
+            )
             if value["proto"] is not None and value["dport"] is not None:
                 found["flows"].add(f"{address} . {value['proto']} . {value['dport']}")
         if value["dport"] is not None and chance.random() < 0.5:
@@ -160,11 +165,14 @@ ONE = "filter edge at {hook} {{\n drop if src in @nets\n drop if src in @hosts\n
 
 
 @contextmanager
-def loaded(size: str = "") -> Iterator[tuple[Callable[[str], bool], LiveSet, LiveSet]]:
+def loaded(
+    size: str = "", structure: str = "trie"
+) -> Iterator[tuple[Callable[[str], bool], LiveSet, LiveSet]]:
     """Whether a packet from an address is dropped, and the two sets that say so."""
-    text = SETS.replace("counters", f"counters {size}").replace(": net", f": net {size}") + ONE.format(
-        hook="xdp"
+    sets = SETS.replace("counters", f"counters {size}").replace(
+        ": net as trie", f": net {size} as {structure}"
     )
+    text = sets + ONE.format(hook="xdp")
     policy = parse_policy(Source("edge.policy", text))
     rules = lower_filter(policy, policy.filters[0])
     with DataPlane.of(rules) as plane:
@@ -177,10 +185,14 @@ def loaded(size: str = "") -> Iterator[tuple[Callable[[str], bool], LiveSet, Liv
             yield dropped, nets, hosts
 
 
+BOTH = pytest.mark.parametrize("structure", ["trie", "flat"])
+
+
 @pytest.mark.check(34)
-def test_an_entry_ends_at_its_time_and_never_before() -> None:
+@BOTH
+def test_an_entry_ends_at_its_time_and_never_before(structure: str) -> None:
     """Check 34, of the longest and the shortest ways to be covered."""
-    with loaded() as (dropped, nets, hosts):
+    with loaded(structure=structure) as (dropped, nets, hosts):
         began = time.clock_gettime(time.CLOCK_BOOTTIME)
         hosts.update(["192.0.2.1"], timeout=0.3)
         nets.update(["198.51.100.0/24"], timeout=0.3)
@@ -195,8 +207,9 @@ def test_an_entry_ends_at_its_time_and_never_before() -> None:
         assert hosts.count == 0
 
 
-def test_a_narrow_entry_that_expires_hides_no_wider_one() -> None:
-    with loaded() as (dropped, nets, _):
+@BOTH
+def test_a_narrow_entry_that_expires_hides_no_wider_one(structure: str) -> None:
+    with loaded(structure=structure) as (dropped, nets, _):
         nets.update(["10.0.0.0/8"])
         nets.update(["10.1.0.0/16"], timeout=0.01)
         nets.update(["10.1.1.0/24"], timeout=3600)
@@ -209,8 +222,9 @@ def test_a_narrow_entry_that_expires_hides_no_wider_one() -> None:
         assert not dropped("10.1.1.1")
 
 
-def test_adding_again_extends_and_never_shortens() -> None:
-    with loaded() as (_, nets, hosts):
+@BOTH
+def test_adding_again_extends_and_never_shortens(structure: str) -> None:
+    with loaded(structure=structure) as (_, nets, hosts):
         for held, entry in ((nets, "10.0.0.0/8"), (hosts, "10.0.0.1")):
             assert held.update([entry], timeout=100).added == 1
             assert held.update([entry], timeout=10).changed == 0
@@ -224,9 +238,10 @@ def test_adding_again_extends_and_never_shortens() -> None:
 
 
 @pytest.mark.check(32)
-def test_a_set_that_would_be_too_full_is_left_as_it_was() -> None:
+@BOTH
+def test_a_set_that_would_be_too_full_is_left_as_it_was(structure: str) -> None:
     """Check 32."""
-    with loaded("size 4") as (dropped, nets, hosts):
+    with loaded("size 4", structure) as (dropped, nets, hosts):
         cases = (
             (hosts, [f"192.0.2.{number}" for number in range(1, 6)]),
             (nets, [f"10.{number}.0.0/16" for number in range(5)]),

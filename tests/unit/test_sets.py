@@ -27,7 +27,7 @@ from penstock.model.verdict import Verdict
 from penstock.pipeline.set_change import Held, change, settled
 from penstock.pipeline.set_keys import Content, Entries, keys_of, read_entries, text_of
 
-HOST, NET = SetSpec("s", ("host",)), SetSpec("s", ("net",))
+HOST, NET = SetSpec("s", ("host",)), SetSpec("s", ("net",), structure="trie")
 
 
 def rules(sets: str, *lines: str) -> RuleSet:

@@ -221,7 +221,7 @@ def list_(name: str | None, as_json: bool) -> None:
             output.record("penstock.set/1", content)
         rows.append(_row(content))
     if not as_json:
-        output.table(("SET", "OF", "ENTRIES", "SIZE", "TIMEOUT", "USED BY"), rows, right=(2, 3))
+        output.table(("SET", "OF", "IN", "ENTRIES", "SIZE", "TIMEOUT", "USED BY"), rows, right=(3, 4))
 
 
 @command.command("info")
@@ -235,7 +235,7 @@ def info(name: str, as_json: bool) -> None:
             output.record("penstock.set/1", content)
             return
         output.answer(found.spec.text)
-        output.answer(f"  {content['entries']} entries, looked up in a {content['structure']}")
+        output.answer(f"  {content['entries']} entries, looked up {found.spec.search}{_memory_of(content)}")
         if of_rules := _of_rules(content):
             output.answer(f"  {of_rules}")
         output.answer(f"  used by: {', '.join(map(str, _users(content))) or 'no program'}")
@@ -369,9 +369,11 @@ def _info(found: LiveSet) -> dict[str, object]:
     from penstock.pipeline.set_store import users_of
 
     spec = found.spec
-    dynamic = {}
+    more: dict[str, object] = {}
+    if found.memory is not None:
+        more["memory_bytes"] = found.memory
     if isinstance(found, DynamicSet):
-        dynamic = {"added_by_rules": found.added.count, "refused_to_rules": found.added.refused}
+        more |= {"added_by_rules": found.added.count, "refused_to_rules": found.added.refused}
     return {
         "set": spec.name,
         "of": list(spec.kind),
@@ -380,9 +382,18 @@ def _info(found: LiveSet) -> dict[str, object]:
         "timeout_s": None if spec.timeout_ns is None else spec.timeout_ns / 1e9,
         "counters": spec.counters,
         "structure": spec.structure,
-        **dynamic,
+        **more,
         "programs": [{"id": number, "name": name} for number, name in users_of(found)],
     }
+
+
+def _memory_of(content: dict[str, object]) -> str:
+    """What a flat set takes; empty for a set of which the kernel does not tell it."""
+    total, count = content.get("memory_bytes"), content["entries"]
+    if not isinstance(total, int) or not isinstance(count, int):
+        return ""
+    each = f", {total / count:.0f} bytes an entry" if count else ""
+    return f"; {total / (1 << 20):.1f} MiB{each}"
 
 
 def _of_rules(content: dict[str, object]) -> str:
@@ -407,4 +418,11 @@ def _row(content: dict[str, object]) -> tuple[str, ...]:
     assert isinstance(kind, list)
     shown = time_text(int(timeout * 1e9)) if isinstance(timeout, float) else ""
     counts = str(content["entries"]), str(content["size"])
-    return str(content["set"]), " . ".join(kind), *counts, shown, ", ".join(_users(content))
+    return (
+        str(content["set"]),
+        " . ".join(kind),
+        str(content["structure"]),
+        *counts,
+        shown,
+        ", ".join(_users(content)),
+    )

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 ANY, NOEXIST, EXIST = 0, 1, 2  # BPF_ANY …: how `update` treats a key that is there, or is not
 MMAPABLE = 1 << 10  # BPF_F_MMAPABLE
+INNER_MAP = 1 << 12  # BPF_F_INNER_MAP: maps of any size fit a slot
 RDONLY_PROG = 1 << 7  # BPF_F_RDONLY_PROG
 
 
@@ -142,11 +143,24 @@ class Map(Descriptor):
 
     @classmethod
     def create(
-        cls, kind: MapType, name: str, *, key_size: int, value_size: int, max_entries: int, flags: int = 0
+        cls,
+        kind: MapType,
+        name: str,
+        *,
+        key_size: int,
+        value_size: int,
+        max_entries: int,
+        flags: int = 0,
+        inner: Map | None = None,
     ) -> Self:
-        """A new map; the kernel keeps the first 15 bytes of `name`.  Raises KernelError."""
+        """A new map; the kernel keeps the first 15 bytes of `name`.  Raises KernelError.
+
+        A map of maps takes such as `inner`, which is not kept.
+        """
         sizes = key_size, value_size, max_entries
-        attr = bytearray(_CREATE.pack(kind, *sizes, flags, 0, 0, name.encode()[:15], 0))
+        attr = bytearray(
+            _CREATE.pack(kind, *sizes, flags, inner.fd if inner else 0, 0, name.encode()[:15], 0)
+        )
         with kernel_errors("create map", name):
             return cls(bpf(Command.MAP_CREATE, attr), name)
 

@@ -19,11 +19,15 @@ What rules add to a *dynamic* set lies apart (added.bpf.h), so that no change by
 commands or feeds meets it: of each family a hash `added`, whose entries have an
 expiry and no banks, a queue `turn` of its keys in the order in which they came, and
 for all one `tally` of how many came and went.
+
+A set of networks is searched in tries, or flat: then its entries lie in a map of
+their own kind (`model/flat.py`), and the tries beside it hold those alone that
+were given a time.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 #: What a part of a key is called, and its bytes; of addresses, for IPv4 and IPv6.
 PART_BYTES = {"host": (4, 16), "net": (4, 16), "port": (2, 2), "mac": (6, 6), "proto": (1, 1)}
@@ -36,7 +40,13 @@ MAX_SIZE = 16_000_000
 #: More sets in one filter are refused: each takes up to three of the 64 maps of a program.
 MAX_SETS = 16
 
+#: What a set of networks can be searched in, and from which size on it is flat by itself.
+STRUCTURES = ("trie", "flat")
+FLAT_FROM = 4096
+
 FAMILIES = ("v4", "v6")
+#: The table of a flat set beside its tries.
+FLAT = "flat"
 #: The only family of a set without addresses.
 ONLY = "all"
 
@@ -58,7 +68,8 @@ EXPIRY_MASK = ((1 << 64) - 1) ^ (GRAIN - 1)
 class SetSpec:
     """What a policy says of a set; `size` is the most entries of each family, `timeout_ns` how long one stays.
 
-    Rules may add entries to one that is `dynamic`.  `structure` is how it is searched: ``hash`` or ``trie``.
+    Rules may add entries to one that is `dynamic`.  `structure` is how it is searched: ``hash``, ``trie``
+    or ``flat``; what is left out follows from the rest.
     """
 
     name: str
@@ -67,11 +78,39 @@ class SetSpec:
     timeout_ns: int | None = None
     counters: bool = False
     dynamic: bool = False
+    structure: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.structure:
+            object.__setattr__(self, "structure", self._own_structure)
 
     @property
-    def structure(self) -> str:
-        """How it is searched: ``trie`` for networks, else ``hash``."""
-        return "trie" if self.kind == ("net",) else "hash"
+    def _own_structure(self) -> str:
+        """How it is searched unless the policy says otherwise."""
+        if self.kind != ("net",):
+            return "hash"
+        is_plain = self.timeout_ns is None and not self.counters
+        return "flat" if is_plain and self.size >= FLAT_FROM else "trie"
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether its entries lie in lines of memory, and only those with a time in tries."""
+        return self.structure == "flat"
+
+    @property
+    def search(self) -> str:
+        """How it is searched, in words."""
+        return "flat" if self.is_flat else f"in a {self.structure}"
+
+    @property
+    def timed(self) -> SetSpec:
+        """What the tries beside a flat set are; any other set itself."""
+        return replace(self, structure="trie") if self.is_flat else self
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Its maps but the control: one for each family, and the flat one."""
+        return (*self.families, *([FLAT] if self.is_flat else []))
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -88,7 +127,7 @@ class SetSpec:
 
     def key_bytes(self, family: str) -> int:
         """The size of a key of a family; keys are aligned to 4 bytes."""
-        parts = sum(self.part_bytes(family)) + (4 if self.structure == "trie" else 0)
+        parts = sum(self.part_bytes(family)) + (4 if self.kind == ("net",) else 0)
         return (parts + 3) & ~3
 
     @property
@@ -99,7 +138,11 @@ class SetSpec:
     @property
     def value_words(self) -> int:
         """The 64-bit words of a value: the state, of a network its own expiry, packets and bytes."""
-        return 1 + (self.structure == "trie") + 2 * self.counters
+        return 1 + (self.kind == ("net",)) + 2 * self.counters
+
+    def shape_of(self, table: str) -> tuple[int, int]:
+        """The bytes of keys and values of one of its tables."""
+        return (4, 4) if table == FLAT else (self.key_bytes(table), 8 * self.value_words)
 
     @property
     def added_tables(self) -> tuple[str, ...]:
@@ -124,11 +167,14 @@ class SetSpec:
         if self.timeout_ns is not None:
             words.append(f"timeout {time_text(self.timeout_ns)}")
         words += ["counters"] if self.counters else []
-        return " ".join([*words, *(["dynamic"] if self.dynamic else [])])
+        words += ["dynamic"] if self.dynamic else []
+        return " ".join(
+            [*words, *([f"as {self.structure}"] if self.structure != self._own_structure else [])]
+        )
 
 
 def set_map(number: int, family: str) -> str:
-    """The name of the map of a family of a program's set."""
+    """The name of the map of a family, or another table, of a program's set."""
     return f"ps_set{number}_{family}"
 
 
@@ -144,7 +190,7 @@ def maps_of(sets: tuple[SetSpec, ...]) -> tuple[str, ...]:
         for number, spec in enumerate(sets)
         for name in (
             control_map(number),
-            *(set_map(number, table) for table in (*spec.families, *spec.added_tables)),
+            *(set_map(number, table) for table in (*spec.tables, *spec.added_tables)),
         )
     )
 

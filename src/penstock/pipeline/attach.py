@@ -95,7 +95,7 @@ class Attached(Closing):
         self._object = loaded
         self._link = link
         self._base = nothing(len(policy.counters))
-        self._sets = _sets_of(policy, loaded)
+        self._sets = _sets_of(policy, loaded, {})
 
     @property
     def program_id(self) -> int:
@@ -141,9 +141,10 @@ class Attached(Closing):
             raise
         slots = kept_slots(self.policy.counters, new.counters)
         self._base = carried_over(slots, self._totals(), nothing(len(new.counters)))
+        sets = _sets_of(new, loaded, self._sets)
         self._close_sets()
         self._object.close()
-        self.policy, self._object, self._sets = new, loaded, _sets_of(new, loaded)
+        self.policy, self._object, self._sets = new, loaded, sets
 
     def _kept(self, new: LoadedPolicy) -> Iterator[tuple[str, Map]]:
         """The maps of sets that a new policy defines as this one does, by their names there."""
@@ -174,19 +175,18 @@ class Attached(Closing):
         return added(own, self._base)
 
 
-def _sets_of(policy: LoadedPolicy, loaded: BpfObject) -> dict[str, LiveSet]:
-    """The sets of a loaded program, opened apart from it."""
-    from penstock.pipeline.dynamic_set import DynamicSet
-    from penstock.pipeline.live_set import LiveSet
+def _sets_of(policy: LoadedPolicy, loaded: BpfObject, before: Mapping[str, LiveSet]) -> dict[str, LiveSet]:
+    """The sets of a loaded program, opened apart from it; those that were there `before` go on."""
+    from penstock.pipeline.set_store import live
 
     found: dict[str, LiveSet] = {}
     for number, spec in enumerate(policy.identity.sets):
-        maps = {family: loaded.maps[set_map(number, family)].duplicate() for family in spec.families}
+        maps = {table: loaded.maps[set_map(number, table)].duplicate() for table in spec.tables}
         control = loaded.maps[control_map(number)].duplicate()
         added = {name: loaded.maps[set_map(number, name)].duplicate() for name in spec.added_tables}
-        found[spec.name] = (
-            DynamicSet(spec, maps, control, added) if spec.dynamic else LiveSet(spec, maps, control)
-        )
+        found[spec.name] = live(spec, maps, control, added)
+        if spec.name in before and before[spec.name].spec == spec:
+            found[spec.name].take_over(before[spec.name])
     return found
 
 

@@ -17,6 +17,8 @@ from penstock.pipeline.set_control import now
 from penstock.pipeline.set_text import keys_of, text_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from penstock.kernel.maps import Map
     from penstock.model.sets import SetSpec
     from penstock.pipeline.set_keys import Content
@@ -33,8 +35,9 @@ class DynamicSet(LiveSet):
         control: Map,
         added: dict[str, Map],
         lock: Callable[[], AbstractContextManager[None]] = nullcontext,
+        place: Path | None = None,
     ) -> None:
-        super().__init__(spec, maps, control, lock)
+        super().__init__(spec, maps, control, lock, place)
         self.added = AddedEntries(spec, added)
 
     def close(self) -> None:

@@ -34,6 +34,8 @@ from penstock.pipeline.set_listing import listed
 from penstock.pipeline.set_text import Keys, expiry_after, keys_of, read_lines
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from penstock.pipeline.set_keys import Content
 
 Text: TypeAlias = "str | bytes | Iterable[str] | Content | Keys"
@@ -78,10 +80,13 @@ class LiveSet(Closing):
         maps: dict[str, Map],
         control: Map,
         lock: Callable[[], AbstractContextManager[None]] = nullcontext,
+        place: Path | None = None,
     ) -> None:
+        """`place` is where the maps are pinned, if they are."""
         self.spec = spec
         self.maps = maps
         self.control = control
+        self.place = place
         self.state = Control(control, spec.families)
         self.progress: Progress = _silent
         """Told how much of what is to be written is written."""
@@ -91,6 +96,9 @@ class LiveSet(Closing):
         """Let go of the maps; they live on where they are pinned or a program uses them."""
         for held in (*self.maps.values(), self.control):
             held.close()
+
+    def take_over(self, other: LiveSet) -> None:
+        """Go on with what another object of the same maps holds open beside them, which it gives away."""
 
     # ── asking ───────────────────────────────────────────────────────────────
 
@@ -108,6 +116,11 @@ class LiveSet(Closing):
     def count(self) -> int:
         """How many entries there are, those among them that have expired and were not forgotten yet."""
         return 0 if self.state.active == HIDDEN else sum(self.state.counts.values())
+
+    @property
+    def memory(self) -> int | None:
+        """The bytes that its entries take; None where only the kernel knows."""
+        return None
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

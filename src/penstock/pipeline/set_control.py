@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from penstock.kernel.maps import Map
 
-_ACTIVE, _CHANGING, _EXPIRING = 0, 1, 2
+_ACTIVE, _CHANGING, _EXPIRING, _TIMED = 0, 1, 2, 3
 _COUNTS_AT = 2  # in 64-bit words
 _STATE = struct.Struct("=Q")
 
@@ -64,6 +64,15 @@ class Control:
     @expiring.setter
     def expiring(self, is_expiring: bool) -> None:
         self._words[_EXPIRING] = is_expiring
+
+    @property
+    def timed(self) -> bool:
+        """Of a flat set: whether the tries beside it may hold an entry."""
+        return bool(self._words[_TIMED])
+
+    @timed.setter
+    def timed(self, is_timed: bool) -> None:
+        self._words[_TIMED] = is_timed
 
     @property
     def counts(self) -> dict[str, int]:

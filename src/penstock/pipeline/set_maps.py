@@ -1,6 +1,7 @@
 """The maps of a set, and what they hold.
 
 maps, control = create_maps(spec)      {"v4": Map, "v6": Map}, and the map that says which bank counts
+                                       (and "flat", the map of maps of a flat set)
 read_map(spec, maps["v4"])             its keys and values as arrays
 """
 
@@ -9,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from penstock.errors import KernelError
-from penstock.kernel.maps import MMAPABLE, Map, MapType
-from penstock.model.sets import SetSpec
+from penstock.kernel.maps import INNER_MAP, MMAPABLE, Map, MapType
+from penstock.model.flat import LINE_BYTES
+from penstock.model.sets import FLAT, SetSpec
 from penstock.pipeline.set_change import Held
 
 _CONTROL_BYTES = 32
@@ -19,7 +21,7 @@ NO_PREALLOC = 1  # BPF_F_NO_PREALLOC
 
 def create_maps(spec: SetSpec) -> tuple[dict[str, Map], Map]:
     """The maps of an empty set, one for each family, and its control.  Raises KernelError."""
-    kind = MapType.LPM_TRIE if spec.structure == "trie" else MapType.HASH
+    kind = MapType.LPM_TRIE if spec.kind == ("net",) else MapType.HASH
     made: dict[str, Map] = {}
     try:
         control = Map.create(
@@ -33,17 +35,43 @@ def create_maps(spec: SetSpec) -> tuple[dict[str, Map], Map]:
         for family in spec.families:
             made[family] = Map.create(
                 kind,
-                f"ps_{spec.name}"[:15].replace("-", "_"),
+                _kernel_name(spec.name),
                 key_size=spec.key_bytes(family),
                 value_size=8 * spec.value_words,
                 max_entries=spec.room,
                 flags=NO_PREALLOC,
             )
+        if spec.is_flat:
+            made[FLAT] = _create_slots(spec.name)
     except KernelError:
         for one in made.values():
             one.close()
         raise
     return made, control
+
+
+def create_lines(name: str, count: int) -> Map:
+    """Memory for the content of a flat set, zero.  Raises KernelError."""
+    return Map.create(
+        MapType.ARRAY,
+        _kernel_name(name),
+        key_size=4,
+        value_size=LINE_BYTES,
+        max_entries=count,
+        flags=MMAPABLE | INNER_MAP,
+    )
+
+
+def _create_slots(name: str) -> Map:
+    """The map of maps of an empty flat set."""
+    with create_lines(name, 1) as like:
+        return Map.create(
+            MapType.ARRAY_OF_MAPS, _kernel_name(name), key_size=4, value_size=4, max_entries=2, inner=like
+        )
+
+
+def _kernel_name(name: str) -> str:
+    return f"ps_{name}"[:15].replace("-", "_")
 
 
 def read_map(spec: SetSpec, table: Map) -> Held:

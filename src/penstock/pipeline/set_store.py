@@ -28,12 +28,14 @@ from penstock.kernel.capability import SYS_ADMIN, kernel_errors, missing
 from penstock.kernel.lock import is_free as lock_is_free
 from penstock.kernel.lock import lock
 from penstock.kernel.maps import Map
+from penstock.model.flat import LINES
 from penstock.model.sets import SetSpec, control_map, set_map
 from penstock.model.spec import PROGRAM
 from penstock.pipeline.ledger import Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from penstock.pipeline.live_set import LiveSet
 
@@ -78,8 +80,6 @@ def open_set(name: str) -> LiveSet:
         PenstockError: there is none; the hint says how to come by one.
         KernelError: it cannot be opened.
     """
-    from penstock.pipeline.live_set import LiveSet
-
     name = name.removeprefix("@")
     place = sets_root() / name
     spec = _spec_at(place) if _NAME.fullmatch(name) else None
@@ -92,11 +92,31 @@ def open_set(name: str) -> LiveSet:
         )
         raise PenstockError(f"there is no set `{name}`", hint=listed)
     maps, control, added = _open_maps(place, spec)
-    if not spec.dynamic:
-        return LiveSet(spec, maps, control, lambda: changing(name))
-    from penstock.pipeline.dynamic_set import DynamicSet
+    return live(spec, maps, control, added, lambda: changing(name), place)
 
-    return DynamicSet(spec, maps, control, added, lambda: changing(name))
+
+def live(
+    spec: SetSpec,
+    maps: dict[str, Map],
+    control: Map,
+    added: dict[str, Map],
+    lock: Callable[[], AbstractContextManager[None]] = nullcontext,
+    place: Path | None = None,
+) -> LiveSet:
+    """The set of these maps, which become its own; `place` is where they are pinned."""
+    if spec.is_flat:
+        from penstock.pipeline.flat_set import DynamicFlatSet, FlatSet
+
+        if spec.dynamic:
+            return DynamicFlatSet(spec, maps, control, added, lock, place)
+        return FlatSet(spec, maps, control, lock, place)
+    if spec.dynamic:
+        from penstock.pipeline.dynamic_set import DynamicSet
+
+        return DynamicSet(spec, maps, control, added, lock, place)
+    from penstock.pipeline.live_set import LiveSet
+
+    return LiveSet(spec, maps, control, lock, place)
 
 
 def place_of(name: str) -> tuple[int, int]:
@@ -116,7 +136,10 @@ def _spec_at(place: Path) -> SetSpec | None:
             return None
         raise
     try:
-        return msgspec.json.decode(blob, type=SetSpec)
+        found = msgspec.json.decode(blob, type=SetSpec)
+        # Before there were flat sets a spec did not name its structure.
+        is_old = b'"structure"' not in blob
+        return replace(found, structure="trie") if is_old and found.is_flat else found
     except msgspec.DecodeError as error:
         meaning = f"it was written by another version of penstock: {error}"
         raise KernelError("read", str(place / SPEC), errno.EINVAL, meaning=meaning) from error
@@ -126,10 +149,10 @@ def _open_maps(place: Path, spec: SetSpec) -> tuple[dict[str, Map], Map, dict[st
     """The maps of what was put in, their control, and the maps of what rules have added."""
     with ExitStack() as opened:
         control = opened.enter_context(Map.open(place / CONTROL))
-        maps = {family: opened.enter_context(Map.open(place / family)) for family in spec.families}
+        maps = {table: opened.enter_context(Map.open(place / table)) for table in spec.tables}
         added = {name: opened.enter_context(Map.open(place / name)) for name in spec.added_tables}
-        for family, held in maps.items():
-            _require_shape(place / family, held, (spec.key_bytes(family), 8 * spec.value_words))
+        for table, held in maps.items():
+            _require_shape(place / table, held, spec.shape_of(table))
         opened.pop_all()
     return maps, control, added
 
@@ -204,6 +227,9 @@ def _ensure(spec: SetSpec) -> bool:
 def _make_dynamic(root: Path, spec: SetSpec, there: SetSpec) -> None:
     """Let rules add to a set that is there, and keeps what it holds."""
     maps, control, _ = _open_maps(root / spec.name, there)
+    for path in pin.pins(root, spec.name).values():
+        if path.name in LINES:
+            maps[path.name] = Map.open(path)
     _pin(root, spec, maps, control)
 
 

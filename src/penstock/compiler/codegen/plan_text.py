@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from penstock.compiler.codegen.plan import Choice, Plan
 from penstock.compiler.codegen.weigh import Estimate
 from penstock.compiler.ir.ops import RuleSet
+from penstock.model.sets import count_text
 
 _TITLES = ("form", "ns", "warm", "comparisons", "functions", "verified", "tables")
 _WIDTHS = (8, 6, 6, 13, 11, 10, 14)
@@ -27,6 +28,8 @@ _WIDTHS = (8, 6, 6, 13, 11, 10, 14)
 def plan_lines(plan: Plan, rule_set: RuleSet) -> Iterator[str]:
     """The plan's lines."""
     yield f"filter {plain(rule_set.name)}: {plan.why}"
+    for spec in rule_set.sets:
+        yield f"set {plain(spec.name)}: {spec.search}, {count_text(spec.size)} entries of {' . '.join(spec.kind)}"
     for choice in plan.choices:
         yield ""
         yield f"{_where(choice)}: {choice.form}"

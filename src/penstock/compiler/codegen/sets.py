@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from penstock.compiler.codegen.added import added_lines, tally_line
+from penstock.compiler.codegen.flat import flat_function_lines, flat_map_lines
 from penstock.compiler.codegen.set_parts import PARTS, sizes
 from penstock.compiler.codegen.writer import comment
 from penstock.model.sets import ADDED, SetSpec, control_map, set_map
@@ -24,17 +25,24 @@ def set_lines(sets: Sequence[SetSpec]) -> Iterator[str]:
     yield "#include <penstock/set.bpf.h>"
     if any(spec.dynamic for spec in sets):
         yield "#include <penstock/added.bpf.h>"
+    if any(spec.is_flat for spec in sets):
+        yield "#include <penstock/flat.bpf.h>"
     for number, spec in enumerate(sets):
         yield ""
         yield comment(f"@{spec.name}: {' . '.join(spec.kind)}")
         yield f"PS_SET_CONTROL({control_map(number)});"
         if spec.dynamic:
             yield tally_line(number)
+        if spec.is_flat:
+            yield from flat_map_lines(number)
         for family in spec.families:
             if spec.dynamic:
                 yield from added_lines(spec, number, family)
-            yield from _map_lines(spec, number, family)
-            yield from _function_lines(spec, number, family)
+            yield from _map_lines(spec.timed, number, family)
+            if spec.is_flat:
+                yield from flat_function_lines(spec, number, family)
+            else:
+                yield from _function_lines(spec, number, family)
 
 
 def function_of(sets: Sequence[SetSpec], name: str, bits: int) -> str:

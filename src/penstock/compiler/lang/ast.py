@@ -394,7 +394,7 @@ class FeedClause:
 
 @dataclass(frozen=True, slots=True)
 class SetDefinition:
-    """`set NAME : KIND [size N] [timeout TIME] [counters] [dynamic]`; None where nothing was written."""
+    """`set NAME : KIND [size N] [timeout TIME] [counters] [dynamic] [as trie|flat]`; None where nothing was written."""
 
     name: str
     kind: tuple[str, ...]
@@ -405,6 +405,7 @@ class SetDefinition:
     name_span: Span = _span()
     span: Span = _span()
     feeds: tuple[FeedClause, ...] = ()
+    structure: str | None = None
 
     @property
     def fed_by(self) -> tuple[SetFeed, ...]:
@@ -417,8 +418,8 @@ class SetDefinition:
     @property
     def spec(self) -> SetSpec:
         """What it defines, with what was left out filled in."""
-        size = self.size or DEFAULT_SIZE
-        return SetSpec(self.name, self.kind, size, self.timeout_ns, self.counters, dynamic=self.dynamic)
+        size, structure = self.size or DEFAULT_SIZE, self.structure or ""
+        return SetSpec(self.name, self.kind, size, self.timeout_ns, self.counters, self.dynamic, structure)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,7 @@ def set_line(item: SetDefinition) -> str:
         words.append(f"timeout {time_text(item.timeout_ns)}")
     words += ["counters"] if item.counters else []
     words += ["dynamic"] if item.dynamic else []
+    words += [f"as {item.structure}"] if item.structure else []
     return " ".join([*words, *map(feed_words, item.feeds)])
 
 

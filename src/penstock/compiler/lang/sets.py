@@ -19,8 +19,15 @@ from penstock.compiler.lang.findings import Findings
 from penstock.compiler.lang.source import Span
 from penstock.compiler.lang.spelling import spell_qualifiers
 from penstock.compiler.lang.walk import inner_leaves, rules
-from penstock.compiler.lang.words import later
-from penstock.model.sets import COMPOSITE_KINDS, KINDS, MAX_PARTS, MAX_SIZE, TIME_UNITS, SetSpec
+from penstock.model.sets import (
+    COMPOSITE_KINDS,
+    KINDS,
+    MAX_PARTS,
+    MAX_SIZE,
+    STRUCTURES,
+    TIME_UNITS,
+    SetSpec,
+)
 
 _PART = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 _COUNT = re.compile(r"([0-9]{1,12})([kM]?)(?![A-Za-z0-9_.])")
@@ -31,7 +38,7 @@ _LONGEST_NS = 1 << 62
 
 
 def read_set(cursor: Cursor) -> SetDefinition:
-    """`set NAME : KIND [. KIND …] [size N] [timeout TIME] [counters] [dynamic] [feed SOURCE …]…`.
+    """`set NAME : KIND [size N] [timeout TIME] [counters] [dynamic] [as trie|flat] [feed SOURCE …]…`.
 
     Raises:
         SyntaxFault: it is not one.
@@ -42,6 +49,8 @@ def read_set(cursor: Cursor) -> SetDefinition:
     kind, end = _kind(cursor)
     found: dict[str, int] = {}
     feeds: list[FeedClause] = []
+    chosen: str | None = None
+    chosen_span = start
     while not cursor.at_line_end():
         if cursor.peek_word() == "feed":
             feeds.append(read_feed(cursor, kind, feeds))
@@ -51,6 +60,10 @@ def read_set(cursor: Cursor) -> SetDefinition:
         if word in found:
             raise cursor.faults.fail("PS112", f"`{word}` is said twice of one set", span)
         found[word], end = _argument(cursor, word, span)
+        if word == "as":
+            chosen, chosen_span = STRUCTURES[found[word]], end
+    if chosen and (fault := _structure_fault(kind, found, chosen)):
+        raise cursor.faults.fail("PS104", fault[0], chosen_span, hint=fault[1])
     return SetDefinition(
         name,
         kind,
@@ -61,7 +74,20 @@ def read_set(cursor: Cursor) -> SetDefinition:
         name_span,
         start.to(end),
         tuple(feeds),
+        chosen,
     )
+
+
+def _structure_fault(kind: tuple[str, ...], found: Mapping[str, int], chosen: str) -> tuple[str, str] | None:
+    """What is wrong with a structure that was chosen, and what to do."""
+    if kind != ("net",):
+        return f"a set of {' . '.join(kind)} is looked up in a hash", "a set of net can be a trie or flat"
+    if chosen == "flat" and (keeps := [word for word in ("counters", "timeout") if word in found]):
+        hint = (
+            f"without `as flat`, or without `{keeps[0]}`; entries of a flat set can have times of their own"
+        )
+        return f"a flat set has no room beside its entries, and `{keeps[0]}` wants some", hint
+    return None
 
 
 def _kind(cursor: Cursor) -> tuple[tuple[str, ...], Span]:
@@ -97,7 +123,7 @@ def _option(cursor: Cursor) -> tuple[str, Span]:
     word = cursor.peek_word()
     if word not in _OPTIONS:
         raise cursor.unexpected(
-            "`size`, `timeout`, `counters`, `dynamic`, `feed` or the end of the line",
+            "`size`, `timeout`, `counters`, `dynamic`, `as`, `feed` or the end of the line",
             "behind what a set is of",
             known=_OPTIONS,
         )
@@ -111,7 +137,7 @@ def _argument(cursor: Cursor, word: str, span: Span) -> tuple[int, Span]:
         case "timeout":
             return read_time(cursor)
         case "as":
-            raise cursor.faults.fail("PS107", later("as", "choosing a set's structure"), span)
+            return _structure(cursor)
         case _:
             return 1, span
 
@@ -125,6 +151,14 @@ def _size(cursor: Cursor) -> tuple[int, Span]:
     if not 0 < size <= MAX_SIZE:
         raise cursor.faults.fail("PS104", f"the size of a set is 1 to {MAX_SIZE:,}", span)
     return size, span
+
+
+def _structure(cursor: Cursor) -> tuple[int, Span]:
+    cursor.skip_blanks()
+    word = cursor.peek_word()
+    if word not in STRUCTURES:
+        raise cursor.unexpected("`trie` or `flat`", "behind `as`", known=STRUCTURES)
+    return STRUCTURES.index(word), cursor.advance(len(word))
 
 
 def read_time(cursor: Cursor) -> tuple[int, Span]:

@@ -30,7 +30,7 @@ struct ps_set_control {
 	__u32 active;	/* the bank that counts, 0 or 1; 2 for none */
 	__u32 changing;	/* whether a change has begun that has not ended */
 	__u32 expiring;	/* whether an entry has ever had an expiry */
-	__u32 spare;
+	__u32 timed;	/* of a flat set: whether a trie beside it may hold an entry */
 	__u64 entries[2];	/* of each family, as user space knows */
 };
 
@@ -68,16 +68,22 @@ struct ps_set_network_counted {
 		__type(value, struct ps_set_control); \
 	} name SEC(".maps")
 
+/* ps_set_is_in - whether an entry of that state is in the set while `active` is the bank that counts. */
+static __always_inline bool ps_set_is_in(__u64 state, __u32 active)
+{
+	if (!((state & 3) >> (active & 3) & 1))
+		return false;
+	state &= ~15ULL;
+	return !state || ps_now() < state;
+}
+
 /* ps_set_holds - whether an entry that was found is in the set at this moment. */
 static __always_inline bool ps_set_holds(__u64 state, void *map)
 {
 	__u32 zero = 0;
 	const volatile struct ps_set_control *control = bpf_map_lookup_elem(map, &zero);
 
-	if (!control || !((state & 3) >> (control->active & 3) & 1))
-		return false;
-	state &= ~15ULL;
-	return !state || ps_now() < state;
+	return control && ps_set_is_in(state, control->active);
 }
 
 static __always_inline void ps_set_count(__u64 *packets, __u32 len)

@@ -27,6 +27,7 @@ typedef __u64 __be64;
 #define __weak __attribute__((weak))
 #define __uint(name, value) int(*name)[value]
 #define __type(name, value) value *name
+#define __array(name, value) __typeof__(value) *name[]
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 

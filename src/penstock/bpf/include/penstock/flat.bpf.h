@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * flat.bpf.h - sets of networks whose cost does not grow with their entries.
+ *
+ * The content lies in lines of one map (penstock/model/flat.py says how), and that
+ * map in a slot of another, so that a content of any size is put in place by one
+ * store to the set's control.  A miss is a bit of the front.
+ *
+ * Lines are read through volatile: a word of the root is moved while packets flow,
+ * and must be read once.
+ */
+#ifndef PENSTOCK_FLAT_BPF_H
+#define PENSTOCK_FLAT_BPF_H
+
+#include <penstock/set.bpf.h>
+
+enum { BPF_MAP_TYPE_ARRAY_OF_MAPS = 12 };
+enum { BPF_F_INNER_MAP = 1 << 12 };
+
+enum { PS_FLAT_ROOT_V4 = 65536, PS_FLAT_ROOT_V6 = 98304 };
+#define PS_FLAT_LEAF (1U << 31)
+
+struct ps_flat_content {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
+	/* clang writes a mere declaration of a type that only a map in a map names. */
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, 4 * sizeof(__u64));
+};
+
+#define PS_FLAT_MAP(name) \
+	struct { \
+		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); \
+		__uint(max_entries, 2); \
+		__type(key, __u32); \
+		__array(values, struct ps_flat_content); \
+	} name SEC(".maps")
+
+static __always_inline const volatile __u64 *ps_flat_line(void *content, __u32 at)
+{
+	return bpf_map_lookup_elem(content, &at);
+}
+
+/* ps_flat_root - a word of a root; 0 for nothing. */
+static __always_inline __u32 ps_flat_root(void *content, __u32 root, __u32 number)
+{
+	const volatile __u32 *line = (const volatile __u32 *)ps_flat_line(content, root + (number >> 3));
+
+	return line ? line[number & 7] : 0;
+}
+
+static __always_inline __u32 ps_flat_bits(__u64 word)
+{
+	return __builtin_popcountll(word);
+}
+
+static __always_inline bool ps_flat_has_v4(void *content, __u32 address)
+{
+	const volatile __u64 *line = ps_flat_line(content, address >> 16);
+	__u64 bit = 1ULL << (address >> 8 & 63), has;
+	__u32 at;
+
+	if (!line || !(line[address >> 14 & 3] & bit))
+		return false;
+	at = ps_flat_root(content, PS_FLAT_ROOT_V4, address >> 14);
+	line = ps_flat_line(content, at);
+	if (!at || !line)
+		return false;
+	if (line[0] & bit)
+		return true;
+	has = line[1];
+	if (!(has & bit))
+		return false;
+	line = ps_flat_line(content, at + 1 + ps_flat_bits(has & (bit - 1)));
+	return line && line[address >> 6 & 3] >> (address & 63) & 1;
+}
+
+/*
+ * ps_flat_rank - how many of a block's values before this one have something narrower.
+ *
+ * `line` is the half of the block that the value lies in, `has` its word there.
+ */
+static __always_inline __u32 ps_flat_rank(void *content, __u32 at, const volatile __u64 *line, __u64 has,
+					  __u32 value)
+{
+	__u32 rank = ps_flat_bits(has & ((1ULL << (value & 63)) - 1));
+
+	if (value & 64)
+		rank += ps_flat_bits(line[1]);
+	if (value & 128) {
+		line = ps_flat_line(content, at);
+		if (line)
+			rank += ps_flat_bits(line[1]) + ps_flat_bits(line[3]);
+	}
+	return rank;
+}
+
+static __always_inline bool ps_flat_has_v6(void *content, __u64 hi, __u64 lo)
+{
+	__u32 at = ps_flat_root(content, PS_FLAT_ROOT_V6, hi >> 48), depth, value, rank;
+	__u64 left = hi << 16 | lo >> 48, rest = lo << 16, bit, has;
+	const volatile __u64 *line;
+
+	/* 16 bits are behind, and 112 before, 8 in each block. */
+#pragma clang loop unroll(disable)
+	for (depth = 0; depth < 14 && at; depth++) {
+		if (at & PS_FLAT_LEAF) {
+			line = ps_flat_line(content, at & ~PS_FLAT_LEAF);
+			return line && !(((hi ^ line[0]) & line[2]) | ((lo ^ line[1]) & line[3]));
+		}
+		value = left >> 56;
+		left = left << 8 | rest >> 56;
+		rest <<= 8;
+		bit = 1ULL << (value & 63);
+		line = ps_flat_line(content, at + (value >> 7));
+		if (!line)
+			return false;
+		if (line[value >> 5 & 2] & bit)
+			return true;
+		has = line[(value >> 5 & 2) + 1];
+		if (!(has & bit))
+			return false;
+		rank = ps_flat_rank(content, at, line, has, value);
+		line = ps_flat_line(content, at + 2 + (rank >> 3));
+		at = line ? ((const volatile __u32 *)line)[rank & 7] : 0;
+	}
+	return false;
+}
+
+/*
+ * ps_flat_ask - whether a content has an address, which `find` says of it.
+ *
+ * What is not there may be in the trie of entries with a time; the bank is read once for both.
+ */
+#define PS_FLAT_ASK(control, flat, trie, find, fill) \
+	__u32 zero = 0, slot, active; \
+	const volatile struct ps_set_control *state = bpf_map_lookup_elem(&control, &zero); \
+	struct ps_set_network *entry; \
+	struct trie##_key key = {}; \
+	void *content; \
+	\
+	if (!state) \
+		return false; \
+	active = state->active; \
+	slot = active & 1; \
+	content = bpf_map_lookup_elem(&flat, &slot); \
+	if (content && (find)) \
+		return true; \
+	if (!state->timed) \
+		return false; \
+	fill; \
+	entry = bpf_map_lookup_elem(&trie, &key); \
+	return entry && ps_set_is_in(entry->state, active)
+
+#define PS_FLAT_ASK_V4(name, control, flat, trie) \
+	static __always_inline bool name(__u64 p0, __u32 len) \
+	{ \
+		if (p0 > 0xffffffffULL) \
+			return false; \
+		PS_FLAT_ASK(control, flat, trie, ps_flat_has_v4(content, p0), \
+			    (key.length = 32, key.p0 = ps_htonl(p0))); \
+	}
+
+/* A function that is verified once, or its loop would be followed wherever a rule asks. */
+#define PS_FLAT_ASK_V6(name, control, flat, trie) \
+	__noinline int name##_global(__u64 hi, __u64 lo) \
+	{ \
+		PS_FLAT_ASK(control, flat, trie, ps_flat_has_v6(content, hi, lo), \
+			    (key.length = 128, key.p0_hi = ps_htonll(hi), key.p0_lo = ps_htonll(lo))); \
+	} \
+	static __always_inline bool name(struct ps_ip6 p0, __u32 len) \
+	{ \
+		return p0.present && name##_global(p0.hi, p0.lo); \
+	}
+
+#endif

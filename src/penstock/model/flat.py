@@ -1,0 +1,63 @@
+"""How the entries of a flat set lie in memory, which packets are looked up in without a helper's search.
+
+A flat set has a map of maps with two slots, one for each bank of its control.  The
+map in the active slot holds its whole content, in lines of 32 bytes, and grows by
+being replaced:
+
+    0       front: a bit for each /24 of IPv4, whether anything of it is in the set
+    65536   root of IPv4: for each value of the first 18 bits the line of a block, as 32-bit words
+    98304   root of IPv6: the same of the first 16 bits; a word with LEAF is the line of a leaf
+    106496  a header, which only user space reads: 64-bit words, numbered by `Field`
+    106500  ALL: a block of either family in which everything is
+    106502  blocks and leaves, up to the sorted entries, and a log of single changes behind those
+
+Most packets are in no set, and of those the front alone is read: 2 MiB, which a
+processor's caches keep.
+
+A block of IPv4 is a line that begins with {full, has} of 64 /24s: whether all addresses
+of one are in the set, and whether there is something narrower.  For each of those a
+line follows, in order, with a bit for each address.  Blocks begin at even lines, so that
+the first of those is in the same line of a cache.
+
+A block of IPv6 is two lines, {full, has} for each 64 values of the next 8 bits.  32-bit
+words follow, in order, each the line of the next block or leaf; a leaf is one network
+alone, {first 64 bits, last 64 bits, their masks}.
+
+What was written is never changed, but the words of the roots: a change writes new
+blocks behind the others and moves one word.  Bits of the front are set before, and
+cleared behind that.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+#: The pins of what is in the slots.
+LINES = ("lines0", "lines1")
+LINE_BYTES = 32
+#: The bits of an address that choose a word of the root.
+ROOT_BITS = {"v4": 18, "v6": 16}
+#: Lines of the front, and where the roots begin.
+FRONT_LINES = 1 << 16
+ROOTS = {"v4": FRONT_LINES, "v6": FRONT_LINES + (4 << ROOT_BITS["v4"]) // LINE_BYTES}
+HEADER = ROOTS["v6"] + (4 << ROOT_BITS["v6"]) // LINE_BYTES
+HEADER_LINES = 4
+ALL = HEADER + HEADER_LINES
+BLOCK_LINES = 2
+FIRST = ALL + BLOCK_LINES
+#: Marks the line of a leaf.
+LEAF = 1 << 31
+
+
+class Field(IntEnum):
+    """Words of the header; lines count from the map's first, entries are sorted, `NEXT` moves with each change."""
+
+    NEXT = 0
+    END = 1
+    COUNT_V4 = 2
+    COUNT_V6 = 3
+    AT_V4 = 4
+    AT_V6 = 5
+    LOG = 6
+    LOG_ROOM = 7
+    LOGGED = 8

@@ -1,0 +1,299 @@
+"""Flat sets in the kernel: exact beside tries, whole while packets flow, and whoever is killed leaves old or new."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from threading import Event, Thread
+from types import FrameType
+from typing import Any
+
+import pytest
+from tests.kernel.test_sets import opened
+from tests.packets import UDP, Ether, IPv4, IPv6
+from tests.property.dataplane import DataPlane
+
+from penstock.compiler.ir.lower import lower_filter
+from penstock.compiler.lang.parser import parse_policy
+from penstock.compiler.lang.source import Source
+from penstock.errors import LimitError
+from penstock.kernel.maps import Map
+from penstock.model.spec import COUNTERS_MAP
+from penstock.model.verdict import Verdict
+from penstock.pipeline.live_set import LiveSet
+
+pytestmark = pytest.mark.privileged
+
+
+@contextmanager
+def planes(
+    body: str, sets: str = "set nets : net as flat\n"
+) -> Iterator[tuple[DataPlane, dict[str, LiveSet]]]:
+    policy = parse_policy(Source("edge.policy", f"{sets}filter edge at xdp {{\n default pass\n {body}\n}}\n"))
+    rules = lower_filter(policy, policy.filters[0])
+    with DataPlane.of(rules) as plane:
+        held = {spec.name: opened(rules, plane, spec.name) for spec in rules.sets}
+        try:
+            yield plane, held
+        finally:
+            for one in held.values():
+                one.close()
+
+
+def frame(address: IPv4Address | IPv6Address | str) -> bytes:
+    layer = IPv6 if ":" in str(address) else IPv4
+    return bytes(Ether() / layer(src=str(address)) / UDP(dport=53))
+
+
+def drawn(chance: random.Random, count: int) -> list[str]:
+    """Networks of both families that nest and lie beside each other, some wide."""
+    found = set[str]()
+    while len(found) < count:
+        if chance.random() < 0.5:
+            length = chance.choice([4, 9, 14, 16, 17, 18, 19, 21, 23, 24, 25, 26, 28, 31, 32, 32])
+            address, bits = chance.getrandbits(32) if length < 17 else chance.getrandbits(24) | 10 << 24, 32
+        else:
+            length, bits = chance.choice([12, 29, 32, 40, 47, 48, 56, 63, 64, 65, 72, 96, 121, 127, 128]), 128
+            address = 0x2001 << 112 | chance.getrandbits(5) << 96 | chance.getrandbits(3) << 64
+            address |= chance.getrandbits(64) if chance.random() < 0.5 else chance.getrandbits(9)
+        if length < 15 and chance.random() < 0.9:
+            continue
+        packed = (address >> bits - length << bits - length).to_bytes(bits // 8, "big")
+        found.add(str(ip_network((packed, length))))
+    return sorted(found)
+
+
+def test_flat_trie_and_ipaddress_agree_on_ten_thousand_addresses() -> None:
+    """Boundaries of 3,000 networks, addresses in them, and others."""
+    chance = random.Random(11)
+    texts = drawn(chance, 3000)
+    nets = [ip_network(text) for text in texts]
+    known: dict[tuple[int, int], set[int]] = {}
+    for net in nets:
+        known.setdefault((net.version, net.prefixlen), set()).add(int(net.network_address))
+    asked = set[IPv4Address | IPv6Address]()
+    while len(asked) < 10_000:
+        net = chance.choice(nets)
+        first, last = int(net[0]), int(net[-1])
+        for value in (first - 1, first, last, last + 1, chance.randint(first, last), chance.getrandbits(32)):
+            if 0 <= value < 1 << net.max_prefixlen:
+                asked.add((IPv4Address if net.version == 4 else IPv6Address)(value))
+    body = "flat: count if src in @nets\n trie: count if src in @tree"
+    with planes(body, "set nets : net as flat\nset tree : net as trie\n") as (plane, held):
+        for one in held.values():
+            one.update(texts)
+        wrong = []
+        for address in asked:
+            hits = plane.outcome(frame(address)).hits
+            width = address.max_prefixlen
+            expected = any(
+                int(address) >> width - length << width - length in places
+                for (version, length), places in known.items()
+                if version == address.version
+            )
+            if len(hits) != 2 * expected:
+                wrong.append((address, expected, hits))
+        assert wrong == []
+        assert {entry.text for entry in held["nets"]} == set(texts)
+
+
+def test_random_changes_against_a_model() -> None:
+    """Single changes in place, many at once, wide networks, entries with a time among them: 100 steps."""
+    chance = random.Random(4)
+    pool = drawn(chance, 60)
+    probes = [str(ip_network(text)[at]) for text in chance.sample(pool, 12) for at in (0, -1)]
+    with planes("drop if src in @nets") as (plane, held):
+        nets, model = held["nets"], dict[str, float | None]()
+        for _ in range(100):
+            some = chance.sample(pool, chance.choice([1, 1, 1, 5]))
+            time = chance.choice([None, None, None, 1000.0])
+            match chance.randrange(7):
+                case 0 | 1 | 2:
+                    nets.update(some, time)
+                    for text in some:
+                        ends = {time, model.get(text, 0.0)}
+                        model[text] = None if None in ends else 1000.0
+                case 3 | 4:
+                    assert nets.discard(some).removed == sum(text in model for text in some)
+                    model = {text: end for text, end in model.items() if text not in some}
+                case 5:
+                    nets.replace(some, time)
+                    model = dict.fromkeys(some, time)
+                case _:
+                    assert nets.sweep().removed == 0
+            assert {e.text: e.expires_in and 1000.0 for e in nets} == model
+            assert nets.count == len(model)
+            held_by = [ip_network(text) for text in model]
+            for probe in chance.sample(probes, 4):
+                at = ip_network(probe)[0]
+                expected = any(at in net for net in held_by)
+                assert (plane.verdicts([frame(probe)]) == [Verdict.DROP]) == expected
+                assert (probe in nets) == expected
+
+
+def test_packets_meet_an_entry_of_both_contents_at_every_moment() -> None:
+    """While contents are replaced and changed in place, no packet from what they share comes through."""
+    with planes("drop if src in @nets") as (plane, held):
+        nets, done = held["nets"], Event()
+        contents = [[f"10.0.{n}.0/24", "10.0.9.9", "10.0.9.1", "10.64.0.0/12"] for n in (1, 2)]
+        nets.replace(contents[0])
+        shared = frame("10.0.9.9")
+        other = plane.program
+
+        def traffic() -> None:
+            while not done.is_set():
+                other.test_run(shared, repeat=20_000)
+
+        flow = Thread(target=traffic)
+        flow.start()
+        try:
+            for step in range(12):
+                nets.replace(contents[step % 2])
+                for text in ("10.0.9.8", "10.0.9.0/24", "10.0.8.0/24", "10.0.9.7/32"):
+                    nets.update([text])
+                    nets.discard([text])
+        finally:
+            done.set()
+            flow.join()
+        counted = plane.counters()
+        assert len(counted) == 1, f"{COUNTERS_MAP}: {counted}"
+
+
+STEPS = {
+    "one comes": lambda nets: nets.update(["10.1.1.0/25"]),
+    "one goes": lambda nets: nets.discard(["10.1.2.0/24"]),
+    "one of IPv6 comes": lambda nets: nets.update(["2001:db8:5::/48"]),
+    "others come": lambda nets: nets.replace(["10.1.2.0/24", "10.64.0.0/10", "2001:db8:7::/48"]),
+    "one has a time": lambda nets: nets.update(["10.1.2.0/24", "10.1.7.0/24"], 1000),
+    "a time is given": lambda nets: nets.replace(["10.1.2.0/24", "10.9.0.0/16"], 1000),
+    "all go": lambda nets: nets.clear(),
+}
+ASKED = [
+    "10.1.1.1",
+    "10.1.2.1",
+    "10.1.7.1",
+    "10.64.0.1",
+    "10.9.9.9",
+    "2001:db8:5::1",
+    "2001:db8:7::1",
+    "10.5.0.1",
+]
+
+
+@pytest.mark.parametrize("change", STEPS)
+@pytest.mark.check(36)
+def test_check_36_whoever_is_killed_at_any_line_leaves_the_old_content_or_the_new(change: str) -> None:
+    old = ["10.1.2.0/24", "10.1.3.3", "2001:db8:7::/48"]
+    with planes("drop if src in @nets") as (plane, held):
+        nets = held["nets"]
+
+        def begin() -> None:
+            nets.replace(old)
+            nets.update(["10.5.0.0/16"], 1000)
+
+        def seen() -> tuple[list[bool], set[str]]:
+            got = [verdict == Verdict.DROP for verdict in plane.verdicts([frame(one) for one in ASKED])]
+            assert got == [one in nets for one in ASKED]
+            return got, {entry.text for entry in nets}
+
+        begin()
+        before = seen()
+        lines = _lines_of(lambda: STEPS[change](nets))
+        after = seen()
+        assert after != before or change == "one has a time"
+        for step in sorted({*range(0, lines, max(1, lines // 9)), lines - 1}):
+            begin()
+            _killed_at(step, lambda: STEPS[change](nets))
+            left = seen()
+            assert left in (before, after), f"line {step} of {lines}"
+            nets.update(["10.200.0.0/24"])
+            got, texts = seen()
+            assert (got, texts - {"10.200.0.0/24"}) == left
+            assert nets.count == len(texts)
+
+
+def _lines_of(work: Callable[[], Any]) -> int:
+    """How many lines of flat sets' code are executed."""
+    count = 0
+
+    def counted() -> None:
+        nonlocal count
+        count += 1
+
+    _traced(work, counted)
+    return count
+
+
+def _killed_at(step: int, work: Callable[[], Any]) -> None:
+    """Do it in a process that dies before the n-th line."""
+    child = os.fork()
+    if not child:
+        left = step
+
+        def counted() -> None:
+            nonlocal left
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+
+        try:
+            _traced(work, counted)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def _traced(work: Callable[[], Any], counted: Callable[[], None]) -> None:
+    def line(_frame: FrameType, event: str, _argument: object) -> Any:
+        if event == "line":
+            counted()
+        return line
+
+    def call(frame: FrameType, _event: str, _argument: object) -> Any:
+        name = frame.f_code.co_filename
+        return (
+            line
+            if "pipeline/flat_" in name and not name.endswith(("flat_build.py", "flat_keys.py"))
+            else None
+        )
+
+    sys.settrace(call)
+    try:
+        work()
+    finally:
+        sys.settrace(None)
+
+
+@pytest.mark.check(32)
+def test_what_has_no_room_is_refused_and_what_is_left_takes_more() -> None:
+    """Check 32; and changes in place go on when there is no room behind the lines any more."""
+    with planes("drop if src in @nets", "set nets : net size 700 as flat\n") as (plane, held):
+        nets = held["nets"]
+        nets.update([f"10.{n // 250}.{n % 250}.0/24" for n in range(350)])
+        for n in range(350):
+            assert nets.update([f"10.3.{n % 250}.{n // 250}"]).added == 1
+        with pytest.raises(LimitError, match="is full: it takes 700 entries"):
+            nets.update(["10.7.0.0/24"])
+        assert nets.count == 700
+        assert nets.discard(["10.3.0.0"]).removed == 1
+        assert nets.update(["10.7.0.0/24"]).added == 1
+        assert plane.verdicts([frame("10.3.0.0"), frame("10.7.0.1")]) == [Verdict.PASS, Verdict.DROP]
+
+
+def test_a_content_is_given_back_when_another_counts() -> None:
+    """Two changes leave one map of lines, and it is the smaller one."""
+    with planes("drop if src in @nets") as (_, held):
+        nets = held["nets"]
+        nets.replace([f"10.{n // 250}.{n % 250}.1" for n in range(20_000)])
+        large = nets.memory
+        nets.replace(["10.0.0.1"])
+        assert nets.memory < large
+        outer: Map = nets.maps["flat"]
+        assert sum(outer.lookup(slot.to_bytes(4, "little")) is not None for slot in (0, 1)) == 1
+        nets.clear()
+        assert nets.memory == 0

@@ -1,0 +1,145 @@
+"""The lines of flat sets, without a kernel: what they hold is what a model in Python says, after any changes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.model.sets import SetSpec
+from penstock.pipeline.flat_content import Content, filling
+from penstock.pipeline.flat_keys import packed, unpacked
+from penstock.pipeline.set_keys import keys_of, text_of
+
+SPEC = SetSpec("s", ("net",))
+Network = IPv4Network | IPv6Network
+WIDTHS = {"v4": 32, "v6": 128}
+
+
+@st.composite
+def networks(draw: st.DrawFn, family: str) -> Network:
+    """Networks that nest, touch and repeat: few values in few octets, any length."""
+    width = WIDTHS[family]
+    at = draw(st.lists(st.sampled_from([0, 1, 2, 127, 128, 255]), min_size=width // 8, max_size=width // 8))
+    if family == "v6":
+        at[2:14] = draw(st.sampled_from([at[2:14], [0] * 12]))
+    length = draw(st.one_of(st.integers(0, width), st.sampled_from([width, width - 8, 24, 18, 17, 16])))
+    address = int.from_bytes(bytes(at), "big") >> width - length << width - length
+    return ip_network((address.to_bytes(width // 8, "big"), length))
+
+
+def sorted_keys(family: str, nets: Iterable[Network]) -> np.ndarray:
+    raw = b"".join(key for net in nets for _, key in keys_of(SPEC, str(net)))
+    width = SPEC.key_bytes(family)
+    return np.sort(packed(family, np.frombuffer(raw, np.uint8).reshape(-1, width)))
+
+
+def made(contents: dict[str, Sequence[Network]]) -> Content:
+    keys = {family: sorted_keys(family, set(contents.get(family, ()))) for family in WIDTHS}
+    whole = filling(keys)
+    content = Content(np.zeros((whole.total, 4), np.uint64))
+    content.fill(whole)
+    return content
+
+
+def texts(content: Content, family: str) -> list[str]:
+    return [text_of(SPEC, family, key.tobytes()) for key in unpacked(family, content.keys(family))]
+
+
+def disagreements(content: Content, family: str, nets: Iterable[Network], asked: Iterable[int]) -> list[str]:
+    """Addresses of which the lines say what the model does not."""
+    width, found = WIDTHS[family], []
+    spans = [(int(net[0]), int(net[-1])) for net in nets]
+    for address in asked:
+        whole = address << 128 - width
+        expected = any(first <= address <= last for first, last in spans)
+        if content.holds(family, whole >> 64, whole & (1 << 64) - 1) != expected:
+            found.append(f"{address:x}: not {expected}")
+    return found
+
+
+def boundaries(family: str, nets: Iterable[Network]) -> set[int]:
+    """The first and last addresses of networks, and those before and behind."""
+    near = {int(net[at]) + step for net in nets for at in (0, -1) for step in (-1, 0, 1)}
+    return {one for one in near if 0 <= one < 1 << WIDTHS[family]}
+
+
+@pytest.mark.parametrize("family", WIDTHS)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_lines_hold_what_the_networks_do(family: str, data: st.DataObject) -> None:
+    nets = data.draw(st.lists(networks(family), max_size=40))
+    content = made({family: nets})
+    assert (
+        disagreements(content, family, nets, boundaries(family, nets) | {0, (1 << WIDTHS[family]) - 1}) == []
+    )
+    assert content.count == len(set(nets))
+    assert texts(content, family) == [
+        str(net) for net in sorted(set(nets), key=lambda net: (int(net[0]), net.prefixlen))
+    ]
+
+
+@pytest.mark.parametrize("family", WIDTHS)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_changes_in_place_leave_what_the_model_has(family: str, data: st.DataObject) -> None:
+    pool = data.draw(st.lists(networks(family), min_size=1, max_size=12, unique=True))
+    model = set(data.draw(st.lists(st.sampled_from(pool), max_size=6)))
+    content = made({family: list(model)})
+    for net in data.draw(st.lists(st.sampled_from(pool), max_size=16)):
+        key = sorted_keys(family, [net])[0].item()
+        done = content.remove(family, key) if net in model else content.add(family, key)
+        if done is not None:
+            assert done
+            model ^= {net}
+        assert content.has(family, key) == (net in model)
+    assert disagreements(content, family, model, boundaries(family, pool)) == []
+    assert set(texts(content, family)) == {str(net) for net in model}
+    assert content.count == len(model)
+
+
+@pytest.mark.parametrize("family", WIDTHS)
+def test_thousands_of_random_networks(family: str) -> None:
+    """Many blocks, leaves and levels; most single changes are done in place."""
+    chance, width = random.Random(5), WIDTHS[family]
+    base = 0x2001 << 112 if family == "v6" else 0
+    nets = set[Network]()
+    while len(nets) < 3000:
+        length = chance.choice([19, 22, 24, 25, 27, 32] if family == "v4" else [20, 32, 47, 48, 64, 65, 128])
+        address = base | chance.getrandbits(32 if family == "v4" else 112)
+        if family == "v6" and chance.random() < 0.7:
+            address = base | (address & 0x3F << 80) | address & 0xFF
+        nets.add(
+            ip_network((address >> width - length << width - length, length), strict=False)
+            if family == "v6"
+            else IPv4Network((address >> 32 - length << 32 - length, length))
+        )
+    content = made({family: sorted(nets, key=str)})
+    done = 0
+    for net in chance.sample(sorted(nets, key=str), 200):
+        if content.remove(family, sorted_keys(family, [net])[0].item()):
+            nets.discard(net)
+            done += 1
+    asked = chance.sample(sorted(boundaries(family, nets)), 1500)
+    assert disagreements(content, family, nets, asked) == []
+    assert content.count == len(nets) == 3000 - done
+    assert done > 150 or family == "v6"
+
+
+def test_a_change_that_was_not_finished_has_not_happened() -> None:
+    """The word of the root is not moved: neither the addresses nor the list have it, and the next change is whole."""
+    net, other = IPv4Network("10.1.1.0/24"), IPv4Network("10.1.2.0/24")
+    content = made({"v4": [IPv4Network("10.1.3.0/24")]})
+    before = content._roots.copy()
+    content.add("v4", sorted_keys("v4", [net])[0].item())
+    content._roots[:] = before
+    assert texts(content, "v4") == ["10.1.3.0/24"]
+    assert disagreements(content, "v4", [IPv4Network("10.1.3.0/24")], boundaries("v4", [net])) == []
+    content.settle()
+    content.add("v4", sorted_keys("v4", [other])[0].item())
+    assert texts(content, "v4") == ["10.1.2.0/24", "10.1.3.0/24"]
