@@ -243,6 +243,17 @@ def test_a_set_that_is_made_anew_holds_what_it_held(threats: str, tmp_path: Path
     assert restore(threats) == 0
 
 
+def test_a_set_that_is_made_anew_with_less_room_holds_what_fits(threats: str, tmp_path: Path) -> None:
+    one = file_feed(tmp_path, "list", *LISTED.split())
+    refresh()
+    set_commands.add(threats, ["203.0.113.0/24"], by="alice")
+    pin.remove(sets_root(), threats)
+    with shared([SetSpec("threats", ("net",), size=50)]):
+        assert held() == {"203.0.113.0/24"}
+    assert (row().state, row().entries) == ("refused", 0)
+    assert "it takes 50 entries" in (feeding.notes(threats)[one.name].refused or "")
+
+
 @pytest.mark.check(27)
 @pytest.mark.parametrize("jump", [-86_400.0, 86_400.0])
 def test_check_27_entries_of_a_feed_stay_as_long_as_was_said_when_it_was_fetched(

@@ -93,11 +93,40 @@ def restore(name: str, *, progress: Progress | None = None) -> int:
         with open_set(name) as found, ledger.changing():
             found.progress = progress or found.progress
             content = ledger.book().content(found.spec, moment())
-            missing = found.exchange_claims(of_texts(found.spec, ()), content).added
+            try:
+                missing = found.exchange_claims(of_texts(found.spec, ()), content).added
+            except LimitError:
+                # The policy gives it less room than before: a filter with what fits is better than none.
+                missing = _restore_what_fits(found, ledger.book())
         ledger.close()
         if subscriptions(name):
             missing += fold(name, progress=progress).added
     return missing
+
+
+def _restore_what_fits(found: LiveSet, book: Book) -> int:
+    """Bring in what commands claim, then one feed after the other; those for which there is no room are noted."""
+    from penstock.pipeline.ledger_content import of_texts
+
+    spec, now, added = found.spec, moment(), 0
+    known = notes(spec.name)
+    parts = {"": book.content(spec, now, feeds=False)}
+    parts |= {name: book.feed_content(spec, name, now) for name in book.feeds}
+    for name, content in parts.items():
+        try:
+            added += found.exchange_claims(of_texts(spec, ()), content).added
+        except LimitError as error:
+            if name in known:
+                known[name] = msgspec.structs.replace(known[name], entries=0, refused=error.message)
+    _write_notes(spec.name, known)
+    return added
+
+
+def _write_notes(name: str, known: dict[str, Note]) -> None:
+    try:
+        write_atomically(_path(name), msgspec.json.encode(known), mode=0o644)
+    except OSError as error:
+        raise PenstockError(f"write {_path(name)}: {error.strerror}") from error
 
 
 def notes(name: str) -> dict[str, Note]:
@@ -169,10 +198,7 @@ class _Folding:
         for one in wanted:
             self._one(one)
         if self._notes != before:
-            try:
-                write_atomically(_path(self._set.spec.name), msgspec.json.encode(self._notes), mode=0o644)
-            except OSError as error:
-                raise PenstockError(f"write {_path(self._set.spec.name)}: {error.strerror}") from error
+            _write_notes(self._set.spec.name, self._notes)
         added, changed, removed = self._sums
         return Folded(added, changed, removed, dict(self._notes))
 

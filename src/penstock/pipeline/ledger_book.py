@@ -149,14 +149,14 @@ class Book:
 
     # ── as arrays ────────────────────────────────────────────────────────────
 
-    def content(self, spec: SetSpec, now: Moment, *, feeds_only: bool = False) -> Content:
+    def content(self, spec: SetSpec, now: Moment, *, feeds_only: bool = False, feeds: bool = True) -> Content:
         """What all claim together, ends on the boot clock of `now`; what is over is left out.
 
         An entry that several claim occurs several times.  What is no entry of such a set is left out, too.
         """
         from penstock.pipeline.ledger_content import of_claims, of_lot, together
 
-        parts = [of_lot(spec, lot, now) for each in self.feeds.values() for lot in each]
+        parts = [of_lot(spec, lot, now) for each in self.feeds.values() for lot in each if feeds]
         if not feeds_only:
             parts += [of_lot(spec, lot, now) for lot in self.lots]
             parts.append(of_claims(spec, [one for each in self.few.values() for one in each.values()], now))
