@@ -9,10 +9,12 @@ from random import Random
 
 import pytest
 from tests.packets import ARP, ICMP, TCP, UDP, Ether, IPv4, IPv6, Packet
-from tests.property.dataplane import DataPlane
+from tests.property.dataplane import DataPlane, disagreements
 from tests.property.test_kernel_agrees import oldest_clang
 
-from penstock.compiler.codegen.plan import Wish
+from penstock.compiler.codegen.blocks import numbered
+from penstock.compiler.codegen.plan import Wish, plan_of
+from penstock.compiler.codegen.stages import Tabled
 from penstock.compiler.codegen.weigh import Form
 from penstock.compiler.ir.buckets import Buckets
 from penstock.compiler.ir.evaluate import evaluate
@@ -22,7 +24,7 @@ from penstock.compiler.ir.stores import SetContent, Stores
 from penstock.compiler.lang.parser import parse_policy
 from penstock.compiler.lang.source import Source
 from penstock.model.hook import Hook
-from penstock.model.sets import TALLY, control_map, set_map
+from penstock.model.sets import REST, TALLY, control_map, set_map
 from penstock.model.verdict import Verdict
 from penstock.pipeline.dynamic_set import DynamicSet
 from penstock.pipeline.set_store import live
@@ -146,6 +148,60 @@ def test_the_oldest_clang(hook: Hook) -> None:
     rules = rule_set(policy(draw), hook)
     with DataPlane.of(rules, oldest_clang()) as plane:
         assert differences(rules, plane, draw, 200) == []
+
+
+def large(draw: Random) -> str:
+    """Rules that fill tables, and between them few that remember; sets alone among them."""
+    kinds = [
+        "src net 10.0.0.{a} and udp dst port {p}",
+        "tcp dst port {p}",
+        "ip6 src 2001:db8::{a} and dst port {p}",
+    ]
+    rules = [
+        f"{draw.choice(['drop', 'pass'])} if "
+        + draw.choice(kinds).format(a=draw.randrange(1, 9), p=draw.choice([7, 9, 53, *range(100, 400)]))
+        for _ in range(260)
+    ]
+    for _ in range(draw.randint(3, 8)):
+        action = draw.choice([change(draw), "drop", "count", "pass"])
+        rules.insert(draw.randrange(len(rules)), f"{action} if {condition(draw)}")
+    for _ in range(draw.randint(1, 4)):
+        rules.insert(
+            draw.randrange(len(rules)), f"{draw.choice(['drop', 'pass'])} if src in @{draw.choice('ab')}"
+        )
+    return "\n".join([*rules, f"drop if over {draw.choice(['2/s', '9/m'])} per rule and src in @b"])
+
+
+@pytest.mark.parametrize("hook", _HOOKS)
+@pytest.mark.parametrize("seed", [12, 23])
+def test_rules_that_are_asked_between_those_of_one_table(seed: int, hook: Hook) -> None:
+    draw = Random(seed)
+    rules = rule_set(large(draw), hook)
+    tables = [stage for stage in plan_of(rules, numbered(rules)).stages if isinstance(stage, Tabled)]
+    assert any(stage.between for stage in tables)
+    with DataPlane.of(rules) as plane:
+        assert differences(rules, plane, draw, 400) == []
+
+
+def test_sets_alone_are_asked_between_the_rules_of_a_table() -> None:
+    """No rule of the policy remembers anything, so nothing says how far added rules let it be tried."""
+    draw = Random(5)
+    lines = [
+        f"{draw.choice(['drop', 'pass'])} if udp dst port {port} and src net 10.0.0.{port % 9}"
+        for port in range(300)
+    ]
+    lines.insert(200, "drop if src in @a")
+    rules = rule_set("\n".join(["default pass", *lines]))
+    with DataPlane.of(rules) as plane:
+        table = plane.maps[set_map(0, "v4")]
+        table.update(bytes([10, 0, 0, 3]), (REST).to_bytes(8, "little"))
+        stores = Stores({"a": SetContent(("host",), {(0x0A000003, 32): 0})})
+        found = [
+            bytes(Ether() / IPv4(src=f"10.0.0.{n % 9}") / UDP(dport=p))
+            for p in range(0, 400, 7)
+            for n in (p, 3)
+        ]
+        assert disagreements(rules, plane, found, stores) == []
 
 
 # ── one set ──────────────────────────────────────────────────────────────────

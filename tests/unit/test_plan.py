@@ -34,7 +34,7 @@ from penstock.compiler.codegen.plan import (
     plan_of,
 )
 from penstock.compiler.codegen.plan_text import plan_lines
-from penstock.compiler.codegen.stages import Nested
+from penstock.compiler.codegen.stages import Nested, Tabled
 from penstock.compiler.codegen.weigh import Form
 from penstock.compiler.diagram.dump import quoted
 from penstock.compiler.ir.lower import lower_filter
@@ -120,7 +120,10 @@ def test_dozens_of_rules_are_one_inlined_diagram(count: int) -> None:
 def test_hundreds_are_tables_and_a_rule_that_counts_stands_between() -> None:
     lines = five_tuples(800).splitlines()
     plan = planned("\n".join([*lines[:400], "count if tcp", *lines[400:]]))
-    assert (plan.inline, forms(plan)) == (False, [Form.TABLES, Form.LINEAR, Form.TABLES])
+    assert (plan.inline, forms(plan)) == (False, [Form.TABLES])
+    (stage,) = plan.stages
+    assert isinstance(stage, Tabled)
+    assert [item.slot - stage.rules[0].slot for item in stage.between] == [399]
 
 
 def test_a_diagram_is_inlined_with_rules_that_count_behind_it() -> None:

@@ -49,11 +49,12 @@ from penstock.compiler.codegen.predicate import Printer
 from penstock.compiler.codegen.sets import set_lines
 from penstock.compiler.codegen.stages import Linear, Nested, Stage, Tabled, conditions
 from penstock.compiler.codegen.writer import comment, enumeration, line_directive, string
-from penstock.compiler.ir.depth import classics, countings
+from penstock.compiler.ir.depth import classics, countings, leaves
 from penstock.compiler.ir.ops import (
     FIRST_CONDITION_SLOT,
     FIRST_RULE_SLOT,
     Effect,
+    Member,
     Predicate,
     Rule,
     RuleSet,
@@ -199,7 +200,7 @@ def _staged(
         else:
             from penstock.compiler.codegen.tabled import tabled_lines, tables_of
 
-            found += [line_directive(1, "generated"), *tabled_lines(stage, count, printer)]
+            found += [line_directive(1, "generated"), *tabled_lines(stage, count, printer, source)]
             tables.append(tables_of(stage, count))
         firsts.append(stage.rules[0].slot)
         count, used = count + 1, used + functions
@@ -246,7 +247,7 @@ def _constants(rule_set: RuleSet, reads: Reads, *, inline: bool, probe: bool, ov
         f"#define PS_PROBE {int(probe)}",
         *(["#define PS_EFFECTS 1"] if has_effects(rule_set) else []),
         *(["#define PS_OVERLAY 1"] if overlay else []),
-        *(["#define PS_LIMITED 1"] if overlay and not all(rule.decides for rule in rule_set.rules) else []),
+        *(["#define PS_LIMITED 1"] if overlay and not all(map(_only_decides, rule_set.rules)) else []),
         f"#define PS_SECTION {string(traits.section)}",
         *enumeration(
             [
@@ -271,6 +272,12 @@ def _constants(rule_set: RuleSet, reads: Reads, *, inline: bool, probe: bool, ov
             ]
         ),
     ]
+
+
+def _only_decides(rule: Rule) -> bool:
+    """Whether to ask a rule in vain leaves no trace."""
+    counted = any(isinstance(leaf, Member) and leaf.counted for leaf, _ in leaves(rule.condition))
+    return rule.decides and rule.until_ns is None and not counted and not countings([rule.condition])
 
 
 def has_effects(rule_set: RuleSet) -> bool:

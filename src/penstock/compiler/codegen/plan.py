@@ -4,7 +4,7 @@ In: a rule set's rules.  Out: a `Plan`: stages in the rules' order, each with th
 estimates that it was chosen by; plan_text.py prints it.
 
     20 rules                  ->  inline, one nested diagram
-    1000 rules, one counts    ->  tables, the rule that counts, tables
+    1000 rules, one counts    ->  tables of 999, in which the one that counts is asked between
 
 The forms, and what they cost in nanoseconds a packet above one that decides
 nothing: packets in random order | one packet again and again.  ClassBench-like
@@ -46,7 +46,7 @@ from itertools import groupby
 from penstock.compiler.codegen.added import words_of
 from penstock.compiler.codegen.blocks import MAX_BLOCKS, NumberedRule, rule_cost
 from penstock.compiler.codegen.fields import reads_of
-from penstock.compiler.codegen.stages import Linear, Stage, conditions
+from penstock.compiler.codegen.stages import Linear, Stage, Tabled, conditions
 from penstock.compiler.codegen.weigh import (
     STAGED_NS,
     Estimate,
@@ -60,7 +60,7 @@ from penstock.compiler.codegen.weigh import (
     total_ns,
 )
 from penstock.compiler.ir.depth import leaves
-from penstock.compiler.ir.ops import Member, RuleSet
+from penstock.compiler.ir.ops import FIRST_RULE_SLOT, Member, RuleSet
 from penstock.errors import InternalError
 
 #: Rules of so few comparisons together are inlined as they are: nothing could be saved.
@@ -73,6 +73,8 @@ INLINE_WORDS = 24
 NESTED_SIZE = 480
 #: A policy of more stretches gets no diagrams: each takes tens of milliseconds to build, and a function of its own.
 MAX_DIAGRAMS = 40
+#: So many rules may be asked between those of one table.
+MAX_BETWEEN = 16
 #: What tables cost at least; a stretch that is decided in less gets none.
 LEAST_TABLES_NS = 20.0
 
@@ -144,7 +146,7 @@ def plan_of(rule_set: RuleSet, rules: Sequence[NumberedRule], wish: Wish | None 
         return _wished(stretches, wish)
     drawn = sum(stretch.can_nest for stretch in stretches) <= MAX_DIAGRAMS
     weighed = [(stretch, _weighed(stretch) if drawn else [linear(stretch)]) for stretch in stretches]
-    return _inline(weighed, rule_set) or _staged(weighed)
+    return _inline(weighed, rule_set) or _staged(weighed, rule_set)
 
 
 def _stretches(rule_set: RuleSet, rules: Sequence[NumberedRule]) -> Iterator[Stretch]:
@@ -180,7 +182,8 @@ def _fits(stages: Sequence[Stage], rule_set: RuleSet) -> bool:
 
 # ── inline ───────────────────────────────────────────────────────────────────
 
-Weighed = Sequence[tuple[Stretch, list[Option]]]
+_Weighed = tuple[Stretch, list[Option]]
+Weighed = Sequence[_Weighed]
 """Each stretch with its forms; the linear one first."""
 
 
@@ -228,10 +231,12 @@ def _is_small(chosen: Sequence[Option]) -> bool:
 # ── functions ────────────────────────────────────────────────────────────────
 
 
-def _staged(weighed: Weighed) -> Plan:
-    """Each stretch as functions of its own."""
+def _staged(weighed: Weighed, rule_set: RuleSet) -> Plan:
+    """Each stretch as functions of its own, but for tables that can be looked up together."""
     weighed = [(stretch, _all(stretch, options)) for stretch, options in weighed]
-    chosen = [min((one for one in options if one.stage), key=_staged_ns) for _, options in weighed]
+    chosen = [_cheapest(options) for _, options in weighed]
+    weighed = list(_together(weighed, chosen, rule_set))
+    chosen = [_cheapest(options) for _, options in weighed]
     if sum(option.estimate.functions for option in chosen) > MAX_BLOCKS:
         chosen = [
             option if option.estimate.form == Form.TABLES else options[0]
@@ -240,6 +245,58 @@ def _staged(weighed: Weighed) -> Plan:
     functions = sum(option.estimate.functions for option in chosen)
     why = f"too much for one function: {functions} functions over views in memory, {STAGED_NS:g} ns more"
     return Plan(False, why, _choices(weighed, chosen))
+
+
+def _cheapest(options: Sequence[Option]) -> Option:
+    return min((one for one in options if one.stage), key=_staged_ns)
+
+
+def _together(weighed: Weighed, chosen: Sequence[Option], rule_set: RuleSet) -> Iterator[_Weighed]:
+    """The stretches, tables with few rules between them as one: a packet is looked up once for them all."""
+    at = 0
+    while at < len(weighed):
+        if chosen[at].estimate.form != Form.TABLES:
+            yield weighed[at]
+            at += 1
+            continue
+        end = _last_table(weighed, chosen, at)
+        one = _as_one([stretch for stretch, _ in weighed[at : end + 1]], rule_set)
+        yield from one or weighed[at : end + 1]
+        at = end + 1
+
+
+def _last_table(weighed: Weighed, chosen: Sequence[Option], at: int) -> int:
+    """The last stretch in tables that is reached from one with no more than MAX_BETWEEN rules asked between."""
+    last, between = at, 0
+    for number in range(at + 1, len(weighed)):
+        stretch = weighed[number][0]
+        if chosen[number].estimate.form == Form.TABLES:
+            last = number
+            continue
+        between += len(stretch.rules)
+        if between > MAX_BETWEEN or stretch.run is not None:
+            break
+    return last
+
+
+def _as_one(stretches: Sequence[Stretch], rule_set: RuleSet) -> list[_Weighed]:
+    """Stretches as one look-up with rules before it and between; [] if it cannot be or there is nothing to join."""
+    from penstock.compiler.diagram.convert import joined
+
+    rules = tuple(item for stretch in stretches for item in stretch.rules)
+    first = rules[0].slot - FIRST_RULE_SLOT
+    found = joined(rule_set.rules, first, first + len(rules) - 1, MAX_BETWEEN)
+    if found is None or not found.between:
+        return []
+    before = found.run.first - first
+    whole = Stretch(rules[before:], found.run)
+    option = tables(whole)
+    if not isinstance(option.stage, Tabled):
+        return []
+    between = tuple(rules[number - first] for number in found.between if number >= found.run.first)
+    joint = (whole, [replace(option, stage=replace(option.stage, between=between))])
+    lead = Stretch(rules[:before], None)
+    return [(lead, [linear(lead)]), joint] if before else [joint]
 
 
 def _staged_ns(option: Option) -> float:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from penstock.compiler.codegen.plan import Choice, Plan
+from penstock.compiler.codegen.stages import Tabled
 from penstock.compiler.codegen.weigh import Estimate
 from penstock.compiler.ir.ops import RuleSet
 from penstock.model.sets import count_text
@@ -34,6 +35,7 @@ def plan_lines(plan: Plan, rule_set: RuleSet) -> Iterator[str]:
         yield ""
         yield f"{_where(choice)}: {choice.form}"
         yield from [f"    {choice.why}"] if choice.why != plan.why else []
+        yield from _between(choice)
         if choice.taken:
             yield f"    {_row(_TITLES)}"
             for estimate in choice.estimates:
@@ -42,6 +44,13 @@ def plan_lines(plan: Plan, rule_set: RuleSet) -> Iterator[str]:
             yield from (f"    {note}" for note in choice.taken.notes)
     yield ""
     yield "ns: estimated for packets in random order; warm: for one packet again and again; both without parsing"
+
+
+def _between(choice: Choice) -> Iterator[str]:
+    """The rules that are asked one after the other between those of a table."""
+    if isinstance(choice.stage, Tabled) and choice.stage.between:
+        lines = ", ".join(str(item.rule.line) for item in choice.stage.between)
+        yield f"    asked between, where no rule before has decided: line {lines}"
 
 
 def plain(text: str) -> str:

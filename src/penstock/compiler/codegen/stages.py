@@ -39,12 +39,17 @@ class Nested:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tabled:
-    """Rules to be looked up; `opaque` are the predicates that the classifier asks, from number 1 on."""
+    """Rules to be looked up; `opaque` are the predicates that the classifier asks, from number 1 on.
+
+    `between` are those of the rules that are asked one after the other, of packets that no rule before
+    them has decided: what is looked up is the first of the others that decides.
+    """
 
     rules: tuple[NumberedRule, ...]
     classifier: Classifier
     refs: tuple[FieldRef, ...]
     opaque: tuple[Predicate, ...]
+    between: tuple[NumberedRule, ...] = ()
 
 
 Stage = Linear | Nested | Tabled
@@ -56,5 +61,7 @@ def conditions(stages: Iterable[Stage]) -> Iterator[Predicate]:
         if isinstance(stage, Linear):
             yield from (asked for item in stage.rules for asked in item.rule.asked)
         else:
+            if isinstance(stage, Tabled):
+                yield from (asked for item in stage.between for asked in item.rule.asked)
             yield from stage.opaque
             yield from (Within(ref, IntervalSet.single(0)) for ref in stage.refs)

@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.compiler.classifier.tables import Family
-from penstock.compiler.codegen.blocks import block_lines
+from penstock.compiler.codegen.blocks import NumberedRule, block_lines, rule_lines
 from penstock.compiler.codegen.fields import Naming
 from penstock.compiler.codegen.predicate import Printer
 from penstock.compiler.codegen.stages import Tabled
 from penstock.compiler.codegen.tables import Access, classifier_source, image
+from penstock.compiler.codegen.writer import indented, line_directive
+from penstock.compiler.diagram.convert import is_stateless
 from penstock.compiler.ir.ops import FieldRef, Predicate, Rule
 from penstock.errors import InternalError
 from penstock.model.tables import variable_of
@@ -33,26 +35,46 @@ _OPENING = [
 _VIEWS = ["", "\tps_keep(ctx);", "\tif (!scratch)", "\t\treturn 0;", "\ts = scratch->s;", "\tps_keep(s);"]
 
 
-def tabled_lines(stage: Tabled, number: int, printer: Printer) -> list[str]:
+def tabled_lines(stage: Tabled, number: int, printer: Printer, source: str) -> list[str]:
     """The stage's functions, `ps_rules_{number}` last."""
     name = f"ps_run_{number}"
     asks = f"{name}_asks(ctx, {{number}})" if stage.opaque else "0"
     access = _access(stage, printer.naming, asks)
-    codes = [_code(item.rule) for item in stage.rules]
+    codes = [0 if item in stage.between else _code(item.rule) for item in stage.rules]
+    between = [line for item in stage.between for line in _asked_between(stage, item, printer, source)]
     return [
         *(_asking(name, stage.opaque, printer) if stage.opaque else ()),
         *classifier_source(stage.classifier, name, access).splitlines(),
         *(_verdicts(name, codes) if len(set(codes)) > 1 else ()),
         "",
-        *block_lines(_deciding(stage, name, codes), number),
+        *(["#ifndef ps_reached", "#define ps_reached(slot) 1", "#endif"] if between else []),
+        *block_lines(_deciding(stage, name, codes, between), number),
     ]
 
 
-def _deciding(stage: Tabled, name: str, codes: Sequence[int]) -> list[str]:
+def _asked_between(stage: Tabled, item: NumberedRule, printer: Printer, source: str) -> list[str]:
+    """A rule that is asked of packets which no rule before it decides: what was found, less 1, is none of those.
+
+    One that leaves a trace is not asked behind an added rule that fits (overlay.bpf.h); of others the decision
+    is compared with that.
+    """
+    place = item.slot - stage.rules[0].slot
+    reached = "" if is_stateless(item.rule) else f" && ps_reached({item.slot})"
+    return [
+        f"\tif (found - 1 >= {place}ULL{reached}) {{",
+        *indented(rule_lines(item, printer, source)),
+        line_directive(1, "generated"),
+        "\t}",
+    ]
+
+
+def _deciding(stage: Tabled, name: str, codes: Sequence[int], between: Sequence[str]) -> list[str]:
     return [
         f"\t__u64 found = {name}(ctx, scratch, s);",
         "",
         "\tps_opaque_value(found);",
+        *between,
+        *(["\tps_opaque_value(found);"] if between else []),
         # One comparison of both, of found less 1, would tell the verifier before Linux 6.11 nothing of found.
         f"\tif (found <= {len(codes)}) {{",
         "\t\tps_opaque_value(found);",

@@ -15,7 +15,7 @@ slower.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -25,8 +25,9 @@ from penstock.compiler.diagram.axis import Keys, keys_of
 from penstock.compiler.diagram.boxes import Boxes, from_ranges
 from penstock.compiler.diagram.disjunction import Term, TooManyTermsError, terms
 from penstock.compiler.diagram.rare import rare_fields, test_of
-from penstock.compiler.ir.depth import countings, leaves
+from penstock.compiler.ir.depth import countings, leaves, members
 from penstock.compiler.ir.ops import All, FieldRef, Member, Predicate, Rule, RuleSet
+from penstock.model.action import Change
 from penstock.model.net import Interval, IntervalSet
 
 MAX_OPAQUE = 32
@@ -113,6 +114,42 @@ def is_stateless(rule: Rule) -> bool:
     """
     counted = any(isinstance(leaf, Member) and leaf.counted for leaf, _ in leaves(rule.condition))
     return rule.decides and rule.until_ns is None and not counted and not countings([rule.condition])
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A run to be looked up at once, and the rules (indices) to be asked between its own, in order."""
+
+    run: Run
+    between: tuple[int, ...]
+
+
+def joined(rules: Sequence[Rule], first: int, last: int, most: int) -> Joined | None:
+    """Rules ``first … last`` as one run with at most so many rules between its own; None if that cannot be.
+
+    Asked between are those with a memory, and those that ask sets and no field at all:
+    a table could but say of every packet that they are to be asked.  No rule
+    between changes what a later one of the run asks.
+    """
+    gathered: list[_Divided] = []
+    changed: set[str] = set()
+    between: list[int] = []
+    for number in range(first, last + 1):
+        rule = rules[number]
+        if isinstance(rule.argument, Change):
+            changed.add(rule.argument.set)
+        terms, whole = _divided(rule.condition) if is_stateless(rule) else ((), False)
+        asked = members([rule.condition])
+        if not is_stateless(rule) or (asked and not any(term.fields for term in terms)):
+            between.append(number)
+        elif changed & asked:
+            return None
+        else:
+            gathered.append((number, terms, whole))
+    runs = list(_runs(gathered))
+    if len(runs) != 1 or len(between) > most:
+        return None
+    return Joined(runs[0], tuple(between))
 
 
 def _divided(condition: Predicate) -> tuple[tuple[Term, ...], bool]:
