@@ -111,9 +111,13 @@ class Content:
         found = self._sorted(family)
         at = int(np.searchsorted(found, np.array(key, found.dtype)))
         there = at < len(found) and found[at] == key
-        for line in self._logged_of(family)[::-1]:
-            if _key(family, line) == key:
-                return int(line[0]) & 255 == _ADD
+        logged = self._logged_of(family)
+        if len(logged):
+            hi, lo, length = (one[0] for one in halves(family, np.array([key], DTYPES[family])))
+            lengths = logged[:, 0] >> np.uint64(_LENGTH_AT) & np.uint64(255)
+            same = np.flatnonzero((logged[:, 1] == hi) & (logged[:, 2] == lo) & (lengths == length))
+            if len(same):
+                return int(logged[same[-1], 0]) & 255 == _ADD
         return bool(there)
 
     def holds(self, family: str, hi: int, lo: int) -> bool:

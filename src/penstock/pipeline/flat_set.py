@@ -61,6 +61,7 @@ class FlatSet(LiveSet):
         self._tables = {family: maps[family] for family in spec.families}
         self._tries = LiveSet(spec.timed, self._tables, control)
         self._slots = Slots(maps[FLAT], place)
+        self._mapped: tuple[int, Content] | None = None
 
     def close(self) -> None:
         """Let go of the maps; they live on where they are pinned or a program uses them."""
@@ -117,7 +118,12 @@ class FlatSet(LiveSet):
     def _content(self) -> Content | None:
         """What counts at this moment; None if there is nothing."""
         lines = self._slots.open(self._bank)
-        return None if lines is None else Content(lines.view(np.uint64))
+        if lines is None:
+            self._mapped = None
+        elif self._mapped is None or self._mapped[0] != lines.info.id:
+            # A mapping takes the kernel a page table entry for each 4 KiB: milliseconds of a large content.
+            self._mapped = lines.info.id, Content(lines.view(np.uint64))
+        return self._mapped[1] if self._mapped else None
 
     def _flat(self) -> Flat:
         content = self._content()
@@ -261,6 +267,7 @@ class FlatSet(LiveSet):
         for family, one in tries.items():
             self._tables[family].delete_all(one.gone)
         self.progress(1, 1)
+        self._mapped = None
         self._slots.drop(active)
         self._rest()
 
