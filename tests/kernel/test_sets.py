@@ -42,6 +42,7 @@ set hosts : host counters
 set ports : port
 set cards : mac
 set flows : host . proto . port
+set pairs : host . host . proto . port
 """
 RULES = """filter edge at {hook} {{
     default drop
@@ -54,6 +55,7 @@ RULES = """filter edge at {hook} {{
     count if inner(src in @blocks) or vlan and ip6 src in @blocks
     drop if tcp src or dst port in @ports
     pass if src . proto . dst port in @flows
+    drop if src . dst . proto . dst port in @pairs
     pass if port in @ports or udp port 500
 }}
 """
@@ -100,9 +102,9 @@ def drawn(frames: Sequence[bytes], seed: int) -> dict[str, list[str]]:
     """Entries that some of the frames are in."""
     chance, found = (
         random.Random(seed),
-        {name: set[str]() for name in ("nets", "blocks", "hosts", "ports", "cards", "flows")},
+        {name: set[str]() for name in ("nets", "blocks", "hosts", "ports", "cards", "flows", "pairs")},
     )
-    from ipaddress import ip_address, ip_network
+    from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
     from penstock.compiler.ir.ops import FieldRef
 
@@ -132,6 +134,14 @@ def drawn(frames: Sequence[bytes], seed: int) -> dict[str, list[str]]:
             )
             if value["proto"] is not None and value["dport"] is not None:
                 found["flows"].add(f"{address} . {value['proto']} . {value['dport']}")
+        for source, destination, kind in (
+            ("addr.src", "addr.dst", IPv4Address),
+            ("ip6.src", "ip6.dst", IPv6Address),
+        ):
+            if None not in (value[source], value[destination], value["proto"], value["dport"]):
+                ends = kind(value[source]), kind(value[destination])
+                if not any(getattr(end, "ipv4_mapped", None) for end in ends):
+                    found["pairs"].add(" . ".join(map(str, (*ends, value["proto"], value["dport"]))))
         if value["dport"] is not None and chance.random() < 0.5:
             found["ports"].add(str(value["dport"]))
         if value["eth.src"] is not None and chance.random() < 0.5:
@@ -447,3 +457,22 @@ def test_an_odd_packet_is_looked_up_all_the_same() -> None:
     with DataPlane.of(rules) as plane:
         opened(rules, plane, "nets").update(["192.0.2.0/24"])
         assert plane.verdicts(frames) == [Verdict.DROP] * 3
+
+
+@pytest.mark.parametrize("hook", Hook, ids=lambda hook: hook.value)
+def test_keys_of_two_addresses_leave_room_on_the_stack(hook: Hook) -> None:
+    """Several long keys in rules that count and limit, each of which wants its own place there."""
+    rules = rule_set(
+        "filter edge at {hook} {{\n"
+        " count if src . dst . proto . dst port in @pairs\n"
+        " pass if dst . src . proto . src port in @pairs\n"
+        " count if src . proto . dst port in @flows and over 10/s per flow\n"
+        " drop if src . dst . proto . dst port in @pairs and src in @blocks\n}}",
+        hook,
+    )
+    there = bytes(Ether() / IPv6(src="2001:db8::1", dst="2001:db8::2") / TCP(sport=9, dport=80))
+    back = bytes(Ether() / IPv6(src="2001:db8::2", dst="2001:db8::1") / TCP(sport=80, dport=9))
+    with DataPlane.of(rules) as plane:
+        opened(rules, plane, "pairs").update(["2001:db8::1 . 2001:db8::2 . tcp . 80"])
+        opened(rules, plane, "blocks").update(["2001:db8::/64"])
+        assert plane.verdicts([there, back]) == [Verdict.DROP, Verdict.PASS]

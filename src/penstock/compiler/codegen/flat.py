@@ -1,7 +1,7 @@
 """A flat set in C: a map of maps beside the tries of a set, and the functions that ask both.
 
 set threats : net size 1M        ->  ps_set0_flat, and the maps of any set of networks
-src in @threats                  ->  (ps_in_set0_v4(s[0].addr_src, len) || ps_in_set0_v6(s[0].ip6_src, len))
+src in @threats                  ->  (ps_in_set0_v4(s[0].addr_src, len) || ps_in_set0_v6(&s[0].ip6_src, len))
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from penstock.model.sets import ADDED, FLAT, SetSpec, control_map, set_map
 
-_ARGUMENTS = {"v4": "__u64 p0", "v6": "struct ps_ip6 p0"}
+_ARGUMENTS = {"v4": "__u64 p0", "v6": "const struct ps_ip6 *p0"}
 
 
 def flat_map_lines(number: int) -> Iterator[str]:

@@ -111,7 +111,7 @@ def _parts(limiter: Limiter) -> Iterator[str]:
 def _address(at: int, way: str, lengths: tuple[int, int]) -> str:
     four, six = (_mask(bits, length) for bits, length in zip((32, 128), lengths, strict=True))
     masks = f"{four:#x}U, {six >> 64:#x}ULL, {six & (1 << 64) - 1:#x}ULL"
-    return f"ps_key_address(key + {at}, v->addr_{way}, v->ip6_{way}, {masks})"
+    return f"ps_key_address(key + {at}, v->addr_{way}, &v->ip6_{way}, {masks})"
 
 
 def _mask(bits: int, length: int) -> int:

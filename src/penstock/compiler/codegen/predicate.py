@@ -113,16 +113,17 @@ class Printer:
         if rule.target is None or not isinstance(rule.argument, Change):
             return ""
         guards, keys = target_of(rule.target)
-        calls = [
-            change_call(self.sets, one, rule.argument, ", ".join(self.naming.field(ref) for ref in one.keys))
-            for one in keys
-        ]
+        calls = [change_call(self.sets, one, rule.argument, self._key(one)) for one in keys]
         only = f"if ({self._joined(guards, ' && ')}) " if guards else ""
         return f"{only}{{ {' '.join(calls)} }}"
 
     def _member(self, member: Member) -> str:
-        fields = ", ".join(self.naming.field(ref) for ref in member.keys)
-        return f"{function_of(self.sets, member.set, member.bits)}({fields}, {self.naming.length})"
+        return f"{function_of(self.sets, member.set, member.bits)}({self._key(member)}, {self.naming.length})"
+
+    def _key(self, member: Member) -> str:
+        """The parts of a key, of IPv6 addresses their places."""
+        fields = ((ref, self.naming.field(ref)) for ref in member.keys)
+        return ", ".join(f"&{field}" if ref.field.bits == 128 else field for ref, field in fields)
 
     def _joined(self, operands: Sequence[Predicate], operator: str) -> str:
         return _either([self.predicate(operand) for operand in operands], operator)

@@ -1,7 +1,7 @@
 """Sets in C: a map for each family of their keys, and the functions that ask them.
 
     set threats : net size 1M        ->  ps_set0_v4, ps_set0_v6, ps_set0_control
-    src in @threats                  ->  (ps_in_set0_v4(s[0].addr_src, len) || ps_in_set0_v6(s[0].ip6_src, len))
+    src in @threats                  ->  (ps_in_set0_v4(s[0].addr_src, len) || ps_in_set0_v6(&s[0].ip6_src, len))
 
 A part that the packet does not have is outside its domain, as everywhere, and
 the answer is no without a lookup.

@@ -169,9 +169,9 @@ static __always_inline bool ps_flat_has_v6(void *content, __u64 hi, __u64 lo)
 		PS_FLAT_ASK(control, flat, trie, ps_flat_has_v6(content, hi, lo), \
 			    (key.length = 128, key.p0_hi = ps_htonll(hi), key.p0_lo = ps_htonll(lo))); \
 	} \
-	static __always_inline bool name(struct ps_ip6 p0, __u32 len) \
+	static __always_inline bool name(const struct ps_ip6 *p0, __u32 len) \
 	{ \
-		return p0.present && name##_global(p0.hi, p0.lo); \
+		return p0->present && name##_global(p0->hi, p0->lo); \
 	}
 
 #endif

@@ -165,16 +165,16 @@ static __always_inline __u64 ps_cost(struct ps_ctx *ctx, __u64 len, const bool b
 /* ── keys ────────────────────────────────────────────────────────────────── */
 
 /* ps_key_address - an address as two words, cut to a prefix; false of a packet without one. */
-static __always_inline bool ps_key_address(__u64 *key, __u64 four, struct ps_ip6 six, __u32 mask, __u64 hi, __u64 lo)
+static __always_inline bool ps_key_address(__u64 *key, __u64 four, const struct ps_ip6 *six, __u32 mask, __u64 hi, __u64 lo)
 {
 	if (four <= 0xffffffffULL) {
 		key[0] = 0;
 		key[1] = 0xffff00000000ULL | (four & mask);
 		return true;
 	}
-	key[0] = six.hi & hi;
-	key[1] = six.lo & lo;
-	return six.present;
+	key[0] = six->hi & hi;
+	key[1] = six->lo & lo;
+	return six->present;
 }
 
 /* ps_key_ports - protocol and ports as a word; a port that is not there as 0. */
