@@ -26,7 +26,7 @@ PREFIXED: tuple[KeyKind, ...] = ("src", "dst")
 
 #: A packet takes no more tokens than this, however long it claims to be: an aggregate has half as many bytes.
 MOST_COST = (1 << 20) - 1
-#: Buckets that share a row, of which a key has one: it looks for its own there and nowhere else.
+#: Buckets that share a row.  A key has two rows: it looks for its own bucket there and nowhere else.
 WAYS = 8
 DEFAULT_SIZE, MOST_SIZE = 1 << 16, 1 << 22
 #: Whoever was met again keeps its place so long beyond the time at which its bucket is full.

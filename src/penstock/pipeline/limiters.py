@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from penstock.pipeline.slot import Slot
 
 #: struct ps_row of bpf/include/penstock/limit.bpf.h, in words of 64 bits, and what a bucket has before its key.
-_HEAD_WORDS, _BUCKET_WORDS = 3, 2
+_HEAD_WORDS, _BUCKET_WORDS = 4, 2
 
 
 @dataclass(frozen=True, slots=True)

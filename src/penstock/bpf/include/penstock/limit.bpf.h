@@ -9,18 +9,23 @@
  * than a burst is owed, and its debt is paid back before the next
  * (penstock.compiler.ir.buckets is the same in whole numbers).
  *
- * A table is an array of rows of PS_WAYS buckets.  A key has one row, found by a
- * hash that nobody outside can foresee, and takes a place there whose bucket is
- * full: it says nothing that a new one would not say.  So a place is given away
- * without loss, never one whose bucket still counts, and whoever came twice keeps
- * its place for PS_GRACE longer, so that it is not lost to a flood of sources
- * that come once.  A key that finds no place is judged by the bucket of the row
- * behind all others, which all such keys have in common.
+ * A table is an array of rows of PS_WAYS buckets.  A key has a row in the first
+ * half and one in the second, found by hashes that nobody outside can foresee, and
+ * takes a place whose bucket is full: it says nothing that a new one would not
+ * say.  So a place is given away without loss, never one whose bucket still
+ * counts, and whoever came twice keeps its place for PS_GRACE longer, so that it is
+ * not lost to a flood of sources that come once.  The second row is looked into
+ * only if the first has no place, or if a bucket in the second half may still count
+ * whose key came by way of the first: `spilled` says until when.  A key that finds
+ * no place in either is judged by the bucket of the row behind all others, which
+ * all such keys have in common.
  *
  * An LRU map would make room by forgetting buckets that still count, 128 at a
  * time, and a flood chooses which.
  *
- * A row is under a lock while it is read and changed: no token is given twice.
+ * A row is under a lock while it is read and changed, and a key's first row while
+ * anything is done about the key: no token is given twice.  The lock of a row of the
+ * second half is taken after that of one of the first, so that none waits for another.
  */
 #ifndef PENSTOCK_LIMIT_BPF_H
 #define PENSTOCK_LIMIT_BPF_H
@@ -59,6 +64,8 @@ struct ps_bucket {
  * verifier lets no socket filter take it.
  */
 #ifdef PS_SPIN_LOCKS
+/* The verifier lets nobody hold two of them (until 6.15): a key has one row. */
+#define PS_FIRST_ROWS(rows) (rows)
 struct bpf_spin_lock {
 	__u32 val;
 };
@@ -77,6 +84,7 @@ static __always_inline void ps_unlock_row(ps_lock *lock)
 	bpf_spin_unlock(lock);
 }
 #else
+#define PS_FIRST_ROWS(rows) (((rows) + 1) / 2)
 #define ps_lock __u32
 #define PS_SHORT_PATIENCE 64
 
@@ -119,7 +127,8 @@ struct ps_row {
 	ps_lock lock;
 	__u32 place;
 	__u64 given;	/* places that were another key's before */
-	__u64 refused;	/* packets whose key found no place here */
+	__u64 refused;	/* packets whose key found no place, in its first row */
+	__u64 spilled;	/* when all buckets are full of whom this row sent to the second half */
 };
 
 /* A row with its buckets.  The kernel looks for a lock among a value's own members, behind no other name. */
@@ -128,7 +137,7 @@ struct ps_row {
 	struct name##_row { \
 		ps_lock lock; \
 		__u32 place; \
-		__u64 given, refused; \
+		__u64 given, refused, spilled; \
 		__u64 way[PS_WAYS * (2 + (words))]; \
 	}; \
 	struct { \
@@ -191,7 +200,7 @@ static __always_inline bool ps_key_number(__u64 *key, __u32 number)
 	return number <= 0xffff;
 }
 
-static __always_inline __u32 ps_key_hash(const __u64 *key, const __u32 words)
+static __always_inline __u64 ps_key_hash(const __u64 *key, const __u32 words)
 {
 	__u64 hash = ps_limit_seed;
 
@@ -200,8 +209,14 @@ static __always_inline __u32 ps_key_hash(const __u64 *key, const __u32 words)
 		hash = (hash ^ key[k]) * 0x9e3779b97f4a7c15ULL;
 		hash ^= hash >> 29;
 	}
-	hash *= 0xbf58476d1ce4e5b9ULL;
-	return hash >> 32;
+	return hash * 0xbf58476d1ce4e5b9ULL;
+}
+
+/* ps_second_hash - a number that the first half of the hash does not tell. */
+static __always_inline __u64 ps_second_hash(__u64 hash)
+{
+	hash ^= hash >> 31;
+	return hash * 0x94d049bb133111ebULL;
 }
 
 static __always_inline bool ps_key_is(const struct ps_bucket *bucket, const __u64 *key, const __u32 words)
@@ -276,20 +291,12 @@ static __always_inline void ps_find_place(struct ps_row *row, const __u64 *key, 
 	}
 }
 
-/* ps_over_row - the answer of a key's bucket in its row, or PS_NO_PLACE.  Hold the lock. */
-static __always_inline __u32 ps_over_row(struct ps_row *row, const __u64 *key, const __u32 words, __u64 now,
-					 struct ps_rate rate, struct ps_price price)
+/* ps_over_place - the answer of a key's bucket at the place that was found for it.  Hold the lock. */
+static __always_inline __u32 ps_over_place(struct ps_row *row, __u32 place, const __u64 *key, const __u32 words,
+					   __u64 now, struct ps_rate rate, struct ps_price price)
 {
-	struct ps_bucket *bucket;
-	__u64 place;
+	struct ps_bucket *bucket = ps_bucket_at(row, place & (PS_WAYS - 1), words);
 
-	ps_find_place(row, key, words, now);
-	place = *(volatile __u32 *)&row->place;
-	if (place == PS_NO_PLACE) {
-		row->refused++;
-		return PS_NO_PLACE;
-	}
-	bucket = ps_bucket_at(row, place & (PS_WAYS - 1), words);
 	if (place >= PS_FOUND) {
 		bucket->again = 1;
 		return ps_over_bucket(bucket, now, rate, price);
@@ -301,6 +308,58 @@ static __always_inline __u32 ps_over_row(struct ps_row *row, const __u64 *key, c
 	for (__u32 k = 0; k < words; k++)
 		bucket->key[k] = key[k];
 	return ps_over_bucket(bucket, now, rate, price);
+}
+
+/*
+ * ps_over_second - the answer of a key's second row, or PS_NO_PLACE.
+ *
+ * Hold the lock of the first.  `kept` says that there is a place there: then only
+ * the key's own bucket is of interest here.
+ */
+static __always_inline __u32 ps_over_second(void *table, __u32 at, struct ps_row *first, bool kept, const __u64 *key,
+					    const __u32 words, __u64 now, struct ps_rate rate, struct ps_price price)
+{
+	struct ps_row *row = bpf_map_lookup_elem(table, &at);
+	__u32 place, answer = PS_NO_PLACE;
+	__u64 full_at;
+
+	if (!row || !ps_lock_row(&row->lock))
+		return PS_NO_PLACE;
+	ps_find_place(row, key, words, now);
+	place = *(volatile __u32 *)&row->place;
+	if (place != PS_NO_PLACE && (place >= PS_FOUND || !kept)) {
+		answer = ps_over_place(row, place, key, words, now, rate, price);
+		full_at = ps_bucket_at(row, place & (PS_WAYS - 1), words)->full_at;
+		if (first->spilled < full_at)
+			first->spilled = full_at;
+	}
+	ps_unlock_row(&row->lock);
+	return answer;
+}
+
+/* ps_over_rows - the answer of a key's bucket, or PS_NO_PLACE. */
+static __always_inline __u32 ps_over_rows(void *table, const __u64 *key, const __u32 words, const __u32 rows, __u64 now,
+					  struct ps_rate rate, struct ps_price price)
+{
+	__u64 hash = ps_key_hash(key, words);
+	__u32 at = ((hash >> 32) * PS_FIRST_ROWS(rows)) >> 32, place, answer = PS_NO_PLACE;
+	struct ps_row *row = bpf_map_lookup_elem(table, &at);
+
+	if (!row || !ps_lock_row(&row->lock))
+		return PS_NO_PLACE;
+	ps_find_place(row, key, words, now);
+	place = *(volatile __u32 *)&row->place;
+	if (rows > PS_FIRST_ROWS(rows) && (place == PS_NO_PLACE || (place < PS_FOUND && row->spilled >= now))) {
+		at = ((ps_second_hash(hash) >> 32) * (rows - PS_FIRST_ROWS(rows))) >> 32;
+		at += PS_FIRST_ROWS(rows);
+		answer = ps_over_second(table, at, row, place != PS_NO_PLACE, key, words, now, rate, price);
+	}
+	if (answer == PS_NO_PLACE && place != PS_NO_PLACE)
+		answer = ps_over_place(row, place, key, words, now, rate, price);
+	else if (answer == PS_NO_PLACE)
+		row->refused++;
+	ps_unlock_row(&row->lock);
+	return answer;
 }
 
 /* ps_over_common - the answer of the bucket of all keys without a place. */
@@ -327,19 +386,12 @@ static __always_inline bool ps_over(void *table, const __u64 *key, const __u32 w
 {
 	__u64 parts = cost * rate.token, now = ps_now();
 	struct ps_price price = { parts / rate.share, parts % rate.share };
-	__u32 at, answer = PS_NO_PLACE;
-	struct ps_row *row;
+	__u32 answer = PS_NO_PLACE;
 
 	if (ps_is_trial())
 		return false;
-	if (rows) {
-		at = ((__u64)ps_key_hash(key, words) * rows) >> 32;
-		row = bpf_map_lookup_elem(table, &at);
-		if (row && ps_lock_row(&row->lock)) {
-			answer = ps_over_row(row, key, words, now, rate, price);
-			ps_unlock_row(&row->lock);
-		}
-	}
+	if (rows)
+		answer = ps_over_rows(table, key, words, rows, now, rate, price);
 	return answer == PS_NO_PLACE ? ps_over_common(table, rows, now, rate, price) : answer;
 }
 
