@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -53,6 +54,19 @@ def test_a_change_is_met_by_the_next_packet(wire: Wire, host: Cli, guard: Path) 
     assert 590 < counted["expires_in_s"] <= 600
     assert host("set", "remove", "banned", CLIENT).code == 0
     assert wire.arrived(8000) == 5
+
+
+def test_bytes_that_are_no_text_and_times_without_end_are_refused(host: Cli, guard: Path) -> None:
+    for entry, comment in (("192.0.2.1", "\udcff"), ("\udcff", "")):
+        done = host("set", "add", "banned", entry, "--comment", comment)
+        assert (done.code, "is not UTF-8 text" in done.err) == (1, True)
+    done = host("set", "import", "banned", "-", stdin="192.0.2.1 timeout 999999999d\n")
+    assert (done.code, "longer than an entry can stay" in done.err) == (1, True)
+    # fail2ban doubles its bans without an end.
+    assert host("set", "add", "banned", "192.0.2.2", "--timeout", f"{20 * 366 * 86_400}s").code == 0
+    assert [
+        json.loads(line)["entry"] for line in host("set", "list", "banned", "--json").out.splitlines()
+    ] == ["192.0.2.2"]
 
 
 def test_content_outlives_reload_and_detach_and_is_shared(

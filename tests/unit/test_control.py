@@ -61,7 +61,7 @@ class Asking:
             case protocol.SetAdd(set="full"):
                 raise PenstockError("@full is full", hint="a larger size")
             case protocol.SetList():
-                return {"text": "x" * (request.limit or 0)}
+                return {"text": 40 * "x" * (request.limit or 0)}
             case _:
                 return {"pid": os.getpid()}
 
@@ -183,7 +183,14 @@ def test_what_answers_nonsense_is_no_daemon(place: Path, monkeypatch: pytest.Mon
         (b'{"ask":"SetAdd","set":"s","entries":"a"}', "Expected `array`"),
         (b"\xff\xfe", "does not understand"),
         (b"", "does not understand"),
+        (b"[" * 500_000, "does not understand"),
+        (b'{"ask":"Ping","x":' * 30_000, "does not understand"),
+        (b'{"ask":"SetList","limit":-1}', "limit"),
+        (b'{"ask":"SetList","limit":1000000000}', "limit"),
+        (b'{"ask":"SetAdd","set":"s","entries":["a"],"timeout":-5}', "timeout"),
+        (b'{"ask":"SetAdd","set":"s","entries":["a"],"timeout":1e12}', "timeout"),
     ],
+    ids=lambda given: str(given)[:48],
 )
 def test_a_request_that_is_not_understood_is_refused(line: bytes, words: str) -> None:
     with pytest.raises(DaemonError, match=words):
@@ -250,7 +257,7 @@ def test_check_43_a_slow_client_is_turned_away(place: Path) -> None:
         with raw(place) as half, raw(place) as greedy, raw(place) as silent:
             half.sendall(b'{"ask":"Pi')
             # Asks for megabytes and takes none of them.
-            greedy.sendall(b'{"ask":"SetList","limit":4000000}\n' * 3)
+            greedy.sendall(b'{"ask":"SetList","limit":100000}\n' * 3)
             assert b"waited too long" in drained(half)
             assert b"heard nothing" in drained(silent)
             assert len(drained(greedy)) < 12_000_000
@@ -306,7 +313,7 @@ def test_requests_in_one_piece_are_answered_in_order(place: Path) -> None:
         channel.sendall("\n".join(lines).encode() + b"\n")
         channel.shutdown(socket.SHUT_WR)
         replies = [json.loads(line) for line in channel.makefile("rb")]
-        assert [len(one["ok"]["text"]) for one in replies] == list(range(1, 200))
+        assert [len(one["ok"]["text"]) for one in replies] == list(range(40, 8000, 40))
         assert len(server.requests) == 199
 
 

@@ -187,6 +187,12 @@ def _run(arguments: list[str]) -> int:
     except OSError as error:
         # Click writes help by itself.
         return _unwritten(error) if error.errno in (errno.ENOSPC, errno.EBADF) else _bug(error)
+    except UnicodeEncodeError as error:
+        # What Python reads of an argument that is no UTF-8 (PEP 383) can be written nowhere.
+        if not any("\udc80" <= char <= "\udcff" for char in error.object[error.start : error.end]):
+            return _bug(error)
+        show(PenstockError(f"`{error.object[:60]}` is not UTF-8 text"))
+        return 1
     except Exception as error:  # noqa: BLE001 - the outermost edge: a bug is shown as one
         return _bug(error)
     return result if isinstance(result, int) else 0

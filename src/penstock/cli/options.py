@@ -22,6 +22,9 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
     name = "time"
 
+    def __init__(self, longest_s: float = LONGEST_S, words: str = "a year") -> None:
+        self._longest_s, self._words = longest_s, words
+
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
@@ -29,12 +32,14 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         if found is None:
             self.fail(f"{value!r} is not a time; write 30s, 10m, 2h or 1d", param, ctx)
         seconds = float(found["number"]) * _SECONDS[found["unit"]]
-        if not 0 < seconds <= LONGEST_S:
-            self.fail(f"{value!r} is out of range: more than nothing and at most a year", param, ctx)
+        if not 0 < seconds <= self._longest_s:
+            self.fail(f"{value!r} is out of range: more than nothing and at most {self._words}", param, ctx)
         return seconds
 
 
 DURATION = Duration()
+#: How long an entry of a set stays: fail2ban doubles its bans without an end.
+STAY = Duration(100 * LONGEST_S, "a hundred years")
 
 
 def _interfaces(_context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from penstock.cli import output
-from penstock.cli.options import DURATION, duration_text, json_option
+from penstock.cli.options import STAY, duration_text, json_option
 from penstock.control.client import ask_if_there
 from penstock.errors import LimitError, PenstockError
 
@@ -41,7 +41,7 @@ def _timed(function: Callable[..., Any]) -> Callable[..., Any]:
             "--timeout",
             "--ttl",
             "timeout",
-            type=DURATION,
+            type=STAY,
             metavar="TIME",
             help="Forget them then: 30s, 10m, 2h, 7d.",
         ),

@@ -12,13 +12,16 @@ passed over: it might have been the one that limits what is done.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from penstock.errors import DaemonError, PenstockError
+from penstock.model.sets import LONGEST_S
 
 VERSION = 1
+#: Who may ask may not have a reply of a million entries put together: `set export` reads the set itself.
+MOST_LISTED = 100_000
 
 
 class Request(
@@ -58,7 +61,7 @@ class SetAdd(Request, frozen=True):
 
     set: str
     entries: tuple[str, ...]
-    timeout: float | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_S)] | None = None
     forever: bool = False
     comment: str | None = None
 
@@ -74,7 +77,7 @@ class SetList(Request, frozen=True):
     """The sets, or the entries of one, at most `limit` of them."""
 
     set: str | None = None
-    limit: int = 1000
+    limit: Annotated[int, msgspec.Meta(ge=0, le=MOST_LISTED)] = 1000
 
 
 class Why(Request, frozen=True):
@@ -99,6 +102,8 @@ Asked = Reading | Changing
 
 _decoder: msgspec.json.Decoder[Asked] = msgspec.json.Decoder(Asked)
 _encoder = msgspec.json.Encoder()
+#: What decoding raises, whatever the bytes: one that is nested deeply ends the stack.
+_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class ElsewhereError(DaemonError):
@@ -138,7 +143,7 @@ def decode(line: bytes) -> Asked:
     """
     try:
         found = _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _FAULTS as error:
         raise DaemonError(f"the daemon does not understand the request: {error}", hint=_hint(line)) from error
     if found.penstock != VERSION:
         raise _other_version(found.penstock)
@@ -163,7 +168,7 @@ def _hint(line: bytes) -> str | None:
     """What to do about a request that another version of penstock may have made."""
     try:
         said: Any = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _FAULTS:
         return None
     number = said.get("penstock", VERSION) if isinstance(said, dict) else VERSION
     return _other_version(number).hint if number != VERSION else None

@@ -203,6 +203,8 @@ def count_text(count: int) -> str:
     return str(count)
 
 
+#: No entry is given a longer time: a hundred years, in seconds.
+LONGEST_S = 100 * 366 * 86_400
 TIME_UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from penstock.errors import KernelError, LimitError, PenstockError
 from penstock.kernel.maps import Map
 from penstock.model.closing import Closing
-from penstock.model.sets import HIDDEN, SetSpec
+from penstock.model.sets import HIDDEN, LONGEST_S, SetSpec
 from penstock.pipeline.set_control import Control, now
 from penstock.pipeline.set_few import Few, Step
 from penstock.pipeline.set_listing import listed
@@ -251,6 +251,8 @@ class LiveSet(Closing):
     def _expiry(self, timeout: float | None, moment: int, *, forever: bool) -> int:
         if forever:
             return 0
+        if timeout is not None and not timeout <= LONGEST_S:
+            raise PenstockError("an entry stays for at most a hundred years, or for ever")
         default = None if self.spec.timeout_ns is None else self.spec.timeout_ns / 1e9
         return expiry_after(default if timeout is None else timeout, moment)
 

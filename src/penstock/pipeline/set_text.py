@@ -18,14 +18,16 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from penstock.errors import PenstockError
-from penstock.model.sets import GRAIN, TIME_UNITS, SetSpec
+from penstock.model.sets import GRAIN, LONGEST_S, TIME_UNITS, SetSpec
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "icmp6": 58, "sctp": 132}
 _PROTOCOL_WORDS = {number: word for word, number in PROTOCOLS.items()}
 _LINE = re.compile(r"\s*(?P<entry>[^#;]*?)(?:\s+timeout\s+(?P<time>\S+))?\s*(?:[#;].*)?")
-_TIME = re.compile(r"(\d{1,9})([smhd])")
+_TIME = re.compile(r"([0-9]{1,9})([smhd])")
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
-_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+#: Digits of ASCII: `str.isdecimal` takes those of other scripts for numbers, too.
+_NUMBER = re.compile(r"[0-9]{1,3}")
 _SECOND = 1_000_000_000
 
 
@@ -54,7 +56,7 @@ def read_lines(spec: SetSpec, text: str, expiry: int, now_ns: int, name: str = "
     """
     found: Keys = {family: {} for family in spec.families}
     faults: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         try:
             for family, key, end in entries_of(spec, line, expiry, now_ns):
                 ends = found[family]
@@ -92,7 +94,10 @@ def _seconds(text: str) -> float:
     found = _TIME.fullmatch(text)
     if not found or not int(found[1]):
         raise ValueError(f"`{text}` is no time; write 30s, 10m, 2h or 7d")
-    return float(int(found[1]) * TIME_UNITS[found[2]])
+    seconds = int(found[1]) * TIME_UNITS[found[2]]
+    if seconds > LONGEST_S:
+        raise ValueError(f"`{text}` is longer than an entry can stay, a hundred years")
+    return float(seconds)
 
 
 def keys_of(spec: SetSpec, text: str) -> Iterator[tuple[str, bytes]]:
@@ -137,7 +142,7 @@ def _packed(kind: str, text: str) -> bytes:
                 raise ValueError("a range of ports cannot be a part of a key")
             return struct.pack("!H", low)
         case _:
-            number = PROTOCOLS.get(text) or (int(text) if text.isdecimal() else 256)
+            number = PROTOCOLS.get(text) or (int(text) if _NUMBER.fullmatch(text) else 256)
             if number > 255:
                 raise ValueError(f"`{text[:40]}` is no protocol")
             return bytes((number,))
@@ -167,7 +172,7 @@ def _network(text: str) -> bytes:
     address, slash, length = text.partition("/")
     found = _address(address)
     bits = found.max_prefixlen
-    if slash and not (length.isdecimal() and len(length) < 4 and int(length) <= bits):
+    if slash and not (_NUMBER.fullmatch(length) and int(length) <= bits):
         raise ValueError(f"`{text[:60]}` is no network: a prefix has at most {bits} bits")
     count = int(length) if slash else bits
     network = ip_network((found, count), strict=False)
