@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from penstock.pipeline.live_set import LiveSet
     from penstock.pipeline.policy import LoadedPolicy, load_policies, load_policy
     from penstock.pipeline.rules import add_rule, added_rules, remove_rule
-    from penstock.pipeline.set_store import open_set
+    from penstock.pipeline.shared_set import SharedSet, open_set
     from penstock.pipeline.sockets import SocketFilter, attach_socket
     from penstock.pipeline.status import status
 
@@ -53,7 +53,8 @@ _PIPELINE = {
     "add_rule": "rules",
     "remove_rule": "rules",
     "added_rules": "rules",
-    "open_set": "set_store",
+    "open_set": "shared_set",
+    "SharedSet": "shared_set",
     "LiveSet": "live_set",
 }
 
@@ -74,6 +75,7 @@ __all__ = [
     "remove_rule",
     "added_rules",
     "open_set",
+    "SharedSet",
     "LiveSet",
     "PenstockError",
     "PolicyError",

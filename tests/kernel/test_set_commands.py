@@ -5,12 +5,16 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import penstock
 from penstock.errors import LimitError, PenstockError
 from penstock.model.moment import moment
+from penstock.model.prefixes import Prefixes
 from penstock.model.sets import SetSpec
 from penstock.pipeline import set_commands
 from penstock.pipeline.ledger import Ledger, Line
@@ -158,3 +162,27 @@ def test_check_26_a_full_disk_changes_nothing_and_says_so(threats: str, small_di
     (small_disk / "filler").unlink()
     set_commands.remove(threats, ["192.0.2.0/24"], by="alice")
     assert set(held()) == told()
+
+
+def test_python_programs_change_kernel_and_ledger(threats: str) -> None:
+    """Text, objects of ipaddress, arrays and Prefixes; what a program adds is told, and comes back behind a reboot."""
+    of_feed("198.51.100.0/24")
+    with penstock.open_set("@threats") as found:
+        found.update([ip_address("192.0.2.1"), ip_network("2001:db8::/32")], 60, comment="INC-4711")
+        found.update(np.array([0xC0000202], np.uint32))
+        assert found.update(Prefixes.of(["203.0.113.0/24"])).entries == 5
+        assert "203.0.113.9" in found
+        assert len(found) == found.count == 5
+        book = Ledger("threats").book()
+        assert set(book.few) == {"192.0.2.1/32", "2001:db8::/32", "192.0.2.2/32", "203.0.113.0/24"}
+        (claim,) = book.few["192.0.2.1/32"].values()
+        assert (claim.comment, claim.by) == ("INC-4711", set_commands.who())
+        done = found.discard(["198.51.100.0/24", "192.0.2.2/32"])
+        assert (done.removed, done.kept[0].feeds) == (1, ("drop",))
+        found.replace(Prefixes.of(["192.0.2.9"]))
+        assert [entry.text for entry in found] == ["192.0.2.9/32", "198.51.100.0/24"]
+        found.clear()
+        assert set(held()) == {"198.51.100.0/24"}
+    assert told() == set()
+    with pytest.raises(PenstockError, match="there is no set `other`"):
+        penstock.open_set("other")

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from penstock.errors import FeedError
+from penstock.errors import FeedError, PenstockError
 from penstock.model.moment import Moment
 from penstock.model.sets import EXPIRY_MASK, GRAIN, SetSpec
+from penstock.pipeline.set_arrays import keys_of_prefixes
 from penstock.pipeline.set_keys import Content, Entries, comparable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from penstock.feeds.result import F64, Listed
-    from penstock.model.prefixes import Prefixes
 
 _SECOND = 1_000_000_000
 
@@ -31,41 +31,16 @@ def content_of(spec: SetSpec, listed: Listed, fetched: Moment, now: Moment) -> C
         FeedError: there are networks among them, and the set is of addresses; or it is of neither.
     """
     prefixes, ends = listed.prefixes, listed.ends()
-    match spec.kind:
-        case ("net",):
-            v4, v6 = _networks(prefixes)
-        case ("host",):
-            v4, v6 = _addresses(spec, prefixes)
-        case _:
-            raise FeedError(f"@{spec.name} is a set of {' . '.join(spec.kind)}, and feeds list addresses")
+    try:
+        v4, v6 = keys_of_prefixes(spec, prefixes)
+    except PenstockError as error:
+        raise FeedError(error.message, hint=error.hint) from error
     elapsed = fetched.elapsed_s(now)
     sides = {"v4": (v4, ends.v4), "v6": (v6, ends.v6)}
     return {
         family: _live(keys, _boot_ends(end - fetched.wall - elapsed, now), now)
         for family, (keys, end) in sides.items()
     }
-
-
-def _networks(p: Prefixes) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Keys of tries: the length in host order, the address."""
-    v4 = np.empty((len(p.v4), 2), np.uint32)
-    v4[:, 0], v4[:, 1] = p.v4_length, p.v4.astype(">u4").view(np.uint32)
-    v6 = np.empty((len(p.v6_high), 20), np.uint8)
-    v6[:, :4] = p.v6_length.astype(np.uint32).view(np.uint8).reshape(-1, 4)
-    v6[:, 4:12] = p.v6_high.astype(">u8").view(np.uint8).reshape(-1, 8)
-    v6[:, 12:] = p.v6_low.astype(">u8").view(np.uint8).reshape(-1, 8)
-    return v4.view(np.uint8).reshape(-1, 8), v6
-
-
-def _addresses(spec: SetSpec, p: Prefixes) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    wide = int(np.count_nonzero(p.v4_length != 32) + np.count_nonzero(p.v6_length != 128))
-    if wide:
-        raise FeedError(
-            f"it lists {wide} networks, and @{spec.name} is a set of addresses",
-            hint=f"`set {spec.name} : net` holds both",
-        )
-    v4, v6 = _networks(p)
-    return np.ascontiguousarray(v4[:, 4:]), np.ascontiguousarray(v6[:, 4:])
 
 
 def _boot_ends(left_s: F64, now: Moment) -> NDArray[np.uint64]:

@@ -18,11 +18,12 @@ those of many, and `replace`.
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from penstock.errors import KernelError, LimitError, PenstockError
 from penstock.kernel.maps import Map
@@ -36,10 +37,13 @@ from penstock.pipeline.set_text import Keys, expiry_after, keys_of, read_lines
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
+    from penstock.model.prefixes import Prefixes
     from penstock.pipeline.set_keys import Content
 
-Text: TypeAlias = "str | bytes | Iterable[str] | Content | Keys"
-"""Entries as text, or as they were read."""
+Text: TypeAlias = "str | bytes | Iterable[object] | Prefixes | NDArray[Any] | Content | Keys"
+"""Entries as text, as what becomes text (addresses and networks of `ipaddress`), as arrays, or as they were read."""
 Progress = Callable[[int, int], None]
 PART = 1 << 16
 #: Texts that are no longer are read line by line, and so many entries are always few.
@@ -146,8 +150,14 @@ class LiveSet(Closing):
         """
         if isinstance(entries, dict):
             return entries
-        text, moment = _bytes_of(entries), now()
+        moment = now()
         expiry = self._expiry(timeout, moment, forever=forever)
+        if not isinstance(entries, str | bytes | tuple | list) and "numpy" in sys.modules:
+            from penstock.pipeline.set_arrays import content_of
+
+            if (content := content_of(self.spec, entries, expiry)) is not None:
+                return content
+        text = _bytes_of(entries)
         if len(text) <= _SHORT_TEXT:
             return read_lines(self.spec, text.decode("utf-8-sig", "replace"), expiry, moment, source)
         from penstock.pipeline.set_keys import read_entries
@@ -353,10 +363,10 @@ def _silent(_done: int, _total: int) -> None:
     """Nobody is told."""
 
 
-def _bytes_of(entries: str | bytes | Iterable[str]) -> bytes:
+def _bytes_of(entries: Text) -> bytes:
     if isinstance(entries, bytes):
         return entries
-    text = entries if isinstance(entries, str) else "\n".join(map(str, entries))
+    text = entries if isinstance(entries, str) else "\n".join(map(str, cast("Iterable[object]", entries)))
     return text.encode()
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     from penstock.pipeline.ledger_book import Book
     from penstock.pipeline.live_set import Changed as Moved
-    from penstock.pipeline.live_set import LiveSet
+    from penstock.pipeline.live_set import LiveSet, Text
     from penstock.pipeline.set_keys import Content
     from penstock.pipeline.set_text import Keys
 
@@ -78,7 +77,7 @@ class SetCommands(Closing):
     def add(
         self,
         name: str,
-        entries: Iterable[str] | str | bytes,
+        entries: Text,
         *,
         by: str,
         timeout: float | None = None,
@@ -103,7 +102,7 @@ class SetCommands(Closing):
             done = _or_take_back(ledger, at, lambda: found.update(wanted))
             return _answer(found, done)
 
-    def remove(self, name: str, entries: Iterable[str] | str | bytes, *, by: str) -> Changed:
+    def remove(self, name: str, entries: Text, *, by: str) -> Changed:
         """Take back entries of commands, written as they were added; those that are not there are passed over.
 
         Raises: as `add`.
@@ -123,7 +122,7 @@ class SetCommands(Closing):
     def replace(
         self,
         name: str,
-        entries: Iterable[str] | str | bytes,
+        entries: Text,
         *,
         by: str,
         timeout: float | None = None,
@@ -169,6 +168,10 @@ class SetCommands(Closing):
         known = self._open.get(name)
         return known[0] if known is not None else None
 
+    def live(self, name: str) -> LiveSet:
+        """The set of that name, to be asked; it stays open with the others.  Raises PenstockError: there is none."""
+        return self._opened(name.removeprefix("@"))[0]
+
     def _opened(self, name: str) -> tuple[LiveSet, Ledger]:
         from penstock.pipeline.set_store import open_set, place_of
 
@@ -194,7 +197,7 @@ class SetCommands(Closing):
 
 def add(
     name: str,
-    entries: Iterable[str] | str | bytes,
+    entries: Text,
     *,
     by: str,
     timeout: float | None = None,
@@ -206,7 +209,7 @@ def add(
         return commands.add(name, entries, by=by, timeout=timeout, forever=forever, comment=comment)
 
 
-def remove(name: str, entries: Iterable[str] | str | bytes, *, by: str) -> Changed:
+def remove(name: str, entries: Text, *, by: str) -> Changed:
     """As `SetCommands.remove`, once."""
     with SetCommands() as commands:
         return commands.remove(name, entries, by=by)
@@ -214,7 +217,7 @@ def remove(name: str, entries: Iterable[str] | str | bytes, *, by: str) -> Chang
 
 def replace(
     name: str,
-    entries: Iterable[str] | str | bytes,
+    entries: Text,
     *,
     by: str,
     timeout: float | None = None,
