@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -297,3 +298,29 @@ def test_a_content_is_given_back_when_another_counts() -> None:
         assert sum(outer.lookup(slot.to_bytes(4, "little")) is not None for slot in (0, 1)) == 1
         nets.clear()
         assert nets.memory == 0
+
+
+SINGLE = """
+import sys
+from penstock.kernel.maps import Map
+from penstock.model.sets import SetSpec
+from penstock.pipeline.set_store import live
+v4, v6, flat, control = (Map(int(fd)) for fd in sys.argv[1:])
+with live(SetSpec("nets", ("net",), structure="flat"), {"v4": v4, "v6": v6, "flat": flat}, control, {}) as nets:
+    for text in ("10.7.0.0/24", "10.7.0.9", "2001:db8:7::/48", "2001:db8:7::9"):
+        assert nets.update([text]).added == 1 and text in nets and text in {entry.text.removesuffix("/32")
+            .removesuffix("/128") for entry in nets}
+    assert nets.discard(["10.7.0.9"]).removed == 1 and nets.count == 5
+assert "numpy" not in sys.modules
+"""
+
+
+def test_single_changes_need_no_numpy() -> None:
+    """Of both families, in a process that never imports it."""
+    with planes("drop if src in @nets") as (plane, held):
+        nets = held["nets"]
+        nets.replace(["10.1.0.0/24", "2001:db8:1::/48"])
+        fds = [held.fd for held in (*nets.maps.values(), nets.control)]
+        subprocess.run([sys.executable, "-c", SINGLE, *map(str, fds)], pass_fds=fds, check=True)
+        asked = ("10.1.0.9", "10.7.0.1", "2001:db8:1::1", "2001:db8:7::5", "10.8.0.0")
+        assert plane.verdicts([frame(one) for one in asked]) == [Verdict.DROP] * 4 + [Verdict.PASS]

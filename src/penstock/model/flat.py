@@ -23,9 +23,9 @@ A block of IPv6 is two lines, {full, has} for each 64 values of the next 8 bits.
 words follow, in order, each the line of the next block or leaf; a leaf is one network
 alone, {first 64 bits, last 64 bits, their masks}.
 
-What was written is never changed, but the words of the roots: a change writes new
-blocks behind the others and moves one word.  Bits of the front are set before, and
-cleared behind that.
+What was written is never changed, but the words that name blocks and leaves: a change
+writes new ones behind the others and moves one word, to 0 where a leaf has gone.  Bits
+of the front are set before, and cleared behind that.
 """
 
 from __future__ import annotations

@@ -1,272 +1,201 @@
-"""What a flat set holds, in the memory of its map: read, filled, and changed in place.
+"""What a flat set holds, in the memory of its map: looked into, and changed in place; without numpy.
 
-    content = Content(lines)                   lines: the map's memory, shape (n, 4) uint64
-    content.keys("v4")                         its networks, sorted
-    content.add("v4", key)                     one more, or None: there is no room, it has to be written anew
+    content = Content(memory)                  the map's memory
+    content.has("v4", address, 24)             whether this very network is there
+    content.add("v4", address, 24)             one more, or None: it has to be written anew
 
-The sorted keys of both families lie behind the lines that packets read; a single
-change is logged behind those.  It is done in this order: new blocks, which nobody
-reads yet; a line of the log; the count of the log; the word of a root.  The last
-line of the log says what that word is to be: while it is not, the change has not
-happened, for packets and for whoever lists the entries.
+The sorted keys of both families lie behind the lines that packets read, and the log
+of single changes behind those (`flat_log.py`).  A change is done in this order: new
+lines, which nobody reads yet; a line of the log; the count of the log; one word of a
+root or a block, which packets meet.  What it costs does not grow with the set.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from heapq import merge
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from penstock.kernel.libc import memory_barrier
-from penstock.model.flat import ALL, FIRST, FRONT_LINES, HEADER, LEAF, LINE_BYTES, ROOT_BITS, ROOTS, Field
-from penstock.model.sets import FAMILIES
-from penstock.pipeline.flat_build import Built, blocks_v4, build
-from penstock.pipeline.flat_keys import DTYPES, halves
+from penstock.model.flat import HEADER, LEAF, LINE_BYTES, ROOT_BITS, ROOTS, Field
+from penstock.pipeline.flat_blocks import NoRoomError, moved_v4, moved_v6
+from penstock.pipeline.flat_log import Key, Log, key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
+    from collections.abc import Iterator
 
 _COUNTS = {"v4": Field.COUNT_V4, "v6": Field.COUNT_V6}
 _PLACES = {"v4": Field.AT_V4, "v6": Field.AT_V6}
-_ADD, _REMOVE = 1, 2
-_FAMILY_AT, _LENGTH_AT, _TOTAL_AT = 8, 16, 32
-_LEAST_ROOM, _LEAST_LOG, _MOST_LOG = 1024, 256, 16_384
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Filling:
-    """A content that has been made, but for the memory to lie in."""
-
-    keys: Mapping[str, NDArray[Any]]
-    built: Mapping[str, Built]
-    header: Mapping[Field, int]
-    total: int
-
-
-def filling(keys: Mapping[str, NDArray[Any]]) -> Filling:
-    """The lines of these networks, of each family sorted and each once; with room for changes."""
-    here, built = FIRST, {}
-    for family in FAMILIES:
-        built[family] = build(family, keys[family], here)
-        here += len(built[family].lines)
-    header = {Field.NEXT: here, Field.END: here + max(_LEAST_ROOM, (here - FIRST) // 4)}
-    here = header[Field.END]
-    for family in FAMILIES:
-        header[_PLACES[family]], header[_COUNTS[family]] = here, len(keys[family])
-        here += -(-keys[family].nbytes // LINE_BYTES)
-    room = min(_MOST_LOG, max(_LEAST_LOG, sum(map(len, keys.values())) // 16))
-    header |= {Field.LOG: here, Field.LOG_ROOM: room, Field.LOGGED: 0}
-    return Filling(keys, built, header, here + room)
+_BITS = {"v4": 32, "v6": 128}
+_V6_BYTES = 17
+_AT_A_TIME = 4096
 
 
 class Content:
     """A content, in memory that packets read."""
 
-    def __init__(self, lines: NDArray[np.uint64]) -> None:
-        self._lines = lines
-        self._header = lines[HEADER : HEADER + 4].reshape(-1)
-        self._roots = lines[:HEADER].reshape(-1).view(np.uint32)
-        self._front = lines[:FRONT_LINES].reshape(-1)
+    def __init__(self, memory: memoryview) -> None:
+        self.octets = memory
+        self.words, self.places = memory.cast("Q"), memory.cast("I")
+        self.log = Log(self.words, self.places)
 
-    def fill(self, made: Filling) -> None:
-        """Write a whole content into memory that is zero, and that no packet reads yet."""
-        here = FIRST
-        for family, one in made.built.items():
-            self._lines[here : here + len(one.lines)] = one.lines
-            here += len(one.lines)
-            self._roots[_slot(family, 0) :][: len(one.root)] = one.root
-            self._front[: len(one.front)] = one.front
-        self._lines[ALL, 0::2] = self._lines[ALL + 1, 0::2] = np.uint64(0xFFFFFFFFFFFFFFFF)
-        for name, value in made.header.items():
-            self._header[name] = value
-        for family, keys in made.keys.items():
-            self._sorted(family)[:] = keys
+    def header(self, field: Field) -> int:
+        """A word of the header."""
+        return self.words[4 * HEADER + field]
 
     # ── asking ───────────────────────────────────────────────────────────────
 
     @property
     def count(self) -> int:
         """How many networks there are."""
-        logged = self._logged()
-        if len(logged):
-            return int(logged[-1, 0]) >> _TOTAL_AT
-        return sum(int(self._header[one]) for one in _COUNTS.values())
+        return sum(map(self.count_of, _COUNTS))
 
     def count_of(self, family: str) -> int:
         """How many networks of a family there are."""
-        logged = self._logged_of(family)
-        operations = logged[:, 0] & np.uint64(255)
-        balance = np.count_nonzero(operations == _ADD) - np.count_nonzero(operations == _REMOVE)
-        return int(self._header[_COUNTS[family]]) + int(balance)
+        return self.header(_COUNTS[family]) + self.log.balance(family)
 
-    def keys(self, family: str) -> NDArray[Any]:
-        """The networks of a family, sorted; a copy."""
-        return self._with_log(family, self._sorted(family).copy(), self._logged_of(family))
-
-    def has(self, family: str, key: Any) -> bool:
+    def has(self, family: str, address: int, length: int) -> bool:
         """Whether this very network is there."""
-        found = self._sorted(family)
-        at = int(np.searchsorted(found, np.array(key, found.dtype)))
-        there = at < len(found) and found[at] == key
-        logged = self._logged_of(family)
-        if len(logged):
-            hi, lo, length = (one[0] for one in halves(family, np.array([key], DTYPES[family])))
-            lengths = logged[:, 0] >> np.uint64(_LENGTH_AT) & np.uint64(255)
-            same = np.flatnonzero((logged[:, 1] == hi) & (logged[:, 2] == lo) & (lengths == length))
-            if len(same):
-                return int(logged[same[-1], 0]) & 255 == _ADD
-        return bool(there)
+        key = key_of(family, address, length)
+        changed = self.log.changed(family).get(key)
+        if changed is not None:
+            return changed
+        found = self.sorted(family)
+        at = bisect_left(found, key)
+        return at < len(found) and bool(found[at] == key)
 
-    def holds(self, family: str, hi: int, lo: int) -> bool:
-        """What a packet would be told of an address: an IPv4 address is the first 32 bits of `hi`."""
-        at = int(self._roots[_slot(family, hi >> 64 - ROOT_BITS[family])])
-        return self._holds_v4(at, hi >> 32) if family == "v4" else self._holds_v6(at, hi, lo)
+    def keys(self, family: str) -> Iterator[Key]:
+        """The networks of a family as they are now, in order; a few thousand are read at a time."""
+        changed: dict[Any, bool] = dict(self.log.changed(family))
+        found = self.sorted(family)
+        parts = (found[at : at + _AT_A_TIME] for at in range(0, len(found), _AT_A_TIME))
+        old = (key for part in parts for key in part if key not in changed)
+        return merge(old, sorted(key for key, is_there in changed.items() if is_there)) if changed else old
+
+    def beside(self, address: int) -> Iterator[int]:
+        """The networks of IPv4 that are longer than /24 and in this address's /24."""
+        found, changed = self.sorted("v4"), self.log.near(address)
+        first, there = address >> 8 << 16, self.log.changed("v4")
+        begin = bisect_left(found, first)
+        end = bisect_left(found, first + (1 << 16), begin)
+        for key in chain((one for one in found[begin:end] if one not in changed), changed):
+            if key & 255 > 24 and there.get(key, True):
+                yield key
+
+    def sorted(self, family: str) -> Any:
+        """A sequence of the keys that were there when all was written, in the map's memory."""
+        at, count = self.header(_PLACES[family]), self.header(_COUNTS[family])
+        if family == "v4":
+            return self.words[4 * at : 4 * at + count]
+        return _Octets(self.octets[LINE_BYTES * at :][: _V6_BYTES * count])
+
+    def holds(self, family: str, address: int) -> bool:
+        """What a packet would be told of an address."""
+        at = self.places[self.slot_of(family, address)]
+        return self._holds_v4(at, address) if family == "v4" else self._holds_v6(at, address)
+
+    def slot_of(self, family: str, address: int) -> int:
+        """The word of a root for an address, counted from the first line."""
+        return 8 * ROOTS[family] + (address >> _BITS[family] - ROOT_BITS[family])
 
     def _holds_v4(self, at: int, address: int) -> bool:
         bit = 1 << (address >> 8 & 63)
-        if not at or not int(self._front[address >> 14]) & bit:
+        if not at or not self.words[address >> 14] & bit:
             return False
-        full, has = self._lines[at, :2].tolist()
+        full, has = self.words[4 * at], self.words[4 * at + 1]
         if full & bit or not has & bit:
             return bool(full & bit)
         rank = (has & bit - 1).bit_count()
-        return bool(int(self._lines[at + 1 + rank, address >> 6 & 3]) >> (address & 63) & 1)
+        return bool(self.words[4 * (at + 1 + rank) + (address >> 6 & 3)] >> (address & 63) & 1)
 
-    def _holds_v6(self, at: int, hi: int, lo: int) -> bool:
-        address, depth = hi << 64 | lo, ROOT_BITS["v6"]
+    def _holds_v6(self, at: int, address: int) -> bool:
+        hi, lo, depth = address >> 64, address & (1 << 64) - 1, ROOT_BITS["v6"]
         while at:
             if at & LEAF:
-                line = self._lines[at & ~LEAF].tolist()
+                line = self.words[4 * (at & ~LEAF) : 4 * (at & ~LEAF) + 4]
                 return not ((hi ^ line[0]) & line[2] | (lo ^ line[1]) & line[3])
             value = address >> 120 - depth & 255
             bit, word = 1 << (value & 63), value >> 6
-            pairs = self._lines[at : at + 2].reshape(4, 2).tolist()
-            full, has = pairs[word]
+            pairs = self.words[4 * at : 4 * at + 8]
+            full, has = pairs[2 * word], pairs[2 * word + 1]
             if full & bit or not has & bit:
                 return bool(full & bit)
-            rank = sum(one.bit_count() for _, one in pairs[:word]) + (has & bit - 1).bit_count()
-            at = int(self._lines[at + 2 :].reshape(-1).view(np.uint32)[rank])
+            rank = sum(pairs[2 * one + 1].bit_count() for one in range(word)) + (has & bit - 1).bit_count()
+            at = self.places[8 * (at + 2) + rank]
             depth += 8
         return False
 
     # ── changing in place ────────────────────────────────────────────────────
 
-    def add(self, family: str, key: Any) -> bool | None:
+    def add(self, family: str, address: int, length: int) -> bool | None:
         """Add one network; whether it was not there; None without a change if it cannot be done in place."""
-        return False if self.has(family, key) else self._change(_ADD, family, key)
+        return (
+            False
+            if self.has(family, address, length)
+            else self._change(family, address, length, is_added=True)
+        )
 
-    def remove(self, family: str, key: Any) -> bool | None:
+    def remove(self, family: str, address: int, length: int) -> bool | None:
         """Remove one network; whether it was there; None without a change if it cannot be done in place."""
-        return self._change(_REMOVE, family, key) if self.has(family, key) else False
+        return (
+            self._change(family, address, length, is_added=False)
+            if self.has(family, address, length)
+            else False
+        )
 
     def settle(self) -> None:
         """Forget a change that was begun by somebody who was killed."""
-        self._header[Field.LOGGED] = len(self._logged())
+        self.log.settle()
 
-    def _change(self, operation: int, family: str, key: Any) -> bool | None:
-        hi, lo, length = (one[0] for one in halves(family, np.array([key], DTYPES[family])))
-        logged = int(self._header[Field.LOGGED])
-        if length <= ROOT_BITS[family] or logged == int(self._header[Field.LOG_ROOM]):
+    def put(self, lines: bytes) -> int:
+        """Write new lines, which nobody reads yet, and tell the first.  Raises NoRoomError."""
+        here = self.header(Field.NEXT)
+        behind = here + len(lines) // LINE_BYTES
+        if behind > self.header(Field.END):
+            raise NoRoomError
+        self.octets[LINE_BYTES * here : LINE_BYTES * behind] = lines
+        self.words[4 * HEADER + Field.NEXT] = behind
+        return here
+
+    def _change(self, family: str, address: int, length: int, *, is_added: bool) -> bool | None:
+        if length <= ROOT_BITS[family] or self.log.is_full:
             return None
-        top = int(hi) >> 64 - ROOT_BITS[family]
-        new = self._grown(operation, family, key, top)
-        if new is None:
+        moved = moved_v4 if family == "v4" else moved_v6
+        try:
+            slot, place = moved(self, address, length, is_added=is_added)
+        except NoRoomError:
             return None
-        total = self.count + (1 if operation == _ADD else -1)
-        first = operation | FAMILIES.index(family) << _FAMILY_AT | int(length) << _LENGTH_AT
-        line = self._lines[int(self._header[Field.LOG]) + logged]
-        line[:] = (first | total << _TOTAL_AT, hi, lo, new)
-        memory_barrier()
-        self._header[Field.LOGGED] = logged + 1
-        front = self._front_of(family, new)
+        total = self.count + (1 if is_added else -1)
+        self.log.append(family, address, length, is_added=is_added, total=total, slot=slot, place=place)
+        front = self._front_of(place) if family == "v4" else None
         if front is not None:
-            self._front[top] |= front
+            self.words[address >> 14] |= front
         memory_barrier()
-        self._roots[_slot(family, top)] = new
+        self.places[slot] = place
         if front is not None:
-            self._front[top] = front
+            memory_barrier()
+            self.words[address >> 14] = front
         return True
 
-    def _front_of(self, family: str, place: int) -> np.uint64 | None:
-        """The word of the front that goes with a word of a root."""
-        if family != "v4":
-            return None
-        line = self._lines[place]
-        return line[0] | line[1] if place else np.uint64(0)
-
-    def _grown(self, operation: int, family: str, key: Any, top: int) -> int | None:
-        """The word of a root with a network more or less, its lines being written; None if there is no room."""
-        old = int(self._roots[_slot(family, top)])
-        if old == ALL:
-            return old
-        if family != "v4":
-            return None
-        keys = self._below(top)
-        keys = np.sort(np.append(keys, np.uint64(key))) if operation == _ADD else keys[keys != key]
-        here = int(self._header[Field.NEXT])
-        _, places, lines = blocks_v4(keys, here)
-        if here + len(lines) > int(self._header[Field.END]):
-            return None
-        self._lines[here : here + len(lines)] = lines
-        self._header[Field.NEXT] = here + len(lines)
-        return int(places[0]) if len(places) else 0
-
-    def _below(self, top: int) -> NDArray[np.uint64]:
-        """The networks of IPv4 longer than /18 with these first 18 bits."""
-        found, first = self._sorted("v4"), top << 22
-        begin, end = np.searchsorted(found, np.array([first, first + (1 << 22)], np.uint64))
-        logged = self._logged_of("v4")
-        logged = logged[logged[:, 1] >> np.uint64(46) == top]
-        keys = self._with_log("v4", found[begin:end].copy(), logged)
-        deep: NDArray[np.uint64] = keys[keys & np.uint64(255) > ROOT_BITS["v4"]]
-        return deep
-
-    # ── the log ──────────────────────────────────────────────────────────────
-
-    def _logged(self) -> NDArray[np.uint64]:
-        """The changes that have happened, one a line."""
-        at, count = int(self._header[Field.LOG]), int(self._header[Field.LOGGED])
-        if count:
-            first, hi, _, word = self._lines[at + count - 1].tolist()
-            family = FAMILIES[first >> _FAMILY_AT & 255]
-            count -= int(self._roots[_slot(family, hi >> 64 - ROOT_BITS[family])]) != word
-        return self._lines[at : at + count]
-
-    def _logged_of(self, family: str) -> NDArray[np.uint64]:
-        logged = self._logged()
-        number = np.uint64(FAMILIES.index(family))
-        found: NDArray[np.uint64] = logged[(logged[:, 0] >> np.uint64(_FAMILY_AT) & np.uint64(255)) == number]
-        return found
-
-    def _sorted(self, family: str) -> NDArray[Any]:
-        """The networks that were there when all was written, in the map's memory."""
-        at, kind = int(self._header[_PLACES[family]]), DTYPES[family]
-        size = int(self._header[_COUNTS[family]]) * kind.itemsize
-        octets = self._lines[at : at + -(-size // LINE_BYTES)].reshape(-1).view(np.uint8)
-        return octets[:size].view(kind)
-
-    def _with_log(self, family: str, keys: NDArray[Any], logged: NDArray[np.uint64]) -> NDArray[Any]:
-        """Sorted networks and what was done to them since; the last line of each counts."""
-        last = {_key(family, line): int(line[0]) & 255 for line in logged}
-        if not last:
-            return keys
-        changed = np.array(list(last), DTYPES[family])
-        come = np.array([one for one, operation in last.items() if operation == _ADD], DTYPES[family])
-        return np.sort(np.concatenate([keys[~np.isin(keys, changed)], come]))
+    def _front_of(self, place: int) -> int:
+        """The word of the front that goes with a word of IPv4's root."""
+        return self.words[4 * place] | self.words[4 * place + 1] if place else 0
 
 
-def _slot(family: str, top: int) -> int:
-    """The word of a root, counted from the first line."""
-    return 8 * ROOTS[family] + top
+class _Octets:
+    """Keys of 17 bytes, one behind the other."""
 
+    __slots__ = ("_octets",)
 
-def _key(family: str, line: NDArray[np.uint64]) -> Any:
-    """The network of a line of the log."""
-    first, hi, lo, _ = line.tolist()
-    length = first >> _LENGTH_AT & 255
-    if family == "v4":
-        return hi >> 32 << 8 | length
-    return (hi << 72 | lo << 8 | length).to_bytes(17, "big").rstrip(b"\0")
+    def __init__(self, octets: memoryview) -> None:
+        self._octets = octets
+
+    def __len__(self) -> int:
+        return len(self._octets) // _V6_BYTES
+
+    def __getitem__(self, at: int | slice) -> Any:
+        if isinstance(at, int):
+            return self._octets[_V6_BYTES * at : _V6_BYTES * (at + 1)].tobytes()
+        some = self._octets[_V6_BYTES * at.start : _V6_BYTES * at.stop].tobytes()
+        return [some[first : first + _V6_BYTES] for first in range(0, len(some), _V6_BYTES)]

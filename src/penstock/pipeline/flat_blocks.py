@@ -1,0 +1,206 @@
+"""One network more or less in the blocks of a flat set: new lines, and the one word that is to name them.
+
+    slot, place = moved_v4(content, address, 24, is_added=True)
+
+Nothing that packets read is written here but lines that no word names yet.  In IPv4
+a block is copied; in IPv6 the one block of the tree that changes, whose place is then
+moved in the block above it, so what is written does not grow with the tree's depth.  A leaf
+that goes leaves 0 in its place.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, Protocol
+
+from penstock.model.flat import ALL, LEAF, LINE_BYTES, ROOT_BITS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_WORD = (1 << 64) - 1
+_BITS = {"v4": 32, "v6": 128}
+
+
+class NoRoomError(Exception):
+    """There is no room for new lines."""
+
+
+class Lines(Protocol):
+    """What is needed of a content."""
+
+    octets: memoryview
+    words: memoryview
+    places: memoryview
+
+    def has(self, family: str, address: int, length: int) -> bool:
+        """Whether this very network is there."""
+
+    def beside(self, address: int) -> Iterator[int]:
+        """The networks of IPv4 that are longer than /24 and in this address's /24."""
+
+    def slot_of(self, family: str, address: int) -> int:
+        """The word of a root for an address."""
+
+    def put(self, lines: bytes) -> int:
+        """Write new lines, and tell the first.  Raises NoRoomError."""
+
+
+# ── IPv4 ─────────────────────────────────────────────────────────────────────
+
+
+def moved_v4(content: Lines, address: int, length: int, *, is_added: bool) -> tuple[int, int]:
+    """The word of the root, and the block that it is to name.  Raises NoRoomError."""
+    slot = content.slot_of("v4", address)
+    old = content.places[slot]
+    if old == ALL:
+        return slot, old
+    full, has = content.words[4 * old : 4 * old + 2].tolist() if old else (0, 0)
+    rows = bytearray(content.octets[LINE_BYTES * (old + 1) :][: LINE_BYTES * has.bit_count()])
+    if length <= 24:
+        full = _filled(content, "v4", full, address, length, 18, 6, is_added=is_added)
+    else:
+        value = address >> 8 & 63
+        is_there, first = has >> value & 1, LINE_BYTES * (has & (1 << value) - 1).bit_count()
+        behind = first + LINE_BYTES * is_there
+        row = _row(content, rows[first:behind], address, length, is_added=is_added)
+        rows[first:behind] = row
+        has = has | 1 << value if row else has & ~(1 << value)
+    if not full and not has:
+        return slot, 0
+    lines = array("Q", (full, has, 0, 0)).tobytes() + rows
+    # Blocks begin at even lines.
+    return slot, content.put(lines + bytes(len(lines) % (2 * LINE_BYTES)))
+
+
+def _row(content: Lines, old: bytearray, address: int, length: int, *, is_added: bool) -> bytes:
+    """The line of a /24 with a network more or less; empty without any."""
+    if is_added:
+        bits = _number(memoryview(old).cast("Q").tolist()) | _mask(address & 255, 32 - length)
+    else:
+        gone, bits = address << 8 | length, 0
+        for key in content.beside(address):
+            if key != gone:
+                bits |= _mask(key >> 8 & 255, 32 - (key & 255))
+    return array("Q", _words(bits, 4)).tobytes() if bits else b""
+
+
+# ── IPv6 ─────────────────────────────────────────────────────────────────────
+
+
+def moved_v6(content: Lines, address: int, length: int, *, is_added: bool) -> tuple[int, int]:
+    """The word of the root or of a block that moves, and what it is to name.  Raises NoRoomError."""
+    slot, depth = content.slot_of("v6", address), ROOT_BITS["v6"]
+    while True:
+        at = content.places[slot]
+        if at == ALL:
+            return slot, at
+        if not at or at & LEAF:
+            return slot, _leaves(content, at, address, length, depth) if is_added else 0
+        full, has = _block_v6(content, at)
+        if length <= depth + 8:
+            full = _filled(content, "v6", full, address, length, depth, 8, is_added=is_added)
+            return slot, _put_v6(content, full, has, _children(content, at, has))
+        value = address >> 120 - depth & 255
+        rank = (has & (1 << value) - 1).bit_count()
+        if not has >> value & 1:
+            children = _children(content, at, has)
+            children.insert(rank, _leaf(content, address, length))
+            return slot, _put_v6(content, full, has | 1 << value, children)
+        slot, depth = 8 * (at + 2) + rank, depth + 8
+
+
+def _leaves(content: Lines, at: int, address: int, length: int, depth: int) -> int:
+    """The place of a network where there is none, or a leaf that has one already."""
+    if not at:
+        return _leaf(content, address, length)
+    hi, lo, *masks = content.words[4 * (at & ~LEAF) : 4 * (at & ~LEAF) + 4].tolist()
+    other = hi << 64 | lo, masks[0].bit_count() + masks[1].bit_count()
+    return _pair(content, (address, length), other, depth, at)
+
+
+def _pair(content: Lines, one: tuple[int, int], other: tuple[int, int], depth: int, leaf: int) -> int:
+    """A block of two networks, of which `other` has a leaf."""
+    full, children = 0, dict[int, int]()
+    deeper = [net for net in (one, other) if net[1] > depth + 8]
+    for address, length in (one, other):
+        if length <= depth + 8:
+            full |= _mask(address >> 120 - depth & 255, depth + 8 - length)
+    values = {net: net[0] >> 120 - depth & 255 for net in deeper}
+    if len(deeper) == 2 and values[one] == values[other]:
+        children[values[one]] = _pair(content, one, other, depth + 8, leaf)
+    else:
+        for net, value in values.items():
+            children[value] = leaf if net == other else _leaf(content, *net)
+    has = sum(1 << value for value in children)
+    return _put_v6(content, full, has, [children[value] for value in sorted(children)])
+
+
+def _leaf(content: Lines, address: int, length: int) -> int:
+    mask = (1 << length) - 1 << 128 - length
+    numbers = (address >> 64, address & _WORD, mask >> 64, mask & _WORD)
+    return content.put(array("Q", numbers).tobytes()) | LEAF
+
+
+def _block_v6(content: Lines, at: int) -> tuple[int, int]:
+    """What a block says: 256 bits of what is in the set as a whole, and of what has something narrower."""
+    words = content.words[4 * at : 4 * at + 8].tolist()
+    return _number(words[::2]), _number(words[1::2])
+
+
+def _children(content: Lines, at: int, has: int) -> list[int]:
+    begin = 8 * (at + 2)
+    found: list[int] = content.places[begin : begin + has.bit_count()].tolist()
+    return found
+
+
+def _put_v6(content: Lines, full: int, has: int, children: list[int]) -> int:
+    lines = array("Q", (word for pair in zip(_words(full, 4), _words(has, 4), strict=True) for word in pair))
+    places = array("I", children)
+    places.extend([0] * (-len(places) % 8))
+    return content.put(lines.tobytes() + places.tobytes())
+
+
+# ── both ─────────────────────────────────────────────────────────────────────
+
+
+def _filled(
+    content: Lines,
+    family: str,
+    full: int,
+    address: int,
+    length: int,
+    depth: int,
+    count: int,
+    *,
+    is_added: bool,
+) -> int:
+    """The bits of a block's `count` bits that are in the set as a whole, with a network more or less."""
+    end, bits = depth + count, _BITS[family]
+    width = end - length
+    own = _mask(address >> bits - end & (1 << count) - 1, width)
+    if is_added:
+        return full | own
+    for wider in range(depth + 1, length):
+        if content.has(family, address >> bits - wider << bits - wider, wider):
+            return full
+    stay = 0
+    for longer in range(length + 1, end + 1):
+        for number in range(1 << longer - length):
+            inner = address | number << bits - longer
+            if content.has(family, inner, longer):
+                stay |= _mask(inner >> bits - end & (1 << count) - 1, end - longer)
+    return full & ~own | stay
+
+
+def _mask(first: int, width_log: int) -> int:
+    """Bits from one on, as many as a power of two."""
+    return (1 << (1 << width_log)) - 1 << first
+
+
+def _number(words: list[int]) -> int:
+    return sum(word << 64 * at for at, word in enumerate(words))
+
+
+def _words(number: int, count: int) -> list[int]:
+    return [number >> 64 * at & _WORD for at in range(count)]

@@ -1,0 +1,88 @@
+"""A whole content of a flat set, made by numpy and written into the memory of its map.
+
+made = filling({"v4": keys, "v6": keys})       sorted, each once
+fill(memory, made)                             memory that is zero, of made.total lines
+keys(Content(memory), "v4")                    its networks, sorted, as an array
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from penstock.model.flat import ALL, FIRST, FRONT_LINES, HEADER, LINE_BYTES, ROOTS, Field
+from penstock.model.sets import FAMILIES
+from penstock.pipeline.flat_build import Built, build
+from penstock.pipeline.flat_keys import DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from penstock.pipeline.flat_content import Content
+
+_COUNTS = {"v4": Field.COUNT_V4, "v6": Field.COUNT_V6}
+_PLACES = {"v4": Field.AT_V4, "v6": Field.AT_V6}
+_LEAST_ROOM, _LEAST_LOG, _MOST_LOG = 1024, 256, 16_384
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Filling:
+    """A content that has been made, but for the memory to lie in."""
+
+    keys: Mapping[str, NDArray[Any]]
+    built: Mapping[str, Built]
+    header: Mapping[Field, int]
+    total: int
+
+
+def filling(keys: Mapping[str, NDArray[Any]]) -> Filling:
+    """The lines of these networks, of each family sorted and each once; with room for changes."""
+    here, built = FIRST, {}
+    for family in FAMILIES:
+        built[family] = build(family, keys[family], here)
+        here += len(built[family].lines)
+    header = {Field.NEXT: here, Field.END: here + max(_LEAST_ROOM, (here - FIRST) // 4)}
+    here = header[Field.END]
+    for family in FAMILIES:
+        header[_PLACES[family]], header[_COUNTS[family]] = here, len(keys[family])
+        here += -(-keys[family].nbytes // LINE_BYTES)
+    room = min(_MOST_LOG, max(_LEAST_LOG, sum(map(len, keys.values())) // 16))
+    header |= {Field.LOG: here, Field.LOG_ROOM: room, Field.LOGGED: 0}
+    return Filling(keys, built, header, here + room)
+
+
+def fill(memory: memoryview, made: Filling) -> None:
+    """Write a whole content into memory that is zero, and that no packet reads yet."""
+    lines = np.frombuffer(memory, np.uint64).reshape(-1, 4)
+    roots, front = lines[:HEADER].reshape(-1).view(np.uint32), lines[:FRONT_LINES].reshape(-1)
+    here = FIRST
+    for family, one in made.built.items():
+        lines[here : here + len(one.lines)] = one.lines
+        here += len(one.lines)
+        roots[8 * ROOTS[family] :][: len(one.root)] = one.root
+        front[: len(one.front)] = one.front
+    lines[ALL, 0::2] = lines[ALL + 1, 0::2] = np.uint64(0xFFFFFFFFFFFFFFFF)
+    header = lines[HEADER : HEADER + 4].reshape(-1)
+    for name, value in made.header.items():
+        header[name] = value
+    for family, found in made.keys.items():
+        octets = lines[made.header[_PLACES[family]] :].reshape(-1).view(np.uint8)
+        octets[: found.nbytes].view(DTYPES[family])[:] = found
+
+
+def keys(content: Content, family: str) -> NDArray[Any]:
+    """The networks of a family, sorted; a copy."""
+    kind = DTYPES[family]
+    size = content.header(_COUNTS[family]) * kind.itemsize
+    at = content.header(_PLACES[family]) * LINE_BYTES
+    found = np.frombuffer(content.octets[at : at + size], np.uint8).view(kind).copy()
+    changed = dict(content.log.changed(family))
+    if not changed:
+        return found
+    moved = np.array(list(changed), kind)
+    come = np.array([key for key, is_there in changed.items() if is_there], kind)
+    return np.sort(np.concatenate([found[~np.isin(found, moved)], come]))

@@ -1,0 +1,246 @@
+"""Changes of a flat set that make its content anew: of many networks, wide ones, and entries with a time.
+
+    flat_whole.replace(found, wanted)
+
+A new content is made beside the old one, put into the slot of the bank that does
+not count, and one store moves the banks; that moves the tries beside it, too, where
+entries with a time lie.  What is in the other slot is given back when no packet looks
+into it any more.  A writer that is killed leaves a slot that does not count, and the
+next change empties it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from penstock.errors import KernelError
+from penstock.pipeline.flat_filling import fill, filling
+from penstock.pipeline.flat_filling import keys as keys_of_content
+from penstock.pipeline.flat_keys import nothing, packed
+from penstock.pipeline.live_set import Changed
+from penstock.pipeline.set_change import Change, Held, change, settled
+from penstock.pipeline.set_control import now
+from penstock.pipeline.set_keys import Content, Entries, arrays_of
+from penstock.pipeline.set_maps import create_lines, read_map
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from penstock.pipeline.flat_set import FlatSet
+    from penstock.pipeline.set_text import Keys
+
+    Flat = dict[str, NDArray[Any]]
+
+
+def update(found: FlatSet, entries: Content | Keys) -> Changed:
+    """Add entries.  Raises: as `LiveSet.update`."""
+    (stay, timed), moment = _split(arrays_of(found.spec, entries)), now()
+    held = _held(found)
+    joined = {
+        family: _together(_live(held[family].entries(found.spec.timed), moment), timed[family])
+        for family in timed
+    }
+    if not any(map(len, stay.values())):
+        return _put(found, held, None, joined)
+    flat = {family: _union(keys, stay[family]) for family, keys in _flat(found).items()}
+    return _put(found, held, flat, joined)
+
+
+def discard(found: FlatSet, entries: Content | Keys) -> Changed:
+    """Remove entries.  Raises: as `LiveSet.update`."""
+    held, wanted = _held(found), arrays_of(found.spec, entries)
+    unwanted = {family: packed(family, one.keys) for family, one in wanted.items()}
+    return _put(found, held, *_left(found, held, unwanted))
+
+
+def replace(found: FlatSet, entries: Content | Keys) -> Changed:
+    """Make these the only entries.  Raises: as `LiveSet.update`."""
+    stay, timed = _split(arrays_of(found.spec, entries))
+    flat = {family: _union(nothing(family), keys) for family, keys in stay.items()}
+    return _put(found, _held(found), flat, timed)
+
+
+def exchange(found: FlatSet, gone: Content | Keys, come: Content | Keys) -> Changed:
+    """Remove some entries and let others be there with just their ends.  Raises: as `LiveSet.update`."""
+    gone, come = arrays_of(found.spec, gone), arrays_of(found.spec, come)
+    held = _held(found)
+    named = {f: packed(f, np.concatenate([gone[f].keys, come[f].keys])) for f in found.spec.families}
+    flat, timed = _left(found, held, named)
+    stay, more = _split(come)
+    return _put(
+        found,
+        held,
+        {family: _union(flat[family], stay[family]) for family in flat},
+        {family: _together(timed[family], more[family]) for family in timed},
+    )
+
+
+def sweep(found: FlatSet) -> Changed:
+    """Remove what has expired.  Raises KernelError."""
+    held, moment = _held(found), now()
+    timed = found.spec.timed
+    return _put(found, held, None, {f: _live(one.entries(timed), moment) for f, one in held.items()})
+
+
+def recover(found: FlatSet) -> None:
+    """Undo, or finish, what a writer left in the tries that was killed."""
+    for table in found.tries.maps.values():
+        kept, gone = settled(found.spec.timed, read_map(found.spec.timed, table), found.bank)
+        if len(kept.keys):
+            table.update_all(kept.keys, kept.values)
+        table.delete_all(gone)
+    _rest(found)
+
+
+# ── how ──────────────────────────────────────────────────────────────────────
+
+
+def _held(found: FlatSet) -> dict[str, Held]:
+    """What the tries hold."""
+    return {family: read_map(found.spec.timed, table) for family, table in found.tries.maps.items()}
+
+
+def _flat(found: FlatSet) -> Flat:
+    """What stays."""
+    content = found.content()
+    return {f: keys_of_content(content, f) if content else nothing(f) for f in found.spec.families}
+
+
+def _left(found: FlatSet, held: dict[str, Held], unwanted: Flat) -> tuple[Flat, Content]:
+    """What is there without some entries."""
+    flat = {family: keys[~np.isin(keys, unwanted[family])] for family, keys in _flat(found).items()}
+    timed, moment = {}, now()
+    for family, one in held.items():
+        timed[family] = _without(family, _live(one.entries(found.spec.timed), moment), unwanted[family])
+    return flat, timed
+
+
+def _put(found: FlatSet, held: dict[str, Held], flat: Flat | None, timed: Content) -> Changed:
+    """Let the set hold this: packets meet all of it or what was there.  None leaves what stays as it is."""
+    before = _flat(found) if flat is not None or any(map(len, timed.values())) else {}
+    after = before if flat is None else flat
+    timed = {f: _without(f, one, after[f]) if after else one for f, one in timed.items()}
+    _check_size(found, after, timed)
+    moment = now()
+    tries = {f: change(found.spec.timed, held[f], timed[f], found.bank, moment) for f in held}
+    same = flat is None or all(np.array_equal(before[f], after[f]) for f in after)
+    if same and all(one.is_empty for one in tries.values()):
+        return Changed(0, 0, 0)
+    _exchange(found, None if same else after, tries, timed)
+    return _counted(before, after, tries)
+
+
+def _check_size(found: FlatSet, flat: Mapping[str, NDArray[Any]], timed: Content) -> None:
+    for family, one in timed.items():
+        count = len(one) and len(np.unique(packed(family, one.keys)))
+        if len(flat.get(family, ())) + count > found.spec.size:
+            raise found.full()
+
+
+def _exchange(found: FlatSet, flat: Flat | None, tries: dict[str, Change], timed: Content) -> None:
+    active = found.bank
+    _fill(found, 1 - active, flat)
+    found.progress(0, 1)
+    found.state.changing = True
+    if any(map(len, timed.values())):
+        found.state.timed = found.state.expiring = True
+    try:
+        _write_tries(found, {family: one.first for family, one in tries.items()})
+    except KernelError as error:
+        raise found.refused(error) from error
+    found.state.active = 1 - active
+    _write_tries(found, {family: one.last for family, one in tries.items()})
+    for family, one in tries.items():
+        found.tries.maps[family].delete_all(one.gone)
+    found.progress(1, 1)
+    found.slots.drop(active)
+    _rest(found)
+
+
+def _fill(found: FlatSet, slot: int, flat: Flat | None) -> None:
+    """Put a content into a slot; None for the one that is in the other."""
+    if flat is None:
+        lines = found.slots.open(1 - slot)
+        if lines is not None:
+            found.slots.put(slot, lines.duplicate())
+        return
+    if not any(map(len, flat.values())):
+        return
+    made = filling(flat)
+    lines = create_lines(found.spec.name, made.total)
+    try:
+        fill(lines.memory(), made)
+        found.slots.put(slot, lines)
+    except BaseException:
+        lines.close()
+        raise
+
+
+def _write_tries(found: FlatSet, parts: dict[str, Held]) -> None:
+    for family, part in parts.items():
+        if len(part.keys):
+            found.tries.maps[family].update_all(part.keys, part.values)
+
+
+def _rest(found: FlatSet) -> None:
+    """Nothing is under way any more; count the tries."""
+    timed = False
+    for family, table in found.tries.maps.items():
+        count = len(table.read_all()[0]) if found.state.timed else 0
+        found.state.count(family, count)
+        timed = timed or count > 0
+    found.state.timed, found.state.changing = timed, False
+
+
+def _split(wanted: Content) -> tuple[Flat, Content]:
+    """The keys of entries that stay, and the entries with a time."""
+    stay, timed = {}, {}
+    for family, one in wanted.items():
+        stays = one.expiry == 0
+        stay[family] = packed(family, one.keys[stays])
+        timed[family] = Entries(one.keys[~stays], one.expiry[~stays])
+    return stay, timed
+
+
+def _union(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
+    """The keys of both, sorted, each once."""
+    both = np.concatenate([one, other])
+    both.sort()
+    keep = np.ones(len(both), bool)
+    keep[1:] = both[1:] != both[:-1]
+    return both if keep.all() else both[keep]
+
+
+def _without(family: str, entries: Entries, keys: NDArray[Any]) -> Entries:
+    if not len(entries):
+        return entries
+    keep = ~np.isin(packed(family, entries.keys), keys)
+    return Entries(entries.keys[keep], entries.expiry[keep])
+
+
+def _live(entries: Entries, moment: int) -> Entries:
+    keep = entries.expiry > np.uint64(moment)
+    return Entries(entries.keys[keep], entries.expiry[keep])
+
+
+def _together(one: Entries, more: Entries) -> Entries:
+    return Entries(np.concatenate([one.keys, more.keys]), np.concatenate([one.expiry, more.expiry]))
+
+
+def _counted(before: Flat, after: Flat, tries: Mapping[str, Change]) -> Changed:
+    """What came, what stays another time, what went; an entry that gets a time, or loses it, stays."""
+    added = changed = removed = 0
+    for family, one in tries.items():
+        old, new = before.get(family, nothing(family)), after.get(family, nothing(family))
+        come = np.setdiff1d(new, old, assume_unique=True) if new is not old else nothing(family)
+        gone = np.setdiff1d(old, new, assume_unique=True) if new is not old else nothing(family)
+        lost, got = packed(family, one.gone), packed(family, one.last.keys)
+        moved = int(np.isin(come, lost).sum() + np.isin(gone, got).sum())
+        added += len(come) + one.added - moved
+        removed += len(gone) + len(one.gone) - moved
+        changed += one.changed + moved
+    return Changed(int(added), int(changed), int(removed))
