@@ -219,3 +219,51 @@ def test_python_hears_it_as_an_error_with_its_parts(
     with wire6.server.inside(), pytest.raises(LockoutError) as caught:
         penstock.apply("v1", "filter edge at xdp { drop if tcp dst port 22 }")
     assert [loss.key.name for loss in caught.value.losses] == ["edge:1", "edge:1"]
+
+
+SHUT_LATER = {
+    "by the same packet": " bad: add src to @seen for 1h if tcp dst port 22\n shut: drop if src in @seen\n",
+    "by the next packet": " shut: drop if src in @seen\n bad: add src to @seen if tcp dst port 22\n",
+    "by another's content": " bad: add src to @seen if src in @friends\n shut: drop if src in @seen\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("rules", "hook"), [*zip(SHUT_LATER.values(), ["xdp", "tc ingress", "xdp"], strict=True)], ids=SHUT_LATER
+)
+def test_check_21_who_is_let_in_once_and_put_into_a_set(
+    wire6: Wire, host: Cli, tmp_path: Path, rules: str, hook: str
+) -> None:
+    """Refused, with the sets as they were, and also where they hold what the rule asks; `--force` overrides."""
+    sets = "set friends : host\nset seen : host size 64\n"
+    friends = " count if src in @friends\n"
+    policy = write(tmp_path / "edge.policy", f"{sets}filter edge at {hook} {{\n default pass\n{friends}}}\n")
+    assert over_ssh(host)("apply", str(policy), "-i", "v1").code == 0
+    assert host("set", "add", "friends", CLIENT).code == 0
+    write(policy, f"{sets}filter edge at {hook} {{\n default pass\n{friends}{rules}}}\n")
+    done = over_ssh(host)("apply", str(policy), "-i", "v1")
+    assert done.code == 1, done.err
+    assert f"the SSH connection from {CLIENT}" in done.err
+    assert "shut: drop if src in @seen (once rules have added such packets to sets)" in done.err
+    write(policy, policy.read_text().replace(friends, f"{friends} pass if src host {CLIENT} and tcp\n"))
+    done = over_ssh(host)("apply", str(policy), "-i", "v1")
+    assert done.code == (0 if "dst port" in rules else 1), done.err
+    done = over_ssh(host)("apply", str(policy), "-i", "v1", "--force")
+    assert done.code == 0, done.err
+    assert host("set", "export", "seen").out == ""
+
+
+def test_check_21_a_set_that_shuts_out_nobody_of_them(wire6: Wire, host: Cli, tmp_path: Path) -> None:
+    """A rate that nobody exceeds adds nobody, and who is in a set may be let in for that."""
+    text = (
+        "set seen : host size 64\nfilter edge at xdp {\n default pass\n"
+        " add src to @seen for 1h if tcp and over 1/h per src burst 1\n drop if src in @seen\n}\n"
+    )
+    policy = write(tmp_path / "edge.policy", text)
+    done = over_ssh(host)("apply", str(policy), "-i", "v1")
+    assert done.code == 0, done.err
+    text = (
+        "set known : host size 64\nfilter edge at xdp {\n default pass\n"
+        " pass if tcp src port 22 and src in @known\n add src to @known if tcp dst port 22\n}\n"
+    )
+    assert over_ssh(host)("apply", str(write(policy, text)), "-i", "v1").code == 0

@@ -9,6 +9,10 @@ The kernel runs the program on each packet by BPF_PROG_TEST_RUN.  What that coun
 is taken back, so that a program that is attached begins at nothing; and it is told
 that the packets are none: it leaves sets and buckets as they are, which may be those
 of the program that runs.
+
+Rules that add to sets may shut out tomorrow whom they let pass today.  So of such a
+policy the kernel loads the program once more, what its rules add in maps of its own
+and all else shared, and each packet comes twice: the second has to pass too.
 """
 
 from __future__ import annotations
@@ -16,15 +20,18 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from penstock.errors import KernelError, LockoutError
+from penstock.kernel.netlink import interface
 from penstock.kernel.program import skb_context, xdp_context
 from penstock.model.hook import TRAITS, Hook
 from penstock.model.packet import read_packet
+from penstock.model.sets import maps_of, set_map
 from penstock.model.spec import COUNTERS_MAP, PROGRAM, REFUSALS_MAP, TRIAL_VARIABLE
 from penstock.model.verdict import Verdict
+from penstock.pipeline.attach import load
 from penstock.pipeline.counters import clear, read_totals
 from penstock.pipeline.lifelines import lifelines
 
@@ -40,23 +47,30 @@ if TYPE_CHECKING:
     from penstock.pipeline.policy import LoadedPolicy
 
 _DECIDING = frozenset(verdict.value for verdict in Verdict if verdict is not Verdict.PASS)
+#: The trial in which rules add to sets: PS_TRIAL_ADDS of bpf/include/penstock/verdict.bpf.h.
+_ADDS = 2
 #: More counters than this are read in one call, which takes numpy.
 _FEW = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A packet that would not pass; `key` is the counter of what decides it."""
+    """A packet that would not pass; `key` is the counter of what decides it.
+
+    One `is_later` passes at first, and no more once rules have seen it and its like.
+    """
 
     lifeline: Lifeline
     key: CounterKey
     path: str
+    is_later: bool = False
 
     @property
     def decider(self) -> str:
         """What decides, and where it stands: ``ssh (edge.policy:7): drop``."""
         place = f" ({self.path}:{self.key.line})" if self.key.line else ""
-        return f"{self.key.name}{place}: {self.key.text or self.key.action}"
+        later = " (once rules have added such packets to sets)" if self.is_later else ""
+        return f"{self.key.name}{place}: {self.key.text or self.key.action}{later}"
 
     @property
     def mending_line(self) -> str:
@@ -100,28 +114,55 @@ def losses(
     wanted = lifelines(point, environment)
     if not wanted:
         return ()
-    counters = loaded.maps[COUNTERS_MAP]
+    frames = {one: read_packet(one.packet) for one in wanted}
+    with on_trial(loaded):
+        lost = tuple(_lost(point, policy, loaded, frames))
+    if not any(key.action.startswith("add ") for key in policy.counters):
+        return lost
+    for loss in lost:
+        del frames[loss.lifeline]
+    return (*lost, *_later_losses(point, policy, loaded, frames))
+
+
+def _lost(
+    point: AttachPoint, policy: LoadedPolicy, loaded: BpfObject, frames: Mapping[Lifeline, bytes]
+) -> Iterator[Loss]:
+    """Which of the packets do not pass."""
     passes = TRAITS[point.hook].codes[Verdict.PASS]
     ask = _answering(loaded.programs[PROGRAM], point)
-    with on_trial(loaded):
-        frames = {one: read_packet(one.packet) for one in wanted}
-        lost = [one for one, frame in frames.items() if ask(frame) != passes]
-        return tuple(
-            Loss(one, _decider(ask, frames[one], counters, policy.counters), policy.identity.path)
-            for one in lost
-        )
+    for one, frame in frames.items():
+        if ask(frame) != passes:
+            key = _decider(ask, frame, loaded.maps[COUNTERS_MAP], policy.counters)
+            yield Loss(one, key, policy.identity.path)
+
+
+def _later_losses(
+    point: AttachPoint, policy: LoadedPolicy, loaded: BpfObject, frames: Mapping[Lifeline, bytes]
+) -> Iterator[Loss]:
+    """Which of the packets do not pass that have come before, of a policy whose rules add to sets."""
+    sets = policy.identity.sets
+    own = {set_map(number, table) for number, spec in enumerate(sets) for table in spec.added_tables}
+    shared = {name: loaded.maps[name] for name in maps_of(sets) if name not in own}
+    with load(policy, interface(point.ifindex), shared) as other, on_trial(other, adds=True):
+        ask = _answering(other.programs[PROGRAM], point)
+        for frame in frames.values():
+            ask(frame)
+        for loss in _lost(point, policy, other, frames):
+            yield replace(loss, is_later=True)
 
 
 @contextmanager
-def on_trial(loaded: BpfObject) -> Iterator[None]:
+def on_trial(loaded: BpfObject, *, adds: bool = False) -> Iterator[None]:
     """Let the program change neither sets nor buckets, and count nothing in the end.  It must not be attached yet.
+
+    With `adds` its rules do add to sets, in maps that must be its own.
 
     Raises:
         KernelError: what was counted cannot be taken back.
     """
     switch = loaded.variable(TRIAL_VARIABLE) if TRIAL_VARIABLE in loaded.variables else None
     if switch is not None:
-        switch[:] = (1).to_bytes(len(switch), sys.byteorder)
+        switch[:] = (_ADDS if adds else 1).to_bytes(len(switch), sys.byteorder)
     try:
         yield
     finally:

@@ -140,7 +140,7 @@ static __always_inline void ps_set_put(const struct ps_set_added set, const void
 	__u64 end = stay ? (ps_now() + stay) & ~15ULL : 0;
 	struct ps_set_tally *tally = bpf_map_lookup_elem(set.tally, &zero);
 
-	if (!tally || ps_is_trial() || ps_set_lengthens(set, key, end))
+	if (!tally || ps_adds_nothing() || ps_set_lengthens(set, key, end))
 		return;
 #pragma clang loop unroll(disable)
 	for (__u32 k = 0; k < PS_MORE_TURNS; k++) {
@@ -165,7 +165,7 @@ static __always_inline void ps_set_take(const struct ps_set_added set, const voi
 	__u32 zero = 0;
 	struct ps_set_tally *tally = bpf_map_lookup_elem(set.tally, &zero);
 
-	if (tally && !ps_is_trial() && !bpf_map_delete_elem(set.added, key))
+	if (tally && !ps_adds_nothing() && !bpf_map_delete_elem(set.added, key))
 		__sync_fetch_and_add(&tally->went[set.family], 1);
 }
 

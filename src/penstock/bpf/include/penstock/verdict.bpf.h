@@ -126,14 +126,22 @@ static __always_inline __u64 ps_now(void)
  * ps_is_trial - whether the packet is none, but a question of what would become of one.
  *
  * Whoever loads a program may ask it before it is attached, while its sets and
- * buckets are those of the one that runs: it then changes nothing of them.
+ * buckets are those of the one that runs: it then changes nothing of them.  If what
+ * rules add lies in maps that are the trial's own, PS_TRIAL_ADDS lets them add.
  */
 #ifdef PS_EFFECTS
 volatile __u32 ps_trial = 0;
 
+#define PS_TRIAL_ADDS 2
+
 static __always_inline bool ps_is_trial(void)
 {
 	return unlikely(ps_trial);
+}
+
+static __always_inline bool ps_adds_nothing(void)
+{
+	return unlikely(ps_trial) && ps_trial != PS_TRIAL_ADDS;
 }
 #else
 #define ps_is_trial() false
