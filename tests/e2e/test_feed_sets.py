@@ -70,7 +70,8 @@ def test_a_policys_feed_is_fetched_folded_and_taken_back(host: Cli, fed: Path, t
     text = TEXT.format(place=tmp_path, more="").replace(f"{tmp_path}/list", f"{tmp_path}/other")
     assert host("apply", str(write(fed, text)), "-i", "v1").code == 0
     assert entries(host, "threats") == entries(host, "own") == {"203.0.113.0/24", "192.0.2.0/24"}
-    assert host("feed", "remove", "own", str(tmp_path / "other")).code == 0
+    gone = host("feed", "remove", "own", str(tmp_path / "other"))
+    assert (gone.code, "fills it no more" in gone.err) == (0, True)
     assert entries(host, "own") == set()
     assert "has no feed `nope`" in host("feed", "remove", "own", "nope").err
 

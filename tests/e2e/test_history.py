@@ -117,6 +117,19 @@ def test_what_was_taken_back_is_no_step_back(wire: Wire, host: Cli, tmp_path: Pa
     assert wire.arrived(54) == 0
 
 
+def test_a_policy_that_was_applied_over_itself_is_one_step(wire: Wire, host: Cli, tmp_path: Path) -> None:
+    policy = write(tmp_path / "a.policy", text(53))
+    for port in (53, 54, 54, 54):
+        write(policy, text(port))
+        assert host("apply", str(policy), "-i", "v1").code == 0
+    assert len(remembered(host)) == 4
+    assert host("rollback", "-i", "v1").code == 0
+    assert (wire.arrived(53), wire.arrived(54)) == (0, 5)
+    assert host("rollback", "-i", "v1", "2").code == 0
+    assert wire.arrived(53) == 0
+    assert "has no entry 4" in host("rollback", "-i", "v1", "4").err
+
+
 def test_all_filters_of_a_policy_come_back(wire: Wire, host: Cli, tmp_path: Path) -> None:
     both = text(53) + "filter out at tc egress { drop if udp dst port 9999 }\n"
     policy = write(tmp_path / "a.policy", both)

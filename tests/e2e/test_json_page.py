@@ -150,11 +150,12 @@ def test_sets(host: Cli, tmp_path: Path) -> None:
         ("list", "banned"),
         ("list", "threats"),
         ("info", "banned"),
+        ("test", "threats", "198.51.100.7"),
         ("remove", "threats", "198.51.100.0/24"),
         ("sweep", "threats"),
         ("flush", "banned"),
     ]
-    assert_documented(*((host, ("set", *call)) for call in calls[:6]))
+    assert_documented(*((host, ("set", *call)) for call in calls[:7]))
     blocklist = tmp_path / "list"
     blocklist.write_text("203.0.113.0/24\n")
     feeds = [
@@ -165,7 +166,7 @@ def test_sets(host: Cli, tmp_path: Path) -> None:
         ("feed", "remove", "threats", str(blocklist)),
     ]
     assert_documented(*((host, call) for call in feeds))
-    assert_documented(*((host, ("set", *call)) for call in calls[6:]))
+    assert_documented(*((host, ("set", *call)) for call in calls[7:]))
     assert host("detach", "-i", "v1").code == 0
     assert_documented(*((host, ("set", "delete", name)) for name in ("threats", "banned")))
 

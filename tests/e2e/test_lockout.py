@@ -91,6 +91,17 @@ def test_the_ssh_connection(
     assert counters(host("status", "--json"))["shut"] == 0
 
 
+def test_a_dry_run_ends_as_the_apply_would(wire6: Wire, host: Cli, tmp_path: Path) -> None:
+    policy = write(tmp_path / "edge.policy", "filter edge at xdp {\n shut: drop if tcp dst port 22\n}\n")
+    done = over_ssh(host)("apply", str(policy), "-i", "v1", "--dry-run")
+    assert done.code == 1
+    assert "it would be refused, as it cuts off: the SSH connection from" in done.err
+    forced = over_ssh(host)("apply", str(policy), "-i", "v1", "--dry-run", "--force", "--json")
+    assert (forced.code, len(forced.record["would_cut_off"])) == (0, 2)
+    assert host("apply", str(policy), "-i", "v1", "--dry-run").code == 0
+    assert host("status", "--json").record["filters"] == []
+
+
 def test_force_overrides_with_a_notice_and_nothing_is_counted(wire6: Wire, host: Cli, tmp_path: Path) -> None:
     text = "filter edge at xdp {\n pass if arp or icmp6\n refused: reject if tcp dst port 22\n}\n"
     policy = write(tmp_path / "edge.policy", text)

@@ -124,8 +124,33 @@ def test_files_in_and_out(host: Cli, guard: Path, tmp_path: Path) -> None:
 def test_what_is_not_there_or_in_use(host: Cli, guard: Path) -> None:
     assert "there is no set `nope`" in host("set", "add", "nope", "1.2.3.4").err
     assert "there are: banned, open" in host("set", "list", "../x").err
-    assert "is in use by ps_filter" in host("set", "delete", "banned").err
+    assert "is in use by guard on v1" in host("set", "delete", "banned").err
+    assert "used by: guard on v1\n" in host("set", "info", "banned").out
+    row = next(line for line in host("set", "list").out.splitlines() if line.startswith("banned"))
+    assert row.split() == ["banned", "host", "hash", "0", "100", "10m", "guard", "on", "v1"]
     assert host("set", "add", "banned", "192.0.2.1", "--timeout", "1h", "--forever").code == 1
+
+
+def test_whether_entries_are_there_is_an_exit_code(host: Cli, guard: Path) -> None:
+    assert host("set", "add", "open", "80-90", "443").code == 0
+    done = host("set", "test", "open", "85", "443")
+    assert (done.code, done.out) == (0, "85 is in @open\n443 is in @open\n")
+    done = host("set", "test", "@open", "443", "22")
+    assert (done.code, done.out) == (1, "443 is in @open\n22 is not in @open\n")
+    done = host("set", "test", "banned", "192.0.2.0/24")
+    assert (done.code, "hint: @banned is a set of host" in done.err) == (1, True)
+
+
+def test_a_key_of_too_few_parts_is_shown_one(host: Cli, tmp_path: Path) -> None:
+    text = (
+        "set pairs : host . proto . port\nfilter guard at xdp { drop if src . proto . dst port in @pairs }\n"
+    )
+    assert host("apply", str(write(tmp_path / "p.policy", text)), "-i", "v1").code == 0
+    told = host("set", "add", "pairs", "192.0.2.1").err
+    assert "`192.0.2.1` has 1 part, and a key of @pairs has 3, as in '192.0.2.7 . tcp . 443'" in told
+    assert host("set", "add", "pairs", "192.0.2.7 . tcp . 443").code == 0
+    host("detach", "-i", "v1")
+    assert "@pairs: taken away" in host("set", "delete", "pairs").err
 
 
 def test_an_added_rule_asks_the_policys_sets(wire: Wire, host: Cli, guard: Path) -> None:

@@ -27,6 +27,11 @@ def test_no_row_is_wider_than_the_terminal(guarded: Cli) -> None:
     rows = on_terminal(guarded, "status", "-i", "v1", columns=80).splitlines()[1:]
     assert [len(row) for row in rows if "many" in row] == [80]
     assert max(map(len, rows)) == 80
+    # What is decided for the day on which something fails stands below all filters, and has no place to be cut.
+    decisions = on_terminal(guarded, "status", columns=80).partition("WHEN ")[2].splitlines()
+    assert len(decisions) == 7
+    assert max(map(len, decisions)) < 80
+    assert not any("…" in line for line in decisions)
 
 
 def test_rates_are_shown_where_they_were_measured(guarded: Cli) -> None:

@@ -286,6 +286,17 @@ def test_what_has_no_room_is_refused_and_what_is_left_takes_more() -> None:
         assert plane.verdicts([frame("10.3.0.0"), frame("10.7.0.1")]) == [Verdict.PASS, Verdict.DROP]
 
 
+def test_a_change_tells_how_far_it_is() -> None:
+    """As the tries' does: the command line draws a bar from 100,000 entries on."""
+    with planes("drop if src in @nets") as (_, held):
+        told: list[tuple[int, int]] = []
+        held["nets"].progress = lambda done, total: told.append((done, total))
+        held["nets"].replace([f"10.0.{n}.1" for n in range(200)])
+        assert {total for _, total in told} == {200}
+        assert [done for done, _ in told] == sorted({0, 200, *(done for done, _ in told)})
+        assert len(told) > 2
+
+
 def test_a_content_is_given_back_when_another_counts() -> None:
     """Two changes leave one map of lines, and it is the smaller one."""
     with planes("drop if src in @nets") as (_, held):

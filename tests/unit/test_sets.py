@@ -184,7 +184,7 @@ def test_entries_are_written_as_they_are_read(kind: str, text: str) -> None:
         ("net", "192.0.2.1/24", "192.0.2.0/24 is the network"), ("net", "192.0.2.0/33", "at most 32"),
         ("net", "10/8", "no address"),
         ("port", "65536", "no port"), ("port", "9-3", "no port"), ("mac", "02:00", "no Ethernet address"),
-        ("host port", "192.0.2.1", "1 parts"), ("host host", "192.0.2.1 . ::1", "both families"),
+        ("host port", "192.0.2.1", "1 part, and a key of @s has 2"), ("host host", "192.0.2.1 . ::1", "both families"),
         ("proto port", "tcpp . 1", "no protocol"), ("proto port", "٦ . 1", "no protocol"),
         ("net", "192.0.2.0/٢٤", "at most 32"), ("port", "٢٢", "no port"),
         ("host", "192.0.2.1 timeout 999999999d", "longer than an entry can stay"),

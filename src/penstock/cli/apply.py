@@ -57,7 +57,9 @@ if TYPE_CHECKING:
 )
 @click.option("--wait", is_flag=True, help="With --confirm: wait for it; exits with 7 if it does not come.")
 @click.option(
-    "--dry-run", is_flag=True, help="Load and verify it, say what would change, and change nothing."
+    "--dry-run",
+    is_flag=True,
+    help="Load and verify it, say what would change, and change nothing; exits with 1 if it would be refused.",
 )
 @netns_option
 @json_option
@@ -90,8 +92,10 @@ def command(
         from penstock.kernel.order import read_order
         from penstock.pipeline.placing import Wish
 
-        _dry_run(policies, interface, Wish(mode, read_order(order) if order else None, replace), as_json)
-        return 0
+        would_stay = _dry_run(
+            policies, interface, Wish(mode, read_order(order) if order else None, replace), force, as_json
+        )
+        return 0 if would_stay else 1
     return put_in_place(
         interface,
         policies,
@@ -178,21 +182,27 @@ def told_of(probation: Probation | None, seconds: float | None, interface: str, 
     return 7
 
 
-def _dry_run(policies: tuple[LoadedPolicy, ...], interface: str, wanted: Wish, as_json: bool) -> None:
+def _dry_run(
+    policies: tuple[LoadedPolicy, ...], interface: str, wanted: Wish, force: bool, as_json: bool
+) -> bool:
+    """Say what would change; False if `apply` would refuse it for what it cuts off."""
     from penstock.model.hook import Hook
     from penstock.pipeline.placing import wishes
     from penstock.pipeline.preview import preview
 
     wishes([Hook(policy.identity.hook) for policy in policies], wanted)
+    is_taken = True
     for policy in policies:
         found = preview(interface, policy)
+        is_taken &= force or not found.losses
         if as_json:
             _record_preview(interface, policy, found)
         else:
-            _tell_preview(interface, policy, found)
+            _tell_preview(interface, policy, found, force)
+    return is_taken
 
 
-def _tell_preview(interface: str, policy: LoadedPolicy, found: Preview) -> None:
+def _tell_preview(interface: str, policy: LoadedPolicy, found: Preview, force: bool) -> None:
     output.answer(f"{policy.name}: the kernel accepts it; nothing was changed on {interface}")
     if found.replaces is not None:
         for change in found.changes:
@@ -203,7 +213,8 @@ def _tell_preview(interface: str, policy: LoadedPolicy, found: Preview) -> None:
         lost = f", lost: {', '.join(found.lost)}" if found.lost else ""
         output.answer(f"  in the place of {found.replaces}; {found.kept} counters go on{lost}")
     for loss in found.losses:
-        output.warn(f"it would be refused: {loss.lifeline.what}: {loss.decider}")
+        would = "cut off, as --force asks for" if force else "refused, as it cuts off"
+        output.warn(f"it would be {would}: {loss.lifeline.what}: {loss.decider}")
 
 
 def _record_preview(interface: str, policy: LoadedPolicy, found: Preview) -> None:

@@ -66,9 +66,13 @@ def add(
         entries = note.entries if note else None
         output.record("penstock.feed.add/1", {"set": set_name, "feed": new.name, "entries": entries})
         return
-    _say_folded(set_name, done)
     if new.name not in done.notes:
-        output.note(f"@{set_name}: {new.name} was not fetched yet: `penstock feed refresh {new.name}` does")
+        output.note(
+            f"@{set_name}: {new.name} fills it once `penstock feed refresh {new.name}` has fetched it"
+        )
+        return
+    output.note(f"@{set_name}: {new.name} fills it, by the copy that was kept")
+    _say_folded(set_name, done)
 
 
 def _whole(source: str) -> str:
@@ -132,6 +136,8 @@ def remove(set_name: str, source: str, as_json: bool) -> None:
             "penstock.feed.remove/1", {"set": set_name, "feed": gone[0].name, "removed": done.removed}
         )
         return
+    for one in gone:
+        output.note(f"@{set_name}: {one.name} fills it no more")
     _say_folded(set_name, done)
     for one in gone:
         if one.owner != "command":

@@ -1,28 +1,26 @@
-"""`penstock set add|remove|import|replace|export|list|info|flush|sweep|delete`: the content of sets."""
+"""`penstock set add|remove|import|replace|export|list|info|test|flush|sweep|delete`: the content of sets."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from penstock.cli import output
-from penstock.cli.options import STAY, duration_text, json_option
+from penstock.cli import output, set_view
+from penstock.cli.options import STAY, json_option
 from penstock.control.client import ask_if_there
 from penstock.errors import LimitError, PenstockError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
-    from penstock.pipeline.live_set import Entry, LiveSet
+    from penstock.pipeline.live_set import LiveSet
     from penstock.pipeline.set_commands import Changed, SetCommands
 
 _TIMED_FROM = 100_000
-_BLOCK = 1024
 
 
 @click.group("set")
@@ -190,7 +188,7 @@ def sweep(name: str, as_json: bool) -> None:
 def export(name: str, file: Path) -> None:
     """Write the entries of NAME to FILE, or to standard output, as `import` and `replace` read them."""
     with _opened(name) as found:
-        lines = _in_blocks(map(_line, found))
+        lines = set_view.exported(found)
         if str(file) == "-":
             for block in lines:
                 output.text(block + "\n")
@@ -212,16 +210,28 @@ def list_(name: str | None, as_json: bool) -> None:
             _list_entries(found, as_json)
         return
     from penstock.pipeline.set_store import names, open_set
+    from penstock.pipeline.set_users import users_of
 
     rows = []
     for one in names():
         with open_set(one) as found:
-            content = _info(found)
-        if as_json:
-            output.record("penstock.set/1", content)
-        rows.append(_row(content))
-    if not as_json:
-        output.table(("SET", "OF", "IN", "ENTRIES", "SIZE", "TIMEOUT", "USED BY"), rows, right=(3, 4))
+            users = users_of(found)
+            if as_json:
+                output.record("penstock.set/1", set_view.content(found, users))
+            rows.append(set_view.row(found, users))
+    if not rows and not as_json:
+        output.note("there are no sets: `penstock apply` makes those that a policy defines")
+    elif not as_json:
+        output.table(set_view.TITLES, rows, right=set_view.RIGHT)
+
+
+def _list_entries(found: LiveSet, as_json: bool) -> None:
+    if as_json:
+        for content in set_view.records(found):
+            output.record("penstock.set.entry/1", content)
+        return
+    for block in set_view.listed(found):
+        output.answer(block)
 
 
 @command.command("info")
@@ -229,16 +239,34 @@ def list_(name: str | None, as_json: bool) -> None:
 @json_option
 def info(name: str, as_json: bool) -> None:
     """Say what NAME is of, how full it is, and which programs ask it."""
+    from penstock.pipeline.set_users import users_of
+
     with _opened(name) as found:
-        content = _info(found)
+        users = users_of(found)
         if as_json:
-            output.record("penstock.set/1", content)
+            output.record("penstock.set/1", set_view.content(found, users))
             return
-        output.answer(found.spec.text)
-        output.answer(f"  {content['entries']} entries, looked up {found.spec.search}{_memory_of(content)}")
-        if of_rules := _of_rules(content):
-            output.answer(f"  {of_rules}")
-        output.answer(f"  used by: {', '.join(map(str, _users(content))) or 'no program'}")
+        for line in set_view.told(found, users):
+            output.answer(line)
+
+
+@command.command("test")
+@_name
+@click.argument("entries", nargs=-1, required=True, metavar="ENTRY…")
+@json_option
+def test(name: str, entries: tuple[str, ...], as_json: bool) -> int:
+    """Say whether a packet would find these entries in NAME; ends with 1 if one of them is not there.
+
+    An address is in a set of networks if one of them covers it.  `penstock why` tells who put it there.
+    """
+    with _opened(name) as found:
+        there = {entry: _holds(found, entry) for entry in entries}
+        for entry, is_in in there.items():
+            if as_json:
+                output.record("penstock.set.test/1", {"set": found.spec.name, "entry": entry, "is_in": is_in})
+            else:
+                output.answer(f"{entry} is {'' if is_in else 'not '}in @{found.spec.name}")
+    return 0 if all(there.values()) else 1
 
 
 @command.command("delete")
@@ -252,9 +280,19 @@ def delete_(name: str, force: bool, as_json: bool) -> None:
     delete(name, force=force)
     if as_json:
         output.record("penstock.set.delete/1", {"set": name.removeprefix("@")})
+        return
+    output.note(f"@{name.removeprefix('@')}: taken away with all its entries")
 
 
 # ── how ──────────────────────────────────────────────────────────────────────
+
+
+def _holds(found: LiveSet, entry: str) -> bool:
+    try:
+        return entry in found
+    except ValueError as error:
+        of = " . ".join(found.spec.kind)
+        raise PenstockError(str(error), hint=f"@{found.spec.name} is a set of {of}") from error
 
 
 def _check_times(timeout: float | None, forever: bool) -> None:
@@ -329,100 +367,3 @@ def _tell(done: dict[str, Any], as_json: bool) -> None:
         output.note(f"@{done['set']}: {one['entry']} stays: listed by {', '.join(one['feeds'])}")
     if count > len(kept):
         output.note(f"@{done['set']}: and {count - len(kept):,} more that feeds list")
-
-
-def _line(entry: Entry) -> str:
-    """As `import` reads it: what is left of a second counts as one."""
-    if entry.expires_in is None:
-        return entry.text
-    return f"{entry.text} timeout {max(1, round(entry.expires_in))}s"
-
-
-def _in_blocks(lines: Iterable[str]) -> Iterator[str]:
-    """So many lines at a time that writing them costs little, and that nothing is kept for long."""
-    left = iter(lines)
-    while block := "\n".join(islice(left, _BLOCK)):
-        yield block
-
-
-def _list_entries(found: LiveSet, as_json: bool) -> None:
-    if not as_json:
-        for block in _in_blocks(map(_shown, found)):
-            output.answer(block)
-        return
-    for entry in found:
-        content = {"set": found.spec.name, "entry": entry.text, "expires_in_s": entry.expires_in}
-        counts = {"packets": entry.packets, "bytes": entry.bytes} if found.spec.counters else {}
-        counts |= {"by_rule": entry.by_rule} if found.spec.dynamic else {}
-        output.record("penstock.set.entry/1", {**content, **counts})
-
-
-def _shown(entry: Entry) -> str:
-    left = "" if entry.expires_in is None else f"  expires in {duration_text(entry.expires_in)}"
-    counted = "" if entry.packets is None else f"  {entry.packets} packets, {entry.bytes} bytes"
-    by = "  added by a rule" if entry.by_rule else ""
-    return f"{entry.text}{left}{counted}{by}"
-
-
-def _info(found: LiveSet) -> dict[str, object]:
-    from penstock.pipeline.dynamic_set import DynamicSet
-    from penstock.pipeline.set_store import users_of
-
-    spec = found.spec
-    more: dict[str, object] = {}
-    if found.memory is not None:
-        more["memory_bytes"] = found.memory
-    if isinstance(found, DynamicSet):
-        more |= {"added_by_rules": found.added.count, "refused_to_rules": found.added.refused}
-    return {
-        "set": spec.name,
-        "of": list(spec.kind),
-        "entries": found.count,
-        "size": spec.size,
-        "timeout_s": None if spec.timeout_ns is None else spec.timeout_ns / 1e9,
-        "counters": spec.counters,
-        "structure": spec.structure,
-        **more,
-        "programs": [{"id": number, "name": name} for number, name in users_of(found)],
-    }
-
-
-def _memory_of(content: dict[str, object]) -> str:
-    """What a flat set takes; empty for a set of which the kernel does not tell it."""
-    total, count = content.get("memory_bytes"), content["entries"]
-    if not isinstance(total, int) or not isinstance(count, int):
-        return ""
-    each = f", {total / count:.0f} bytes an entry" if count else ""
-    return f"; {total / (1 << 20):.1f} MiB{each}"
-
-
-def _of_rules(content: dict[str, object]) -> str:
-    """What rules have added to a set, and what they could not; empty for a set that they do not change."""
-    if "added_by_rules" not in content:
-        return ""
-    refused = content["refused_to_rules"]
-    told = f"; {refused} packets found it full and changed nothing" if refused else ""
-    return f"{content['added_by_rules']} of them added by rules{told}"
-
-
-def _users(content: dict[str, object]) -> list[str]:
-    programs = content["programs"]
-    assert isinstance(programs, list)
-    return [f"{one['name']} {one['id']}" for one in programs]
-
-
-def _row(content: dict[str, object]) -> tuple[str, ...]:
-    from penstock.model.sets import time_text
-
-    kind, timeout = content["of"], content["timeout_s"]
-    assert isinstance(kind, list)
-    shown = time_text(int(timeout * 1e9)) if isinstance(timeout, float) else ""
-    counts = str(content["entries"]), str(content["size"])
-    return (
-        str(content["set"]),
-        " . ".join(kind),
-        str(content["structure"]),
-        *counts,
-        shown,
-        ", ".join(_users(content)),
-    )

@@ -1,6 +1,6 @@
 """What is done when something fails: a decision for each event, with how often it was needed.
 
-    decisions(settings, counts, filters)    ->  (Decision("a policy cannot be put in place", "…", 0), …)
+    decisions(settings, counts, filters)    ->  (Decision("load", "a policy does not load", "…", 0, …), …)
 
 Whether a fault lets packets pass or stops them is never left to chance: what runs
 goes on, and where nothing runs the settings say so.  `status` prints them, with a
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from penstock.pipeline.status import Status
 
 _ON_LOAD = {
-    "open": "what runs stays; where nothing runs packets pass, with an alarm",
-    "closed": "what runs stays; where nothing runs all but lifelines is dropped",
+    "open": "what runs stays; else pass, with an alarm",
+    "closed": "what runs stays; else only lifelines pass",
 }
 
 
@@ -44,9 +44,7 @@ def decisions(settings: Settings, counts: Counts, filters: Sequence[Status]) -> 
     malformed = sum(one.counters[on_malformed].packets for one in filters if on_malformed in one.counters)
     crowded = sum(usage.refused for one in filters for usage in one.limiters)
     return (
-        Decision(
-            "load", "a policy cannot be put in place", _ON_LOAD[load], counts.load, f"failure.load = {load}"
-        ),
+        Decision("load", "a policy does not load", _ON_LOAD[load], counts.load, f"failure.load = {load}"),
         Decision("daemon", "the daemon ends", "what is in place filters on", counts.daemon, design),
         Decision(
             "set_full", "a set is full", "the change is refused, the content stays", counts.set_full, design

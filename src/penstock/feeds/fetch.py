@@ -191,7 +191,7 @@ def _retry_after(response: ClientResponse) -> float | None:
 def _judge_scheme(url: URL, manners: Manners) -> None:
     if url.scheme == "https" or (url.scheme == "http" and manners.allow_http):
         return
-    hint = "allow it if the list may be changed on its way" if url.scheme == "http" else None
+    hint = "`--allow-http`, if the list may be changed on its way" if url.scheme == "http" else None
     raise FeedError(f"{url.scheme} is not taken: https is", hint=hint)
 
 

@@ -97,3 +97,24 @@ def least_interval_s(source: str) -> float:
         return rhythm.min_interval_s
     # What costs nobody else anything may be looked at as often as one likes.
     return LEAST_INTERVAL_S if source.lower().startswith(("http://", "https://")) else 0.0
+
+
+def is_loopback(source: str) -> bool:
+    """Whether a URL names this machine itself, where nobody is on the way.
+
+    >>> is_loopback("http://127.0.0.1:8080/v1"), is_loopback("http://feeds.example/")
+    (True, False)
+    """
+    from ipaddress import ip_address
+    from urllib.parse import urlsplit
+
+    try:
+        host = urlsplit(source).hostname or ""
+    except ValueError:
+        return False
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -14,15 +14,13 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from penstock.errors import FeedError
 from penstock.feeds.fetch import Manners
 from penstock.feeds.refresh import Outcome, refresh
 from penstock.feeds.store import Store
-from penstock.model.feeds import least_interval_s
+from penstock.model.feeds import is_loopback, least_interval_s
 from penstock.model.moment import moment
 from penstock.pipeline.feeding import feed_of
 from penstock.pipeline.subscriptions import Wanted, wanted
@@ -172,18 +170,3 @@ async def keep_fetching(fetcher: Fetcher, told: Callable[[Fetched], None]) -> No
             told(found)
         if not ready:
             await asyncio.sleep(wait)
-
-
-def is_loopback(source: str) -> bool:
-    """Whether a URL names this machine itself, where nobody is on the way.
-
-    >>> is_loopback("http://127.0.0.1:8080/v1"), is_loopback("http://feeds.example/")
-    (True, False)
-    """
-    host = urlsplit(source).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

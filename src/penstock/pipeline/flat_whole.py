@@ -143,8 +143,10 @@ def _check_size(found: FlatSet, flat: Mapping[str, NDArray[Any]], timed: Content
 
 def _exchange(found: FlatSet, flat: Flat | None, tries: dict[str, Change], timed: Content) -> None:
     active = found.bank
+    total = sum(map(len, (flat or {}).values()))
+    found.progress(0, total)
     _fill(found, 1 - active, flat)
-    found.progress(0, 1)
+    found.progress(3 * total // 4, total)
     found.state.changing = True
     if any(map(len, timed.values())):
         found.state.timed = found.state.expiring = True
@@ -156,7 +158,7 @@ def _exchange(found: FlatSet, flat: Flat | None, tries: dict[str, Change], timed
     _write_tries(found, {family: one.last for family, one in tries.items()})
     for family, one in tries.items():
         found.tries.maps[family].delete_all(one.gone)
-    found.progress(1, 1)
+    found.progress(total, total)
     found.slots.drop(active)
     _rest(found)
 

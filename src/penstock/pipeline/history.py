@@ -20,6 +20,7 @@ import hashlib
 import os
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,11 +129,14 @@ def entries(ifname: str) -> tuple[Entry, ...]:
 def chosen(ifname: str, which: str) -> Entry:
     """An entry: by so many steps back from what was put in place last and stayed, or by its id.
 
+    What was put in place again over itself is one step.
+
     Raises:
         PenstockError: there is no such entry.
     """
     every = entries(ifname)
     stayed = [one for one in every if one.outcome != TAKEN_BACK]
+    stayed = [next(same) for _, same in groupby(stayed, lambda one: (one.digest, one.filters))]
     if which.isascii() and which.isdigit() and len(which) <= len(str(MOST)):
         if int(which) < len(stayed):
             return stayed[int(which)]

@@ -250,7 +250,7 @@ class LiveSet(Closing):
         return LimitError(
             f"@{self.spec.name} is full: it takes {self.spec.size:,} entries; it was left as it was",
             limit="entries of a set",
-            hint=f"a larger `size` in the policy, behind `penstock set delete {self.spec.name}`",
+            hint=f"for more: detach, `penstock set delete {self.spec.name}`, write a larger `size`, apply again",
         )
 
     def refused(self, error: KernelError) -> PenstockError:

@@ -24,13 +24,12 @@ import msgspec
 from penstock.errors import KernelError, PenstockError
 from penstock.kernel import pin
 from penstock.kernel.blob import read_blob, write_blob
-from penstock.kernel.capability import SYS_ADMIN, kernel_errors, missing
+from penstock.kernel.capability import kernel_errors
 from penstock.kernel.lock import is_free as lock_is_free
 from penstock.kernel.lock import lock
 from penstock.kernel.maps import Map
 from penstock.model.flat import LINES
 from penstock.model.sets import SetSpec, control_map, set_map
-from penstock.model.spec import PROGRAM
 from penstock.pipeline.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -278,10 +277,12 @@ def delete(name: str, *, force: bool = False) -> None:
     if force and not _can_be_opened(name):
         pin.remove(sets_root(), name)
         return
+    from penstock.pipeline.set_users import users_of
+
     with open_set(name) as found, changing(name) if not force else nullcontext():
         users = users_of(found)
         if users and not force:
-            listed = ", ".join(f"{program} (program {number})" for number, program in users)
+            listed = ", ".join(map(str, users))
             raise PenstockError(
                 f"the set @{name} is in use by {listed}", hint="detach what uses it, or --force"
             )
@@ -298,29 +299,3 @@ def _can_be_opened(name: str) -> bool:
             return False
         raise
     return True
-
-
-def users_of(found: LiveSet) -> list[tuple[int, str]]:
-    """The programs that use a set, by id and name; without CAP_SYS_ADMIN those of penstock's policies.
-
-    Raises:
-        KernelError: they may not be read.
-    """
-    from penstock.kernel.map_listing import users
-
-    if missing(SYS_ADMIN):
-        return sorted(_policies_with(found.spec.name))
-    wanted = {table.info.id for table in found.maps.values()}
-    known = users()
-    return sorted({program for number in wanted for program in known.get(number, ())})
-
-
-def _policies_with(name: str) -> Iterator[tuple[int, str]]:
-    """The programs of the policies in place that name a set."""
-    from penstock.pipeline.slot import read_identity
-
-    root = pin.pin_root()
-    for point in pin.attach_points(root):
-        identity = read_identity(root / point)
-        if any(spec.name == name for spec in identity.sets):
-            yield identity.program, PROGRAM

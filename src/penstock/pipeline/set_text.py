@@ -100,6 +100,23 @@ def _seconds(text: str) -> float:
     return float(seconds)
 
 
+_EXAMPLES = {
+    "host": "192.0.2.7",
+    "port": "443",
+    "mac": "02:00:00:00:00:07",
+    "proto": "tcp",
+    "net": "192.0.2.0/24",
+}
+
+
+def _parts_fault(spec: SetSpec, text: str, count: int) -> str:
+    if len(spec.kind) == 1:
+        return f"`{text[:60]}` is a key of {count} parts, and @{spec.name} holds single values"
+    example = " . ".join(_EXAMPLES[kind] for kind in spec.kind)
+    parts = "1 part" if count == 1 else f"{count} parts"
+    return f"`{text[:60]}` has {parts}, and a key of @{spec.name} has {len(spec.kind)}, as in '{example}'"
+
+
 def keys_of(spec: SetSpec, text: str) -> Iterator[tuple[str, bytes]]:
     """The keys that an entry is, with the family of each; a range of ports is many.
 
@@ -108,7 +125,7 @@ def keys_of(spec: SetSpec, text: str) -> Iterator[tuple[str, bytes]]:
     """
     parts = [part.strip() for part in re.split(r"\s+\.\s+", text.strip())]
     if len(parts) != len(spec.kind):
-        raise ValueError(f"`{text[:60]}` has {len(parts)} parts, and a key has {len(spec.kind)}: A . B")
+        raise ValueError(_parts_fault(spec, text, len(parts)))
     if spec.kind == ("port",):
         yield from (("all", _padded(struct.pack("!H", port))) for port in _ports(parts[0]))
         return

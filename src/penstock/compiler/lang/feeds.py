@@ -12,7 +12,14 @@ import re
 from penstock.compiler.lang.ast import FeedClause
 from penstock.compiler.lang.cursor import Cursor
 from penstock.compiler.lang.source import Span
-from penstock.model.feeds import FED_KINDS, PRESET_RHYTHMS, format_fault, least_interval_s, preset_hint
+from penstock.model.feeds import (
+    FED_KINDS,
+    PRESET_RHYTHMS,
+    format_fault,
+    is_loopback,
+    least_interval_s,
+    preset_hint,
+)
 from penstock.model.sets import time_text
 
 _FORMAT = re.compile(r"[A-Za-z][^\s#}\"']*")
@@ -68,6 +75,11 @@ def _source_fault(source: str) -> tuple[str, str | None] | None:
         return "the source of a feed is one line of text", None
     if source.startswith("exec:") and not source.removeprefix("exec:").strip():
         return "`exec:` names no command", 'as in: feed "exec:lister --all"'
+    if source.lower().startswith("http://") and not is_loopback(source):
+        return (
+            "whoever is on the way can change what comes by http, so a policy asks by https",
+            f"https, or on the host `penstock feed add SET '{source[:60]}' --allow-http`",
+        )
     if source.lower().startswith(("https://", "http://", "exec:")) or source.startswith(("/", "file:///")):
         return None
     hint = "a file begins with `/`: whoever fetches has another directory than this policy"
