@@ -37,6 +37,7 @@ from penstock.compiler.codegen.classic import check_programs
 from penstock.compiler.codegen.devices import action_lines, device_lines, devices_of, verdicts_of
 from penstock.compiler.codegen.fields import Naming, Reads, reads_of
 from penstock.compiler.codegen.limiters import countings_of
+from penstock.compiler.codegen.maps import ensure_maps
 from penstock.compiler.codegen.overlay import (
     OVERLAID_CALL,
     offered,
@@ -114,6 +115,7 @@ def emit(
     devices = devices_of(rule_set)
     naming = Naming("len" if plan.inline else "scratch->len", reads.scopes, devices)
     counting = countings_of([item.rule for item in numbered(rule_set)])
+    ensure_maps(rule_set, counting.limiters, effects=has_effects(rule_set), overlay=overlay)
     printer = Printer(naming, devices=devices, sets=rule_set.sets, countings=counting)
     body, tables = (
         (_inline(plan.stages, rule_set, printer, name), [])
