@@ -99,6 +99,42 @@ def test_check_35_what_a_feed_lists_too_stays(threats: str) -> None:
     assert set_commands.flush(threats, by="alice").entries == 2
 
 
+@pytest.mark.check(35)
+def test_check_35_entries_come_and_go_in_one_step_and_those_of_feeds_stay(threats: str) -> None:
+    of_feed("192.0.2.0/24")
+    many = [f"10.0.{n >> 4}.{16 * (n & 15)}/28" for n in range(600)]
+    with SetCommands() as commands:
+        commands.add(threats, ["192.0.2.0/24", "203.0.113.0/24", "2001:db8::1"], by="alice", timeout=60)
+        gone, come = (
+            ["192.0.2.0/24", "203.0.113.0/24", "192.0.2.7", "10.0.0.0/28"],
+            "\n".join([*many, "2001:db8::1"]),
+        )
+        done = commands.update(threats, come, gone, by="bob", timeout=30, comment="difference")
+        assert (done.added, done.removed, done.entries) == (600, 1, 602)
+        assert [(one.entry, one.feeds) for one in done.kept] == [("192.0.2.0/24", ("drop",))]
+        found = held()
+        assert set(found) == {*many, "2001:db8::1/128", "192.0.2.0/24"}
+        assert (found["2001:db8::1/128"] or 0) > 50 > 40 > (found["10.0.0.0/28"] or 0) > 20
+        assert found["192.0.2.0/24"] is None
+        book = Ledger(threats).book()
+        assert told() == {"2001:db8::1/128"}
+        assert [lot.line.comment for lot in book.lots] == ["difference"]
+        assert len(book.content(NET, moment(), feeds=False)["v4"]) == 600
+
+
+def test_a_difference_that_is_refused_changes_nothing(threats: str) -> None:
+    set_commands.add(threats, ["192.0.2.0/24"], by="alice")
+    many = "\n".join(f"10.{n >> 8}.{n & 255}.0/24" for n in range(1001))
+    with SetCommands() as commands:
+        for come, gone, fault in (
+            (many, "192.0.2.0/24", "is full"),
+            ("192.0.2.1", "x", "gone:1: `x` is no address"),
+        ):
+            with pytest.raises(PenstockError, match=fault):
+                commands.update(threats, come, gone, by="bob", texts=("come", "gone"))
+            assert set(held()) == told() == {"192.0.2.0/24"}
+
+
 def test_a_large_change_lies_in_a_file_and_single_entries_of_it_can_go(threats: str) -> None:
     lines = [f"10.0.{n >> 4}.{16 * (n & 15)}/28" for n in range(900)]
     set_commands.add(threats, "\n".join(lines), by="alice", comment="bulk")

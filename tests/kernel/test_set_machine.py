@@ -191,15 +191,16 @@ class SetMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), timeout=TIMES)
     def refresh(self, data: st.DataObject, timeout: float | None) -> None:
-        """A feed comes again: some of its entries go and others come, in one step."""
-        gone, come = self._some(data, 5), self._some(data, 5)
+        """A feed comes again: some of its entries go and others come, in one step; and somebody adds more."""
+        gone, come, more = self._some(data, 5), self._some(data, 5), self._some(data, 3)
         end = self._end(timeout, forever=False)
-        after = {entry: left for entry, left in self._live(self.model).items() if entry not in (*gone, *come)}
+        live = self._live(self.model)
+        after = {entry: left for entry, left in live.items() if entry not in (*gone, *come)}
+        after |= {entry: max(end, live.get(entry, 0)) for entry in more}
         after |= dict.fromkeys(come, end)
-        self._try(
-            lambda: self.held.exchange(self.held.read(gone, forever=True), self.held.read(come, timeout)),
-            after,
-        )
+        held = self.held
+        ends = held.read(come, timeout), held.read(more, timeout)
+        self._try(lambda: held.exchange(held.read(gone, forever=True), *ends), after)
 
     @precondition(lambda self: not self.was_killed)  # until somebody tidies up, ends are the later of two
     @rule(seconds=PASSING)
@@ -208,6 +209,8 @@ class SetMachine(RuleBasedStateMachine):
             found = read_map(self.held.spec, table)
             if len(found.keys):
                 table.update_all(found.keys, _nearer(found.values, seconds, self.held.spec.timed.structure))
+        if self.held.state.expiring:
+            self.held.state.will_expire([GRAIN])
         self.model = {entry: left - seconds for entry, left in self.model.items()}
 
     @rule()
@@ -215,7 +218,11 @@ class SetMachine(RuleBasedStateMachine):
         self.held.close()
         self.held = self._opened()
 
-    @rule(data=st.data(), step=st.integers(0, 12), what=st.sampled_from(["update", "discard", "replace"]))
+    @rule(
+        data=st.data(),
+        step=st.integers(0, 12),
+        what=st.sampled_from(["update", "discard", "replace", "exchange"]),
+    )
     def killed_writer(self, data: st.DataObject, step: int, what: str) -> None:
         """Whoever changes the content is killed: what is there is the old content or the new."""
         entries = self._some(data, SIZE)
@@ -226,11 +233,16 @@ class SetMachine(RuleBasedStateMachine):
                 new = {**old, **{entry: max(end, old.get(entry, 0)) for entry, end in some.items()}}
             case "discard":
                 new = {entry: left for entry, left in old.items() if entry not in some}
+            case "exchange":
+                left = {entry: end for entry, end in old.items() if entry not in entries[::2]}
+                odd = {entry: some[entry] for entry in entries[1::2]}
+                new = {**left, **{entry: max(end, old.get(entry, 0)) for entry, end in odd.items()}}
             case _:
                 new = some
         if self._is_too_much(new):
             return
-        _killed_at(step, self.held, lambda: getattr(self.held, what)(entries))
+        changes = {"exchange": lambda: _exchanged(self.held, entries)}
+        _killed_at(step, self.held, changes.get(what, lambda: getattr(self.held, what)(entries)))
         self.was_killed = True
         answers = self._answers()
         assert answers in [self._expected(model) for model in (old, new)]
@@ -272,6 +284,11 @@ class SetMachine(RuleBasedStateMachine):
 
     def _expected(self, model: dict[str, float]) -> list[bool]:
         return [self.holds(model, *one) for one in _probes()]
+
+
+def _exchanged(held: LiveSet, entries: list[str]) -> None:
+    """Every other entry goes, and those between come."""
+    held.exchange(held.read(entries[::2], forever=True), held.read([]), held.read(entries[1::2]))
 
 
 def _is_told(left: float, told: float | None) -> bool:

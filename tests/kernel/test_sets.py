@@ -26,7 +26,7 @@ from penstock.errors import LimitError, PenstockError
 from penstock.model.hook import Hook
 from penstock.model.sets import REST, SetSpec, control_map, set_map
 from penstock.model.verdict import Verdict
-from penstock.pipeline import live_set
+from penstock.pipeline import live_set, set_whole
 from penstock.pipeline.live_set import LiveSet
 from penstock.pipeline.set_change import settled
 from penstock.pipeline.set_control import now
@@ -271,6 +271,52 @@ def test_a_set_that_would_be_too_full_is_left_as_it_was(structure: str) -> None:
             assert held.replace(list(reversed(entries))[:4]).added == 1
         assert dropped("192.0.2.5")
         assert not dropped("192.0.2.1")
+
+
+@pytest.mark.check(32)
+@pytest.mark.parametrize("kind", ["host", "net"])
+def test_a_full_set_is_looked_through_only_if_an_entry_may_have_expired(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Check 32: whoever is refused again and again does not read the whole set each time."""
+    spec = SetSpec("s", (kind,), 4)
+    with LiveSet(spec, *create_maps(spec)) as held:
+        held.update(["192.0.2.1"], timeout=0.000_001)
+        held.update(["192.0.2.2", "192.0.2.3"], timeout=1000)
+        held.update(["192.0.2.4"])
+        assert held.update(["192.0.2.5"]).added == 1
+        assert held.count == 4
+        with pytest.raises(LimitError):
+            held.update(["192.0.2.6"])
+        with monkeypatch.context() as patched:
+            patched.setattr(set_whole, "read_map", None)
+            for more in (["192.0.2.6"], ["192.0.2.6", "192.0.2.7"]):
+                with pytest.raises(LimitError):
+                    held.update(more, timeout=1000)
+            assert held.discard(["192.0.2.2"]).removed == 1
+            assert held.update(["192.0.2.6"], timeout=0.000_001).added == 1
+        assert held.update(["192.0.2.7"]).added == 1
+        assert {entry.text.partition("/")[0] for entry in held} == {
+            f"192.0.2.{last}" for last in (3, 4, 5, 7)
+        }
+
+
+@pytest.mark.check(33)
+@pytest.mark.parametrize(
+    "spec", [SetSpec("s", ("host",), 8192), SetSpec("s", ("net",), 8192, structure="trie")]
+)
+def test_many_entries_go_and_come_in_one_step(spec: SetSpec) -> None:
+    """A change by difference, of more entries than are given as single ones, meets no other entry."""
+    numbered = [f"10.{number >> 8}.{number & 255}.1" for number in range(6000)]
+    with LiveSet(spec, *create_maps(spec)) as held:
+        held.update(numbered[:5000])
+        done = held.exchange(held.read(numbered[:600]), held.read([]), held.read(numbered[4900:5600], 1000))
+        assert (done.added, done.changed, done.removed) == (600, 0, 600)
+        assert held.count == 5000
+        left = {entry.text.partition("/")[0]: entry.expires_in for entry in held}
+        assert set(left) == set(numbered[600:5600])
+        assert {text for text, end in left.items() if end} == set(numbered[5000:5600])
+        _is_at_rest(held)
 
 
 def test_what_is_no_entry_changes_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from penstock.model.sets import EXPIRY_MASK, SetSpec
 from penstock.model.verdict import Verdict
 from penstock.pipeline.set_change import Held, change, settled
 from penstock.pipeline.set_keys import Content, Entries, keys_of, read_entries, text_of
+from penstock.pipeline.set_text import read_lines
 
 HOST, NET = SetSpec("s", ("host",)), SetSpec("s", ("net",), structure="trie")
 
@@ -221,6 +223,35 @@ def test_the_quick_reader_reads_what_the_slow_one_reads(texts: list[str], ends: 
     quick, slow = (read_entries(NET, one, 7, 0) for one in (text, text + b"\n# slow"))
     assert listed(NET, quick) == listed(NET, slow) == texts
     assert quick["v4"].expiry.tolist() == slow["v4"].expiry.tolist()
+
+
+ODD = st.sampled_from(
+    """
+    192.0.2.1|010.0.0.1|192.0.2.1/33|192.0.2.1/24|10.0.0.0/08|1.2.3|::ffff:192.0.2.1|::|::/0|2001:db8::/32
+    |2001:DB8::1/128|2001:db8::1/64|fe80::1%eth0|1::2::3|:||/|1::/| 192.0.2.1\t|192.0.2.1 # why|192.0.2.1 timeout 5s
+    |::192.0.2.1|1:2:3:4:5:6:7::|a/b|\0|٣.0.0.0|192.0.2.0/٢٤
+    """.strip()
+    .replace("\n    ", "")
+    .split("|")
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(ODD, st.ip_addresses().map(str), st.ip_addresses().map(lambda one: one.exploded), NETWORKS))
+@pytest.mark.parametrize("spec", [HOST, NET])
+def test_a_plain_line_is_read_as_any_other(spec: SetSpec, line: str) -> None:
+    """Plain ones are read at once; behind a comment they are looked at closely."""
+
+    def read(reader: Any, text: Any) -> Any:
+        try:
+            found = reader(spec, text, 7 * 256, 0)
+        except PenstockError:
+            return "wrong"
+        return {family: one if isinstance(one, dict) else one.by_key() for family, one in found.items()}
+
+    closely = read(read_lines, f"{line} #")
+    assert read(read_lines, line) == closely
+    assert read(read_entries, line.encode()) == closely
 
 
 # ── changes (checks 33 and 36) ───────────────────────────────────────────────

@@ -1,4 +1,4 @@
-"""`penstock set add|remove|import|replace|export|list|info|test|flush|sweep|delete`: the content of sets."""
+"""`penstock set add|remove|import|update|replace|export|list|info|test|flush|sweep|delete`: the content of sets."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ def _complete(_context: click.Context, _parameter: click.Parameter, start: str) 
 
 
 _name = click.argument("name", shell_complete=_complete)
+_FILE = click.Path(path_type=Path, allow_dash=True)
 
 
 @command.command("add")
@@ -130,6 +131,45 @@ def import_(
             comment=comment,
             source=f"import {file}",
             text=str(file),
+        )
+    _report(name, done, as_json)
+
+
+@command.command("update")
+@_name
+@click.option(
+    "--add", "come", type=_FILE, metavar="FILE", help="Entries to add, one a line; `-` is standard input."
+)
+@click.option("--remove", "gone", type=_FILE, metavar="FILE", help="Entries to remove, one a line.")
+@_timed
+def update(
+    name: str,
+    come: Path | None,
+    gone: Path | None,
+    timeout: float | None,
+    forever: bool,
+    comment: str | None,
+    as_json: bool,
+) -> None:
+    """Add the entries in one FILE to NAME and remove those in another, in one step.
+
+    As `import` and `remove` do; what both files have is added.  Only these entries are looked at, so a few
+    thousand changes of a million entries take a moment.
+    """
+    _check_times(timeout, forever)
+    if come == gone:
+        raise click.UsageError("give --add FILE, --remove FILE, or both of different files")
+    texts = [_content(file) if file else b"" for file in (come, gone)]
+    with _commands() as commands:
+        done = commands.update(
+            name,
+            *texts,
+            by=_who(),
+            timeout=timeout,
+            forever=forever,
+            comment=comment,
+            source=f"import {come}" if come else "manual",
+            texts=(str(come), str(gone)),
         )
     _report(name, done, as_json)
 

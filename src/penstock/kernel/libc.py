@@ -12,10 +12,15 @@ True
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from functools import cache
+from typing import TYPE_CHECKING
 
 from penstock.errors import NotSupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 BPF_FS_MAGIC = 0xCAFE4A11  # <linux/magic.h>
 CLONE_NEWNET = 0x40000000
@@ -81,6 +86,19 @@ def bpf(command: int, attr: bytearray) -> int:
         error = _last_error()
         if not isinstance(error, InterruptedError) or command == _TEST_RUN:
             raise error
+
+
+def bpf_each(command: int, attr: bytearray, turns: Iterable[object]) -> Iterator[int]:
+    """Run one command of bpf(2) at each turn, which changes what `attr` points to; each call's errno, or 0."""
+    pointer, change = ctypes.byref(ctypes.c_char.from_buffer(attr)), ctypes.c_int(command)
+    number, size = ctypes.c_long(_call_number(0)), ctypes.c_uint(len(attr))
+    for _ in turns:
+        while _syscall(number, change, pointer, size) < 0:
+            if (code := ctypes.get_errno()) != errno.EINTR:
+                yield code
+                break
+        else:
+            yield 0
 
 
 def setns(fd: int, kind: int = CLONE_NEWNET) -> None:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 from penstock.kernel import syscall
 from penstock.kernel.capability import SYS_ADMIN, kernel_error, kernel_errors
 from penstock.kernel.libc import address_of, bpf
+from penstock.kernel.map_batch import BATCH, COUNT_AT, NOT_BATCHED, delete_rows
 from penstock.kernel.syscall import Command, Descriptor
 
 if TYPE_CHECKING:
@@ -87,12 +88,9 @@ _PER_CPU = {
     MapType.PERCPU_CGROUP_STORAGE,
 }
 _ARRAYS = {MapType.ARRAY, MapType.PERCPU_ARRAY}
-_NOT_BATCHED = {errno.EINVAL, errno.EOPNOTSUPP, 524}  # 524 is the kernel's own ENOTSUPP
 
 _INFO = struct.Struct("=IIIIII16sIIQQIIII")  # struct bpf_map_info up to btf_vmlinux_id
 _ELEMENT = struct.Struct("=IxxxxQQQ")
-_BATCH = struct.Struct("=QQQQIIQQ")
-_COUNT_AT = 32
 _CREATE = struct.Struct("=IIIIIII16sI")
 
 
@@ -261,13 +259,13 @@ class Map(Descriptor):
 
     def _update_batch(self, keys: int, values: int, count: int) -> bool:
         """False where the kernel has no batch for this map."""
-        attr = bytearray(_BATCH.pack(0, 0, keys, values, count, self.fd, 0, 0))
+        attr = bytearray(BATCH.pack(0, 0, keys, values, count, self.fd, 0, 0))
         try:
             bpf(Command.MAP_UPDATE_BATCH, attr)
         except OSError as error:
-            if error.errno in _NOT_BATCHED:
+            if error.errno in NOT_BATCHED:
                 return False
-            (done,) = struct.unpack_from("=I", attr, _COUNT_AT)
+            (done,) = struct.unpack_from("=I", attr, COUNT_AT)
             meaning = f"{error.strerror}, after {min(done, count)} of {count} entries"
             raise kernel_error("update map", self.name, error.errno or 0, meaning=meaning) from error
         return True
@@ -276,22 +274,9 @@ class Map(Descriptor):
         """Remove many entries; keys that are not there are passed over.  Raises KernelError."""
         if not len(keys):
             return
-        flat, done = _rows(keys, self.info.key_size), 0
-        while done < len(flat):
-            room = len(flat) - done
-            attr = bytearray(_BATCH.pack(0, 0, flat[done:].ctypes.data, 0, room, self.fd, 0, 0))
-            try:
-                bpf(Command.MAP_DELETE_BATCH, attr)
-                return
-            except OSError as error:
-                if error.errno in _NOT_BATCHED:
-                    for key in flat[done:]:
-                        self.delete(key.tobytes())
-                    return
-                if error.errno != errno.ENOENT:
-                    raise kernel_error("delete from map", self.name, error.errno or 0) from error
-                # The one that was not there ended it.
-                done += int(struct.unpack_from("=I", attr, _COUNT_AT)[0]) + 1
+        rows = _rows(keys, self.info.key_size)
+        for key in rows[delete_rows(self, rows.ctypes.data, len(rows)) :]:
+            self.delete(key.tobytes())
 
     def view(self, dtype: DTypeLike = "u1", *, writable: bool = True) -> NDArray[Any]:
         """The memory of an mmapable array, shape (entries, items of `dtype` in 8-aligned value).
@@ -341,18 +326,18 @@ class Map(Descriptor):
             room = len(keys) - done
             start = address_of(position) if done else 0
             targets = keys[done:].ctypes.data, values[done:].ctypes.data
-            attr = bytearray(_BATCH.pack(start, address_of(following), *targets, room, self.fd, 0, 0))
+            attr = bytearray(BATCH.pack(start, address_of(following), *targets, room, self.fd, 0, 0))
             ended = False
             try:
                 bpf(Command.MAP_LOOKUP_BATCH, attr)
             except OSError as error:
-                if error.errno in _NOT_BATCHED and not done:
+                if error.errno in NOT_BATCHED and not done:
                     return None
                 # A bucket larger than the room that is left: only entries that came meanwhile can cause it.
                 ended = error.errno in (errno.ENOENT, errno.ENOSPC)
                 if not ended:
                     raise kernel_error("read map", self.name, error.errno or 0) from error
-            done += int(struct.unpack_from("=I", attr, _COUNT_AT)[0])
+            done += int(struct.unpack_from("=I", attr, COUNT_AT)[0])
             if ended:
                 break
             position, following = following, position

@@ -52,6 +52,12 @@ class PlainLines:
         """What stands in a line, numbered from 0."""
         return self.piece[self.begin[line] : self.end[line]].decode("utf-8", "replace")
 
+    def texts(self, lines: Index) -> Iterator[tuple[int, str]]:
+        """What stands in some lines, with their numbers."""
+        bounds = zip(lines.tolist(), self.begin[lines].tolist(), self.end[lines].tolist(), strict=True)
+        for line, begin, end in bounds:
+            yield line, self.piece[begin:end].decode("utf-8", "replace")
+
 
 class EndlessLineError(ValueError):
     """A line is longer than any of a list."""

@@ -71,9 +71,11 @@ class DynamicSet(LiveSet):
         unwanted = self.read(entries, forever=True)
         return self._beside(super().discard(unwanted), lambda: self._remove(unwanted))
 
-    def exchange(self, gone: Content | Keys, come: Content | Keys) -> Changed:
+    def exchange(
+        self, gone: Content | Keys, come: Content | Keys, more: Content | Keys | None = None
+    ) -> Changed:
         """As `LiveSet.exchange`; of what goes, what rules have added goes as well."""
-        return self._beside(super().exchange(gone, come), lambda: self._remove(gone))
+        return self._beside(super().exchange(gone, come, more), lambda: self._remove(gone))
 
     def exchange_claims(self, gone: Content | Keys, come: Content | Keys) -> Changed:
         """As `LiveSet.exchange`; what rules have added stays."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import mmap
 import sys
+from array import array
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from penstock.pipeline.set_keys import Content, Entries
+    from penstock.pipeline.set_text import Keys
 
 SCHEMA = "penstock.entries/1"
 _WORD = 8
@@ -50,23 +52,42 @@ class _Head(msgspec.Struct, frozen=True):
     families: tuple[Family, ...]
 
 
-def write_entries(path: Path, kind: tuple[str, ...], content: Content) -> int:
+def write_entries(path: Path, kind: tuple[str, ...], content: Content | Keys) -> int:
     """Put the entries into a file as a whole; gives how many different ones there are.
 
     Raises OSError: there is no such file then, or the old one.
     """
-    sides = {family: _sorted(entries) for family, entries in content.items() if len(entries)}
-    families, parts = [], []
-    for name, entries in sides.items():
-        first = int(entries.expiry[0])
-        is_uniform = bool((entries.expiry == entries.expiry[0]).all())
-        families.append(Family(name, entries.keys.shape[1], len(entries), first if is_uniform else None))
-        parts.append(entries.keys.data)
-        if not is_uniform:
-            parts.append(entries.expiry.data)
+    families: list[Family] = []
+    parts: list[bytes | memoryview] = []
+    for name, entries in content.items():
+        if len(entries):
+            laid_out = (
+                _laid_out(name, entries) if isinstance(entries, dict) else _laid_out_arrays(name, entries)
+            )
+            family, rows = laid_out
+            families.append(family)
+            parts += rows
     head = msgspec.json.encode(_Head(SCHEMA, kind, tuple(families))) + b"\n"
     write_atomically(path, head, *parts, mode=0o644)
     return sum(family.count for family in families)
+
+
+def _laid_out(name: str, entries: dict[bytes, int]) -> tuple[Family, list[bytes | memoryview]]:
+    """What is written of a family, without numpy."""
+    keys = sorted(entries)
+    first = entries[keys[0]]
+    is_uniform = all(end == first for end in entries.values())
+    family = Family(name, len(keys[0]), len(keys), first if is_uniform else None)
+    ends = [] if is_uniform else [memoryview(array("Q", [entries[key] for key in keys])).cast("B")]
+    return family, [b"".join(keys), *ends]
+
+
+def _laid_out_arrays(name: str, entries: Entries) -> tuple[Family, list[bytes | memoryview]]:
+    found = _sorted(entries)
+    first = int(found.expiry[0])
+    is_uniform = bool((found.expiry == found.expiry[0]).all())
+    family = Family(name, found.keys.shape[1], len(found), first if is_uniform else None)
+    return family, [found.keys.data, *([] if is_uniform else [found.expiry.data])]
 
 
 def _sorted(entries: Entries) -> Entries:

@@ -154,17 +154,18 @@ class FlatSet(LiveSet):
         with self._changing():
             return flat_whole.replace(self, wanted)
 
-    def exchange(self, gone: Many | Keys, come: Many | Keys) -> Changed:
+    def exchange(self, gone: Many | Keys, come: Many | Keys, more: Many | Keys | None = None) -> Changed:
         """Remove these entries and let those be there with just these ends, in one step; the others stay.
 
-        What both name stays or comes.  Raises: as LiveSet.update.
+        What several name stays or comes.  Of `more` what is there stays longer, never shorter.
+        Raises: as LiveSet.update.
         """
         with self._changing():
-            if done := self._exchanged_in_place(gone, come):
+            if not more and (done := self._exchanged_in_place(gone, come)):
                 return done
             from penstock.pipeline import flat_whole
 
-            return flat_whole.exchange(self, gone, come)
+            return flat_whole.exchange(self, gone, come, more)
 
     def sweep(self) -> Changed:
         """Remove the entries that have expired, which no packet meets any more.  Raises KernelError."""
@@ -193,10 +194,14 @@ class FlatSet(LiveSet):
         family, key, _ = one
         if self._has_time(family, key):
             return None
+        address, length, _ = _network(key)
         if is_added and content.count_of(family) + self.state.counts[family] >= self.spec.size:
+            if content.has(family, address, length):
+                return Changed(0, 0, 0)
+            if not self.state.timed:
+                raise self.full()
             return None
         change = content.add if is_added else content.remove
-        address, length, _ = _network(key)
         done = change(family, address, length)
         if done is None:
             return None

@@ -19,10 +19,12 @@ from penstock.errors import KernelError
 from penstock.pipeline.flat_filling import fill, filling
 from penstock.pipeline.flat_filling import keys as keys_of_content
 from penstock.pipeline.flat_keys import nothing, packed
+from penstock.pipeline.ledger_content import without
 from penstock.pipeline.live_set import Changed
 from penstock.pipeline.set_change import Change, Held, change, settled
 from penstock.pipeline.set_control import now
 from penstock.pipeline.set_keys import Content, Entries, arrays_of
+from penstock.pipeline.set_keys import nothing as no_entries
 from penstock.pipeline.set_maps import create_lines, read_map
 
 if TYPE_CHECKING:
@@ -64,18 +66,28 @@ def replace(found: FlatSet, entries: Content | Keys) -> Changed:
     return _put(found, _held(found), flat, timed)
 
 
-def exchange(found: FlatSet, gone: Content | Keys, come: Content | Keys) -> Changed:
-    """Remove some entries and let others be there with just their ends.  Raises: as `LiveSet.update`."""
-    gone, come = arrays_of(found.spec, gone), arrays_of(found.spec, come)
+def exchange(
+    found: FlatSet, gone: Content | Keys, come: Content | Keys, more: Content | Keys | None = None
+) -> Changed:
+    """Remove some entries, let others be there with just their ends, and more at least until theirs.
+
+    Raises: as `LiveSet.update`.
+    """
+    spec = found.spec
+    away, exact = arrays_of(spec, gone), arrays_of(spec, come)
+    longer = arrays_of(spec, more) if more else no_entries(spec)
+    longer = {f: without(one, exact[f]) for f, one in longer.items()}
+    named = {
+        f: packed(f, np.concatenate([without(away[f], longer[f]).keys, exact[f].keys])) for f in spec.families
+    }
     held = _held(found)
-    named = {f: packed(f, np.concatenate([gone[f].keys, come[f].keys])) for f in found.spec.families}
     flat, timed = _left(found, held, named)
-    stay, more = _split(come)
+    stay, until = _split({f: _together(exact[f], longer[f]) for f in spec.families})
     return _put(
         found,
         held,
         {family: _union(flat[family], stay[family]) for family in flat},
-        {family: _together(timed[family], more[family]) for family in timed},
+        {family: _together(timed[family], until[family]) for family in timed},
     )
 
 
@@ -149,7 +161,8 @@ def _exchange(found: FlatSet, flat: Flat | None, tries: dict[str, Change], timed
     found.progress(3 * total // 4, total)
     found.state.changing = True
     if any(map(len, timed.values())):
-        found.state.timed = found.state.expiring = True
+        found.state.timed = True
+        found.state.will_expire(int(one.expiry.min()) for one in timed.values() if len(one))
     try:
         _write_tries(found, {family: one.first for family, one in tries.items()})
     except KernelError as error:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from penstock.pipeline.set_keys import Content
+    from penstock.pipeline.set_text import Keys
 
 MANUAL = "manual"
 #: A change of more entries than these keeps them in a file of their own.
@@ -180,7 +181,7 @@ class Ledger:
             os.ftruncate(self._file, at)
         self._are_files_stale = True
 
-    def write_entries(self, kind: tuple[str, ...], content: Content) -> str:
+    def write_entries(self, kind: tuple[str, ...], content: Content | Keys) -> str:
         """Put many entries into a file of their own; gives its name, for a line.
 
         Raises:

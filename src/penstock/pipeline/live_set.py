@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from penstock.errors import KernelError, LimitError, PenstockError
+from penstock.kernel.map_batch import delete_each
 from penstock.kernel.maps import Map
 from penstock.model.closing import Closing
 from penstock.model.sets import HIDDEN, LONGEST_S, SetSpec
@@ -47,7 +48,7 @@ Text: TypeAlias = "str | bytes | Iterable[object] | Prefixes | NDArray[Any] | Co
 Progress = Callable[[int, int], None]
 PART = 1 << 16
 #: Texts that are no longer are read line by line, and so many entries are always few.
-_SHORT_TEXT, _FEW = 1 << 14, 256
+_SHORT_TEXT, _FEW = 1 << 19, 256
 #: One entry that is looked up and written by itself costs what this many cost that are all read.
 _DEARER = 8
 
@@ -177,7 +178,7 @@ class LiveSet(Closing):
         wanted = self.read(entries, timeout, forever=forever, source=source)
         with self._changing():
             few = self._few_of(wanted)
-            if few and (done := self._put_few(few, longer=True)):
+            if few and (done := self._put_few(few, few)):
                 return done
             from penstock.pipeline import set_whole
 
@@ -197,22 +198,26 @@ class LiveSet(Closing):
 
             return set_whole.discard(self, unwanted)
 
-    def exchange(self, gone: Content | Keys, come: Content | Keys) -> Changed:
+    def exchange(
+        self, gone: Content | Keys, come: Content | Keys, more: Content | Keys | None = None
+    ) -> Changed:
         """Remove these entries and let those be there with just these ends, in one step; the others stay.
 
-        What both name stays or comes.
+        What several name stays or comes.  Of `more` what is there stays longer, never shorter.
 
         Raises: as `update`.
         """
+        sides = gone, come, more or {}
         with self._changing():
-            few = self._few_of(gone), self._few_of(come)
-            if few[0] is not None and few[1] is not None:
-                both = {family: {**dict.fromkeys(few[0][family]), **few[1][family]} for family in few[0]}
-                if done := self._put_few(both):
+            few = [one for side in sides if (one := self._few_of(side)) is not None]
+            if len(few) == len(sides):
+                away, exact, longer = few
+                both = {f: {**dict.fromkeys(away[f]), **longer.get(f, {}), **exact[f]} for f in away}
+                if done := self._put_few(both, {f: longer.get(f, {}).keys() - exact[f].keys() for f in both}):
                     return done
             from penstock.pipeline import set_whole
 
-            return set_whole.exchange(self, gone, come)
+            return set_whole.exchange(self, *sides)
 
     def exchange_claims(self, gone: Content | Keys, come: Content | Keys) -> Changed:
         """As `exchange`, for what commands and feeds claim: what rules have added stays.  Raises: as `update`."""
@@ -277,11 +282,16 @@ class LiveSet(Closing):
         return _Change(self._lock(), self._recover)
 
     def _put_few(
-        self, wanted: Mapping[str, Mapping[bytes, int | None]], *, longer: bool = False
+        self,
+        wanted: Mapping[str, Mapping[bytes, int | None]],
+        longer: Mapping[str, Container[bytes]] | None = None,
     ) -> Changed | None:
         """Let these be there, or go where they are None; None if there is room for fewer, unless some have expired.
 
-        With `longer`, what is there stays longer, never shorter.
+        Those of `longer` that are there stay longer, never shorter.
+
+        Raises:
+            LimitError: there is room for fewer, and none has expired.
         """
         state = self.state
         moment, folded = now(), state.expiring and self.spec.structure == "trie"
@@ -290,15 +300,16 @@ class LiveSet(Closing):
         steps = {}
         for family, entries in wanted.items():
             few = Few(self.spec, self.maps[family], active=state.active, moment=moment, folded=folded)
-            steps[family] = few.becoming(entries, longer=longer) if entries else Step()
+            steps[family] = few.becoming(entries, (longer or {}).get(family, ())) if entries else Step()
         state.changing = False
         counts = state.counts
         if any(
             step.grown > 0 and counts[family] + step.grown > self.spec.size for family, step in steps.items()
         ):
+            if not state.may_have_expired(moment):
+                raise self.full()
             return None
-        if any(end for entries in wanted.values() for end in entries.values()):
-            state.expiring = True
+        state.will_expire(end or 0 for entries in wanted.values() for end in entries.values())
         return self._carry_out(steps)
 
     def _carry_out(self, steps: Mapping[str, Step]) -> Changed:
@@ -310,8 +321,7 @@ class LiveSet(Closing):
             state.active = 1 - state.active
         self._write({family: step.last for family, step in steps.items()})
         for family, step in steps.items():
-            for key in step.gone:
-                self.maps[family].delete(key)
+            delete_each(self.maps[family], step.gone)
             state.grow(family, step.grown)
         state.changing = False
         each = steps.values()

@@ -111,12 +111,37 @@ class SetCommands(Closing):
             unwanted = found.read(entries, forever=True)
             texts = list(_texts(found, unwanted))
             book = ledger.book()
-            if book.feeds:
-                done, kept = _remove_beside_feeds(found, book, unwanted, texts)
-            else:
-                done, kept = found.discard(unwanted), []
-            line = Line("remove", moment(), by, tuple((entry, 0) for entry, _, _, _ in texts))
-            ledger.append(line, is_done=True)
+            claims, kept = _of_feeds_among(found, book, texts)
+            done = found.exchange(unwanted, claims) if kept else found.discard(unwanted)
+            ledger.append(_removal(texts, by), is_done=True)
+            return _answer(found, done, kept)
+
+    def update(
+        self,
+        name: str,
+        come: Iterable[str] | str | bytes,
+        gone: Iterable[str] | str | bytes,
+        *,
+        by: str,
+        timeout: float | None = None,
+        forever: bool = False,
+        comment: str | None = None,
+        source: str = MANUAL,
+        texts: tuple[str, str] = ("entry", "entry"),
+    ) -> Changed:
+        """As `add` and `remove` in one step; what both name is added.
+
+        `texts` is what entries that come and that go are called where one of them is wrong.  Raises: as `add`.
+        """
+        with self._changing(name) as (found, ledger):
+            wanted = found.read(come, timeout, forever=forever, source=texts[0])
+            unwanted = _left_out(found, found.read(gone, forever=True, source=texts[1]), wanted)
+            back = list(_texts(found, unwanted))
+            claims, kept = _of_feeds_among(found, ledger.book(), back)
+            line = _line(found, ledger, "add", wanted, by, source, comment)
+            at = ledger.append(line)
+            done = _or_take_back(ledger, at, lambda: found.exchange(unwanted, claims, wanted))
+            ledger.append(_removal(back, by), is_done=True)
             return _answer(found, done, kept)
 
     def replace(
@@ -284,9 +309,7 @@ def _line(
     count = sum(len(entries) for entries in wanted.values())
     assert op == "add"
     if count > FEW:
-        from penstock.pipeline.set_keys import arrays_of
-
-        file = ledger.write_entries(found.spec.kind, arrays_of(found.spec, wanted))
+        file = ledger.write_entries(found.spec.kind, wanted)
         return Line("add", moment(), by, (), file, source, comment)
     texts = tuple((entry, end) for entry, _, _, end in _texts(found, wanted))
     return Line("add", moment(), by, texts, None, source, comment)
@@ -309,12 +332,34 @@ def _with(found: LiveSet, wanted: Content | Keys, others: Content | None) -> Con
     return together(found.spec, [arrays_of(found.spec, wanted), others])
 
 
-def _remove_beside_feeds(
-    found: LiveSet, book: Book, unwanted: Content | Keys, texts: list[tuple[str, str, bytes, int]]
-) -> tuple[Moved, list[Kept]]:
-    """Remove what no feed claims; what one does stays as long as that says."""
-    from penstock.pipeline.ledger_content import of_claims
+def _removal(texts: list[tuple[str, str, bytes, int]], by: str) -> Line:
+    return Line("remove", moment(), by, tuple((entry, 0) for entry, _, _, _ in texts))
 
+
+def _left_out(found: LiveSet, entries: Content | Keys, others: Content | Keys) -> Content | Keys:
+    """The entries that are not among the others."""
+    few: Keys = {}
+    for family, some in entries.items():
+        away = others[family]
+        if not isinstance(some, dict) or not isinstance(away, dict):
+            break
+        few[family] = {key: end for key, end in some.items() if key not in away}
+    else:
+        return few
+    from penstock.pipeline.ledger_content import without
+    from penstock.pipeline.set_keys import arrays_of
+
+    whole, away_of = arrays_of(found.spec, entries), arrays_of(found.spec, others)
+    return {family: without(one, away_of[family]) for family, one in whole.items()}
+
+
+def _of_feeds_among(
+    found: LiveSet, book: Book, texts: list[tuple[str, str, bytes, int]]
+) -> tuple[Content | Keys, list[Kept]]:
+    """What feeds claim of some entries: it stays as long as they say."""
+    none: Keys = {family: {} for family in found.spec.families}
+    if not book.feeds:
+        return none, []
     now, kept, claims = moment(), [], []
     for entry, family, key, _ in texts:
         of_feeds = [
@@ -325,4 +370,8 @@ def _remove_beside_feeds(
         if of_feeds:
             kept.append(Kept(entry, tuple(claim.source for claim in of_feeds)))
             claims += of_feeds
-    return found.exchange(unwanted, of_claims(found.spec, claims, now)), kept
+    if not kept:
+        return none, []
+    from penstock.pipeline.ledger_content import of_claims
+
+    return of_claims(found.spec, claims, now), kept

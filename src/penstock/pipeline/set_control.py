@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING
 from penstock.model.sets import EXPIRY_MASK
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from penstock.kernel.maps import Map
 
 _ACTIVE, _CHANGING, _EXPIRING, _TIMED = 0, 1, 2, 3
+#: In place of the second of the boot clock in which the first expiry may lie: it is not known.
+_AT_ANY_TIME = 1
+_SECOND = 1_000_000_000
 _COUNTS_AT = 2  # in 64-bit words
 _STATE = struct.Struct("=Q")
 
@@ -58,12 +61,25 @@ class Control:
 
     @property
     def expiring(self) -> bool:
-        """Whether an entry has had an expiry since the set was last without any."""
+        """Whether an entry has had an expiry since the set was last seen without any."""
         return bool(self._words[_EXPIRING])
 
-    @expiring.setter
-    def expiring(self, is_expiring: bool) -> None:
-        self._words[_EXPIRING] = is_expiring
+    def will_expire(self, ends: Iterable[int]) -> None:
+        """Say that entries come with these expiries, of which 0 is never."""
+        first = min(filter(None, ends), default=0)
+        known = self._words[_EXPIRING]
+        if first and known != _AT_ANY_TIME:
+            second = max(first // _SECOND, _AT_ANY_TIME)
+            self._words[_EXPIRING] = min(known or second, second)
+
+    def has_seen(self, ends: Iterable[int]) -> None:
+        """Say that these are all expiries that there are."""
+        self._words[_EXPIRING] = 0
+        self.will_expire(ends)
+
+    def may_have_expired(self, moment: int) -> bool:
+        """Whether there may be an entry whose time is over."""
+        return self.expiring and self._words[_EXPIRING] <= moment // _SECOND
 
     @property
     def timed(self) -> bool:

@@ -14,9 +14,10 @@ the latest of its own and those that cover it, so theirs may move.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from penstock.kernel.map_batch import lookup_each
 from penstock.kernel.maps import Map
 from penstock.model.sets import EXPIRY_MASK, HOLDS, REST, SetSpec
 from penstock.pipeline.set_text import later
@@ -58,6 +59,15 @@ class Side:
     late: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Becoming:
+    """The value of an entry of a hash while banks are exchanged, and behind that, None if it goes."""
+
+    during: bytes
+    rest: bytes | None = None
+    is_added: bool = False
+
+
 class Few:
     """Entries of one map, looked up one by one."""
 
@@ -68,20 +78,58 @@ class Few:
         self._head = struct.Struct("=QQ" if self._is_trie else "=Q")
         self._no_counts = bytes(table.size - self._head.size)
 
-    def becoming(self, wanted: Mapping[bytes, int | None], *, longer: bool = False) -> Step:
+    def becoming(self, wanted: Mapping[bytes, int | None], longer: Container[bytes] = ()) -> Step:
         """Entries come or get these expiries; those with None go, if they are there.
 
-        With `longer`, those that are there stay longer, never shorter.  Raises KernelError.
+        Those of `longer` that are there stay longer, never shorter.  Raises KernelError.
         """
+        return (self._networks if self._is_trie else self._keys)(wanted, longer)
+
+    def _keys(self, wanted: Mapping[bytes, int | None], longer: Container[bytes]) -> Step:
+        """Entries of a hash, each by itself: those that are alike become alike."""
+        first, last, gone = Values(), Values(), []
+        added = new = 0
+        alike: dict[tuple[bytes | None, int | None, bool], _Becoming | None] = {}
+        values = lookup_each(self._table, wanted)
+        for (key, end), value in zip(wanted.items(), values, strict=True):
+            form = value, end, key in longer
+            if form not in alike:
+                alike[form] = self._of_key(*form)
+            if (one := alike[form]) is None:
+                continue
+            first[key] = one.during
+            new += value is None
+            if one.rest is None:
+                gone.append(key)
+            else:
+                last[key] = one.rest
+                added += one.is_added
+        changed = len(last) - added
+        return Step(first, last, tuple(gone), added, changed, new - len(gone))
+
+    def _of_key(self, value: bytes | None, end: int | None, longer: bool) -> _Becoming | None:
+        """What an entry of a hash has to be; None if it is that."""
+        found = None if value is None else self._found(b"", value)
+        if not _differs(end, found, longer):
+            return None
+        counts = found.counts if found else self._no_counts
+        sides = Side(found is not None, found.own if found else None), Side(end is not None, end)
+        during = self._during(b"", *sides, 0, counts)
+        if end is None:
+            return _Becoming(during)
+        is_added = found is None or not self._is_live(found.own)
+        return _Becoming(during, self._value(b"", end | REST, 0, counts), is_added=is_added)
+
+    def _networks(self, wanted: Mapping[bytes, int | None], longer: Container[bytes]) -> Step:
         there = self._there(wanted)
-        moved = {key: end for key, end in wanted.items() if _differs(end, there.get(key), longer=longer)}
+        moved = {key: end for key, end in wanted.items() if _differs(end, there.get(key), key in longer)}
         first, last, wide = Values(), Values(), []
-        coming = _Wide({key: end for key, end in moved.items() if end is not None} if self._is_trie else {})
+        coming = _Wide({key: end for key, end in moved.items() if end is not None})
         for key, end in moved.items():
             found = there.get(key)
             around = found or self._cover(key)
             old = Side(found is not None, around.late if around else None)
-            late = coming.latest(key, self._staying(around, moved)) if self._is_trie else end
+            late = coming.latest(key, self._staying(around, moved))
             own, counts = (found.own, found.counts) if found else (0, self._no_counts)
             own = own if end is None else end
             first[key] = self._during(key, old, Side(end is not None, late), own, counts)
@@ -102,15 +150,16 @@ class Few:
     def match(self, key: bytes) -> Found | None:
         """What the map finds for a key: in a trie the longest prefix that covers it or is it.  Raises KernelError."""
         value = self._table.lookup(key)
-        if value is None:
-            return None
+        return None if value is None else self._found(key, value)
+
+    # ── how ──────────────────────────────────────────────────────────────────
+
+    def _found(self, key: bytes, value: bytes) -> Found:
         state, *own = self._head.unpack_from(value)
         expiry, counts = state & EXPIRY_MASK, value[self._head.size :]
         if not own:
             return Found(key, expiry, expiry, counts)
         return Found(cut(key, own[0] & ~EXPIRY_MASK), expiry, own[0] & EXPIRY_MASK, counts)
-
-    # ── how ──────────────────────────────────────────────────────────────────
 
     def _there(self, keys: Iterable[bytes]) -> dict[bytes, Found]:
         matches = ((key, self.match(key)) for key in keys)
@@ -118,7 +167,7 @@ class Few:
 
     def _cover(self, key: bytes) -> Found | None:
         """The longest prefix that covers another."""
-        length = length_of(key) if self._is_trie else 0
+        length = length_of(key)
         return self.match(cut(key, length - 1)) if length else None
 
     def _beneath(self, keys: Iterable[bytes]) -> Iterator[Found]:
@@ -183,14 +232,14 @@ class _Wide:
 
     def latest(self, key: bytes, end: int | None) -> int | None:
         """The latest of an expiry, if there is one, and those of the prefixes that cover a key, or are it."""
-        own = length_of(key) if self._lengths else 0
+        own = length_of(key)
         for length in self._lengths:
             if length <= own and (wide := self._ends.get(cut(key, length))) is not None:
                 end = wide if end is None else later(end, wide)
         return end
 
 
-def _differs(end: int | None, found: Found | None, *, longer: bool) -> bool:
+def _differs(end: int | None, found: Found | None, longer: bool) -> bool:
     if end is None or found is None:
         return (end is None) != (found is None)
     return end != found.own and (not longer or later(end, found.own) == end)

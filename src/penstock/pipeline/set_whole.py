@@ -16,6 +16,7 @@ import numpy as np
 from penstock.errors import KernelError
 from penstock.model.sets import HIDDEN
 from penstock.pipeline import live_set
+from penstock.pipeline.ledger_content import without
 from penstock.pipeline.live_set import Changed
 from penstock.pipeline.set_change import Held, change, initial, settled
 from penstock.pipeline.set_control import now
@@ -46,18 +47,25 @@ def discard(found: LiveSet, unwanted: Content | Keys) -> Changed:
     return exchange(found, unwanted, nothing(found.spec))
 
 
-def exchange(found: LiveSet, gone: Content | Keys, come: Content | Keys) -> Changed:
-    """Remove some entries and let others be there with just their ends.  Raises: as `LiveSet.update`."""
-    sides = [arrays_of(found.spec, side) for side in (gone, come)]
+def exchange(
+    found: LiveSet, gone: Content | Keys, come: Content | Keys, more: Content | Keys | None = None
+) -> Changed:
+    """Remove some entries, let others be there with just their ends, and more at least until theirs.
+
+    Raises: as `LiveSet.update`.
+    """
+    none = nothing(found.spec)
+    away, exact, longer = ({**none, **arrays_of(found.spec, side or {})} for side in (gone, come, more))
     held, moment = _held(found), now()
     after = {}
     for family, one in held.items():
         entry = _live(one.entries(found.spec), moment)
-        named = [side[family].keys for side in sides if len(side[family])]
-        if named:
-            keep = ~are_among(entry.keys, np.concatenate(named))
+        if len(away[family]) or len(exact[family]):
+            goes = are_among(entry.keys, away[family].keys) & ~are_among(entry.keys, longer[family].keys)
+            keep = ~(goes | are_among(entry.keys, exact[family].keys))
             entry = Entries(entry.keys[keep], entry.expiry[keep])
-        after[family] = _joined(entry, sides[1][family])
+        more_of = without(longer[family], exact[family])
+        after[family] = _joined(_joined(entry, exact[family]), more_of)
     return _put(found, held, after, moment)
 
 
@@ -70,7 +78,9 @@ def sweep(found: LiveSet) -> Changed:
     """Remove what has expired.  Raises KernelError."""
     held, moment = _held(found), now()
     left = {family: _live(one.entries(found.spec), moment) for family, one in held.items()}
-    return _put(found, held, left, moment)
+    done = _put(found, held, left, moment)
+    found.state.has_seen(_first_ends(left))
+    return done
 
 
 def recover(found: LiveSet) -> None:
@@ -103,6 +113,7 @@ def _held(found: LiveSet) -> dict[str, Held]:
 def _put(found: LiveSet, held: dict[str, Held], wanted: Content, moment: int) -> Changed:
     """Let the set hold what is wanted: packets meet all of it or what was there."""
     if any(_is_too_much(found, one) for one in wanted.values()):
+        _forget(found, held, moment)
         raise found.full()
     if not any(len(one.keys) for one in held.values()) or not size(wanted):
         return _put_hidden(found, held, wanted)
@@ -110,8 +121,7 @@ def _put(found: LiveSet, held: dict[str, Held], wanted: Content, moment: int) ->
     changes = {family: change(found.spec, held[family], wanted[family], active, moment) for family in held}
     if all(one.is_empty for one in changes.values()):
         return Changed(0, 0, 0)
-    if any(entries.expiry.any() for entries in wanted.values()):
-        state.expiring = True
+    state.will_expire(_first_ends(wanted))
     state.changing = True
     _write(found, {family: one.first for family, one in changes.items()})
     state.active = 1 - active
@@ -124,6 +134,22 @@ def _put(found: LiveSet, held: dict[str, Held], wanted: Content, moment: int) ->
     return Changed(*(sum(column) for column in zip(*sums, strict=True)))
 
 
+def _forget(found: LiveSet, held: dict[str, Held], moment: int) -> None:
+    """Remove what has expired, if anything has; the next who finds the set full need not look before the next end."""
+    before = {family: one.entries(found.spec) for family, one in held.items()}
+    left = {family: _live(entries, moment) for family, entries in before.items()}
+    is_over = any(len(left[family]) != len(before[family]) for family in held)
+    if is_over and not any(_is_too_much(found, one) for one in left.values()):
+        _put(found, held, left, moment)
+    found.state.has_seen(_first_ends(left))
+
+
+def _first_ends(content: Content) -> list[int]:
+    """The first end of each family."""
+    timed = (entries.expiry[entries.expiry != 0] for entries in content.values())
+    return [int(ends.min()) for ends in timed if len(ends)]
+
+
 def _put_hidden(found: LiveSet, held: dict[str, Held], wanted: Content) -> Changed:
     """A change from or to nothing: the set is empty meanwhile, and each entry is written or removed once."""
     first = {family: initial(found.spec, entries) for family, entries in wanted.items()}
@@ -133,8 +159,7 @@ def _put_hidden(found: LiveSet, held: dict[str, Held], wanted: Content) -> Chang
     for family, one in held.items():
         found.maps[family].delete_all(one.keys)
     _write(found, first)
-    if any(entries.expiry.any() for entries in wanted.values()):
-        state.expiring = True
+    state.will_expire(_first_ends(wanted))
     for family, one in first.items():
         state.count(family, len(one.keys))
     state.active = 0

@@ -29,7 +29,7 @@ enum { BPF_F_NO_PREALLOC = 1 };
 struct ps_set_control {
 	__u32 active;	/* the bank that counts, 0 or 1; 2 for none */
 	__u32 changing;	/* whether a change has begun that has not ended */
-	__u32 expiring;	/* whether an entry has ever had an expiry */
+	__u32 expiring;	/* not 0 while an entry may have an expiry, as user space knows */
 	__u32 timed;	/* of a flat set: whether a trie beside it may hold an entry */
 	__u64 entries[2];	/* of each family, as user space knows */
 };
