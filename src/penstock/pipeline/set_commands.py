@@ -119,8 +119,8 @@ class SetCommands(Closing):
     def update(
         self,
         name: str,
-        come: Iterable[str] | str | bytes,
-        gone: Iterable[str] | str | bytes,
+        come: Text,
+        gone: Text,
         *,
         by: str,
         timeout: float | None = None,

@@ -94,6 +94,20 @@ class SharedSet(Closing):
         """
         return self._commands.remove(self.name, entries, by=self._by)
 
+    def exchange(
+        self,
+        gone: Text,
+        come: Text,
+        timeout: float | None = None,
+        *,
+        forever: bool = False,
+        comment: str | None = None,
+    ) -> Changed:
+        """As `discard` and `update` in one step; what both name is added.  Raises: as `update`."""
+        return self._commands.update(
+            self.name, come, gone, by=self._by, timeout=timeout, forever=forever, comment=comment
+        )
+
     def replace(
         self,
         entries: Text,
