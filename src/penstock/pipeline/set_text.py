@@ -195,7 +195,9 @@ def _padded(key: bytes) -> bytes:
 def _packed(kind: str, text: str) -> bytes:
     match kind:
         case "host":
-            return _address(text).packed
+            # Many lists write an address as the network that it is alone in.
+            bare = text.removesuffix("/128" if ":" in text else "/32")
+            return _address(bare if "/" not in bare else text).packed
         case "net":
             return _network(text)
         case "mac":
