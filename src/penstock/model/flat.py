@@ -14,14 +14,15 @@ being replaced:
 Most packets are in no set, and of those the front alone is read: 2 MiB, which a
 processor's caches keep.
 
-A block of IPv4 is a line that begins with {full, has} of 64 /24s: whether all addresses
-of one are in the set, and whether there is something narrower.  For each of those a
-line follows, in order, with a bit for each address.  Blocks begin at even lines, so that
-the first of those is in the same line of a cache.
+A block of IPv4 is {full, has} of 64 /24s: whether all addresses of one are in the set,
+and whether there is something narrower.  For each of those a 32-bit word follows, in
+order: 0, with LEAF one network alone (its mask and its value among the last 8 bits), or a
+line with a bit for each address.  Mostly all of it is in one line.
 
 A block of IPv6 is two lines, {full, has} for each 64 values of the next 8 bits.  32-bit
-words follow, in order, each the line of the next block or leaf; a leaf is one network
-alone, {first 64 bits, last 64 bits, their masks}.
+words follow, in order, each the line of the next block or leaf, or 0; a leaf is one network
+alone, {first 64 bits, last 64 bits, their masks}.  Blocks begin at even lines, so that the
+first two are in one line of a cache.
 
 What was written is never changed, but the words that name blocks and leaves: a change
 writes new ones behind the others and moves one word, to 0 where a leaf has gone.  Bits

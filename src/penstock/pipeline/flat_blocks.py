@@ -2,10 +2,9 @@
 
     slot, place = moved_v4(content, address, 24, is_added=True)
 
-Nothing that packets read is written here but lines that no word names yet.  In IPv4
-a block is copied; in IPv6 the one block of the tree that changes, whose place is then
-moved in the block above it, so what is written does not grow with the tree's depth.  A leaf
-that goes leaves 0 in its place.
+Nothing that packets read is written here but lines that no word names yet.  The one
+block or row of a tree is copied that changes, and its place moved in the block above it,
+so what is written does not grow with the tree's depth.  A leaf that goes leaves 0 in its place.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Protocol
 
-from penstock.model.flat import ALL, LEAF, LINE_BYTES, ROOT_BITS
+from penstock.model.flat import ALL, LEAF, ROOT_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +28,6 @@ class NoRoomError(Exception):
 class Lines(Protocol):
     """What is needed of a content."""
 
-    octets: memoryview
     words: memoryview
     places: memoryview
 
@@ -50,39 +48,66 @@ class Lines(Protocol):
 
 
 def moved_v4(content: Lines, address: int, length: int, *, is_added: bool) -> tuple[int, int]:
-    """The word of the root, and the block that it is to name.  Raises NoRoomError."""
+    """The word of the root or of a block that moves, and what it is to name.  Raises NoRoomError."""
     slot = content.slot_of("v4", address)
-    old = content.places[slot]
-    if old == ALL:
-        return slot, old
-    full, has = content.words[4 * old : 4 * old + 2].tolist() if old else (0, 0)
-    rows = bytearray(content.octets[LINE_BYTES * (old + 1) :][: LINE_BYTES * has.bit_count()])
+    at = content.places[slot]
+    if at == ALL:
+        return slot, at
+    full, has = content.words[4 * at : 4 * at + 2].tolist() if at else (0, 0)
     if length <= 24:
         full = _filled(content, "v4", full, address, length, 18, 6, is_added=is_added)
-    else:
-        value = address >> 8 & 63
-        is_there, first = has >> value & 1, LINE_BYTES * (has & (1 << value) - 1).bit_count()
-        behind = first + LINE_BYTES * is_there
-        row = _row(content, rows[first:behind], address, length, is_added=is_added)
-        rows[first:behind] = row
-        has = has | 1 << value if row else has & ~(1 << value)
+        return slot, _put_v4(content, full, has, _children_v4(content, at, has))
+    value = address >> 8 & 63
+    rank = (has & (1 << value) - 1).bit_count()
+    if has >> value & 1:
+        child = 8 * at + 4 + rank
+        return child, _narrow(content, content.places[child], address, length, is_added=is_added)
+    children = _children_v4(content, at, has)
+    children.insert(rank, _narrow(content, 0, address, length, is_added=is_added))
+    return slot, _put_v4(content, full, has | 1 << value, children)
+
+
+def _children_v4(content: Lines, at: int, has: int) -> list[int]:
+    found: list[int] = content.places[8 * at + 4 :][: has.bit_count()].tolist()
+    return found
+
+
+def _put_v4(content: Lines, full: int, has: int, children: list[int]) -> int:
     if not full and not has:
-        return slot, 0
-    lines = array("Q", (full, has, 0, 0)).tobytes() + rows
-    # Blocks begin at even lines.
-    return slot, content.put(lines + bytes(len(lines) % (2 * LINE_BYTES)))
+        return 0
+    places = array("I", children)
+    places.extend([0] * (-(len(places) + 4) % 8))
+    return content.put(array("Q", (full, has)).tobytes() + places.tobytes())
 
 
-def _row(content: Lines, old: bytearray, address: int, length: int, *, is_added: bool) -> bytes:
-    """The line of a /24 with a network more or less; empty without any."""
-    if is_added:
-        bits = _number(memoryview(old).cast("Q").tolist()) | _mask(address & 255, 32 - length)
-    else:
-        gone, bits = address << 8 | length, 0
-        for key in content.beside(address):
-            if key != gone:
-                bits |= _mask(key >> 8 & 255, 32 - (key & 255))
-    return array("Q", _words(bits, 4)).tobytes() if bits else b""
+def _narrow(content: Lines, old: int, address: int, length: int, *, is_added: bool) -> int:
+    """The word of a /24 with a network more or less: 0, a leaf, or a line of its 256 bits."""
+    if is_added and old:
+        known = (
+            _mask(old & 255, (256 - (old >> 8 & 255)).bit_length() - 1) if old & LEAF else _row(content, old)
+        )
+        return _put_row(content, known | _mask(address & 255, 32 - length))
+    nets = [(address & 255, 32 - length)] if is_added else _others(content, address, length)
+    if len(nets) < 2:
+        return sum(LEAF | 256 - (1 << width) << 8 | first for first, width in nets)
+    bits = 0
+    for first, width in nets:
+        bits |= _mask(first, width)
+    return _put_row(content, bits)
+
+
+def _others(content: Lines, address: int, length: int) -> list[tuple[int, int]]:
+    """The other networks of a /24, by their first values and widths."""
+    gone = address << 8 | length
+    return [(key >> 8 & 255, 32 - (key & 255)) for key in content.beside(address) if key != gone]
+
+
+def _row(content: Lines, at: int) -> int:
+    return _number(content.words[4 * at : 4 * at + 4].tolist())
+
+
+def _put_row(content: Lines, bits: int) -> int:
+    return content.put(array("Q", _words(bits, 4)).tobytes())
 
 
 # ── IPv6 ─────────────────────────────────────────────────────────────────────

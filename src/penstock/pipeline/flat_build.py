@@ -72,23 +72,41 @@ def blocks_v4(
     is_narrow = length > 24
     narrow, width = address[is_narrow], 1 << 32 - length[is_narrow]
     begins = _begins(narrow >> 8)
-    leaves = narrow[begins] >> 8
-    bitmaps = np.zeros(4 * len(leaves), np.uint64)
-    number = np.repeat(np.arange(len(leaves)), np.diff(np.append(begins, len(narrow))))
-    _fill(bitmaps, number * 256 + (narrow & 255), width)
-    middle, width = address[~is_narrow], 1 << 24 - length[~is_narrow]
+    leaves, counts = narrow[begins] >> 8, np.diff(np.append(begins, len(narrow)))
+    middle, widths = address[~is_narrow], 1 << 24 - length[~is_narrow]
     tops = _union(leaves >> 6, middle >> 14)
     block_of = np.searchsorted(tops, leaves >> 6)
     full, has = np.zeros(len(tops), np.uint64), np.zeros(len(tops), np.uint64)
-    _fill(full, np.searchsorted(tops, middle >> 14) * 64 + (middle >> 8 & 63), width)
+    _fill(full, np.searchsorted(tops, middle >> 14) * 64 + (middle >> 8 & 63), widths)
     _fill(has, block_of * 64 + (leaves & 63), np.ones(len(leaves), np.int64))
+    many = counts > 1
     children = np.bincount(block_of, minlength=len(tops))
-    at, total = _places(children + 2 & ~1)
+    rows = np.bincount(block_of[many], minlength=len(tops))
+    own = children + 4 + 7 >> 3
+    at, total = _places(own + rows)
     lines = np.zeros((total, 4), np.uint64)
     lines[at, 0], lines[at, 1] = full, has
-    rank = np.arange(len(leaves)) - _places(children)[0][block_of]
-    lines[at[block_of] + 1 + rank] = bitmaps.reshape(-1, 4)
+    row_at = (at + own - _places(rows)[0])[block_of[many]] + np.arange(rows.sum())
+    lines[row_at] = _rows(narrow, width, counts)
+    place = np.empty(len(leaves), np.uint32)
+    place[many] = row_at + first
+    alone = begins[~many]
+    place[~many] = LEAF | 256 - width[alone] << 8 | narrow[alone] & 255
+    slots = (8 * at + 4 - _places(children)[0])[block_of] + np.arange(len(leaves))
+    lines.reshape(-1).view(np.uint32)[slots] = place
     return tops, (at + first).astype(np.uint32), lines
+
+
+def _rows(
+    narrow: NDArray[np.int64], width: NDArray[np.int64], counts: NDArray[np.int64]
+) -> NDArray[np.uint64]:
+    """The bits of each /24 that has more than one network, one a line."""
+    many = counts > 1
+    members = np.repeat(many, counts)
+    number = np.repeat(np.arange(np.count_nonzero(many)), counts[many])
+    bits = np.zeros(4 * np.count_nonzero(many), np.uint64)
+    _fill(bits, number * 256 + (narrow[members] & 255), width[members])
+    return bits.reshape(-1, 4)
 
 
 def _union(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -158,10 +176,12 @@ def _level(
     child = deeper[next_begins]
     _fill(has, child, np.ones(len(child), np.int64))
     children = np.bincount(child >> 8, minlength=len(blocks))
-    at, total = _places(BLOCK_LINES + (children + 7 >> 3))
-    lines = np.zeros((len(leaves) + total, 4), np.uint64)
+    at, total = _places(BLOCK_LINES + (children + 15 >> 4 << 1))
+    # Blocks begin at even lines: what is read of one first is in one line of a cache.
+    room = len(leaves) + 1 & ~1
+    lines = np.zeros((room + total, 4), np.uint64)
     lines[: len(leaves)] = leaves
-    at += len(leaves)
+    at += room
     _put_blocks(lines, at, full, has)
     rank = np.arange(len(child)) - (np.cumsum(children) - children)[child >> 8]
     places = np.empty(len(begins), np.uint32)

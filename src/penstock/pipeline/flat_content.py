@@ -106,8 +106,10 @@ class Content:
         full, has = self.words[4 * at], self.words[4 * at + 1]
         if full & bit or not has & bit:
             return bool(full & bit)
-        rank = (has & bit - 1).bit_count()
-        return bool(self.words[4 * (at + 1 + rank) + (address >> 6 & 3)] >> (address & 63) & 1)
+        place = self.places[8 * at + 4 + (has & bit - 1).bit_count()]
+        if place & LEAF:
+            return not (address ^ place) & place >> 8 & 255
+        return bool(place and self.words[4 * place + (address >> 6 & 3)] >> (address & 63) & 1)
 
     def _holds_v6(self, at: int, address: int) -> bool:
         hi, lo, depth = address >> 64, address & (1 << 64) - 1, ROOT_BITS["v6"]
@@ -150,7 +152,10 @@ class Content:
 
     def put(self, lines: bytes) -> int:
         """Write new lines, which nobody reads yet, and tell the first.  Raises NoRoomError."""
+        # A block of IPv6 is read as one line of a cache, which is two of these.
         here = self.header(Field.NEXT)
+        if len(lines) > LINE_BYTES:
+            here += here & 1
         behind = here + len(lines) // LINE_BYTES
         if behind > self.header(Field.END):
             raise NoRoomError
@@ -168,19 +173,21 @@ class Content:
             return None
         total = self.count + (1 if is_added else -1)
         self.log.append(family, address, length, is_added=is_added, total=total, slot=slot, place=place)
-        front = self._front_of(place) if family == "v4" else None
-        if front is not None:
-            self.words[address >> 14] |= front
+        if family == "v4" and slot == self.slot_of("v4", address):
+            self._move_block(address >> 14, slot, place)
+            return True
         memory_barrier()
         self.places[slot] = place
-        if front is not None:
-            memory_barrier()
-            self.words[address >> 14] = front
         return True
 
-    def _front_of(self, place: int) -> int:
-        """The word of the front that goes with a word of IPv4's root."""
-        return self.words[4 * place] | self.words[4 * place + 1] if place else 0
+    def _move_block(self, top: int, slot: int, place: int) -> None:
+        """Let a word of IPv4's root name another block, and the front be of both meanwhile."""
+        front = self.words[4 * place] | self.words[4 * place + 1] if place else 0
+        self.words[top] |= front
+        memory_barrier()
+        self.places[slot] = place
+        memory_barrier()
+        self.words[top] = front
 
 
 class _Octets:

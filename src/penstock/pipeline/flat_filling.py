@@ -44,7 +44,7 @@ def filling(keys: Mapping[str, NDArray[Any]]) -> Filling:
     here, built = FIRST, {}
     for family in FAMILIES:
         built[family] = build(family, keys[family], here)
-        here += len(built[family].lines)
+        here += len(built[family].lines) + 1 & ~1
     header = {Field.NEXT: here, Field.END: here + max(_LEAST_ROOM, (here - FIRST) // 4)}
     here = header[Field.END]
     for family in FAMILIES:
@@ -62,7 +62,7 @@ def fill(memory: memoryview, made: Filling) -> None:
     here = FIRST
     for family, one in made.built.items():
         lines[here : here + len(one.lines)] = one.lines
-        here += len(one.lines)
+        here += len(one.lines) + 1 & ~1
         roots[8 * ROOTS[family] :][: len(one.root)] = one.root
         front[: len(one.front)] = one.front
     lines[ALL, 0::2] = lines[ALL + 1, 0::2] = np.uint64(0xFFFFFFFFFFFFFFFF)

@@ -59,7 +59,7 @@ static __always_inline bool ps_flat_has_v4(void *content, __u32 address)
 {
 	const volatile __u64 *line = ps_flat_line(content, address >> 16);
 	__u64 bit = 1ULL << (address >> 8 & 63), has;
-	__u32 at;
+	__u32 at, rank, place;
 
 	if (!line || !(line[address >> 14 & 3] & bit))
 		return false;
@@ -72,7 +72,17 @@ static __always_inline bool ps_flat_has_v4(void *content, __u32 address)
 	has = line[1];
 	if (!(has & bit))
 		return false;
-	line = ps_flat_line(content, at + 1 + ps_flat_bits(has & (bit - 1)));
+	/* The words are behind two of 64 bits. */
+	rank = 4 + ps_flat_bits(has & (bit - 1));
+	if (rank >= 8) {
+		line = ps_flat_line(content, at + (rank >> 3));
+		if (!line)
+			return false;
+	}
+	place = ((const volatile __u32 *)line)[rank & 7];
+	if (place & PS_FLAT_LEAF)
+		return !((address ^ place) & place >> 8 & 0xff);
+	line = place ? ps_flat_line(content, place) : 0;
 	return line && line[address >> 6 & 3] >> (address & 63) & 1;
 }
 
