@@ -260,3 +260,65 @@ def test_a_rule_that_asks_deeper_judges_deeper(cli: Cli, tmp_path: Path) -> None
     assert not found["is_expression"]
     assert cli("explain", str(old), found["example"], "--json").record["verdict"] == "pass"
     assert cli("explain", str(new), found["example"], "--json").record["decided_by"] == "on malformed"
+
+
+MARKING = """set bad : host size 64
+filter edge at tc ingress {
+    voice: mark 0x1 if udp dst port 5060
+    mirror eth1 if icmp
+    dscp ef if udp dst port 53
+    ban: add src to @bad for 1h if tcp dst port 23
+    remove src from @bad if tcp dst port 22
+}
+"""
+
+
+def differing(cli: Cli, tmp_path: Path, *edits: tuple[str, str]) -> list[str]:
+    old, new = tmp_path / "old.policy", tmp_path / "new.policy"
+    text = MARKING
+    for before, after in edits:
+        assert before in text
+        text = text.replace(before, after)
+    old.write_text(MARKING)
+    new.write_text(text)
+    done = cli("diff", str(old), str(new))
+    assert done.code == 0
+    return [line for line in done.out.splitlines() if not line.startswith("counters ")]
+
+
+def test_what_rules_do_besides_deciding(cli: Cli, tmp_path: Path) -> None:
+    assert differing(cli, tmp_path, ("0x1 ", "0x2 ")) == [
+        "voice: mark 0x1 if udp dst port 5060  ->  mark 0x2 if udp dst port 5060",
+        "same verdict for every packet; what rules do differs: mark",
+    ]
+    assert differing(cli, tmp_path, ("for 1h", "for 2h"), ("eth1", "eth2")) == [
+        "edge:4: mirror eth1 if icmp  ->  mirror eth2 if icmp",
+        "ban: add src to @bad for 1h if tcp dst port 23  ->  add src to @bad for 2h if tcp dst port 23",
+        "same verdict for every packet; what rules do differs: mirror, add",
+    ]
+    assert differing(cli, tmp_path, ("dscp ef", "# dscp ef"), ("remove src", "remove dst")) == [
+        "edge:7: remove src from @bad if tcp dst port 22  ->  remove dst from @bad if tcp dst port 22",
+        "only in the old  edge:5: dscp ef if udp dst port 53",
+        "same verdict for every packet; what rules do differs: remove, dscp",
+    ]
+
+
+def test_rules_that_do_the_same_are_no_difference_but_their_order_is(cli: Cli, tmp_path: Path) -> None:
+    lines = MARKING.splitlines(keepends=True)
+    assert differing(cli, tmp_path, (lines[3], f"\n\n{lines[3]}")) == ["same verdict for every packet"]
+    assert differing(cli, tmp_path, (lines[2] + lines[3], lines[3] + lines[2])) == [
+        "same verdict for every packet"
+    ]
+    assert differing(cli, tmp_path, (lines[5] + lines[6], lines[6] + lines[5])) == [
+        "in another order: edge:6, ban",
+        "same verdict for every packet; rules that do something stand in another order",
+    ]
+
+
+def test_json_has_what_rules_do(cli: Cli, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.policy", tmp_path / "new.policy"
+    old.write_text(MARKING)
+    new.write_text(MARKING.replace("voice: mark", "voice: dscp 8 if arp\n loud: mark"))
+    found = cli("diff", str(old), str(new), "--json").record["effects"]
+    assert found["reordered"] == []
+    assert found["changed"] == [{"name": "voice", "old": None, "new": "dscp 8 if arp"}]

@@ -156,6 +156,7 @@ def _report(old: RuleSet, new: RuleSet, found: Comparison, classes: list[Found])
     for condition, example in zip(found.undecided, evidence(found, old, new), strict=True):
         output.answer(f"not decided: {condition or 'every packet'}")
         output.answer(f"    changes: {example.text}" if example else "    no packet was found that changes")
+    _report_effects(found)
     _report_counters(found)
     _report_traffic(found)
     output.answer(_summary(found))
@@ -180,7 +181,10 @@ def _verdicts(one: Found) -> str:
 def _summary(found: Comparison) -> str:
     count = len(found.classes)
     if found.same_verdicts:
-        rest = "counters differ" if found.counters else "settings differ" if found.settings else ""
+        kinds = dict.fromkeys(kind for one in found.effects for kind in one.kinds)
+        rest = f"what rules do differs: {', '.join(kinds)}" if kinds else ""
+        rest = rest or ("rules that do something stand in another order" if found.reordered else "")
+        rest = rest or ("counters differ" if found.counters else "settings differ" if found.settings else "")
         return "same verdict for every packet" + (f"; {rest}" if rest else "")
     told = f"{count} class{'es' * (count != 1)} of packets change{'s' * (count == 1)} verdict"
     return told + ("; not everything could be decided" if found.undecided else "")
@@ -210,6 +214,17 @@ def _places(rules: RuleSet, deciders: tuple[Decider, ...]) -> str:
     ]
     more = len(deciders) - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")
+
+
+def _report_effects(found: Comparison) -> None:
+    for one in found.effects:
+        if one.old is None or one.new is None:
+            side = "old" if one.new is None else "new"
+            output.answer(f"only in the {side}  {one.name}: {one.old or one.new}")
+        else:
+            output.answer(f"{one.name}: {one.old}  ->  {one.new}")
+    if found.reordered:
+        output.answer(f"in another order: {', '.join(found.reordered)}")
 
 
 def _report_counters(found: Comparison) -> None:
@@ -251,6 +266,10 @@ def _record(
             "old_only": list(found.counters.gone),
             "new_only": list(found.counters.come),
             "changed": list(found.counters.changed),
+        },
+        "effects": {
+            "changed": [{"name": one.name, "old": one.old, "new": one.new} for one in found.effects],
+            "reordered": list(found.reordered),
         },
         "classes": [_class_record(one) for one in classes],
         "more_classes": len(found.classes) - len(classes),

@@ -37,6 +37,7 @@ from penstock.compiler.ir.ops import (
     decision_on,
 )
 from penstock.engine.batch import axes_of
+from penstock.engine.effects import EffectChange, effect_changes, reordered
 from penstock.model.net import IntervalSet
 from penstock.model.verdict import Condition, Verdict
 from penstock.observe.capture import ethernet_frames
@@ -103,13 +104,16 @@ class Counters:
 class Comparison:
     """Everything that differs.
 
-    `undecided` are conditions of packets about which nothing could be proven.
+    `effects` are rules that mark, copy or change sets otherwise, `reordered` such rules in
+    another order.  `undecided` are conditions of packets about which nothing could be proven.
     `total`, `unaffected` and `warnings` are of the captures, if there were any.
     """
 
     classes: tuple[Found, ...]
     settings: tuple[Setting, ...]
     counters: Counters
+    effects: tuple[EffectChange, ...] = ()
+    reordered: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
     undecided_fields: tuple[Mapping[FieldRef, IntervalSet], ...] = ()
     total: Traffic | None = None
@@ -129,6 +133,8 @@ def compare(old: RuleSet, new: RuleSet) -> Comparison:
         tuple(_found(change, old, new) for change in found.classes),
         tuple(_settings(old, new)),
         _counters(old, new),
+        effect_changes(old, new),
+        reordered(old, new),
         tuple(expression(fields) for fields in found.undecided),
         found.undecided,
     )
@@ -230,8 +236,8 @@ def touching(old: RuleSet, new: RuleSet, wanted: Predicate) -> Comparison:
         tuple(_found(change, old, new) for change in found.classes if _may_hold(wanted, change)),
         tuple(_settings(old, new)),
         _counters(old, new),
-        tuple(expression(fields) for fields in found.undecided),
-        found.undecided,
+        undecided=tuple(expression(fields) for fields in found.undecided),
+        undecided_fields=found.undecided,
     )
 
 
