@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_network
+from pathlib import Path
 from threading import Event, Thread
 from types import FrameType
 from typing import Any
@@ -335,3 +337,21 @@ def test_single_changes_need_no_numpy() -> None:
         subprocess.run([sys.executable, "-c", SINGLE, *map(str, fds)], pass_fds=fds, check=True)
         asked = ("10.1.0.9", "10.7.0.1", "2001:db8:1::1", "2001:db8:7::5", "10.8.0.0")
         assert plane.verdicts([frame(one) for one in asked]) == [Verdict.DROP] * 4 + [Verdict.PASS]
+
+
+def test_no_old_content_waits_for_the_garbage_collector() -> None:
+    """An error that held itself kept the frames above it, and with them the memory of every map that came before."""
+
+    def mapped() -> int:
+        return Path("/proc/self/maps").read_text().count("bpf-map")
+
+    with planes("drop if src in @nets") as (_, held):
+        held["nets"].update(["10.0.0.0/9"])
+        gc.disable()
+        try:
+            before = mapped()
+            for number in range(11, 16):
+                held["nets"].update([f"{number}.0.0.0/9", f"{number}.0.0.0/10"])
+            assert mapped() <= before + 1
+        finally:
+            gc.enable()

@@ -70,12 +70,14 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
             "did you mean `interfaces`?",
         ),
         ("[failure]\nload = 'ajar'", "failure.load: Invalid enum value 'ajar'", None),
-        ("check_s = 0", "check_s: Expected `float` > 0", None),
+        ("check_s = 0", "check_s: Expected `float` >= 0.01", None),
+        ("check_s = inf", "check_s: Expected `float` <= 3600", None),
         ("check_s = 'often'", "check_s: Expected `float`, got `str`", None),
         ("policy = 3", "policy: Expected `object`, got `int`", None),
         ("[access]\ngroups = ['no-such-group']", "access.groups: there is no account `no-such-group`", None),
         ("check_s = ", "is no TOML", None),
         ("\x00", "is no TOML", None),
+        ("x = " + "[" * 100_000, "is no TOML", None),
     ],
 )
 def test_a_mistake_is_told_with_file_and_key(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from penstock.daemon.desired import Desired
+from penstock.daemon.journal import Journal
 from penstock.daemon.patience import CALM_S, LONGEST_S, Patience
 from penstock.daemon.policies import Place, PolicyFile, Wanted, read_policies, where
 from penstock.daemon.reconcile import Keep, Kept, Leave, Put, Step, TakeOff, decide
-from penstock.daemon.settings import PolicySettings, Settings
+from penstock.daemon.settings import PolicySettings, Settings, read_settings
+from penstock.errors import SettingsError
 from penstock.model.hook import Hook
 from penstock.pipeline.identity import Identity, Probation
 from penstock.pipeline.running import Running
@@ -184,3 +188,28 @@ def test_patience_doubles_ends_and_begins_anew() -> None:
     assert patience.wait("eth0", now) == 1
     assert patience.next_s(now) == 1
     assert patience.next_s(now + 2) is None, "what is over makes nobody look again and again"
+
+
+def test_a_file_that_would_keep_the_daemon_waiting_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "good.policy").write_text(TEXT)
+    os.mkfifo(tmp_path / "pipe.policy")
+    (tmp_path / "endless.policy").symlink_to("/dev/zero")
+    found = {one.name: one.fault for one in read_policies(tmp_path, Settings(), {})}
+    assert found.pop("good.policy") is None
+    assert all(fault and "no regular file" in fault for fault in found.values())
+    os.mkfifo(tmp_path / "settings.toml")
+    with pytest.raises(SettingsError, match="no regular file"):
+        read_settings(tmp_path)
+
+
+def test_a_link_that_leads_nowhere_hides_no_change(tmp_path: Path) -> None:
+    """As the lock that an editor puts beside the file it edits."""
+    (tmp_path / ".#good.policy").symlink_to("somebody@host.4711")
+    (tmp_path / "good.policy").write_text(TEXT)
+    desired = Desired(tmp_path, Journal(lambda *_: None), lambda *_: None)
+    desired.read()
+    assert desired.is_new
+    (tmp_path / "good.policy").write_text(TEXT.replace("udp", "tcp"))
+    assert desired.read() is not None, "it has changed, and may go on changing"
+    desired.read()
+    assert "tcp" in desired.files["good.policy"].text

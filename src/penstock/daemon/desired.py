@@ -84,7 +84,15 @@ class Desired:
 def _signature(directory: Path) -> object:
     """Another value when a file of the directory has changed."""
     try:
-        found = [(path.name, path.stat()) for path in sorted(directory.iterdir())]
+        return [(path.name, _state(path)) for path in sorted(directory.iterdir())]
     except OSError as error:
         return error.errno
-    return [(name, one.st_mtime_ns, one.st_size, one.st_ino, one.st_mode) for name, one in found]
+
+
+def _state(path: Path) -> object:
+    """Another value when a file has changed.  Of a link that leads nowhere, an editor's say, why it does."""
+    try:
+        one = path.stat()
+    except OSError as error:
+        return error.errno
+    return one.st_mtime_ns, one.st_size, one.st_ino, one.st_mode

@@ -21,6 +21,7 @@ import msgspec
 
 from penstock.compiler.lang.diagnostic import Diagnostic, Severity
 from penstock.compiler.lang.source import Source
+from penstock.daemon.regular_file import read_regular
 from penstock.daemon.settings import PolicySettings, Settings
 from penstock.errors import PenstockError, PolicyError
 from penstock.model.hook import Hook
@@ -120,11 +121,10 @@ def _read(path: Path, settings: PolicySettings, known: Mapping[str, PolicyFile])
 def _content(path: Path) -> bytes:
     """Raises PenstockError: it cannot be read, or everybody may write to it."""
     try:
-        with path.open("rb") as file:
-            refuse_untrusted(str(path), path.stat())
-            found = file.read(MAX_BYTES + 1)
+        found, state = read_regular(path, MAX_BYTES)
     except OSError as error:
         raise PenstockError(f"{path} cannot be read: {error.strerror}") from error
+    refuse_untrusted(str(path), state)
     if len(found) > MAX_BYTES:
         raise PenstockError(f"{path} is larger than {MAX_BYTES >> 20} MiB")
     return found

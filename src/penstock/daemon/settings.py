@@ -23,11 +23,15 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from penstock.daemon.regular_file import read_regular
 from penstock.errors import SettingsError
 
 FILE = "settings.toml"
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
+_MOST_BYTES = 1 << 20
+#: Whoever writes `inf` would not be heard again before a reload.
+Seconds = Annotated[float, msgspec.Meta(ge=0.01, le=3600)]
+Rate = Annotated[float, msgspec.Meta(ge=0.01, le=1_000_000)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 OnLoadError = Literal["open", "closed"]
 
 
@@ -68,9 +72,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     connections: Count = 128
     longest_request: Annotated[int, msgspec.Meta(ge=1024, le=16 << 20)] = 1 << 20
-    patience_s: Positive = 10.0
-    idle_s: Positive = 300.0
-    reads_per_s: Positive = 100.0
+    patience_s: Seconds = 10.0
+    idle_s: Seconds = 300.0
+    reads_per_s: Rate = 100.0
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,9 +85,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     failure: Failure = Failure()
     limits: Limits = Limits()
     #: How often is looked whether all is as it should be, and whether a file has changed.
-    check_s: Positive = 2.0
+    check_s: Seconds = 2.0
     #: How often entries that have expired give their memory back.
-    sweep_s: Positive = 60.0
+    sweep_s: Seconds = 60.0
 
 
 def config_directory() -> Path:
@@ -99,13 +103,15 @@ def read_settings(directory: Path) -> Settings:
     """
     path = directory / FILE
     try:
-        with path.open("rb") as file:
-            found = tomllib.load(file)
+        content, _ = read_regular(path, _MOST_BYTES)
+        if len(content) > _MOST_BYTES:
+            raise SettingsError(f"{path} is larger than {_MOST_BYTES >> 20} MiB")
+        found = tomllib.loads(content.decode())
     except FileNotFoundError:
         return Settings()
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"{path} is no TOML: {error}") from error
     return settings_of(found, str(path))
 

@@ -83,9 +83,10 @@ def bpf(command: int, attr: bytearray) -> int:
         result: int = _syscall(number, ctypes.c_int(command), pointer, size)
         if result >= 0:
             return result
-        error = _last_error()
-        if not isinstance(error, InterruptedError) or command == _TEST_RUN:
-            raise error
+        if ctypes.get_errno() != errno.EINTR or command == _TEST_RUN:
+            # Not by a name: an error that its own frame holds keeps all frames above alive, and the memory
+            # of maps that they hold, until the next collection.
+            raise _last_error()
 
 
 def bpf_each(command: int, attr: bytearray, turns: Iterable[object]) -> Iterator[int]:
