@@ -210,6 +210,7 @@ def _verifier(results: Results) -> Iterator[Goal]:
 
 _SET_LOAD_S = {"host": ("addresses", 1.0), "net": ("prefixes", 1.5)}
 _SET_ADD_S = 0.1
+_LARGE, _MANY, _TIMES = 900_000, 1 << 20, 12
 
 
 def _sets(results: Results) -> Iterator[Goal]:
@@ -225,16 +226,21 @@ def _sets(results: Results) -> Iterator[Goal]:
     yield _at_most("one `penstock set add`", " s", _SET_ADD_S, values)
     yield from _beside(table)
     hashes = [_ratio(float(row["penstock"]), float(row["hand"])) for row in select(results.get("hashes"))]
+    yield _median_at_most("`src in @s`, against a hash by hand", "rows", hashes)
+    yield from _lookups(results.get("lookups"))
+    yield from _asking(results.get("sets_wire"))
+    rows = select(results.get("rates"))
+    ratios = [_ratio(float(row["policy_ns"]), float(row["hand_ns"])) for row in rows]
+    yield _median_at_most("`over 1000/s per src`, against a token bucket by hand", "rows", ratios)
     rates = [float(row["per_s"]) for row in select(results.get("bans"), way="one connection")]
     found = f"{rates[0]:,.0f} a second" if rates else "not measured"
     yield Goal(
         "single adds through the daemon", "≥ 2,000 a second", found, min(rates) >= 2000 if rates else None
     )
-    yield _median_at_most("`src in @s`, against a hash by hand", "rows", hashes)
 
 
 def _beside(table: Table | None) -> Iterator[Goal]:
-    for task in ("load", "update", "add 1 %"):
+    for task in ("load", "update", "add 1 %", "replace"):
         values = {
             f"{row['kind']} {row['entries']:,}, {peer}": float(row["penstock"]["s"]) / float(row[peer]["s"])
             for row in select(table, task=task)
@@ -242,3 +248,26 @@ def _beside(table: Table | None) -> Iterator[Goal]:
             if peer in row
         }
         yield _at_most(f"sets, {task}: against ipset and nft", " ×", 1, values)
+
+
+def _lookups(table: Table | None) -> Iterator[Goal]:
+    rows = [row for row in select(table, family="v4") if row["packets"] >= _MANY and row["entries"] > _LARGE]
+    ns = {(row["traffic"], row["structure"]): float(row["ns"]) for row in rows}
+    ratios = {one: _ratio(ns[one, "trie"], ns[one, "flat"]) for one in ("random", "hit", "miss") if ns}
+    found = ", ".join(f"{name} {_short(value)}" for name, value in ratios.items()) or "not measured"
+    met = ratios["random"] >= _TIMES if ratios else None
+    yield Goal(
+        "a million random networks, LPM_TRIE against flat, random packets", f"≥ {_TIMES} ×", found, met
+    )
+    misses = {"random misses": ns["miss", "flat"]} if ns else {}
+    yield _at_most("a million random networks, flat, above an empty program", " ns", 20, misses)
+
+
+def _asking(table: Table | None) -> Iterator[Goal]:
+    values = {}
+    for row in select(table):
+        ours = min(ns for name, ns in row["ns"].items() if name.startswith("penstock"))
+        for peer in ("ipset", "nft"):
+            if peer in row["ns"]:
+                values[f"{row['kind']} {row['entries']:,} {row['traffic']}, {peer}"] = ours / row["ns"][peer]
+    yield _at_most("a packet over veth through a set, against ipset and nft", " ×", 1, values)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
+from bench.cells import ns_text, ratio_text, table_of
 from bench.goals import LEAST_NS, alone_ns, goals
+from bench.page_sets import SET_SECTIONS
 from bench.prose import (
     ACTIONS,
-    BANS,
     CLASSIFIER,
     EXACT,
     FAMILIES,
-    HASHES,
     HOOKS,
     INTRODUCTION,
     LOADING,
@@ -20,8 +20,6 @@ from bench.prose import (
     OVERLAY,
     SAVED,
     SCALE,
-    SETS,
-    SETS_INSIDE,
     SMALL,
     TWENTY,
     USUAL,
@@ -42,7 +40,7 @@ def page(results: Results) -> str:
         "goals": _goals, "scale": _scale, "families": _families, "exact": _exact, "small": _small,
         "twenty": _twenty,
         "usual": _usual, "hooks": _hooks, "actions": _actions, "saved": _saved, "classifier": _classifier,
-        "overlay": _overlay, "wire": _wire, "loading": _loading, "sets": _sets, "hashes": _hashes, "bans": _bans,
+        "overlay": _overlay, "wire": _wire, "loading": _loading, **SET_SECTIONS,
     }  # fmt: skip
     parts = [INTRODUCTION.format(**machine, minutes=_minutes(results)), _noise(results)]
     for name, section in sections.items():
@@ -83,7 +81,7 @@ def _goals(results: Results) -> list[str]:
     rows = [(goal.what, goal.wanted, goal.found, words[goal.met]) for goal in goals(results)]
     missed = sum(goal.met is False for goal in goals(results))
     head = f"Of the goals that this run has figures for, {missed} are missed.\n"
-    return ["## Goals\n", head, _table(("goal", "wanted", "found", ""), rows, left=4), *_failed(results)]
+    return ["## Goals\n", head, table_of(("goal", "wanted", "found", ""), rows, left=4), *_failed(results)]
 
 
 def _failed(results: Results) -> list[str]:
@@ -110,11 +108,11 @@ def _scale(results: Results) -> list[str]:
     ]
     return [
         "## More rules\n", _image("rules", "ns a packet by the number of rules"), SCALE,
-        _table(("rules", "set", "seeds", "uniform", "Zipf", "warm", "loop in C", "× penstock", "ifs in C"), rows),
+        table_of(("rules", "set", "seeds", "uniform", "Zipf", "warm", "loop in C", "× penstock", "ifs in C"), rows),
         "### What compiling takes, and what it makes\n",
         _image("building", "seconds to compile by the number of rules"),
         _image("memory", "memory by the number of rules"),
-        _table(("rules", "set", "front, s", "decide, s", "clang, s", "CPU, s", "load, ms", "peak MiB", "tables, kB",
+        table_of(("rules", "set", "front, s", "decide, s", "clang, s", "CPU, s", "load, ms", "peak MiB", "tables, kB",
                 "maps, kB", "instructions", "verified"), sized),
     ]  # fmt: skip
 
@@ -137,12 +135,8 @@ def _range(values: Sequence[float]) -> str:
     """The median, and in brackets the least and the largest where there are several."""
     if not values:
         return "–"
-    middle = _ns(median(values))
-    return middle if len(values) == 1 else f"{middle} ({_ns(values[0])}–{_ns(values[-1])})"
-
-
-def _ns(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}" if abs(value) >= 20 else f"{value:.1f}"
+    middle = ns_text(median(values))
+    return middle if len(values) == 1 else f"{middle} ({ns_text(values[0])}–{ns_text(values[-1])})"
 
 
 def _sizes(rows: Sequence[Row]) -> list[str]:
@@ -176,13 +170,13 @@ def _families(results: Results) -> list[str]:
             rows.append(
                 (f"{size:,}", flavour, *(_range(over_seeds(found, "uniform")) for found in sets.values()))
             )
-    return ["## IPv6, and both\n", FAMILIES, _table(("rules", "set", "IPv4", "IPv6", "both"), rows)]
+    return ["## IPv6, and both\n", FAMILIES, table_of(("rules", "set", "IPv4", "IPv6", "both"), rows)]
 
 
 def _exact(results: Results) -> list[str]:
     programs = ("penstock", "hash", "linear", "chain")
     rows = [
-        (f"{row['rules']:,}", kind, *(_ns(above(row, kind, program)) for program in programs))
+        (f"{row['rules']:,}", kind, *(ns_text(above(row, kind, program)) for program in programs))
         for row in results["exact"].rows
         if "failed" not in row
         for kind in ("uniform", "zipf", "none matches")
@@ -192,7 +186,7 @@ def _exact(results: Results) -> list[str]:
         "## Exact five-tuples\n",
         _image("exact", "exact rules against a hash"),
         EXACT,
-        _table(titles, rows),
+        table_of(titles, rows),
     ]
 
 
@@ -200,8 +194,10 @@ def _small(results: Results) -> list[str]:
     rows = []
     for row in select(results["small"]):
         ours, theirs = above(row, "warm"), above(row, "warm", "chain")
-        uniform = (_ns(above(row, "uniform", program)) for program in ("penstock", "chain"))
-        rows.append((row["rules"], row["seed"], _ns(ours), _ns(theirs), _ratio(ours, theirs), *uniform))
+        uniform = (ns_text(above(row, "uniform", program)) for program in ("penstock", "chain"))
+        rows.append(
+            (row["rules"], row["seed"], ns_text(ours), ns_text(theirs), ratio_text(ours, theirs), *uniform)
+        )
     titles = (
         "rules",
         "seed",
@@ -211,62 +207,61 @@ def _small(results: Results) -> list[str]:
         "penstock, uniform",
         "by hand, uniform",
     )
-    return ["## A few rules, beside the same written by hand\n", SMALL, _table(titles, rows)]
+    return ["## A few rules, beside the same written by hand\n", SMALL, table_of(titles, rows)]
 
 
 def _twenty(results: Results) -> list[str]:
     names = ("policy", "hand", "ratio", "linear")
     rows = [(row["traffic"], *(row[name] for name in names)) for row in results["twenty"].rows]
     titles = ("traffic", "policy", "by hand", "ratio", "the policy's rules in order")
-    return ["## Twenty rules, beside the same written by hand\n", TWENTY, _table(titles, rows)]
+    return ["## Twenty rules, beside the same written by hand\n", TWENTY, table_of(titles, rows)]
 
 
 def _usual(results: Results) -> list[str]:
     rows = [
-        (r["traffic"], r["policy"], r["jumbo"], _ratio(r["policy"], r["jumbo"]), r["linear"],
-         _ratio(r["policy"], r["linear"]))
+        (r["traffic"], r["policy"], r["jumbo"], ratio_text(r["policy"], r["jumbo"]), r["linear"],
+         ratio_text(r["policy"], r["linear"]))
         for r in results["usual"].rows
     ]  # fmt: skip
     titles = ("traffic", "policy", "by hand", "ratio", "by hand, no jumbo frames", "ratio")
-    return ["## dns.policy, beside the same written by hand\n", USUAL, _table(titles, rows)]
+    return ["## dns.policy, beside the same written by hand\n", USUAL, table_of(titles, rows)]
 
 
 def _hooks(results: Results) -> list[str]:
     rows = [
         (row["hook"], f"{row['filter']}.policy", row["traffic"], row["policy"],
-         *(cell for name in ("hand", "exact") for cell in (row.get(name, "–"), _ratio(row["policy"], row.get(name)))))
+         *(cell for name in ("hand", "exact")
+           for cell in (row.get(name, "–"), ratio_text(row["policy"], row.get(name)))))
         for row in results["hooks"].rows
     ]  # fmt: skip
     titles = ("hook", "filter", "traffic", "policy", "by hand", "ratio", "by hand, as on the wire", "ratio")
-    return ["## At TC and at sockets, beside the same written by hand\n", HOOKS, _table(titles, rows, left=3)]
+    return [
+        "## At TC and at sockets, beside the same written by hand\n",
+        HOOKS,
+        table_of(titles, rows, left=3),
+    ]
 
 
 def _actions(results: Results) -> list[str]:
     rows = [
-        (row["hook"], f"`{row['action']}`", _ns(row["udp"]), _ns(row["tcp"]))
+        (row["hook"], f"`{row['action']}`", ns_text(row["udp"]), ns_text(row["tcp"]))
         for row in results["actions"].rows
     ]
-    return ["## Actions\n", ACTIONS, _table(("hook", "action", "UDP", "TCP"), rows, left=2)]
-
-
-def _ratio(ours: float | None, theirs: float | None) -> str:
-    if ours is None or theirs is None or theirs < LEAST_NS:
-        return "–"
-    return f"{ours / theirs:.2f}"
+    return ["## Actions\n", ACTIONS, table_of(("hook", "action", "UDP", "TCP"), rows, left=2)]
 
 
 def _saved(results: Results) -> list[str]:
     rows, notes = [], []
     for row in select(results["saved"]):
         rows.append((f"{row['set']}.rules", row["what"], f"{row['rules']:,}", len(row["left_out"]),
-                     row["changed"], *(_ns(above(row, kind)) for kind in ("uniform", "zipf", "warm"))))  # fmt: skip
+                     row["changed"], *(ns_text(above(row, kind)) for kind in ("uniform", "zipf", "warm"))))  # fmt: skip
         reasons = sorted(set(row["left_out"]))
         if reasons:
             counted = ", ".join(f"`{reason}` {row['left_out'].count(reason)}" for reason in reasons)
             notes.append(f"* {row['set']}.rules: {counted}")
     titles = ("set", "what it is", "rules", "left out", "changed", "uniform", "Zipf", "warm")
     return [
-        "## Rule sets of iptables\n", SAVED, _table(titles, rows, left=2),
+        "## Rule sets of iptables\n", SAVED, table_of(titles, rows, left=2),
         "What was left out, and how often:\n", "\n".join([*notes, ""]),
     ]  # fmt: skip
 
@@ -282,13 +277,13 @@ def _classifier(results: Results) -> list[str]:
     }
     kinds = ("uniform", "zipf", "warm")
     rows = [
-        (f"{size:,}", flavour, _FAMILIES[kind], *(_ns(alone_ns(some, traffic)) for traffic in kinds),
+        (f"{size:,}", flavour, _FAMILIES[kind], *(ns_text(alone_ns(some, traffic)) for traffic in kinds),
          f"{max(r['table_kib'] for r in some):,}", f"{median(r['build_s'] for r in some):.2f}",
          f"{max(r['verified'] for r in some):,}")
         for (size, flavour, kind), some in found.items()
     ]  # fmt: skip
     titles = ("rules", "set", "family", "uniform", "Zipf", "warm", "tables, KiB", "build, s", "verified")
-    return ["## The classifier alone\n", CLASSIFIER, _table(titles, rows)]
+    return ["## The classifier alone\n", CLASSIFIER, table_of(titles, rows)]
 
 
 def _overlay(results: Results) -> list[str]:
@@ -306,7 +301,7 @@ def _overlay(results: Results) -> list[str]:
         "taken away, ms",
         *(f"{r}, ns" for r in records),
     )
-    return ["## A rule added to a running policy\n", OVERLAY, _table(titles, rows)]
+    return ["## A rule added to a running policy\n", OVERLAY, table_of(titles, rows)]
 
 
 def _wire(results: Results) -> list[str]:
@@ -328,70 +323,15 @@ def _wire(results: Results) -> list[str]:
     ]
     return [
         "## Real frames over veth, beside other filters\n", _image("wire", "filters over veth by the number of rules"),
-        WIRE, _table(titles, [*rows, absolute]), "What could not take part:\n", "\n".join([*notes, ""]),
+        WIRE, table_of(titles, [*rows, absolute]), "What could not take part:\n", "\n".join([*notes, ""]),
     ]  # fmt: skip
 
 
 def _loading(results: Results) -> list[str]:
     keys = [key for key in results["loading"].rows[0] if key != "rules"]
     rows = [(f"{r['rules']:,}", *(r[key] for key in keys)) for r in results["loading"].rows]
-    return ["## From the text to the interface\n", LOADING, _table(("rules", *keys), rows)]
-
-
-def _sets(results: Results) -> list[str]:
-    every = results["sets"].rows
-    words = {"host": "addresses", "net": "networks"}
-    tools = ("penstock", "ipset", "nft")
-    rows = [
-        (row["task"], f"{row['entries']:,}", words[row["kind"]], *(_process(row.get(tool)) for tool in tools))
-        for row in every
-        if row["task"] not in ("to effect", "reopen")
-    ]
-    memory = [
-        ("bytes an entry", f"{row['entries']:,}", words[row["kind"]],
-         *(f"{row[tool]['bytes'] / row['entries']:.0f}" if tool in row else "–" for tool in tools))
-        for row in every
-        if row["task"] == "load"
-    ]  # fmt: skip
-    inside = [
-        (f"{row['entries']:,}", words[row["kind"]], f"{row['add_us']:.0f}", f"{row['remove_us']:.0f}",
-         *(f"{1e3 * other['penstock']['s']:.1f}" for other in every
-           if (other["task"], other["kind"], other["entries"]) == ("reopen", row["kind"], row["entries"])))
-        for row in every
-        if row["task"] == "to effect"
-    ]  # fmt: skip
-    return [
-        "## Filling and changing sets, beside ipset and nft\n", SETS,
-        _table(("task", "entries", "of", *(f"{tool}, s" for tool in tools)), [*rows, *memory], left=3),
-        SETS_INSIDE, _table(("entries", "of", "add, µs", "remove, µs", "reopening, ms"), inside, left=2),
-    ]  # fmt: skip
-
-
-def _process(took: Row | None) -> str:
-    return "–" if took is None else f"{took['s']:.3g} ({took['cpu_s']:.3g})"
-
-
-def _hashes(results: Results) -> list[str]:
-    rows = [
-        (f"{row['entries']:,}", row["kind"], row["traffic"], _ns(row["penstock"]), _ns(row["hand"]),
-         _ratio(row["penstock"], row["hand"]))
-        for row in results["hashes"].rows
-    ]  # fmt: skip
-    titles = ("entries", "packets", "of them different", "penstock", "by hand", "ratio")
-    return ["## Sets of addresses, beside a hash by hand\n", HASHES, _table(titles, rows, left=3)]
-
-
-def _bans(results: Results) -> list[str]:
-    rows = [(row["way"], f"{row['per_s']:,}") for row in results["bans"].rows]
-    return ["## Single adds through the daemon\n", BANS, _table(("", "adds a second"), rows)]
+    return ["## From the text to the interface\n", LOADING, table_of(("rules", *keys), rows)]
 
 
 def _image(name: str, what: str) -> str:
     return f"![{what}](images/performance/{name}.svg)\n"
-
-
-def _table(titles: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
-    """A table of Markdown; the first `left` columns are words."""
-    rule = ["---"] * left + ["---:"] * (len(titles) - left)
-    lines = [titles, rule, *rows]
-    return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)

@@ -130,27 +130,3 @@ LOADING = """\
 Milliseconds by the clock from the policy's text to a program on an interface, of the quickest of several runs;
 five-tuple rules. Starting Python is not in it. Nearly all of a small policy's time is clang's.
 """
-SETS = """\
-Whole processes, by the clock: `penstock set replace`, `ipset restore` and `nft -f` of the same list into an empty set
-(*load*), a hundredth of it exchanged for other entries (*update*: penstock is given the whole new list and finds out,
-the others just what differs, but nft the whole list of networks), a hundredth added, and one entry. In brackets the
-seconds of processors. Networks are in a trie, in nft intervals (`auto-merge`), measured up to 100,000, since a million
-takes minutes and a gigabyte. Starting Python is in penstock's figures; it is most of *add one*. *Bytes an entry* is by
-how much the kernel's own memory has grown behind loading, the most of the turns: penstock's buckets, 16 bytes for each
-entry that there may be, are there before.
-"""
-SETS_INSIDE = """\
-In a process that has the set open: a single entry added, or removed, until the next packet is dropped, or passes (each
-change is checked with a packet). *Reopening* is what a policy that is applied again does with its set: entries are not
-looked at.
-"""
-HASHES = """\
-`drop if src in @s` of a set of addresses beside the same in C with a BPF hash
-([`set.bpf.c`](../bench/hand/set.bpf.c)); both count what they drop and pass. The C knows neither IPv6 nor ARP nor VLAN
-tags, and its entries neither expire nor change as a whole. Random misses in a large set are the dearest in comparison;
-the map is not the reason, since the same C over penstock's own map costs what it does over a map of its own.
-"""
-BANS = """\
-A thousand single adds through the daemon, as fail2ban asks for them, each answered before the next: over one
-connection, and over a connection each. The entry is in the ledger on disk and in the kernel then.
-"""

@@ -77,6 +77,7 @@ class Tool(Protocol):
     def load(self, entries: list[str]) -> Took: ...
     def update(self, update: Update) -> Took: ...
     def add(self, entries: list[str]) -> Took: ...
+    def replace(self, entries: list[str]) -> Took: ...
     def empty(self) -> None: ...
 
 
@@ -96,7 +97,7 @@ def _rows(folder: Path, kind: str, size: int, turns: int) -> Iterator[Row]:
     come = strangers[: size // _CHANGED]
     gone, kept = entries[: len(come)], entries[len(come) :]
     tools = dict(_tools(folder, kind, size))
-    took: dict[str, dict[str, list[Took]]] = {task: {} for task in ("load", "update", "add 1 %", "add one")}
+    took: dict[str, dict[str, list[Took]]] = {}
     for name, tool in tools.items():
         for _ in range(turns):
             tool.empty()
@@ -108,8 +109,9 @@ def _rows(folder: Path, kind: str, size: int, turns: int) -> Iterator[Row]:
                 "update": lambda tool=tool: tool.update(Update(gone, come, kept + come)),
                 "add 1 %": lambda tool=tool: tool.add(strangers[-len(come) :]),
                 "add one": lambda tool=tool: tool.add([_STRANGER[kind]]),
+                "replace": lambda tool=tool: tool.replace(entries),
             }
-            if not all(_kept(took[task], name, step) for task, step in steps.items()):
+            if not all(_kept(took.setdefault(task, {}), name, step) for task, step in steps.items()):
                 break
         if isinstance(tool, Penstock):
             with undisturbed(), unpreempted():
@@ -118,12 +120,8 @@ def _rows(folder: Path, kind: str, size: int, turns: int) -> Iterator[Row]:
             yield {"task": "reopen", "kind": kind, "entries": size, "penstock": _reopening(tool.spec)}
         tool.empty()
     for task, found in took.items():
-        yield {
-            "task": task,
-            "kind": kind,
-            "entries": size,
-            **{name: _middle(one) for name, one in found.items()},
-        }
+        times = {name: _middle(one) for name, one in found.items()}
+        yield {"task": task, "kind": kind, "entries": size, **times}
 
 
 def _kept(found: dict[str, list[Took]], name: str, step: Callable[[], Took]) -> bool:
@@ -189,7 +187,15 @@ class Penstock:
         return self._of_file("replace", entries)
 
     def update(self, update: Update) -> Took:
-        return self._of_file("replace", update.whole)
+        self._file.write_text("\n".join([*update.come, ""]))
+        gone = self._file.with_name("gone.txt")
+        gone.write_text("\n".join([*update.gone, ""]))
+        return took(
+            [*_COMMAND, "set", "update", self.spec.name, "--add", str(self._file), "--remove", str(gone)]
+        )
+
+    def replace(self, entries: list[str]) -> Took:
+        return self._of_file("replace", entries)
 
     def add(self, entries: list[str]) -> Took:
         if len(entries) == 1:
@@ -211,14 +217,16 @@ class Ipset:
     """`ipset restore`, and `ipset add` for one."""
 
     def __init__(self, kind: str, size: int) -> None:
-        self._head = (
-            f"create bench hash:{'ip' if kind == 'host' else 'net'} hashsize {size} maxelem {2 * size}\n"
-        )
+        self._kind = f"hash:{'ip' if kind == 'host' else 'net'} hashsize {size} maxelem {2 * size}"
         self._is_there = False
 
     def load(self, entries: list[str]) -> Took:
         self._is_there = True
-        return _restored(self._head + _lines("add bench {}", entries))
+        return _restored(f"create bench {self._kind}\n" + _lines("add bench {}", entries))
+
+    def replace(self, entries: list[str]) -> Took:
+        made = f"create other {self._kind}\n" + _lines("add other {}", entries)
+        return _restored(made + "swap bench other\ndestroy other\n")
 
     def update(self, update: Update) -> Took:
         return _restored(_lines("del bench {}", update.gone) + _lines("add bench {}", update.come))
@@ -263,6 +271,9 @@ class Nft:
         if self._is_interval:
             return self._of_file("flush set ip bench s\n" + _elements("add", update.whole))
         return self._of_file(_elements("delete", update.gone) + _elements("add", update.come))
+
+    def replace(self, entries: list[str]) -> Took:
+        return self._of_file("flush set ip bench s\n" + _elements("add", entries))
 
     def add(self, entries: list[str]) -> Took:
         if len(entries) == 1:

@@ -42,7 +42,7 @@ def _rows(size: int, rounds: int) -> Iterator[Row]:
     rng = np.random.default_rng([1, size])
     listed = rng.permutation(np.unique(rng.integers(_FIRST, _LAST, size + size // 20)))[:size]
     with ExitStack() as held:
-        programs = {"penstock": _policy(held, listed), "hand": _by_hand(held, listed)}
+        programs = {"penstock": policy_of(held, listed), "hand": _by_hand(held, listed)}
         feed = held.enter_context(Feed())
         for kind, verdict in (("hit", _DROP), ("miss", _PASS)):
             columns = {
@@ -65,7 +65,8 @@ def _rows(size: int, rounds: int) -> Iterator[Row]:
                 yield {"entries": size, "kind": kind, "traffic": traffic, **_above(samples)}
 
 
-def _policy(held: ExitStack, listed: np.ndarray) -> Program:
+def policy_of(held: ExitStack, listed: np.ndarray) -> Program:
+    """A loaded policy that drops packets of these sources."""
     policy = load_policy(f"set s : host size {len(listed)}\nfilter bench at xdp {{\n drop if src in @s\n}}\n")
     assert policy.rule_set is not None
     (spec,) = policy.rule_set.sets

@@ -24,7 +24,7 @@ from time import thread_time_ns
 import numpy as np
 import numpy.typing as npt
 
-from bench.turns import unpreempted
+from bench.turns import undisturbed, unpreempted
 from bench.usual import HAND
 from penstock.compiler.clang import compile_c
 from penstock.kernel.bpf_object import BpfObject, load_object
@@ -253,7 +253,7 @@ def lookups(count: int, family: str = "v4", rounds: int = 5) -> list[Row]:
 
 def _times(feeders: Mapping[str, tuple[Program, bytes]], rounds: int) -> dict[str, float]:
     samples: dict[str, list[float]] = {name: [] for name in feeders}
-    with unpreempted():
+    with undisturbed(), unpreempted():
         for _ in range(rounds):
             for name, (feeder, frame) in feeders.items():
                 repeat = _TURN_PACKETS[name]

@@ -19,12 +19,15 @@ from bench.classifier import measure as measure_classifier
 from bench.hooks import hook_rows
 from bench.linear import loading_rows
 from bench.overlay import adding, costs
+from bench.rates import between_rows, rate_rows
 from bench.rulesets import Flavour, generate, policy_text
 from bench.saved import SETS, saved
 from bench.scale import scale_rows
 from bench.sets import set_rows
 from bench.sets_daemon import ban_rows
 from bench.sets_hash import hash_rows
+from bench.sets_lookup import lookups
+from bench.sets_wire import set_wire_rows
 from bench.twenty import twenty_rows
 from bench.usual import usual_rows
 from bench.wire import sets, wire_row
@@ -59,6 +62,8 @@ class Plan:
     set_sizes: tuple[int, ...] = (100_000, 1_000_000)
     set_turns: int = 3
     hash_sizes: tuple[int, ...] = (1_000, 100_000, 1_000_000)
+    lookup_sizes: tuple[int, ...] = (100_000, 1_000_000)
+    between_sizes: tuple[int, ...] = (10, 100, 1_000, 10_000)
 
     def seeds_of(self, size: int, *, alone: bool = False) -> range:
         """The seeds of rule sets of a size; `alone` where the classifier alone is measured."""
@@ -87,6 +92,8 @@ QUICK = Plan(
     set_sizes=(100_000,),
     set_turns=1,
     hash_sizes=(1_000,),
+    lookup_sizes=(100_000,),
+    between_sizes=(1_000,),
 )
 
 
@@ -201,12 +208,36 @@ def _hashes(plan: Plan, _told: Told) -> list[Row]:
     return hash_rows(plan.hash_sizes, plan.rounds)
 
 
+def _lookups(plan: Plan, told: Told) -> list[Row]:
+    rows = []
+    for size, family in product(plan.lookup_sizes, ("v4", "v6")):
+        told(f"sets of networks: {size:,} of {family}")
+        rows += [asdict(row) for row in lookups(size, family, plan.wire_rounds)]
+    return rows
+
+
+def _sets_wire(plan: Plan, told: Told) -> list[Row]:
+    return set_wire_rows(plan.lookup_sizes, plan.wire_rounds, told)
+
+
+def _rates(plan: Plan, _told: Told) -> list[Row]:
+    return [asdict(row) for row in rate_rows(plan.rounds)]
+
+
+def _between(plan: Plan, told: Told) -> list[Row]:
+    rows = []
+    for size in plan.between_sizes:
+        told(f"a set and a rate between {size:,} rules")
+        rows += [asdict(row) for row in between_rows(size, plan.rounds)]
+    return rows
+
+
 def _bans(_plan: Plan, _told: Told) -> list[Row]:
     return ban_rows()
 
 
 #: What needs more than one processor, or ksoftirqd's turns.
-SPREAD = frozenset({"wire", "sets", "bans"})
+SPREAD = frozenset({"wire", "sets", "sets_wire", "bans"})
 TABLES: dict[str, Callable[[Plan, Told], list[Row]]] = {
     "usual": _usual,
     "twenty": _twenty,
@@ -222,7 +253,11 @@ TABLES: dict[str, Callable[[Plan, Told], list[Row]]] = {
     "wire": _wire,
     "loading": _loading,
     "sets": _sets,
+    "lookups": _lookups,
     "hashes": _hashes,
+    "sets_wire": _sets_wire,
+    "rates": _rates,
+    "between": _between,
     "bans": _bans,
     "large": _large,
 }

@@ -175,12 +175,16 @@ class Wire(Closing):
 
     def send(self, count: int) -> Sent:
         """Send `count` frames, from the array's first on."""
-        arrived = self._object.variable("ps_arrived")
         self._object.variable("ps_next")[:] = bytes(4)
+        return self.send_by(self._object.programs["ps_send"], self._first, count)
+
+    def send_by(self, program: Program, frame: bytes, count: int) -> Sent:
+        """Send what a program makes of a frame, `count` times."""
+        arrived = self._object.variable("ps_arrived")
         with self.inside():
             before = _COUNT.unpack(arrived)[0]
             start = time.thread_time_ns()
-            self._object.programs["ps_send"].send(self._first, self._sender, count)
+            program.send(frame, self._sender, count)
             took = time.thread_time_ns() - start
         return Sent(took / count, _COUNT.unpack(arrived)[0] - before)
 
