@@ -22,7 +22,11 @@ def test_it_drops_dns_then_ntp_and_leaves_nothing(cli: Cli) -> None:
     answered = [tuple(map(int, found)) for found in re.findall(r"DNS (\d+)/(\d+), NTP (\d+)/(\d+)", done.out)]
     assert any(dns == 0 and asked > 20 and ntp > 0 for dns, asked, ntp, _ in answered)
     assert any(ntp == 0 and asked > 20 and dns > 0 for dns, _, ntp, asked in answered)
-    assert "removed" in done.out
+    filled, blocked, freed = re.split(r"the client is added to them.*|and removed, in.*", done.out)
+    assert "1,000,000 addresses were put in" in filled
+    assert re.search(r"DNS 0/(?!0,)\d+, NTP 0/\d+, echo 0/\d+   rule blocked: [1-9]", blocked)
+    assert re.search(r"echo [1-9]\d*/", freed)
+    assert freed.endswith("everything the demo made is removed\n")
     assert f"penstock-demo-{0}" not in _namespaces()
 
 

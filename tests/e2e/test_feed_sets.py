@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,8 @@ def test_what_cannot_be_a_feed_is_said(host: Cli, fed: Path) -> None:
         done = host("feed", "add", *arguments)
         assert (done.code, words in done.err) == (1, True), done.err
     assert host("feed", "refresh", "nope").code == 1
+    # As `feed remove`: a path from here is one from the root.
+    assert host("feed", "refresh", os.path.relpath(fed.parent / "list")).code == 0
 
 
 def test_the_fetcher_changes_no_set_and_ends_when_it_is_told(host: Cli, fed: Path, tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def test_plain_http_is_asked_for(server: FeedServer, store: Store) -> None:
 
 def test_nobody_listens(server: FeedServer, store: Store) -> None:
     outcome = asked(feed_of(Url("http://127.0.0.1:1/")), store)
-    assert "no answer" in str(outcome.reason)
+    assert outcome.reason == "no answer: 127.0.0.1:1: Connection refused"
     outcome = asked(feed_of(Url("http://[/")), store)
     assert "no answer" in str(outcome.reason)
 

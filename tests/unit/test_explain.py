@@ -89,6 +89,28 @@ def test_every_rule_before_the_deciding_one() -> None:
     ]
 
 
+def test_rules_behind_meet_what_a_rule_has_added() -> None:
+    """As `evaluate` has it, and the kernel: the very packet that trips the trap is caught by the rule behind."""
+    policy = parse_policy(
+        Source(
+            "t.policy",
+            "set seen : host\nset other : host\n"
+            "filter trap at xdp {\n"
+            "  early: drop if src in @seen\n"
+            "  bait: add src to @seen if tcp dst port 23\n"
+            "  else: drop if src in @other or not src in @seen\n"
+            "  caught: drop if src in @seen\n}\n",
+        )
+    )
+    found = explain(lower_filter(policy, policy.filters[0]), build_packet(parse_packet("IPv4/TCP(dport=23)")))
+    assert [(one.rule.name, one.matched, one.reason) for one in found.rules] == [
+        ("early", False, "192.0.2.1 is not in @seen"),
+        ("bait", True, "matched; add does not decide"),
+        ("else", False, "192.0.2.1 is not in @other"),
+    ]
+    assert found.outcome.verdict is Verdict.DROP
+
+
 def test_a_condition_decides_before_any_rule() -> None:
     policy = parse_policy(Source("f", POLICY.replace("{", "{\n on malformed drop", 1)))
     story = explain(lower_filter(policy, policy.filters[0]), b"")

@@ -24,10 +24,15 @@ _REMOVED = "everything the demo made is removed"
 
 @click.command("demo")
 @click.option(
-    "--seconds", type=click.FloatRange(2, LONGEST_S), default=10.0, show_default=True, help="How long."
+    "--seconds",
+    type=click.FloatRange(2, LONGEST_S),
+    default=10.0,
+    show_default=True,
+    help="How long; the blocklist comes on top.",
 )
 def command(seconds: float) -> None:
-    """Attach a policy between two network namespaces of its own while packets flow, and change it.
+    """Attach a policy between two network namespaces of its own while packets flow, and change it; then block and
+    unblock the client by a list of a million addresses.
 
     Needs root for that; without it the reference engine runs over a capture that the demo generates.
     """
@@ -76,8 +81,10 @@ def _one_line(moment: Moment) -> str:
     from penstock.demo.traffic import SERVICES
 
     flows = (f"{SERVICES[port]} {flow.echoed}/{flow.sent}" for port, flow in moment.flows.items())
-    dropped = moment.counters.get("dns")
-    tail = f"   rule dns: {dropped.packets} packets, {dropped.bytes} bytes" if dropped else ""
+    dropping = [(name, counted) for name, counted in moment.counters.items() if name in ("dns", "blocked")]
+    tail = "".join(
+        f"   rule {name}: {found.packets} packets, {found.bytes} bytes" for name, found in dropping
+    )
     return f"answered: {', '.join(flows)}{tail}"
 
 

@@ -6,7 +6,6 @@ import asyncio
 import signal
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -79,6 +78,7 @@ def _whole(source: str) -> str:
     """The source as any process finds it; a path from here on is one from the root."""
     from penstock.feeds.sources import File, source_of
     from penstock.model.feeds import PRESET_RHYTHMS, preset_hint
+    from penstock.pipeline.subscriptions import from_the_root
 
     if source in PRESET_RHYTHMS:
         return source
@@ -91,7 +91,7 @@ def _whole(source: str) -> str:
         return source
     if "/" not in source and not where.path.exists():
         raise FeedError(f"`{source}` is no preset and no file", hint=preset_hint(source))
-    return str(where.path.absolute())
+    return from_the_root(where.path)
 
 
 def _check(new: Subscription, kind: tuple[str, ...], set_name: str) -> None:
@@ -122,11 +122,11 @@ def remove(set_name: str, source: str, as_json: bool) -> None:
     SOURCE is as in `feed add`, or the feed's name.  A policy that names the feed brings it back when it is applied.
     """
     from penstock.pipeline.feeding import fold
-    from penstock.pipeline.subscriptions import subscriptions, unsubscribe
+    from penstock.pipeline.subscriptions import from_the_root, subscriptions, unsubscribe
 
     set_name = set_name.removeprefix("@")
     there = [one.name for one in subscriptions(set_name)]
-    gone = unsubscribe(set_name, source) or unsubscribe(set_name, str(Path(source).absolute()))
+    gone = unsubscribe(set_name, source) or unsubscribe(set_name, from_the_root(source))
     if not gone:
         listed = f"there are: {', '.join(there)}" if there else "it has none"
         raise FeedError(f"@{set_name} has no feed `{source}`", hint=listed)

@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 
+from penstock.demo import blocklist
 from penstock.demo.traffic import Flow, Traffic
 from penstock.demo.world import World, world
 from penstock.kernel import netns
@@ -51,14 +52,15 @@ def changed_text() -> str:
 
 
 def scenes(seconds: float) -> Generator[Moment, None, None]:
-    """The moments of a demo of about `seconds`, two a second.
+    """The moments of a demo of about `seconds`, and a third of that for the blocklist; two a second.
 
     Raises:
         PenstockError: the policy could not be put in place.
     """
-    first, second = (
+    first, second, third = (
         load_policy(policy_text(), name=POLICY_NAME),
         load_policy(changed_text(), name=POLICY_NAME),
+        load_policy(blocklist.TEXT, name=blocklist.NAME),
     )
     start = time.monotonic()
     with world() as place, Traffic(place) as traffic:
@@ -74,6 +76,18 @@ def scenes(seconds: float) -> Generator[Moment, None, None]:
         yield from _scene(
             "no filter", "filter detached: every packet is answered again", start, seconds / 5, traffic, None
         )
+        with _attached(place, third) as running:
+            for news in _changes(running):
+                yield from _scene("a million addresses", news, start, seconds / 10, traffic, running)
+
+
+def _changes(running: Attached) -> Iterator[str]:
+    """What is done to the blocklist, one after the other."""
+    took = blocklist.fill(running)
+    count = running.sets["blocked"].count
+    yield f"blocklist.policy attached: drop if src in @blocked, where {count:,} addresses were put in {took:.1f} s"
+    yield f"the client is added to them, in {blocklist.block(running) * 1000:.1f} ms: none of its packets arrives"
+    yield f"and removed, in {blocklist.release(running) * 1000:.1f} ms: every packet is answered again"
 
 
 def _attached(place: World, policy: LoadedPolicy) -> Attached:

@@ -10,6 +10,7 @@ first server alone.  One request a call: when to ask again is `schedule`'s.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -247,5 +248,14 @@ def _told(manners: Manners) -> Iterator[None]:
         raise FeedError(f"TLS with {error.host} fails: {error}") from error
     except aiohttp.ClientPayloadError as error:
         raise FeedError("the answer is cut off") from error
+    except aiohttp.ClientConnectorError as error:
+        raise FeedError(f"no answer: {error.host}:{error.port}: {_reason(error.os_error)}") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise FeedError(f"no answer: {str(error) or type(error).__name__}") from error
+
+
+def _reason(error: OSError) -> str:
+    """What the system says; names that are not found have numbers of their own, below 0."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)

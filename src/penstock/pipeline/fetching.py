@@ -23,7 +23,7 @@ from penstock.feeds.store import Store
 from penstock.model.feeds import is_loopback, least_interval_s
 from penstock.model.moment import moment
 from penstock.pipeline.feeding import feed_of
-from penstock.pipeline.subscriptions import Wanted, wanted
+from penstock.pipeline.subscriptions import Wanted, from_the_root, wanted
 from penstock.pipeline.surroundings import surroundings
 
 if TYPE_CHECKING:
@@ -153,7 +153,9 @@ def _chosen(names: tuple[str, ...]) -> dict[str, Wanted]:
         some = {
             name: want
             for name, want in every.items()
-            if one in (name, want.subscription.source) or one.removeprefix("@") in want.sets
+            if want.subscription.source in (one, from_the_root(one))
+            or one == name
+            or one.removeprefix("@") in want.sets
         }
         if not some:
             there = f"there are: {', '.join(every)}" if every else "`penstock feed add SET SOURCE` adds one"

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import msgspec
 
@@ -23,9 +23,6 @@ from penstock.errors import PenstockError
 from penstock.model.feeds import PRESET_RHYTHMS, USUAL_INTERVAL_S, SetFeed, least_interval_s
 from penstock.model.state_directory import state_directory, write_atomically
 from penstock.pipeline.ledger import Ledger, ledgers
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BY_COMMAND = "command"
 _PLAIN = re.compile(r"[^A-Za-z0-9_]+")
@@ -67,6 +64,11 @@ class Subscription(msgspec.Struct, frozen=True, omit_defaults=True):
         rhythm = PRESET_RHYTHMS.get(self.source)
         usual = rhythm.interval_s if rhythm else USUAL_INTERVAL_S
         return max(self.every_s or usual, least_interval_s(self.source))
+
+
+def from_the_root(path: str | Path) -> str:
+    """A file's path as any process finds it, in whatever directory that is."""
+    return os.path.normpath(Path(path).absolute())
 
 
 class _File(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, assert_never
 from penstock.compiler.ir.buckets import key_of
 from penstock.compiler.ir.classic import run
 from penstock.compiler.ir.dump import dump_interval, dump_predicate, dump_term, dump_value
-from penstock.compiler.ir.evaluate import evaluate_packet, holds, matches, term_value
+from penstock.compiler.ir.evaluate import change, evaluate_packet, holds, matches, term_value
 from penstock.compiler.ir.headers import Packet, frame_length
 from penstock.compiler.ir.ops import (
     FIRST_RULE_SLOT,
@@ -41,6 +41,7 @@ from penstock.compiler.ir.ops import (
     Term,
     Within,
 )
+from penstock.compiler.ir.stores import EMPTY, SetContent, Stores
 from penstock.model.field import VLAN_TPIDS
 
 if TYPE_CHECKING:
@@ -96,49 +97,63 @@ class Explanation:
 def explain(
     rule_set: RuleSet, frame: bytes, wire_length: int | None = None, now_ns: int | None = None
 ) -> Explanation:
-    """What becomes of a frame, and why not something else; arguments as for `evaluate`."""
+    """What becomes of a frame, and why not something else; arguments as for `evaluate`.
+
+    Sets are empty at first, and have for the rules behind what the rules in front have added.
+    """
     packet = Packet(frame, wire_length)
-    outcome = evaluate_packet(rule_set, packet, now_ns)
+    outcome = evaluate_packet(rule_set, packet, now_ns, _empty_sets(rule_set))
+    stores = _empty_sets(rule_set)
     tried: list[Passed] = []
     if outcome.slot == 0 or outcome.slot >= FIRST_RULE_SLOT:
         for slot, rule in enumerate(rule_set.rules, FIRST_RULE_SLOT):
             if slot == outcome.slot:
                 break
-            tried.append(_passed(rule, slot, packet, now_ns))
+            tried.append(_passed(rule, slot, packet, now_ns, stores))
     return Explanation(outcome, tuple(tried))
 
 
-def _passed(rule: Rule, slot: int, packet: Packet, now_ns: int | None) -> Passed:
-    if matches(rule, packet, now_ns):
+def _empty_sets(rule_set: RuleSet) -> Stores:
+    return Stores({spec.name: SetContent(spec.kind, timeout_ns=spec.timeout_ns) for spec in rule_set.sets})
+
+
+def _passed(rule: Rule, slot: int, packet: Packet, now_ns: int | None, stores: Stores) -> Passed:
+    if matches(rule, packet, now_ns, stores):
+        if rule.target is not None:
+            change(rule, packet, stores)
         return Passed(rule, slot, matched=True, reason=f"matched; {rule.action.value} does not decide")
-    if holds(rule.condition, packet):
+    if holds(rule.condition, packet, stores):
         return Passed(rule, slot, matched=False, reason="its time is over")
-    return Passed(rule, slot, matched=False, reason=first_failure(rule.condition, packet))
+    return Passed(rule, slot, matched=False, reason=first_failure(rule.condition, packet, stores))
 
 
-def first_failure(predicate: Predicate, packet: Packet) -> str:
+def first_failure(predicate: Predicate, packet: Packet, stores: Stores = EMPTY) -> str:
     """The first term for which the predicate is false of the packet, with what the packet had."""
-    return _blame(predicate, packet, wanted=True)[0]
+    return _blame(predicate, packet, stores, wanted=True)[0]
 
 
 #: A sentence, and whether the packet had what was asked about.
 _Blame = tuple[str, bool]
 
 
-def _blame(predicate: Predicate, packet: Packet, *, wanted: bool) -> _Blame:
+def _blame(predicate: Predicate, packet: Packet, stores: Stores, *, wanted: bool) -> _Blame:
     """Why the predicate is not `wanted`, given that it is not."""
     match predicate:
         case Negation(operand):
-            return _blame(operand, packet, wanted=not wanted)
+            return _blame(operand, packet, stores, wanted=not wanted)
         case All(operands) if wanted:
-            return _blame(next(one for one in operands if not holds(one, packet)), packet, wanted=True)
+            return _blame(
+                next(one for one in operands if not holds(one, packet, stores)), packet, stores, wanted=True
+            )
         case All(operands):
-            return _blame(operands[-1], packet, wanted=False)
+            return _blame(operands[-1], packet, stores, wanted=False)
         case Any(operands) if wanted:
-            blames = [_blame(one, packet, wanted=True) for one in operands]
+            blames = [_blame(one, packet, stores, wanted=True) for one in operands]
             return next((blame for blame in blames if blame[1]), blames[0])
         case Any(operands):
-            return _blame(next(one for one in operands if holds(one, packet)), packet, wanted=False)
+            return _blame(
+                next(one for one in operands if holds(one, packet, stores)), packet, stores, wanted=False
+            )
         case Always():
             return "it never matches", True
         case Within(ref, values):
