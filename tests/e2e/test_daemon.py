@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.e2e.conftest import MARKER, Cli, Wire, counters
+from tests.e2e.conftest import MARKER, Cli, Wire, counters, write
 from tests.e2e.daemons import Daemon, wait_until
 from tests.e2e.test_json_page import assert_documented
 
@@ -149,13 +149,46 @@ def test_sets_are_changed_through_the_daemon(wire: Wire, daemon: Daemon, host: C
         assert daemon.ask("Why", to_read=True, address="10.9.0.1")["held"][0]["reasons"][0]["by"] == "root"
         assert host("set", "remove", "banned", "10.9.0.1").code == 0
         assert wire.arrived(7000) == 5
-        assert daemon.ask("SetList", to_read=True)["sets"] == [{"set": "banned", "entries": 0, "size": 4}]
+        (listed,) = daemon.ask("SetList", to_read=True)["sets"]
+        assert (listed["set"], listed["entries"], listed["size"]) == ("banned", 0, 4)
         requests = daemon.ask("Status")["requests"]
         assert requests > 4, "the commands went to the daemon"
         daemon.stop()
         assert host("set", "add", "banned", "10.9.0.1").code == 0, "and without one they do it themselves"
         host("detach", "-i", "v1")
         host("set", "delete", "banned")
+
+
+def test_who_may_not_touch_the_kernel_reads_and_writes_sets_through_the_daemon(
+    wire: Wire, daemon: Daemon, host: Cli, tmp_path: Path
+) -> None:
+    daemon.policy(
+        "v1.policy",
+        "set banned : host size 5000 counters\nfilter edge at xdp { drop if src in @banned }\n",
+    )
+    bare = Cli(host.environment, (*host.prefix, "setpriv", "--bounding-set=-all", "--inh-caps=-all"))
+    lines = [f"10.8.{number // 256}.{number % 256}" for number in range(3000)]
+    many = write(tmp_path / "many.txt", "\n".join(lines))
+    with daemon:
+        assert host("set", "add", "banned", "10.9.0.1").code == 0
+        done = bare("set", "import", "banned", str(many), "--comment", "INC-1")
+        assert (done.code, done.err) == (0, "@banned: 3,000 added\n")
+        assert bare("set", "export", "banned").out == host("set", "export", "banned").out
+        assert bare("set", "list", "banned", "--json").out == host("set", "list", "banned", "--json").out
+        assert bare("set", "info", "banned", "--json").record["entries"] == 3001
+        assert "size 5k counters" in bare("set", "info", "banned").out
+        assert "3,001" in bare("set", "list").out
+        assert bare("set", "info", "other").code == 4
+        done = bare("set", "replace", "banned", "-", stdin="10.9.0.1\n10.9.0.2\n")
+        assert done.err == "@banned: 1 added, 3,000 removed\n"
+        refused = bare("set", "replace", "banned", "-", stdin="10.9.0.1\nnonsense\n")
+        assert (refused.code, "-:2: `nonsense` is no address" in refused.err) == (1, True)
+        assert wire.arrived(7000) == 0
+        assert bare("set", "flush", "banned").err == "@banned: 2 removed\n"
+        assert wire.arrived(7000) == 5
+    assert bare("set", "flush", "banned").code == 4, "without a daemon there is nobody to ask"
+    host("detach", "-i", "v1")
+    host("set", "delete", "banned")
 
 
 def test_systemd_hears_of_it_and_the_records_are_as_documented(

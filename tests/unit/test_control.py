@@ -39,7 +39,7 @@ class Asking:
     """A server in a thread of its own, and what it was asked."""
 
     def __init__(self, directory: Path, access: Access, limits: Limits) -> None:
-        self.requests: list[tuple[protocol.Asked, Peer]] = []
+        self.requests: list[tuple[protocol.Asked | protocol.WithText, Peer]] = []
         self.slow = threading.Event()
         self._doors = (
             Door(directory / "control.sock", access, can_change=True, mode=0o666),
@@ -55,7 +55,7 @@ class Asking:
             self._ready.set()
             await self._end.wait()
 
-    async def _answer(self, request: protocol.Asked, peer: Peer) -> object:
+    async def _answer(self, request: protocol.Asked | protocol.WithText, peer: Peer) -> object:
         self.requests.append((request, peer))
         match request:
             case protocol.SetAdd(set="full"):
@@ -223,9 +223,16 @@ def test_check_43_an_unknown_user_is_refused_and_a_member_of_a_group_is_not(plac
 
 @pytest.mark.privileged
 @pytest.mark.check(43)
-@pytest.mark.parametrize("ask", ["SetAdd", "SetRemove", "Reload", "Release", "FeedRefresh"])
+@pytest.mark.parametrize(
+    "ask", ["SetAdd", "SetRemove", "SetWrite", "SetFlush", "Reload", "Release", "FeedRefresh"]
+)
 def test_check_43_who_may_read_may_not_change(place: Path, ask: str) -> None:
-    fields = {"SetAdd": {"set": "s", "entries": ["a"]}, "SetRemove": {"set": "s", "entries": ["a"]}}
+    fields: dict[str, dict[str, object]] = {
+        "SetAdd": {"set": "s", "entries": ["a"]},
+        "SetRemove": {"set": "s", "entries": ["a"]},
+        "SetWrite": {"set": "s", "length": 1},
+        "SetFlush": {"set": "s"},
+    }
     more = fields.get(ask, {"interface": "eth0", "netns": 1} if ask == "Release" else {})
     with serving(place) as server:
         refused = stranger(place / "read.sock", json.dumps({"ask": ask, **more}))
@@ -360,3 +367,47 @@ def wait_for(is_so: Any) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_text_follows_its_request(place: Path) -> None:
+    text = b"192.0.2.1\n" * 500_000
+    with serving(place, longest_request=4096) as server, there() as daemon:
+        for sent in (text, b"", b"x"):
+            assert daemon.ask_with("SetWrite", sent, set="s", whole=True) == {"pid": os.getpid()}
+            request, _ = server.requests[-1]
+            assert isinstance(request, protocol.WithText)
+            assert (request.text == sent, request.request.set, request.request.whole) == (True, "s", True)
+        assert daemon.ask("Ping"), "the connection goes on"
+        assert (server.server.held, server.server.texts) == (0, 0)
+
+
+@pytest.mark.check(43)
+def test_check_43_texts_are_bounded_and_waited_for_no_longer_than_requests(place: Path) -> None:
+    with serving(place, longest_text=100, texts=1, patience_s=0.3) as server:
+        with there() as daemon, pytest.raises(DaemonError, match="at most 100 bytes"):
+            daemon.ask_with("SetWrite", 101 * b"x", set="s")
+        with raw(place) as slow, there() as daemon:
+            slow.sendall(b'{"ask":"SetWrite","set":"s","length":50}\n' + 10 * b"x")
+            assert slow.recv(100) == b'{"ok":{"send":50}}\n'
+            with pytest.raises(DaemonError, match="is being sent other texts"):
+                daemon.ask_with("SetWrite", b"x", set="s")
+            assert b"waited too long" in drained(slow)
+        with raw(place) as half:
+            half.sendall(b'{"ask":"SetWrite","set":"s","length":50}\n' + 10 * b"x")
+            half.shutdown(socket.SHUT_WR)
+            assert b"has ended before its length" in drained(half)
+        with there() as daemon:
+            assert daemon.ask_with("SetWrite", b"x", set="s"), "the place is free again"
+        assert not any(isinstance(one, protocol.WithText) for one, _ in server.requests[:-1])
+        assert (server.server.held, server.server.texts) == (0, 0)
+
+
+def test_a_text_that_is_not_wanted_is_not_asked_for(place: Path) -> None:
+    """One for the daemon of another directory, say: what `answer` says to a Ping counts before anything is sent."""
+
+    async def refusing(_request: object, _peer: object) -> object:
+        raise protocol.ElsewhereError("another directory")
+
+    with serving(place) as server:
+        server.server._answer = refusing
+        assert ask_if_there("SetWrite", text=b"x", set="s") is None

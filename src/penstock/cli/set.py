@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from penstock.cli import output, set_view
+from penstock.cli import output, set_reading, set_view
 from penstock.cli.options import STAY, json_option
 from penstock.control.client import ask_if_there
-from penstock.errors import LimitError, PenstockError
+from penstock.errors import LimitError, PenstockError, PrivilegeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from penstock.pipeline.set_commands import Changed, SetCommands
 
 _TIMED_FROM = 100_000
+#: A million entries, behind others.
+_PATIENCE_S = 600.0
 
 
 @click.group("set")
@@ -120,19 +122,8 @@ def import_(
     `#` and `;` begin comments, and a line may end with `timeout TIME`.
     """
     _check_times(timeout, forever)
-    text = _content(file)
-    with _commands() as commands:
-        done = commands.add(
-            name,
-            text,
-            by=_who(),
-            timeout=timeout,
-            forever=forever,
-            comment=comment,
-            source=f"import {file}",
-            text=str(file),
-        )
-    _report(name, done, as_json)
+    times = {"timeout": timeout, "forever": forever, "comment": comment}
+    _write(name, file, times, as_json, whole=False)
 
 
 @command.command("update")
@@ -186,19 +177,8 @@ def replace(
     What feeds list stays.
     """
     _check_times(timeout, forever)
-    text = _content(file)
-    with _commands() as commands:
-        done = commands.replace(
-            name,
-            text,
-            by=_who(),
-            timeout=timeout,
-            forever=forever,
-            comment=comment,
-            source=f"import {file}",
-            text=str(file),
-        )
-    _report(name, done, as_json)
+    times = {"timeout": timeout, "forever": forever, "comment": comment}
+    _write(name, file, times, as_json, whole=True)
 
 
 @command.command("flush")
@@ -206,8 +186,13 @@ def replace(
 @json_option
 def flush(name: str, as_json: bool) -> None:
     """Remove every entry of NAME that no feed lists, in one step."""
-    with _commands() as commands:
-        _report(name, commands.flush(name, by=_who()), as_json)
+    try:
+        with _commands() as commands:
+            _report(name, commands.flush(name, by=_who()), as_json)
+    except PrivilegeError:
+        if (done := ask_if_there("SetFlush", patience_s=_PATIENCE_S, set=name)) is None:
+            raise
+        _tell(done, as_json)
 
 
 @command.command("sweep")
@@ -227,17 +212,16 @@ def sweep(name: str, as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True), default="-")
 def export(name: str, file: Path) -> None:
     """Write the entries of NAME to FILE, or to standard output, as `import` and `replace` read them."""
-    with _opened(name) as found:
-        lines = set_view.exported(found)
-        if str(file) == "-":
-            for block in lines:
-                output.text(block + "\n")
-            return
-        try:
-            with file.open("w") as written:
-                written.writelines(f"{block}\n" for block in lines)
-        except OSError as error:
-            raise PenstockError(f"write {file}: {error.strerror}") from error
+    lines = set_view.exported(set_reading.entries(name, whole=True))
+    if str(file) == "-":
+        for block in lines:
+            output.text(block + "\n")
+        return
+    try:
+        with file.open("w") as written:
+            written.writelines(f"{block}\n" for block in lines)
+    except OSError as error:
+        raise PenstockError(f"write {file}: {error.strerror}") from error
 
 
 @command.command("list")
@@ -246,31 +230,24 @@ def export(name: str, file: Path) -> None:
 def list_(name: str | None, as_json: bool) -> None:
     """List all sets, or the entries of NAME."""
     if name is not None:
-        with _opened(name) as found:
-            _list_entries(found, as_json)
+        _list_entries(set_reading.entries(name), as_json)
         return
-    from penstock.pipeline.set_store import names, open_set
-    from penstock.pipeline.set_users import users_of
-
-    rows = []
-    for one in names():
-        with open_set(one) as found:
-            users = users_of(found)
-            if as_json:
-                output.record("penstock.set/1", set_view.content(found, users))
-            rows.append(set_view.row(found, users))
-    if not rows and not as_json:
-        output.note("there are no sets: `penstock apply` makes those that a policy defines")
-    elif not as_json:
-        output.table(set_view.TITLES, rows, right=set_view.RIGHT)
-
-
-def _list_entries(found: LiveSet, as_json: bool) -> None:
+    records = set_reading.records()
     if as_json:
-        for content in set_view.records(found):
+        for content in records:
+            output.record("penstock.set/1", content)
+    elif records:
+        output.table(set_view.TITLES, list(map(set_view.row, records)), right=set_view.RIGHT)
+    else:
+        output.note("there are no sets: `penstock apply` makes those that a policy defines")
+
+
+def _list_entries(entries: Iterator[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        for content in entries:
             output.record("penstock.set.entry/1", content)
         return
-    for block in set_view.listed(found):
+    for block in set_view.listed(entries):
         output.answer(block)
 
 
@@ -279,15 +256,12 @@ def _list_entries(found: LiveSet, as_json: bool) -> None:
 @json_option
 def info(name: str, as_json: bool) -> None:
     """Say what NAME is of, how full it is, and which programs ask it."""
-    from penstock.pipeline.set_users import users_of
-
-    with _opened(name) as found:
-        users = users_of(found)
-        if as_json:
-            output.record("penstock.set/1", set_view.content(found, users))
-            return
-        for line in set_view.told(found, users):
-            output.answer(line)
+    content = set_reading.record(name)
+    if as_json:
+        output.record("penstock.set/1", content)
+        return
+    for line in set_view.told(content):
+        output.answer(line)
 
 
 @command.command("test")
@@ -333,6 +307,22 @@ def _holds(found: LiveSet, entry: str) -> bool:
     except ValueError as error:
         of = " . ".join(found.spec.kind)
         raise PenstockError(str(error), hint=f"@{found.spec.name} is a set of {of}") from error
+
+
+def _write(name: str, file: Path, times: dict[str, Any], as_json: bool, *, whole: bool) -> None:
+    """Add what is in a file, or make it the whole; the daemon does it for who may not."""
+    text = _content(file)
+    try:
+        with _commands() as commands:
+            change = commands.replace if whole else commands.add
+            done = change(name, text, by=_who(), source=f"import {file}", text=str(file), **times)
+            _report(name, done, as_json)
+    except PrivilegeError:
+        asked = {"set": name, "whole": whole, "source": str(file), **times}
+        told = ask_if_there("SetWrite", text=text, patience_s=_PATIENCE_S, **asked)
+        if told is None:
+            raise
+        _tell(told, as_json)
 
 
 def _check_times(timeout: float | None, forever: bool) -> None:

@@ -70,6 +70,17 @@ class Connection:
             raise _away(error) from error
         return _content(self._line())
 
+    def ask_with(self, request: str, text: bytes, **fields: object) -> dict[str, Any]:
+        """As `ask`, of a request with a text, which is sent once the daemon has said that it takes it."""
+        self.ask(request, length=len(text), **fields)
+        try:
+            self._channel.sendall(text)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        except OSError as error:
+            raise _away(error) from error
+        return _content(self._line())
+
     def _line(self) -> bytes:
         parts, length = [self._rest], len(self._rest)
         while b"\n" not in parts[-1]:
@@ -125,9 +136,16 @@ def connect(*, to_read: bool = False, patience_s: float = _PATIENCE_S) -> Connec
 
 
 def ask_if_there(
-    request: str, *, to_read: bool = False, patience_s: float = _PATIENCE_S, **fields: object
+    request: str,
+    *,
+    to_read: bool = False,
+    patience_s: float = _PATIENCE_S,
+    text: bytes | None = None,
+    **fields: object,
 ) -> dict[str, Any] | None:
     """What the daemon answers; None where none runs that could, so that the command does it itself.
+
+    `text` goes with the request.
 
     Raises:
         PenstockError: as `Connection.ask`.
@@ -141,7 +159,7 @@ def ask_if_there(
         return None
     with found:
         try:
-            return found.ask(request, **fields)
+            return found.ask(request, **fields) if text is None else found.ask_with(request, text, **fields)
         except ElsewhereError:
             return None
 

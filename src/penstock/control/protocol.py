@@ -12,6 +12,7 @@ passed over: it might have been the one that limits what is done.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -73,6 +74,28 @@ class SetRemove(Request, frozen=True):
     entries: tuple[str, ...]
 
 
+class SetWrite(Request, frozen=True):
+    """Add the entries of a text, or make them the only ones of commands (`whole`).
+
+    The text itself, of `length` bytes, is sent when the daemon has answered that it takes it; the reply to it is the
+    second one.  `source` is what the text is called.
+    """
+
+    set: str
+    length: Annotated[int, msgspec.Meta(ge=0)]
+    whole: bool = False
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_S)] | None = None
+    forever: bool = False
+    comment: str | None = None
+    source: str = "text"
+
+
+class SetFlush(Request, frozen=True):
+    """Take back all entries of a set that no feed lists."""
+
+    set: str
+
+
 class SetList(Request, frozen=True):
     """The sets, or the entries of one, at most `limit` of them."""
 
@@ -97,8 +120,17 @@ class FeedRefresh(Request, frozen=True):
 
 
 Reading = Ping | Status | SetList | Why | FeedList
-Changing = Reload | Release | SetAdd | SetRemove | FeedRefresh
+Changing = Reload | Release | SetAdd | SetRemove | SetWrite | SetFlush | FeedRefresh
 Asked = Reading | Changing
+
+
+@dataclass(frozen=True, slots=True)
+class WithText:
+    """A request whose text has come."""
+
+    request: SetWrite
+    text: bytes
+
 
 _decoder: msgspec.json.Decoder[Asked] = msgspec.json.Decoder(Asked)
 _encoder = msgspec.json.Encoder()

@@ -4,12 +4,12 @@
         …                # await answer(request, peer) gives what is sent back
 
 Promised, whoever connects: a connection costs at most `longest_request` bytes
-and one reply; there are at most `connections` of them at a door and a part of
-those from one user; who sends half a request, or does not take a reply, is
-turned away after `patience_s`; who may only read is answered at most
-`reads_per_s` times a second for each user, so that asking cannot eat the
-processor; a request that changes something is refused at a door for reading
-before it is looked at.
+and one reply, and at most `texts` of them a text of `longest_text` bytes beside;
+there are at most `connections` of them at a door and a part of those from one
+user; who sends half a request, or does not take a reply, is turned away after
+`patience_s`; who may only read is answered at most `reads_per_s` times a second
+for each user, so that asking cannot eat the processor; a request that changes
+something is refused at a door for reading before it is looked at.
 """
 
 from __future__ import annotations
@@ -25,10 +25,20 @@ from types import TracebackType
 from typing import Self
 
 from penstock.control.access import Access, Peer, peer_of
-from penstock.control.protocol import Asked, decode, done, is_change, refused, weight
+from penstock.control.protocol import (
+    Asked,
+    Ping,
+    SetWrite,
+    WithText,
+    decode,
+    done,
+    is_change,
+    refused,
+    weight,
+)
 from penstock.errors import DaemonError, InternalError, PenstockError, PrivilegeError
 
-Answer = Callable[[Asked, Peer], Awaitable[object]]
+Answer = Callable[[Asked | WithText, Peer], Awaitable[object]]
 _BACKLOG = 128
 _SWEEP_S = 1.0
 
@@ -41,6 +51,8 @@ class Limits:
     connections_of_user: int = 96
     longest_request: int = 1 << 20
     held: int = 32 << 20
+    longest_text: int = 512 << 20
+    texts: int = 2
     patience_s: float = 10.0
     idle_s: float = 300.0
     reads_per_s: float = 100.0
@@ -73,6 +85,7 @@ class Server:
         self.tally = Tally()
         self.connections: set[_Connection] = set()
         self.held = 0
+        self.texts = 0
         self._doors, self._answer = doors, answer
         self._servers: list[asyncio.Server] = []
         self._paces: dict[int, _Pace] = {}
@@ -159,6 +172,15 @@ class _Pace:
         return self._next < now - 1.0
 
 
+@dataclass(slots=True)
+class _Text:
+    """What has come of a request's text."""
+
+    length: int
+    whole: asyncio.Future[bytes]
+    there: bytearray = field(default_factory=bytearray)
+
+
 class _Connection(asyncio.Protocol):
     """One connection: requests are taken one after the other, and each is answered before the next is looked at."""
 
@@ -167,6 +189,7 @@ class _Connection(asyncio.Protocol):
         self._server, self._answer = server, answer
         self._buffer = bytearray()
         self._task: asyncio.Task[None] | None = None
+        self._text: _Text | None = None
         self._is_writable = True
         self._is_over, self._has_ended = False, False
         self._loop = asyncio.get_running_loop()
@@ -229,7 +252,10 @@ class _Connection(asyncio.Protocol):
     # ── one request after the other ──────────────────────────────────────────
 
     def _go_on(self) -> None:
-        """Take the next request, if the last is answered and there is a whole one."""
+        """Take the next request, if the last is answered and there is a whole one; or more of a request's text."""
+        if self._text is not None and not self._is_over:
+            self._take(self._text)
+            return
         if self._is_over or self._task is not None or not self._is_writable:
             if len(self._buffer) > self._server.limits.longest_request:
                 self._transport.pause_reading()
@@ -277,12 +303,50 @@ class _Connection(asyncio.Protocol):
                         capability="the socket for changes; this one is for reading",
                     )
                 await asyncio.sleep(self._server.wait_s(self.uid, weight(request), self._loop.time()))
+            if isinstance(request, SetWrite):
+                return done(await self._answer(WithText(request, await self._text_of(request)), self._peer))
             return done(await self._answer(request, self._peer))
         except PenstockError as error:
             return refused(error)
         except Exception as error:  # noqa: BLE001 - the edge of a request: a bug ends it, not the daemon
             self._loop.call_exception_handler({"message": "answering a request", "exception": error})
             return refused(InternalError(f"{type(error).__name__}: {error}"))
+
+    # ── texts ────────────────────────────────────────────────────────────────
+
+    async def _text_of(self, request: SetWrite) -> bytes:
+        """The text of a request, which is asked for here."""
+        server = self._server
+        if request.length > server.limits.longest_text:
+            raise DaemonError(f"a text has at most {server.limits.longest_text:,} bytes")
+        if server.texts >= server.limits.texts:
+            raise DaemonError("the daemon is being sent other texts", hint="try again")
+        await self._answer(Ping(root=request.root), self._peer)
+        server.texts += 1
+        try:
+            self._text = _Text(request.length, self._loop.create_future())
+            self._transport.write(done({"send": request.length}))
+            self._take(self._text)
+            return await self._text.whole
+        finally:
+            server.texts -= 1
+            self._text, self._owing = None, None
+
+    def _take(self, text: _Text) -> None:
+        """Move what has come of a text to the rest of it."""
+        count = min(len(self._buffer), text.length - len(text.there))
+        text.there += self._buffer[:count]
+        self._forget(count)
+        if text.whole.done():
+            return
+        self._owing = self._loop.time()
+        if len(text.there) == text.length:
+            self._owing = None
+            text.whole.set_result(bytes(text.there))
+        elif self._has_ended:
+            text.whole.set_exception(DaemonError("the text has ended before its length"))
+        else:
+            self._transport.resume_reading()
 
     # ── the end ──────────────────────────────────────────────────────────────
 

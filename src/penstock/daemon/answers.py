@@ -15,14 +15,14 @@ from typing import Any, assert_never
 
 from penstock.control import protocol
 from penstock.control.access import Peer
-from penstock.control.protocol import Asked, ElsewhereError
+from penstock.control.protocol import Asked, ElsewhereError, WithText
 from penstock.control.server import Tally
 from penstock.daemon.feeding import Feeding
 from penstock.daemon.fetcher import Fetcher
 from penstock.daemon.journal import Journal
 from penstock.daemon.keep import Keeper
 from penstock.daemon.sets import OpenSets, entries, listed
-from penstock.errors import LimitError
+from penstock.errors import DaemonError, LimitError
 from penstock.kernel import netns, pin
 from penstock.pipeline.feed_listing import feed_rows
 from penstock.pipeline.set_commands import who
@@ -30,6 +30,7 @@ from penstock.pipeline.why import why
 from penstock.version import VERSION
 
 InThread = Callable[..., Awaitable[Any]]
+_Change = protocol.SetAdd | protocol.SetRemove | protocol.SetFlush | WithText
 
 
 class Answers:
@@ -51,13 +52,13 @@ class Answers:
         self._in_thread, self._reload = in_thread, reload
         self._feeding, self._fetcher = feeding, fetcher
 
-    async def answer(self, request: Asked, peer: Peer) -> object:
+    async def answer(self, request: Asked | WithText, peer: Peer) -> object:
         """What to reply.
 
         Raises:
             PenstockError: it is not done; nothing was changed.
         """
-        _require_root(request.root)
+        _require_root(request.request.root if isinstance(request, WithText) else request.root)
         match request:
             case protocol.Ping():
                 return {"version": VERSION, "pid": os.getpid()}
@@ -67,8 +68,12 @@ class Answers:
                 return await self._reloaded(peer)
             case protocol.Release():
                 return await self._release(request, peer)
-            case protocol.SetAdd() | protocol.SetRemove():
-                return await self._change(request, peer)
+            case protocol.SetAdd() | protocol.SetRemove() | protocol.SetFlush():
+                return await self._change(request, request.set, peer)
+            case WithText():
+                return await self._change(request, request.request.set, peer)
+            case protocol.SetWrite():
+                raise DaemonError("a request with a text came without it")
             case protocol.SetList():
                 return await self._list(request)
             case protocol.FeedList():
@@ -97,10 +102,10 @@ class Answers:
         await self._reload()
         return self._status()
 
-    async def _change(self, request: protocol.SetAdd | protocol.SetRemove, peer: Peer) -> object:
+    async def _change(self, request: _Change, name: str, peer: Peer) -> object:
         work = partial(self._changed, request, _name(peer.uid if peer.login_uid is None else peer.login_uid))
         try:
-            if not self._waiting and self._sets.is_quick(request.set, len(request.entries)):
+            if not self._waiting and self._is_quick(request):
                 return work()
             self._waiting += 1
             try:
@@ -109,20 +114,31 @@ class Answers:
                 self._waiting -= 1
         except LimitError as error:
             self._keeper.counts.set_full += 1
-            self._journal.alarm(f"set {request.set}", error.message)
+            self._journal.alarm(f"set {name}", error.message)
             raise
 
-    def _changed(self, request: protocol.SetAdd | protocol.SetRemove, by: str) -> object:
-        if isinstance(request, protocol.SetRemove):
-            return self._sets.remove(request.set, request.entries, by=by)
-        return self._sets.add(
-            request.set,
-            request.entries,
-            by=by,
-            timeout=request.timeout,
-            forever=request.forever,
-            comment=request.comment,
-        )
+    def _is_quick(self, request: _Change) -> bool:
+        if isinstance(request, protocol.SetAdd | protocol.SetRemove):
+            return self._sets.is_quick(request.set, len(request.entries))
+        return False
+
+    def _changed(self, request: _Change, by: str) -> object:
+        match request:
+            case protocol.SetRemove():
+                return self._sets.remove(request.set, request.entries, by=by)
+            case protocol.SetFlush():
+                return self._sets.flush(request.set, by=by)
+            case protocol.SetAdd():
+                return self._sets.add(
+                    request.set,
+                    request.entries,
+                    by=by,
+                    timeout=request.timeout,
+                    forever=request.forever,
+                    comment=request.comment,
+                )
+            case WithText():
+                return self._sets.write(request, by=by)
 
     async def _list(self, request: protocol.SetList) -> object:
         if request.set is None:

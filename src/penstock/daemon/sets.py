@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.model.state_directory import state_directory
 from penstock.pipeline.set_commands import SetCommands
+from penstock.pipeline.set_record import record_of, record_of_entry
 from penstock.pipeline.set_store import is_free, names, open_set
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from penstock.control.protocol import WithText
     from penstock.pipeline.set_commands import Changed
 
 _FEW = 16
@@ -53,6 +55,26 @@ class OpenSets:
     def remove(self, name: str, entries: Sequence[str], *, by: str) -> dict[str, Any]:
         """Take entries back.  Raises PenstockError: as `SetCommands.remove`."""
         return _told(name, self._commands.remove(name, entries, by=by))
+
+    def write(self, asked: WithText, *, by: str) -> dict[str, Any]:
+        """Add the entries of a text, or make them the only ones.  Raises PenstockError: as `SetCommands.replace`."""
+        request = asked.request
+        change = self._commands.replace if request.whole else self._commands.add
+        done = change(
+            request.set,
+            asked.text,
+            by=by,
+            timeout=request.timeout,
+            forever=request.forever,
+            comment=request.comment,
+            source=f"import {request.source}",
+            text=request.source,
+        )
+        return _told(request.set, done)
+
+    def flush(self, name: str, *, by: str) -> dict[str, Any]:
+        """Take back what no feed lists.  Raises PenstockError: as `SetCommands.flush`."""
+        return _told(name, self._commands.flush(name, by=by))
 
     def is_quick(self, name: str, count: int) -> bool:
         """Whether a change of so many entries keeps nobody waiting: it is open, has room, and nobody changes it."""
@@ -101,7 +123,7 @@ def _nobody_holds(path: str) -> bool:
 def entries(name: str, limit: int) -> dict[str, Any]:
     """The first entries of a set, and how many there are.  Raises PenstockError."""
     with open_set(name) as found:
-        shown = [{"entry": one.text, "expires_in_s": one.expires_in} for one in islice(found, limit)]
+        shown = [record_of_entry(found, one) for one in islice(found, limit)]
         return {"set": found.spec.name, "count": found.count, "entries": shown}
 
 
@@ -110,7 +132,7 @@ def listed() -> list[dict[str, Any]]:
     found = []
     for name in names():
         with open_set(name) as one:
-            found.append({"set": one.spec.name, "entries": one.count, "size": one.spec.size})
+            found.append(record_of(one))
     return found
 
 
