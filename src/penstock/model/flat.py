@@ -24,9 +24,13 @@ words follow, in order, each the line of the next block or leaf, or 0; a leaf is
 alone, {first 64 bits, last 64 bits, their masks}.  Blocks begin at even lines, so that the
 first two are in one line of a cache.
 
+Before the tree a filter is asked, behind all else in the map: a bit for each hash of the
+first 40 bits of an address (or 32, if the networks are wide), and one of the first 24
+for networks wider than another 8.  While both are not set an address is in no network.
+
 What was written is never changed, but the words that name blocks and leaves: a change
 writes new ones behind the others and moves one word, to 0 where a leaf has gone.  Bits
-of the front are set before, and cleared behind that.
+of the front are set before, and cleared behind that; those of the filter are not cleared.
 """
 
 from __future__ import annotations
@@ -62,3 +66,26 @@ class Field(IntEnum):
     LOG = 6
     LOG_ROOM = 7
     LOGGED = 8
+    #: Read by programs, too: the filter's first line, its bits less one, and by how much 64 bits are
+    #: shifted, with HAS_WIDE if wider networks are in it.
+    FILTER = 9
+    FILTER_MASK = 10
+    FILTER_SHIFT = 11
+
+
+#: The shifts that a filter may have, the shift for wider networks, and the most bits of a filter.
+FILTER_SHIFTS, WIDE_SHIFT = (24, 32), 40
+MOST_FILTER_BITS = 1 << 24
+HAS_WIDE = 1 << 8
+HASH = 0x9E3779B97F4A7C15
+
+
+def filter_bit(number: int, shift: int, mask: int) -> int:
+    """The bit of a filter for the first 64 - shift bits of an address."""
+    return (number << 6 | shift) * HASH % (1 << 64) >> 32 & mask
+
+
+def marks(shift: int, hi: int, length: int) -> tuple[int, int, int]:
+    """The shift, the first number and how many of them a network has in a filter of that shift."""
+    shift = shift if length >= 56 - shift else WIDE_SHIFT
+    return shift, hi >> shift, 1 << max(0, 64 - shift - length)

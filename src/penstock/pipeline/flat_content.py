@@ -18,7 +18,18 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from penstock.kernel.libc import memory_barrier
-from penstock.model.flat import HEADER, LEAF, LINE_BYTES, ROOT_BITS, ROOTS, Field
+from penstock.model.flat import (
+    HAS_WIDE,
+    HEADER,
+    LEAF,
+    LINE_BYTES,
+    ROOT_BITS,
+    ROOTS,
+    WIDE_SHIFT,
+    Field,
+    filter_bit,
+    marks,
+)
 from penstock.pipeline.flat_blocks import NoRoomError, moved_v4, moved_v6
 from penstock.pipeline.flat_log import Key, Log, key_of
 
@@ -93,7 +104,11 @@ class Content:
     def holds(self, family: str, address: int) -> bool:
         """What a packet would be told of an address."""
         at = self.places[self.slot_of(family, address)]
-        return self._holds_v4(at, address) if family == "v4" else self._holds_v6(at, address)
+        if family == "v4":
+            return self._holds_v4(at, address)
+        shift = self.header(Field.FILTER_SHIFT)
+        shifts = [shift & 255, *([WIDE_SHIFT] if shift & HAS_WIDE else [])]
+        return any(self._has_mark(address >> 64 + one, one) for one in shifts) and self._holds_v6(at, address)
 
     def slot_of(self, family: str, address: int) -> int:
         """The word of a root for an address, counted from the first line."""
@@ -127,6 +142,15 @@ class Content:
             at = self.places[8 * (at + 2) + rank]
             depth += 8
         return False
+
+    def _has_mark(self, number: int, shift: int) -> bool:
+        at, bit = self._mark_of(number, shift)
+        return bool(self.words[at] & bit)
+
+    def _mark_of(self, number: int, shift: int) -> tuple[int, int]:
+        """The word of the filter, and the bit in it."""
+        bit = filter_bit(number, shift, self.header(Field.FILTER_MASK))
+        return 4 * self.header(Field.FILTER) + (bit >> 6), 1 << (bit & 63)
 
     # ── changing in place ────────────────────────────────────────────────────
 
@@ -176,9 +200,20 @@ class Content:
         if family == "v4" and slot == self.slot_of("v4", address):
             self._move_block(address >> 14, slot, place)
             return True
+        if family == "v6" and is_added:
+            self._mark(address >> 64, length)
         memory_barrier()
         self.places[slot] = place
         return True
+
+    def _mark(self, hi: int, length: int) -> None:
+        """Let the filter know a network of IPv6."""
+        shift, first, count = marks(self.header(Field.FILTER_SHIFT) & 255, hi, length)
+        if shift == WIDE_SHIFT:
+            self.words[4 * HEADER + Field.FILTER_SHIFT] |= HAS_WIDE
+        for number in range(first, first + count):
+            at, bit = self._mark_of(number, shift)
+            self.words[at] |= bit
 
     def _move_block(self, top: int, slot: int, place: int) -> None:
         """Let a word of IPv4's root name another block, and the front be of both meanwhile."""

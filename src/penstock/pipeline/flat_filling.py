@@ -15,6 +15,7 @@ import numpy as np
 from penstock.model.flat import ALL, FIRST, FRONT_LINES, HEADER, LINE_BYTES, ROOTS, Field
 from penstock.model.sets import FAMILIES
 from penstock.pipeline.flat_build import Built, build
+from penstock.pipeline.flat_filter import filter_of
 from penstock.pipeline.flat_keys import DTYPES
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Filling:
     keys: Mapping[str, NDArray[Any]]
     built: Mapping[str, Built]
     header: Mapping[Field, int]
+    bits: NDArray[np.uint64]
     total: int
 
 
@@ -52,7 +54,10 @@ def filling(keys: Mapping[str, NDArray[Any]]) -> Filling:
         here += -(-keys[family].nbytes // LINE_BYTES)
     room = min(_MOST_LOG, max(_LEAST_LOG, sum(map(len, keys.values())) // 16))
     header |= {Field.LOG: here, Field.LOG_ROOM: room, Field.LOGGED: 0}
-    return Filling(keys, built, header, here + room)
+    shift, bits = filter_of(keys["v6"])
+    here += room
+    header |= {Field.FILTER: here, Field.FILTER_MASK: 64 * len(bits) - 1, Field.FILTER_SHIFT: shift}
+    return Filling(keys, built, header, bits, here + len(bits) // 4)
 
 
 def fill(memory: memoryview, made: Filling) -> None:
@@ -69,6 +74,7 @@ def fill(memory: memoryview, made: Filling) -> None:
     header = lines[HEADER : HEADER + 4].reshape(-1)
     for name, value in made.header.items():
         header[name] = value
+    lines[made.header[Field.FILTER] :] = made.bits.reshape(-1, 4)
     for family, found in made.keys.items():
         octets = lines[made.header[_PLACES[family]] :].reshape(-1).view(np.uint8)
         octets[: found.nbytes].view(DTYPES[family])[:] = found

@@ -17,7 +17,9 @@
 enum { BPF_MAP_TYPE_ARRAY_OF_MAPS = 12 };
 enum { BPF_F_INNER_MAP = 1 << 12 };
 
-enum { PS_FLAT_ROOT_V4 = 65536, PS_FLAT_ROOT_V6 = 98304 };
+enum { PS_FLAT_ROOT_V4 = 65536, PS_FLAT_ROOT_V6 = 98304, PS_FLAT_FILTER = 106498, PS_FLAT_WIDE = 40 };
+#define PS_FLAT_HAS_WIDE (1 << 8)
+#define PS_FLAT_HASH 0x9e3779b97f4a7c15ULL
 #define PS_FLAT_LEAF (1U << 31)
 
 struct ps_flat_content {
@@ -106,11 +108,32 @@ static __always_inline __u32 ps_flat_rank(void *content, __u32 at, const volatil
 	return rank;
 }
 
+/*
+ * ps_flat_may_have - whether the filter has the first 64 - shift bits of an address.
+ *
+ * `filter` are words of the header: {…, the filter's first line, its bits less one, its shift and flags}.
+ */
+static __always_inline bool ps_flat_may_have(void *content, const volatile __u64 *filter, __u64 hi, __u64 shift)
+{
+	__u32 bit = ((hi >> shift) << 6 | shift) * PS_FLAT_HASH >> 32 & filter[2];
+	const volatile __u64 *line = ps_flat_line(content, filter[1] + (bit >> 8));
+
+	return line && line[bit >> 6 & 3] >> (bit & 63) & 1;
+}
+
 static __always_inline bool ps_flat_has_v6(void *content, __u64 hi, __u64 lo)
 {
-	__u32 at = ps_flat_root(content, PS_FLAT_ROOT_V6, hi >> 48), depth, value, rank;
+	const volatile __u64 *line = ps_flat_line(content, PS_FLAT_FILTER);
 	__u64 left = hi << 16 | lo >> 48, rest = lo << 16, bit, has;
-	const volatile __u64 *line;
+	__u32 at, depth, value, rank;
+
+	if (!line)
+		return false;
+	at = line[3];
+	if (!ps_flat_may_have(content, line, hi, at & 63) &&
+	    !(at & PS_FLAT_HAS_WIDE && ps_flat_may_have(content, line, hi, PS_FLAT_WIDE)))
+		return false;
+	at = ps_flat_root(content, PS_FLAT_ROOT_V6, hi >> 48);
 
 	/* 16 bits are behind, and 112 before, 8 in each block. */
 #pragma clang loop unroll(disable)
