@@ -68,6 +68,22 @@ def test_what_is_encoded_is_parsed(types: list[Type], order: str) -> None:
     assert [btf.name(at) for at in btf.own] == [getattr(one, "name", "") for one in types]
 
 
+@settings(max_examples=40)
+@given(st.lists(TYPES, max_size=8), st.lists(TYPES, max_size=3), st.sampled_from("<>"))
+def test_a_name_is_found_as_soon_as_all_are_sorted(types: list[Type], more: list[Type], order: str) -> None:
+    """One by one, in a base or beyond it, and where one name is the end of another."""
+    base = Btf(encoded(types, order))
+    data = encoded(more, order, strings_from=base.strings_end)
+    for name in {getattr(one, "name", "") for one in (*types, *more)} | {"a"}:
+        split = Btf(data, Btf(encoded(types, order)))
+        wanted = [at for at in range(1, len(split)) if name and split.name(at) == name]
+        assert split.find_all(name) == wanted
+        for _ in range(9):
+            again = split.find_all(name)
+        assert again == wanted
+        assert split.has_string(name) or base.has_string(name) or not wanted
+
+
 def test_split_btf_continues_its_base() -> None:
     base = Btf(encoded(SAMPLE))
     more = (Typedef("again", 8), Composite("mine", False, 40, (Member("flow", len(base), 0, 0),)))

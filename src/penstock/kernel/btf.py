@@ -50,7 +50,8 @@ _HEADER_SIZE = 24
 MAX_TYPES = 1 << 20
 MAX_STRINGS = 1 << 26
 MAX_DEPTH = 64
-
+#: So many names are looked for one by one before all are sorted.
+_SEARCHES = 8
 
 _QUALIFIERS = {Kind.CONST: "const", Kind.VOLATILE: "volatile", Kind.RESTRICT: "restrict"}
 _NUMBER_SIZES = frozenset((1, 2, 4, 8, 10, 12, 16))  # 10 and 12 are long doubles
@@ -84,6 +85,7 @@ class Btf:
         self._at = _places(self._types, self._order, source)
         self._made: dict[int, Type] = {}
         self._named: dict[str, list[int]] | None = None
+        self._searches = 0
         self._sizes: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -131,8 +133,13 @@ class Btf:
     def find_all(self, name: str, *kinds: Kind) -> list[int]:
         """Every type with a name, the base's first."""
         found = self.base.find_all(name, *kinds) if self.base else []
-        own = self._names().get(name, [])
+        own = self._numbers(name)
         return found + [number for number in own if not kinds or self.kind(number) in kinds]
+
+    def has_string(self, text: str) -> bool:
+        """Whether something of its own has this name: a type, a member, an enumerator; without a look at types."""
+        word = text.encode("utf-8", "replace") + b"\0"
+        return self._strings.startswith(word) or b"\0" + word in self._strings
 
     def names(self) -> Iterator[str]:
         """Every name of its own types, for suggestions."""
@@ -183,6 +190,27 @@ class Btf:
         if not 0 <= at < len(self._strings) or end < 0:
             raise BtfError(f"{self.source}: a name at {offset}, and the strings end at {self.strings_end}")
         return self._strings[at:end].decode("utf-8", "replace")
+
+    def _numbers(self, name: str) -> list[int]:
+        """Its own types with a name.  Whoever asks for many has all names sorted."""
+        self._searches += 1
+        if self._named is not None or self._searches > _SEARCHES:
+            return self._names().get(name, [])
+        wanted = set(self._offsets(name)) if name else set()
+        unpack = struct.Struct(self._order + "I").unpack_from
+        return [
+            self._first + at for at, place in enumerate(self._at) if unpack(self._types, place)[0] in wanted
+        ]
+
+    def _offsets(self, name: str) -> Iterator[int]:
+        """Where a name may be said to begin: one is another's end, too, and a module's may be the kernel's."""
+        if self.base:
+            yield from self.base._offsets(name)
+        word = name.encode("utf-8", "replace") + b"\0"
+        at = self._strings.find(word)
+        while at >= 0:
+            yield self._strings_from + at
+            at = self._strings.find(word, at + 1)
 
     def _names(self) -> dict[str, list[int]]:
         if self._named is None:
