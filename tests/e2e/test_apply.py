@@ -292,6 +292,17 @@ def test_a_policy_that_everybody_can_write_is_refused(host: Cli, policy: Path) -
     assert "chmod o-w" in done.err
 
 
+@pytest.mark.check(7)
+@pytest.mark.parametrize("other", ["edge.policy", "../../../../etc/shadow", "/dev/zero"])
+def test_a_policy_is_one_file(host: Cli, tmp_path: Path, other: str) -> None:
+    """Nothing is included, so nothing in a circle, and nothing from elsewhere: no other file is opened."""
+    text = f'include "{other}"\nfilter edge at xdp {{ drop if udp dst port 53 }}\n'
+    done = host("apply", str(write(tmp_path / "edge.policy", text)), "-i", "v1")
+    assert done.code == 1
+    assert "edge.policy:1:1: error[PS107]: `include` (including other files) is not in this version" in done.err
+    assert host("status", "--json").record["filters"] == []
+
+
 @pytest.mark.check(16)
 def test_of_two_applies_one_hears_busy(wire: Wire, host: Cli, policy: Path) -> None:
     with wire.server.inside():

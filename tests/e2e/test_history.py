@@ -204,13 +204,15 @@ def test_what_is_not_there_is_said(wire: Wire, host: Cli, tmp_path: Path) -> Non
 
 
 @pytest.mark.check(7)
-@pytest.mark.parametrize("kind", ["directory", "link", "built"])
+@pytest.mark.parametrize("kind", ["directory", "above", "link", "link above", "built"])
 def test_a_policy_that_everybody_can_exchange_is_refused(
     wire: Wire, host: Cli, tmp_path: Path, kind: str
 ) -> None:
     place = tmp_path / "open"
     place.mkdir()
-    policy = write(place / "a.policy", text(53))
+    inner = place / "inner" if "above" in kind else place
+    inner.mkdir(exist_ok=True)
+    policy = write(inner / "a.policy", text(53))
     if kind == "built":
         host("build", str(policy), "-o", str(place / "a.pso"))
         policy = place / "a.pso"
@@ -218,6 +220,9 @@ def test_a_policy_that_everybody_can_exchange_is_refused(
     if kind == "link":
         (tmp_path / "a.policy").symlink_to(policy)
         policy = tmp_path / "a.policy"
+    if kind == "link above":
+        (tmp_path / "shut").symlink_to(inner)
+        policy = tmp_path / "shut" / "a.policy"
     done = host("apply", str(policy), "-i", "v1")
     assert done.code == 1
     assert f"chmod o-w {place}" in done.err

@@ -92,9 +92,9 @@ def _refuse_if_open_to_all(status: os.stat_result, name: str) -> None:
 
 
 def _refuse_if_exchangeable(path: str) -> None:
-    place = Path(path)
-    for one in (place, *_links(place)):
-        directory = one.parent
+    place = Path(path).absolute()
+    ways = (place, *_links(place), place.resolve())
+    for directory in dict.fromkeys(directory for way in ways for directory in way.parents):
         status = directory.stat()
         # In a sticky directory (/tmp) others may add files, and not exchange those of somebody else.
         if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
