@@ -299,7 +299,9 @@ def test_a_policy_is_one_file(host: Cli, tmp_path: Path, other: str) -> None:
     text = f'include "{other}"\nfilter edge at xdp {{ drop if udp dst port 53 }}\n'
     done = host("apply", str(write(tmp_path / "edge.policy", text)), "-i", "v1")
     assert done.code == 1
-    assert "edge.policy:1:1: error[PS107]: `include` (including other files) is not in this version" in done.err
+    assert (
+        "edge.policy:1:1: error[PS107]: `include` (including other files) is not in this version" in done.err
+    )
     assert host("status", "--json").record["filters"] == []
 
 
