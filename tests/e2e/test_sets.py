@@ -69,6 +69,27 @@ def test_bytes_that_are_no_text_and_times_without_end_are_refused(host: Cli, gua
     ] == ["192.0.2.2"]
 
 
+@pytest.mark.parametrize("beside", ["a policy that asks it", "one that does not", "nothing"])
+def test_emergency_rules_ask_the_sets_that_are_there(
+    wire: Wire, host: Cli, guard: Path, tmp_path: Path, beside: str
+) -> None:
+    if beside == "nothing":
+        host("detach", "-i", "v1")
+    elif beside == "one that does not":
+        other = write(tmp_path / "other.policy", "filter other at xdp { drop if udp dst port 11 }")
+        assert host("apply", str(other), "-i", "v1").code == 0
+    assert host("set", "add", "banned", CLIENT).code == 0
+    done = host("drop", "udp dst port 7000 and src in @banned", "-i", "v1", "--for", "1m")
+    assert done.code == 0, done.err
+    assert wire.arrived(7000) == 0
+    host("set", "remove", "banned", CLIENT)
+    assert wire.arrived(7000) == 5
+    assert host("set", "delete", "banned").code == 1, "the rule asks it"
+    refused = host("drop", "src in @bannd", "-i", "v1", "--for", "1m")
+    assert (refused.code, "the set `@bannd` is not defined" in refused.err) == (1, True)
+    assert host("undrop", "-i", "v1").code == 0
+
+
 def test_content_outlives_reload_and_detach_and_is_shared(
     wire: Wire, host: Cli, guard: Path, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ from penstock.kernel.attach_point import AttachPoint, attach_point
 from penstock.model.hook import Hook
 from penstock.pipeline import whereabouts
 from penstock.pipeline.apply import find_open, locked, nothing_there, put, take_off
+from penstock.pipeline.asked_sets import asked_sets
 from penstock.pipeline.identity import Emergency
 from penstock.pipeline.overlaid import Wanted, put_rules
 from penstock.pipeline.placing import AUTO, Wish
@@ -66,15 +67,16 @@ def start(
     """Drop (or count, for `audit`) what an expression matches, before any rule of the policy in place at the hook.
 
     Raises:
-        PolicyError: the text is no expression.
+        PolicyError: the text is no expression, or asks a set that is not there.
         KernelError: as `apply`.
     """
-    check_expression(expression)
+    sets = asked_sets(expression)
+    check_expression(expression, sets=sets)
     added: list[Emergency] = []
 
     def with_new(rules: tuple[Emergency, ...]) -> tuple[Emergency, ...]:
         until = boot_clock_ns() + round(seconds * 1e9)
-        added.append(Emergency(_free_name(rules, action), action, expression, until))
+        added.append(Emergency(_free_name(rules, action), action, expression, until, sets))
         return (*rules, *added)
 
     applied = _change(ifname, Hook(hook), with_new, mode, may_be_first=True)

@@ -48,6 +48,8 @@ class Emergency(msgspec.Struct, frozen=True):
     action: str
     expression: str
     until_ns: int
+    #: The sets that it asks, as they were when it came.
+    sets: tuple[SetSpec, ...] = ()
 
 
 class Added(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from penstock.model.hook import Hook
 from penstock.model.overlay import OFFSETS_VARIABLE
 from penstock.model.verdict import Condition, Verdict
 from penstock.pipeline.added import with_added
+from penstock.pipeline.asked_sets import definitions, with_sets
 from penstock.pipeline.built import join, split
 from penstock.pipeline.collector import paused
 from penstock.pipeline.identity import Added, CounterKey, DeviceAt, Emergency, Identity, Offer, counter_keys
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from penstock.compiler.ir.ops import Predicate, Rule, RuleSet
     from penstock.compiler.lang import ast
     from penstock.model.field import Layer
+    from penstock.model.sets import SetSpec
     from penstock.pipeline.analysis import Analysis
 
 EXPRESSION_NAME = "<expression>"
@@ -246,8 +248,10 @@ def rule_set_of(
     return _lowered(policy, choose_filter(policy, hook, filter))
 
 
-def check_expression(text: str, *, netmask: int | None = None) -> Predicate:
-    """What an expression means; an empty one matches every packet.  `ip broadcast` needs the netmask.
+def check_expression(text: str, *, netmask: int | None = None, sets: Sequence[SetSpec] = ()) -> Predicate:
+    """What an expression means; an empty one matches every packet.
+
+    `ip broadcast` needs the netmask; `sets` are those that it may ask.
 
     Raises:
         PolicyError: the text is no expression.
@@ -258,7 +262,9 @@ def check_expression(text: str, *, netmask: int | None = None) -> Predicate:
 
     source = Source(EXPRESSION_NAME, text)
     expression = parse_expression(source)
-    return Always(True) if expression is None else lower_expression(expression, source, netmask=netmask)
+    if expression is None:
+        return Always(True)
+    return lower_expression(expression, source, sets=definitions(sets), netmask=netmask)
 
 
 def with_emergencies(rules: RuleSet, emergencies: tuple[Emergency, ...]) -> RuleSet:
@@ -269,7 +275,7 @@ def with_emergencies(rules: RuleSet, emergencies: tuple[Emergency, ...]) -> Rule
 
     added = tuple(map(emergency_rule, emergencies))
     depth = max(rules.depth, depth_of(rule.condition for rule in added))
-    return replace(rules, rules=(*added, *rules.rules), depth=depth)
+    return replace(rules, rules=(*added, *rules.rules), depth=depth, sets=with_sets(rules, emergencies))
 
 
 def emergency_rule(emergency: Emergency) -> Rule:
@@ -278,7 +284,7 @@ def emergency_rule(emergency: Emergency) -> Rule:
     from penstock.compiler.lang.ast import NOWHERE
 
     action = Effect.AUDIT if emergency.action == "audit" else Verdict.DROP
-    condition = check_expression(emergency.expression)
+    condition = check_expression(emergency.expression, sets=emergency.sets)
     return Rule(emergency.name, action, condition, NOWHERE, 1, until_ns=emergency.until_ns)
 
 

@@ -118,6 +118,11 @@ def live(
     return LiveSet(spec, maps, control, lock, place)
 
 
+def spec_of(name: str) -> SetSpec | None:
+    """What the set of that name is; None if there is none.  Raises KernelError: it cannot be read."""
+    return _spec_at(sets_root() / name) if _NAME.fullmatch(name) else None
+
+
 def place_of(name: str) -> tuple[int, int]:
     """What tells the set that is there now from another one of its name; (0, 0) for none."""
     try:
