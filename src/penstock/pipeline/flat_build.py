@@ -110,7 +110,8 @@ def _rows(
 
 
 def _union(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
-    both = np.sort(np.concatenate([one, other]))
+    # Two runs that are in order each: merged in one pass.
+    both = np.sort(np.concatenate([one, other]), kind="stable")
     return both[_begins(both)]
 
 

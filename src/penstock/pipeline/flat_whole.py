@@ -11,6 +11,7 @@ next change empties it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,8 +49,8 @@ def update(found: FlatSet, entries: Content | Keys) -> Changed:
     }
     if not any(map(len, stay.values())):
         return _put(found, held, None, joined)
-    flat = {family: _union(keys, stay[family]) for family, keys in _flat(found).items()}
-    return _put(found, held, flat, joined)
+    moves = {family: _Moves.none(keys).coming(stay[family]) for family, keys in _flat(found).items()}
+    return _put(found, held, moves, joined)
 
 
 def discard(found: FlatSet, entries: Content | Keys) -> Changed:
@@ -62,8 +63,10 @@ def discard(found: FlatSet, entries: Content | Keys) -> Changed:
 def replace(found: FlatSet, entries: Content | Keys) -> Changed:
     """Make these the only entries.  Raises: as `LiveSet.update`."""
     stay, timed = _split(arrays_of(found.spec, entries))
-    flat = {family: _union(nothing(family), keys) for family, keys in stay.items()}
-    return _put(found, _held(found), flat, timed)
+    moves = {
+        family: _Moves.none(keys).becoming(_distinct(stay[family])) for family, keys in _flat(found).items()
+    }
+    return _put(found, _held(found), moves, timed)
 
 
 def exchange(
@@ -86,7 +89,7 @@ def exchange(
     return _put(
         found,
         held,
-        {family: _union(flat[family], stay[family]) for family in flat},
+        {family: one.coming(stay[family]) for family, one in flat.items()},
         {family: _together(timed[family], until[family]) for family in timed},
     )
 
@@ -122,28 +125,35 @@ def _flat(found: FlatSet) -> Flat:
     return {f: keys_of_content(content, f) if content else nothing(f) for f in found.spec.families}
 
 
-def _left(found: FlatSet, held: dict[str, Held], unwanted: Flat) -> tuple[Flat, Content]:
+def _left(found: FlatSet, held: dict[str, Held], unwanted: Flat) -> tuple[dict[str, _Moves], Content]:
     """What is there without some entries."""
-    flat = {family: keys[~np.isin(keys, unwanted[family])] for family, keys in _flat(found).items()}
+    flat = {family: _Moves.none(keys).going(unwanted[family]) for family, keys in _flat(found).items()}
     timed, moment = {}, now()
     for family, one in held.items():
-        timed[family] = _without(family, _live(one.entries(found.spec.timed), moment), unwanted[family])
+        timed[family] = _without(
+            family, _live(one.entries(found.spec.timed), moment), _distinct(unwanted[family])
+        )
     return flat, timed
 
 
-def _put(found: FlatSet, held: dict[str, Held], flat: Flat | None, timed: Content) -> Changed:
+def _put(found: FlatSet, held: dict[str, Held], flat: dict[str, _Moves] | None, timed: Content) -> Changed:
     """Let the set hold this: packets meet all of it or what was there.  None leaves what stays as it is."""
-    before = _flat(found) if flat is not None or any(map(len, timed.values())) else {}
-    after = before if flat is None else flat
-    timed = {f: _without(f, one, after[f]) if after else one for f, one in timed.items()}
+    if flat is None:
+        flat = (
+            {f: _Moves.none(keys) for f, keys in _flat(found).items()}
+            if any(map(len, timed.values()))
+            else {}
+        )
+    timed = {f: _without(f, one, flat[f].after) if flat else one for f, one in timed.items()}
+    after = {family: one.after for family, one in flat.items()}
     _check_size(found, after, timed)
     moment = now()
     tries = {f: change(found.spec.timed, held[f], timed[f], found.bank, moment) for f in held}
-    same = flat is None or all(np.array_equal(before[f], after[f]) for f in after)
+    same = not any(len(one.come) or len(one.gone) for one in flat.values())
     if same and all(one.is_empty for one in tries.values()):
         return Changed(0, 0, 0)
     _exchange(found, None if same else after, tries, timed)
-    return _counted(before, after, tries)
+    return _counted(flat, tries)
 
 
 def _check_size(found: FlatSet, flat: Mapping[str, NDArray[Any]], timed: Content) -> None:
@@ -221,19 +231,65 @@ def _split(wanted: Content) -> tuple[Flat, Content]:
     return stay, timed
 
 
-def _union(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
-    """The keys of both, sorted, each once."""
-    both = np.concatenate([one, other])
-    both.sort()
-    keep = np.ones(len(both), bool)
-    keep[1:] = both[1:] != both[:-1]
-    return both if keep.all() else both[keep]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Moves:
+    """The networks of a family that are there behind a change, sorted, and which of them come and which others go."""
+
+    after: NDArray[Any]
+    come: NDArray[Any]
+    gone: NDArray[Any]
+
+    @classmethod
+    def none(cls, keys: NDArray[Any]) -> _Moves:
+        """These are there and stay."""
+        return cls(keys, keys[:0], keys[:0])
+
+    def coming(self, more: NDArray[Any]) -> _Moves:
+        """Some more, in any order."""
+        more = _distinct(more)
+        there, at = _found(self.after, more)
+        new = more[~there]
+        after = np.insert(self.after, at[~there], new) if len(new) else self.after
+        # What goes and comes again stays.
+        return _Moves(after, new[~_found(self.gone, new)[0]], self.gone[~_found(new, self.gone)[0]])
+
+    def going(self, unwanted: NDArray[Any]) -> _Moves:
+        """Without some, in any order."""
+        unwanted = _distinct(unwanted)
+        there, at = _found(self.after, unwanted)
+        after = np.delete(self.after, at[there]) if there.any() else self.after
+        return _Moves(after, self.come, unwanted[there])
+
+    def becoming(self, wanted: NDArray[Any]) -> _Moves:
+        """These alone, sorted and each once."""
+        if not len(self.after):
+            return _Moves(wanted, wanted, self.after)
+        come = wanted[~_found(self.after, wanted)[0]]
+        gone = self.after[~_found(wanted, self.after)[0]]
+        return _Moves(wanted, come, gone)
+
+
+def _found(keys: NDArray[Any], asked: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+    """Which are among sorted keys, and where each is or would come."""
+    at = np.searchsorted(keys, asked)
+    there = at < len(keys)
+    there[there] = keys[at[there]] == asked[there]
+    return there, at
+
+
+def _distinct(keys: NDArray[Any]) -> NDArray[Any]:
+    """The keys sorted, each once."""
+    ranked = np.sort(keys)
+    keep = np.ones(len(ranked), bool)
+    keep[1:] = ranked[1:] != ranked[:-1]
+    return ranked if keep.all() else ranked[keep]
 
 
 def _without(family: str, entries: Entries, keys: NDArray[Any]) -> Entries:
+    """The entries that are not among sorted keys."""
     if not len(entries):
         return entries
-    keep = ~np.isin(packed(family, entries.keys), keys)
+    keep = ~_found(keys, packed(family, entries.keys))[0]
     return Entries(entries.keys[keep], entries.expiry[keep])
 
 
@@ -246,16 +302,14 @@ def _together(one: Entries, more: Entries) -> Entries:
     return Entries(np.concatenate([one.keys, more.keys]), np.concatenate([one.expiry, more.expiry]))
 
 
-def _counted(before: Flat, after: Flat, tries: Mapping[str, Change]) -> Changed:
+def _counted(flat: Mapping[str, _Moves], tries: Mapping[str, Change]) -> Changed:
     """What came, what stays another time, what went; an entry that gets a time, or loses it, stays."""
     added = changed = removed = 0
     for family, one in tries.items():
-        old, new = before.get(family, nothing(family)), after.get(family, nothing(family))
-        come = np.setdiff1d(new, old, assume_unique=True) if new is not old else nothing(family)
-        gone = np.setdiff1d(old, new, assume_unique=True) if new is not old else nothing(family)
+        moves = flat[family] if flat else _Moves.none(nothing(family))
         lost, got = packed(family, one.gone), packed(family, one.last.keys)
-        moved = int(np.isin(come, lost).sum() + np.isin(gone, got).sum())
-        added += len(come) + one.added - moved
-        removed += len(gone) + len(one.gone) - moved
+        moved = int(np.isin(moves.come, lost).sum() + np.isin(moves.gone, got).sum())
+        added += len(moves.come) + one.added - moved
+        removed += len(moves.gone) + len(one.gone) - moved
         changed += one.changed + moved
     return Changed(int(added), int(changed), int(removed))
