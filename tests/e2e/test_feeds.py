@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 import resource
 import ssl
 import subprocess
@@ -103,6 +104,35 @@ def test_not_modified_is_success_and_no_change(server: FeedServer, store: Store)
     assert before == {
         path.name: path.stat().st_mtime_ns for path in (store.directory / "drop").glob("*.body")
     }
+
+
+def test_what_a_fetcher_that_was_taken_over_leaves_harms_no_reader(store: Store, tmp_path: Path) -> None:
+    """The daemon and root read where the fetcher writes: pipes, links to what it may not read, and no end."""
+    state = FeedState(digest(GOOD), fetched_at=NOW, checked_at=NOW)
+    store.write("drop", state, GOOD)
+    place = store.directory / "drop"
+    for file, heard in (("state.json", FeedState()), (f"{state.body}.body", None)):
+        kept = (place / file).read_bytes()
+        for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+            (place / file).unlink()
+            make(place / file)
+            if heard is None:
+                assert store.body("drop", state) is None
+            else:
+                with pytest.raises(FeedError, match="read"):
+                    store.state("drop")
+        (place / file).unlink()
+        (place / file).write_bytes(kept)
+    assert store.body("drop", store.state("drop")) == GOOD
+    with (place / f"{state.body}.body").open("ab") as file:
+        file.truncate(1 << 40)
+    assert store.body("drop", state) is None
+    (elsewhere := tmp_path / "etc").mkdir()
+    (elsewhere / "a.body").touch()
+    (store.directory / "linked").symlink_to(elsewhere)
+    with pytest.raises(FeedError, match="it is a link"):
+        store.write("linked", state, GOOD)
+    assert [path.name for path in elsewhere.iterdir()] == ["a.body"]
 
 
 def test_the_same_bytes_again_are_no_change(server: FeedServer, store: Store) -> None:

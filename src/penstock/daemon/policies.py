@@ -21,7 +21,7 @@ import msgspec
 
 from penstock.compiler.lang.diagnostic import Diagnostic, Severity
 from penstock.compiler.lang.source import Source
-from penstock.daemon.regular_file import read_regular
+from penstock.model.regular_file import read_regular
 from penstock.daemon.settings import PolicySettings, Settings
 from penstock.errors import PenstockError, PolicyError
 from penstock.model.hook import Hook

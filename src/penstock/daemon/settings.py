@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from penstock.daemon.regular_file import read_regular
+from penstock.model.regular_file import read_regular
 from penstock.errors import SettingsError
 
 FILE = "settings.toml"

@@ -10,6 +10,7 @@ name that nothing knows; exchanging state.json is what makes it the good one.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 from pathlib import Path
@@ -17,10 +18,13 @@ from pathlib import Path
 import msgspec
 
 from penstock.errors import FeedError
+from penstock.feeds.unpack import MOST_BYTES
 from penstock.model.moment import Moment
+from penstock.model.regular_file import read_regular
 from penstock.model.state_directory import make_place, state_directory, write_atomically
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_MOST_STATE = 1 << 20
 
 
 class FeedState(msgspec.Struct, frozen=True):
@@ -72,8 +76,8 @@ class Store:
     def state(self, name: str) -> FeedState:
         """What is known of a feed; nothing if there is none, or if what is there cannot be read as such."""
         try:
-            return msgspec.json.decode((self._place(name) / "state.json").read_bytes(), type=FeedState)
-        except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+            return msgspec.json.decode(self._read(name, "state.json", _MOST_STATE), type=FeedState)
+        except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return FeedState()
         except OSError as error:
             raise _failed("read", self._place(name), error) from error
@@ -83,10 +87,20 @@ class Store:
         if state.body is None:
             return None
         try:
-            content = (self._place(name) / f"{state.body}.body").read_bytes()
-        except OSError:
+            content = self._read(name, f"{state.body}.body", MOST_BYTES)
+        except (OSError, ValueError):
             return None
         return content if digest(content) == state.body else None
+
+    def _read(self, name: str, file: str, most: int) -> bytes:
+        """A file of a feed: the fetcher, which may have been taken over, writes here, and others read who may more.
+
+        Raises OSError: it cannot be read, is a link, or no file.
+        """
+        place = self._place(name)
+        if place.is_symlink():
+            raise OSError(errno.ELOOP, "it is a link")
+        return read_regular(place / file, most, follows_links=False)[0]
 
     def write(self, name: str, state: FeedState, body: bytes | None = None) -> None:
         """Make this the state of a feed, and with a body (whose digest it has) the last good copy.
@@ -96,6 +110,8 @@ class Store:
         """
         place = self._place(name)
         try:
+            if place.is_symlink():
+                raise OSError(errno.ELOOP, "it is a link")
             make_place(place)
             if body is not None:
                 write_atomically(place / f"{state.body}.body", body, mode=0o644)
