@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from tests.feedserver import BOMB, Answer, FeedServer, body, serving, truncated
 
+from penstock.daemon.feeding import Feeding
+from penstock.daemon.journal import Journal
+from penstock.errors import PenstockError
 from penstock.feeds import schedule
 from penstock.feeds.store import Store
 from penstock.kernel import pin
@@ -371,3 +374,27 @@ def test_the_schedule_asks_what_is_due_and_ends_when_told(
 
 def heard_name() -> str:
     return row().name
+
+
+def test_a_set_whose_feeds_cannot_be_read_keeps_no_other_from_being_filled(
+    threats: str, tmp_path: Path
+) -> None:
+    journal = Journal(lambda *_: None)
+    with shared([SetSpec("aside", ("net",), size=10)]):
+        pass
+    try:
+        (damaged := tmp_path / "sets/aside/feeds.json").parent.mkdir(parents=True)
+        damaged.write_bytes(b"{")
+        file_feed(tmp_path, "list", "198.51.100.0/24")
+        daemon = Feeding(journal)
+        with pytest.raises(PenstockError, match=r"feeds\.json"):
+            refresh()
+        daemon.look()
+        assert [one.message.partition(":")[0] for one in journal.alarms] == ["@aside cannot be filled"]
+        damaged.unlink()
+        refresh()
+        daemon.look()
+        assert journal.alarms == ()
+        assert held() == {"198.51.100.0/24"}
+    finally:
+        delete("aside", force=True)

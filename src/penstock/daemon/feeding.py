@@ -33,13 +33,19 @@ class Feeding:
 
     def _settle(self, name: str) -> bool:
         """Bring one set up to date; whether it wants feeds.  What fails is told, and tried when something changes."""
-        key, feeds = f"set @{name}", [one.name for one in subscriptions(name)]
+        key = f"set @{name}"
+        try:
+            feeds = [one.name for one in subscriptions(name)]
+        except PenstockError as error:
+            self._journal.alarm(key, f"@{name} cannot be filled: {error.message}")
+            return True
         copies = [_stamp(Path("feeds", one, "state.json")) for one in feeds]
         mark = place_of(name), _stamp(Path("sets", name, "feeds.json")), copies
         if self._seen.get(name) == mark:
             return bool(feeds)
         is_new, self._seen[name] = name not in self._seen, mark
         if is_new and not feeds:
+            self._journal.settle(key)
             return False
         try:
             self._fold(name)

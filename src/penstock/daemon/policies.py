@@ -21,10 +21,10 @@ import msgspec
 
 from penstock.compiler.lang.diagnostic import Diagnostic, Severity
 from penstock.compiler.lang.source import Source
-from penstock.model.regular_file import read_regular
 from penstock.daemon.settings import PolicySettings, Settings
 from penstock.errors import PenstockError, PolicyError
 from penstock.model.hook import Hook
+from penstock.model.regular_file import read_regular
 from penstock.pipeline.built import is_built, split
 from penstock.pipeline.policy import checked
 from penstock.pipeline.policy_file import MAX_BYTES, refuse_untrusted

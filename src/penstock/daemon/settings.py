@@ -23,8 +23,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from penstock.model.regular_file import read_regular
 from penstock.errors import SettingsError
+from penstock.model.regular_file import read_regular
 
 FILE = "settings.toml"
 _MOST_BYTES = 1 << 20
