@@ -278,21 +278,31 @@ def _record(
             for condition, example in zip(found.undecided, evidence(found, old, new), strict=True)
         ],
     }
-    if found.total is not None and found.unaffected is not None:
-        total, rest = found.total, found.unaffected
-        record["traffic"] = {
-            "packets": total.packets,
-            "bytes": total.size,
-            "unaffected_packets": rest.packets,
-            "unaffected_bytes": rest.size,
-        }
-    if concerned is not None:
-        record["fail_on"] = {
-            "expression": concerned.expression,
-            "classes": concerned.count,
-            "examples": [one.example.text for one in concerned.shown if one.example is not None],
-        }
-    return record
+    return record | _traffic_record(found) | _concerned_record(concerned)
+
+
+def _traffic_record(found: Comparison) -> dict[str, object]:
+    if found.total is None or found.unaffected is None:
+        return {}
+    total, rest = found.total, found.unaffected
+    parts = {
+        "packets": total.packets,
+        "bytes": total.size,
+        "unaffected_packets": rest.packets,
+        "unaffected_bytes": rest.size,
+    }
+    return {"traffic": parts}
+
+
+def _concerned_record(concerned: _Concerned | None) -> dict[str, object]:
+    if concerned is None:
+        return {}
+    parts = {
+        "expression": concerned.expression,
+        "classes": concerned.count,
+        "examples": [one.example.text for one in concerned.shown if one.example is not None],
+    }
+    return {"fail_on": parts}
 
 
 def _class_record(one: Found) -> dict[str, object]:

@@ -15,7 +15,7 @@ own is hand-written in src/penstock/bpf.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import assert_never
@@ -127,19 +127,9 @@ def emit(
         *_constants(rule_set, reads, inline=plan.inline, probe=probe, overlay=overlay),
         *(["#define PS_SPIN_LOCKS 1"] if kernel_locks and rule_set.hook is not Hook.SOCKET else []),
         "",
-        f"#include <penstock/{TRAITS[rule_set.hook].frame}.bpf.h>",
-        "#include <penstock/fast.bpf.h>",
-        f"#include <penstock/{'scope' if len(reads.scopes) > 1 else 'parse'}.bpf.h>",
-        *(["#include <penstock/tunnel.bpf.h>"] if any("inner" in scope for scope in reads.scopes) else []),
-        "#include <penstock/term.bpf.h>",
-        "#include <penstock/verdict.bpf.h>",
+        *_headers(rule_set.hook, reads),
         *(["#include <penstock/overlay.bpf.h>", *offset_lines(offered(reads))] if overlay else []),
-        *action_lines(rule_set, printer.devices),
-        *set_lines(rule_set.sets),
-        *change_functions(rule_set),
-        *printer.lists.lines(),
-        *printer.programs.lines(),
-        *counting.lines(),
+        *_declared(rule_set, printer),
         "",
         *_on(rule_set),
         "",
@@ -150,11 +140,30 @@ def emit(
         "",
         f"#include <hooks/{TRAITS[rule_set.hook].frame}.bpf.c>",
     ]
-    text, spec = (
-        "\n".join(lines) + "\n",
-        _spec(rule_set, offered(reads) if overlay else (), counting.limiters, probe=probe),
-    )
+    spec = _spec(rule_set, offered(reads) if overlay else (), counting.limiters, probe=probe)
+    text = "\n".join(lines) + "\n"
     return CSource(text, spec, ((name, rule_set.source.text),), tuple(tables), plan.dear)
+
+
+def _headers(hook: Hook, reads: Reads) -> Iterator[str]:
+    """What every program includes, and what is needed for packets within packets."""
+    yield f"#include <penstock/{TRAITS[hook].frame}.bpf.h>"
+    yield "#include <penstock/fast.bpf.h>"
+    yield f"#include <penstock/{'scope' if len(reads.scopes) > 1 else 'parse'}.bpf.h>"
+    if any("inner" in scope for scope in reads.scopes):
+        yield "#include <penstock/tunnel.bpf.h>"
+    yield "#include <penstock/term.bpf.h>"
+    yield "#include <penstock/verdict.bpf.h>"
+
+
+def _declared(rule_set: RuleSet, printer: Printer) -> Iterator[str]:
+    """What the rules ask besides the packet; behind them, as only printing them tells which lists there are."""
+    yield from action_lines(rule_set, printer.devices)
+    yield from set_lines(rule_set.sets)
+    yield from change_functions(rule_set)
+    yield from printer.lists.lines()
+    yield from printer.programs.lines()
+    yield from printer.countings.lines()
 
 
 def _inline(stages: Sequence[Stage], rule_set: RuleSet, printer: Printer, source: str) -> list[str]:

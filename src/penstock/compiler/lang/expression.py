@@ -46,6 +46,7 @@ from penstock.compiler.lang.ast import (
     Xor,
 )
 from penstock.compiler.lang.faults import Faults, SyntaxFault
+from penstock.compiler.lang.hints import joining_hint, misspelt, wanted
 from penstock.compiler.lang.lexer import Token
 from penstock.compiler.lang.primitive import Head, read_term, starts_term
 from penstock.compiler.lang.qualification import check_value
@@ -55,7 +56,6 @@ from penstock.compiler.lang.spelling import spell_qualifiers
 from penstock.compiler.lang.tokens import TokenStream
 from penstock.compiler.lang.values import BadValue, read_value
 from penstock.compiler.lang.words import (
-    EXPRESSION_WORDS,
     FLAG_FIELDS,
     FORM_WORDS,
     KINDS,
@@ -159,7 +159,7 @@ class _Reader:
         token = self.stream.next
         if token.is_mark(")"):
             return self.faults.fail("PS102", "this `)` closes nothing", token.span)
-        hint = _misspelt(self.stream.last) or _joining_hint(token)
+        hint = misspelt(self.stream.last) or joining_hint(token)
         return self.stream.unexpected("`and`, `or` or the end of the expression", hint=hint)
 
     # ── one operand ──────────────────────────────────────────────────────────
@@ -328,7 +328,7 @@ class _Reader:
         if inherit is None and token.kind == "name":
             raise self._unknown(token)
         kind = inherit.kind if inherit else None
-        return self._bare(read_value(self.stream, kind, _wanted(inherit)), inherit)
+        return self._bare(read_value(self.stream, kind, wanted(inherit)), inherit)
 
     def _unknown(self, token: Token) -> SyntaxFault:
         if token.text in NUMBER_FIELDS:
@@ -404,28 +404,3 @@ def _as_value(term: Number | NamedNumber | Constant) -> Number | Constant:
     if isinstance(term, NamedNumber):
         return Number(NAMED_NUMBERS[term.name], term.name, term.span)
     return term
-
-
-def _wanted(inherit: Qualifiers | None) -> str:
-    if inherit is None:
-        return "a primitive such as `tcp` or `host 10.0.0.1`"
-    match inherit.kind:
-        case "port" | "portrange":
-            return "a port"
-        case "proto" | "protochain":
-            return "a protocol's number or `\\name`"
-        case "net":
-            return "a network"
-        case _:
-            return "an address"
-
-
-def _misspelt(token: Token) -> str | None:
-    """`src prot 53`: the last value may have been meant for a keyword."""
-    return suggestion(token.text, EXPRESSION_WORDS) if token.kind == "name" else None
-
-
-def _joining_hint(token: Token) -> str | None:
-    if token.kind in {"number", "name", "ipv4", "ipv6", "mac", "constant"}:
-        return "join two primitives with `and` or `or`"
-    return None
