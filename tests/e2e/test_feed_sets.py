@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -75,6 +76,31 @@ def test_a_policys_feed_is_fetched_folded_and_taken_back(host: Cli, fed: Path, t
     assert (gone.code, "fills it no more" in gone.err) == (0, True)
     assert entries(host, "own") == set()
     assert "has no feed `nope`" in host("feed", "remove", "own", "nope").err
+    # Its copy stays while another set wants it, and goes with the last.
+    name = host("feed", "list", "--json").record["feed"]
+    place = Path(os.environ["PENSTOCK_STATE_DIR"], "feeds", name)
+    assert place.is_dir()
+    assert host("feed", "remove", "threats", name).code == 0
+    assert not place.exists()
+
+
+def test_feeds_of_a_policy_that_is_taken_back_are_taken_back(host: Cli, fed: Path, tmp_path: Path) -> None:
+    assert host("feed", "refresh").code == 0
+    host("feed", "add", "own", str(tmp_path / "list"))
+    before = sorted(host("feed", "list", "--json").out.splitlines())
+    write(tmp_path / "other", "192.0.2.0/24\n")
+    text = TEXT.format(place=tmp_path, more="").replace(f"{tmp_path}/list", f"{tmp_path}/other")
+    assert host("apply", str(write(fed, text)), "-i", "v1", "--confirm", "100s").code == 0
+    assert host("feed", "refresh", "threats").code == 0
+    assert entries(host, "threats") == {"192.0.2.0/24"}
+    assert host("confirm", "--undo").code == 0
+    assert entries(host, "threats") == {"198.51.100.0/24", "203.0.113.0/24"}
+    assert {keys(line) for line in host("feed", "list", "--json").out.splitlines()} == {*map(keys, before)}
+
+
+def keys(line: str) -> tuple[object, ...]:
+    told = json.loads(line)
+    return told["set"], told["source"], told["owner"]
 
 
 def test_a_feed_blocks_and_frees(wire: Wire, host: Cli, fed: Path, tmp_path: Path) -> None:

@@ -121,8 +121,9 @@ def remove(set_name: str, source: str, as_json: bool) -> None:
 
     SOURCE is as in `feed add`, or the feed's name.  A policy that names the feed brings it back when it is applied.
     """
+    from penstock.feeds.store import Store
     from penstock.pipeline.feeding import fold
-    from penstock.pipeline.subscriptions import from_the_root, subscriptions, unsubscribe
+    from penstock.pipeline.subscriptions import from_the_root, subscriptions, unsubscribe, wanted
 
     set_name = set_name.removeprefix("@")
     there = [one.name for one in subscriptions(set_name)]
@@ -131,6 +132,9 @@ def remove(set_name: str, source: str, as_json: bool) -> None:
         listed = f"there are: {', '.join(there)}" if there else "it has none"
         raise FeedError(f"@{set_name} has no feed `{source}`", hint=listed)
     done = fold(set_name)
+    for one in gone:
+        if one.name not in wanted():
+            Store().forget(one.name)
     if as_json:
         output.record(
             "penstock.feed.remove/1", {"set": set_name, "feed": gone[0].name, "removed": done.removed}

@@ -122,6 +122,18 @@ class Store:
             if old.stem != state.body:
                 old.unlink(missing_ok=True)
 
+    def forget(self, name: str) -> None:
+        """Remove what is known of a feed, and its copy.  Raises FeedError: it cannot be removed."""
+        place = self._place(name)
+        try:
+            for one in place.glob("*"):
+                one.unlink(missing_ok=True)
+            place.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _failed("remove", place, error) from error
+
     def _place(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
             raise FeedError(

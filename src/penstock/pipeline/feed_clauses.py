@@ -8,16 +8,27 @@ text named, and this one does not, is taken back, with what it alone listed.
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError
+from penstock.model.feeds import SetFeed
 from penstock.pipeline.feeding import fold
 from penstock.pipeline.set_commands import who
-from penstock.pipeline.subscriptions import settle_policy, subscriptions
+from penstock.pipeline.subscriptions import (
+    BY_COMMAND,
+    Subscription,
+    owned,
+    settle_policy,
+    subscription_of,
+    subscriptions,
+    want,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from penstock.pipeline.identity import Identity
     from penstock.pipeline.policy import LoadedPolicy
 
 
@@ -30,6 +41,47 @@ def settle_feeds(policies: Sequence[LoadedPolicy]) -> tuple[str, ...]:
         return tuple(_settled(policies))
     except PenstockError as error:
         return (f"feeds: {error.message}",)
+
+
+def take_back_feeds(gone: Sequence[Identity], restored: Sequence[Identity]) -> tuple[str, ...]:
+    """Let sets want what they did before policies that were on probation; gives what there is to say.
+
+    Feeds of commands and of other policies stay.
+    """
+    if not any(identity.feeds for identity in (*gone, *restored)):
+        return ()
+    try:
+        for name in {feed.set for identity in (*gone, *restored) for feed in identity.feeds}:
+            if _take_back(name, gone, restored):
+                fold(name)
+    except PenstockError as error:
+        return (f"feeds: {error.message}",)
+    return ()
+
+
+def _take_back(name: str, gone: Sequence[Identity], restored: Sequence[Identity]) -> bool:
+    """Of one set; whether that has changed what it wants."""
+    since = min((datetime.fromisoformat(one.applied_at).timestamp() for one in gone), default=0.0)
+    before = {feed for one in restored for feed in one.feeds if feed.set == name}
+    brought = {feed for one in gone for feed in one.feeds if feed.set == name} - before
+    old = tuple(owned(name))
+    new = [one for one in old if not (_is_of_policy(one) and one.at >= since and _fed(name, one) in brought)]
+    there = {_fed(name, one) for one in new if _is_of_policy(one)}
+    for one in restored:
+        wanted = (feed for feed in one.feeds if feed.set == name and feed not in there)
+        new += [subscription_of(feed, one.path, who(), time.time()) for feed in wanted]
+    if tuple(new) == old:
+        return False
+    want(name, tuple(new))
+    return True
+
+
+def _is_of_policy(one: Subscription) -> bool:
+    return one.owner != BY_COMMAND
+
+
+def _fed(name: str, one: Subscription) -> SetFeed:
+    return SetFeed(name, one.source, one.format, one.every_s)
 
 
 def _settled(policies: Sequence[LoadedPolicy]) -> Iterator[str]:

@@ -35,6 +35,7 @@ from penstock.pipeline import history, whereabouts
 from penstock.pipeline import slot as slots
 from penstock.pipeline.apply import find_open, locked, take_off
 from penstock.pipeline.counters import clear
+from penstock.pipeline.feed_clauses import take_back_feeds
 from penstock.pipeline.identity import Emergency, Identity, Probation, encode, kept_slots
 from penstock.pipeline.overlaid import Wanted, put_rules
 from penstock.pipeline.policy import live
@@ -220,10 +221,11 @@ def _undo(root: Path, token: str) -> tuple[Ended, ...]:
         put_together(changes)
         for one, slot in leaving:
             take_off(root, one.point, slot)
-        ended = [_ended(one) for one, _ in leaving]
+        said = take_back_feeds([one.identity for one, _ in present], [change.identity for change in changes])
+        ended = [replace(_ended(one), notices=said) for one, _ in leaving]
         for (one, slot), change in zip(going_back, changes, strict=True):
             notices = _put_emergencies(root, one.point, live(slot.emergencies), opened)
-            ended.append(replace(_ended(one), restored=change.identity.name, notices=notices))
+            ended.append(replace(_ended(one), restored=change.identity.name, notices=(*said, *notices)))
     return tuple(ended)
 
 

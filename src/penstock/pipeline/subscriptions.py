@@ -91,12 +91,13 @@ class Wanted:
 def subscriptions(set_name: str) -> tuple[Subscription, ...]:
     """The feeds of a set, each once.  Raises PenstockError: the file cannot be read."""
     first: dict[str, Subscription] = {}
-    for one in _owned(set_name):
+    for one in owned(set_name):
         first.setdefault(one.name, one)
     return tuple(first.values())
 
 
-def _owned(set_name: str) -> tuple[Subscription, ...]:
+def owned(set_name: str) -> tuple[Subscription, ...]:
+    """The feeds of a set, once for each owner.  Raises PenstockError: the file cannot be read."""
     path = _path(set_name)
     try:
         return msgspec.json.decode(path.read_bytes(), type=_File).subscriptions
@@ -132,7 +133,7 @@ def unsubscribe(set_name: str, source: str) -> tuple[Subscription, ...]:
 
     Raises: as `subscribe`.
     """
-    gone = tuple(one for one in _owned(set_name) if source in (one.source, one.name))
+    gone = tuple(one for one in owned(set_name) if source in (one.source, one.name))
     if gone:
         _change(set_name, lambda old: tuple(one for one in old if source not in (one.source, one.name)))
     return gone
@@ -145,8 +146,8 @@ def settle_policy(
 
     Gives the sets of which that has changed anything.  Raises: as `subscribe`.
     """
-    owner = f"policy {os.path.abspath(path)}" if path else "policy"  # noqa: PTH100 - a path that is not there yet
-    each = [(feed.set, Subscription(feed.source, feed.format, feed.every_s, owner, by, at)) for feed in feeds]
+    owner = _owner(path)
+    each = [(feed.set, subscription_of(feed, path, by, at)) for feed in feeds]
     changed = []
     for name in {*sets, *ledgers()}:
         new = tuple(one for place, one in each if place == name)
@@ -155,8 +156,22 @@ def settle_policy(
     return tuple(changed)
 
 
+def subscription_of(feed: SetFeed, path: str, by: str, at: float) -> Subscription:
+    """What a policy's clause asks for."""
+    return Subscription(feed.source, feed.format, feed.every_s, _owner(path), by, at)
+
+
+def want(set_name: str, new: tuple[Subscription, ...]) -> None:
+    """Let a set want these feeds and no others.  Raises: as `subscribe`."""
+    _change(set_name, lambda _old: new)
+
+
+def _owner(path: str) -> str:
+    return f"policy {os.path.abspath(path)}" if path else "policy"  # noqa: PTH100 - a path that is not there yet
+
+
 def _settle_owner(name: str, owner: str, new: tuple[Subscription, ...]) -> bool:
-    old = tuple(one for one in _owned(name) if one.owner == owner)
+    old = tuple(one for one in owned(name) if one.owner == owner)
     if [_told(one) for one in new] == [_told(one) for one in old]:
         return False
     _change(name, lambda before: (*(one for one in before if one.owner != owner), *new))
@@ -174,7 +189,7 @@ def _is_same(one: Subscription, new: Subscription) -> bool:
 def _change(set_name: str, change: Callable[[tuple[Subscription, ...]], tuple[Subscription, ...]]) -> None:
     path = _path(set_name)
     with Ledger(set_name).changing():
-        content = msgspec.json.encode(_File(_SCHEMA, change(_owned(set_name))))
+        content = msgspec.json.encode(_File(_SCHEMA, change(owned(set_name))))
         try:
             write_atomically(path, msgspec.json.format(content), b"\n", mode=0o644)
         except OSError as error:
