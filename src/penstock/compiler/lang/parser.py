@@ -180,6 +180,9 @@ class _Reader:
         if cursor.take_mark("}"):
             self.faults.error("PS102", "this `}` closes nothing", span)
             return
+        if word == "feed":
+            hint = "as in: set threats : net feed spamhaus-drop"
+            raise self.faults.fail("PS102", "a feed belongs to the set that it fills", span, hint=hint)
         if word in BODY_WORDS:
             raise self.faults.fail("PS102", f"`{word}` stands outside of a filter", span, hint=_FILTER_HINT)
         raise cursor.unexpected("`let`, `set`, `filter` or `test`", known=TOP_WORDS)

@@ -75,6 +75,8 @@ class TokenStream:
             return self.faults.fail("PS106", f"`{token.text}` is refused: {REFUSED[token.text]}", token.span)
         text = f"{_SIGNS.get(token.kind, '')}{token.text}"
         shown = text if len(text) <= 40 else text[:39] + "…"
+        if hint is None and text.startswith("@"):
+            hint = f"a set is asked by `in`, as in `src in {shown}`"
         return self.faults.fail("PS102", f"`{shown}` stands where {wanted} should", token.span, hint=hint)
 
     def unknown(self, token: Token, wanted: str, hint: str | None = None) -> SyntaxFault:

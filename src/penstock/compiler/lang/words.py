@@ -204,7 +204,7 @@ TEST_WORDS = ("packet", "pcap")
 FORM_WORDS = ("pcap", "inner", "over", "sample")
 
 #: Words of later versions -> what they will be about.  Where each may stand differs.
-LATER_TOP = {"include": "including other files", "feed": "feeds"}
+LATER_TOP = {"include": "including other files"}
 LATER_ACTIONS = {
     "steer": "steering",
     "balance": "load balancing",
