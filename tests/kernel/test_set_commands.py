@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import penstock
+from penstock.daemon import sets
 from penstock.errors import LimitError, PenstockError
 from penstock.model.moment import moment
 from penstock.model.prefixes import Prefixes
@@ -222,3 +223,15 @@ def test_python_programs_change_kernel_and_ledger(threats: str) -> None:
     assert told() == set()
     with pytest.raises(PenstockError, match="there is no set `other`"):
         penstock.open_set("other")
+
+
+def test_the_daemon_walks_no_large_set_of_networks_while_others_wait(
+    threats: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wide network has all that it covers looked at: of a million that takes seconds, and so not at once."""
+    monkeypatch.setattr(sets, "_FEW_NETWORKS", 3)
+    kept = sets.OpenSets()
+    for number in range(4):
+        kept.add(threats, [f"192.0.2.{number}"], by="alice")
+        assert kept.is_quick(threats, 1) == (number < 3)
+    kept.close()
