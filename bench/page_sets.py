@@ -53,10 +53,10 @@ def _process(took: Row | None) -> str:
 def _hashes(results: Results) -> list[str]:
     rows = [
         (f"{row['entries']:,}", row["kind"], row["traffic"], ns_text(row["penstock"]), ns_text(row["hand"]),
-         ratio_text(row["penstock"], row["hand"]))
+         ratio_text(row["penstock"], row["hand"]), ns_text(row.get("idle")))
         for row in results["hashes"].rows
     ]  # fmt: skip
-    titles = ("entries", "packets", "of them different", "penstock", "by hand", "ratio")
+    titles = ("entries", "packets", "of them different", "penstock", "by hand", "ratio", "by hand and idle")
     return ["## Sets of addresses, beside a hash by hand\n", HASHES, table_of(titles, rows, left=3)]
 
 
