@@ -16,6 +16,7 @@ from bench.feed import FRAMES, Feed
 from bench.hooks import HOOKS, POLICIES, agree, frames_for, objects, only_program
 from bench.results import ROOT, load_results
 from bench.scale import scale_rows
+from bench.sets_wire import set_wire_rows
 from bench.workload import Traffic, Workload, generated, mixed
 
 from penstock.kernel.bpf_object import load_object
@@ -131,3 +132,12 @@ def test_every_action_is_measured() -> None:
         "dscp ef",
         "mirror out",
     }
+
+
+def test_every_filter_drops_what_its_set_holds_and_nothing_else() -> None:
+    """`set_wire_rows` compares what each lets through, of packets that are in the set and of others."""
+    rows = set_wire_rows((200,), 1, lambda _: None)
+    kinds = {(row["kind"], row["traffic"]): set(dict(row["ns"])) for row in rows}
+    some = {"drops all", "passes all", "ipset", "nft"}
+    assert kinds["host", "hit"] == kinds["host", "miss"] == {*some, "penstock"}
+    assert kinds["net", "hit"] == kinds["net", "miss"] == {*some, "penstock, flat", "penstock, trie"}
