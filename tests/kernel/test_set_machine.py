@@ -42,7 +42,7 @@ from penstock.compiler.lang.source import Source
 from penstock.errors import LimitError
 from penstock.model.sets import EXPIRY_MASK, GRAIN, control_map, set_map
 from penstock.model.verdict import Verdict
-from penstock.pipeline import live_set
+from penstock.pipeline import live_set, set_few
 from penstock.pipeline.live_set import LiveSet
 from penstock.pipeline.set_maps import read_map
 from penstock.pipeline.set_store import live
@@ -379,6 +379,12 @@ class FlowMachine(SetMachine):
 
 
 MACHINES = [HostMachine, TimedHostMachine, NetMachine, TimedNetMachine, FlatMachine, FlowMachine]
+
+
+@pytest.fixture(autouse=True)
+def _few_are_looked_at_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What covers more than three entries has all of them read, so that both ways are taken."""
+    monkeypatch.setattr(set_few, "MOST_BENEATH", 3)
 
 
 @pytest.mark.check(33)

@@ -26,7 +26,7 @@ from penstock.errors import LimitError, PenstockError
 from penstock.model.hook import Hook
 from penstock.model.sets import REST, SetSpec, control_map, set_map
 from penstock.model.verdict import Verdict
-from penstock.pipeline import live_set, set_whole
+from penstock.pipeline import live_set, set_few, set_whole
 from penstock.pipeline.live_set import LiveSet
 from penstock.pipeline.set_change import settled
 from penstock.pipeline.set_control import now
@@ -522,3 +522,20 @@ def test_keys_of_two_addresses_leave_room_on_the_stack(hook: Hook) -> None:
         opened(rules, plane, "pairs").update(["2001:db8::1 . 2001:db8::2 . tcp . 80"])
         opened(rules, plane, "blocks").update(["2001:db8::/64"])
         assert plane.verdicts([there, back]) == [Verdict.DROP, Verdict.PASS]
+
+
+def test_what_covers_a_large_set_is_not_looked_at_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network over 200,000 with a time took half a minute: each of them was looked up and written by itself."""
+    walked: list[int] = []
+    whole = set_whole.update
+    monkeypatch.setattr(set_few, "MOST_BENEATH", 20)
+    monkeypatch.setattr(set_whole, "update", lambda *told: (walked.append(1), whole(*told))[1])
+    rules = rule_set("filter edge at {hook} {{\n drop if src in @nets\n}}")
+    with DataPlane.of(rules) as plane, opened(rules, plane, "nets") as nets:
+        nets.update([f"10.0.0.{n}" for n in range(20)], timeout=600)
+        nets.update(["10.0.0.0/25"], timeout=900)
+        assert walked == []
+        nets.update(["10.0.0.0/24"], timeout=900)
+        assert walked == [1]
+        assert nets.count == 22
+        assert all(entry.expires_in and entry.expires_in > 500 for entry in nets)

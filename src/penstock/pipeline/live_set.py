@@ -31,7 +31,7 @@ from penstock.kernel.maps import Map
 from penstock.model.closing import Closing
 from penstock.model.sets import HIDDEN, LONGEST_S, SetSpec
 from penstock.pipeline.set_control import Control, now
-from penstock.pipeline.set_few import Few, Step
+from penstock.pipeline.set_few import Few, Step, TooManyError
 from penstock.pipeline.set_listing import listed
 from penstock.pipeline.set_text import Keys, expiry_after, keys_of, read_lines
 
@@ -286,7 +286,7 @@ class LiveSet(Closing):
         wanted: Mapping[str, Mapping[bytes, int | None]],
         longer: Mapping[str, Container[bytes]] | None = None,
     ) -> Changed | None:
-        """Let these be there, or go where they are None; None if there is room for fewer, unless some have expired.
+        """Let these be there, or go where they are None; None if all have to be read for it.
 
         Those of `longer` that are there stay longer, never shorter.
 
@@ -298,9 +298,13 @@ class LiveSet(Closing):
         # A walk may leave a ghost behind if its process is killed.
         state.changing = folded
         steps = {}
-        for family, entries in wanted.items():
-            few = Few(self.spec, self.maps[family], active=state.active, moment=moment, folded=folded)
-            steps[family] = few.becoming(entries, (longer or {}).get(family, ())) if entries else Step()
+        try:
+            for family, entries in wanted.items():
+                few = Few(self.spec, self.maps[family], active=state.active, moment=moment, folded=folded)
+                steps[family] = few.becoming(entries, (longer or {}).get(family, ())) if entries else Step()
+        except TooManyError:
+            state.changing = False
+            return None
         state.changing = False
         counts = state.counts
         if any(

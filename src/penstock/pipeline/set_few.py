@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 
 from penstock.kernel.map_batch import lookup_each
 from penstock.kernel.maps import Map
@@ -24,6 +26,12 @@ from penstock.pipeline.set_text import later
 from penstock.pipeline.set_walk import beneath, cut, length_of
 
 Values = dict[bytes, bytes]
+#: A network that covers more entries than this is better added with all of them read at once.
+MOST_BENEATH = 2048
+
+
+class TooManyError(Exception):
+    """What is to be changed covers more entries than are looked at one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,11 @@ class Few:
     def becoming(self, wanted: Mapping[bytes, int | None], longer: Container[bytes] = ()) -> Step:
         """Entries come or get these expiries; those with None go, if they are there.
 
-        Those of `longer` that are there stay longer, never shorter.  Raises KernelError.
+        Those of `longer` that are there stay longer, never shorter.
+
+        Raises:
+            TooManyError: it covers more entries than are worth looking at one by one.
+            KernelError: the kernel refuses a question.
         """
         return (self._networks if self._is_trie else self._keys)(wanted, longer)
 
@@ -176,7 +188,11 @@ class Few:
             return
         seen = set[bytes]()
         for key in keys:
-            for one, value in list(beneath(self._table, key, self._ghost)):
+            with closing(beneath(self._table, key, self._ghost)) as walk:
+                found = list(islice(walk, MOST_BENEATH + 1))
+            if len(found) > MOST_BENEATH:
+                raise TooManyError
+            for one, value in found:
                 if one not in seen:
                     seen.add(one)
                     state, own = self._head.unpack_from(value)

@@ -11,7 +11,7 @@ the time of the walk: a ghost, of which `ghost` says what it answers.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 from penstock.kernel.map_entries import entries, entries_behind
 from penstock.kernel.maps import NOEXIST, Map
@@ -44,7 +44,9 @@ def end_of(key: bytes) -> tuple[int, int]:
     return _address(key) | (1 << 8 * (len(key) - 4) - length) - 1, -length
 
 
-def beneath(table: Map, key: bytes, ghost: Callable[[bytes], bytes | None]) -> Iterator[tuple[bytes, bytes]]:
+def beneath(
+    table: Map, key: bytes, ghost: Callable[[bytes], bytes | None]
+) -> Generator[tuple[bytes, bytes], None, None]:
     """The entries that a prefix covers, with their values, itself left out.
 
     `ghost` gives the value of an entry that stands for its surroundings, or None
