@@ -145,6 +145,7 @@ static __always_inline bool ps_adds_nothing(void)
 }
 #else
 #define ps_is_trial() false
+#define ps_adds_nothing() false
 #endif
 
 static __always_inline void ps_record_hit(__u32 slot)
