@@ -539,3 +539,10 @@ def test_what_covers_a_large_set_is_not_looked_at_one_by_one(monkeypatch: pytest
         assert walked == [1]
         assert nets.count == 22
         assert all(entry.expires_in and entry.expires_in > 500 for entry in nets)
+
+
+@pytest.mark.parametrize("kind", ["host dynamic", "net dynamic as flat", "net dynamic as trie"])
+def test_a_policy_may_only_ask_what_rules_of_another_add_to(kind: str) -> None:
+    policy = parse_policy(Source("asks", f"set s : {kind}\nfilter asks at xdp {{ drop if src in @s }}\n"))
+    with DataPlane.of(lower_filter(policy, policy.filters[0])) as plane:
+        assert plane.verdicts([bytes(Ether() / IPv4(src="192.0.2.9") / UDP())]) == [Verdict.PASS]
