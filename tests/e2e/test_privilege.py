@@ -169,7 +169,7 @@ def test_check_41_the_whole_life_of_a_policy_with_two_capabilities() -> None:
     assert "edge: in the place of edge on v0 at xdp" in told["apply edge.policy -i v0"][1]
     assert told["set list threats"][1].split()[0] == "192.0.2.1"
     assert "2 entries, looked up flat; " in told["set info blocks"][1]
-    assert "ps_filter" in told["set list"][1]
+    assert "edge on v0" in told["set list"][1]
     assert "taken back on v0 at xdp" in told["confirm --undo -i v0"][1]
     filters = json.loads(told["status --json"][1])["filters"]
     assert [(one["hook"], one["mode"]) for one in filters] == [
