@@ -3,6 +3,7 @@
 * every verdict case of the tests at XDP, TC and a socket, with the outcome that the case asks for;
 * a policy of hundreds of rules, so that tables and diagrams are loaded too, with the reference evaluator's outcomes;
 * a policy with sets, rules that change them, and rates, asked about packets one after the other;
+* a policy with a flat set, which the guest is given filled;
 * every example policy and every program of examples/programs, loaded;
 * one policy at each hook put in place, replaced and taken off.
 """
@@ -11,13 +12,16 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tests.packets import TCP, UDP, Ether, IPv4, IPv6
 from tests.verdict_cases import Case, cases, wanted
 
@@ -26,12 +30,17 @@ from penstock.compiler.ir.buckets import Buckets
 from penstock.compiler.ir.evaluate import evaluate
 from penstock.compiler.ir.ops import Outcome, RuleSet
 from penstock.compiler.ir.stores import SetContent, Stores
+from penstock.model.flat import LINE_BYTES
 from penstock.model.hook import TRAITS, Hook
 from penstock.model.overlay import RULES
+from penstock.model.sets import FAMILIES, FLAT, set_map
 from penstock.model.spec import PROGRAM, ProbeLayout
 from penstock.model.verdict import DECISION_CODES
+from penstock.pipeline.flat_filling import fill, filling
+from penstock.pipeline.flat_keys import packed
 from penstock.pipeline.policy import load_policy, rule_set_of
 from penstock.pipeline.program_object import open_program
+from penstock.pipeline.set_keys import read_entries
 
 _TOP = Path(__file__).parents[2]
 _HOOKS = (Hook.XDP, Hook.TC_INGRESS, Hook.SOCKET)
@@ -53,6 +62,22 @@ filter kept at {hook} {{
     drop if over 3/s per rule burst 9
 }}
 """
+_FLAT = """set nets : net as flat
+filter flat at {hook} {{
+    default pass
+    drop if src in @nets
+    count if dst in @nets
+}}
+"""
+_NETS = [
+    "198.51.100.0/24",
+    "198.51.101.9",
+    "203.0.113.128/25",
+    "10.64.0.0/10",
+    "2001:db8:7::/48",
+    "2001:db8:8::9",
+]
+_NETS += ["2001:db8:8::a", "2001:da8::/31", "198.51.101.64/26"]
 _SMALL = "filter small at {hook} {{ drop if udp dst port 53 }}"
 
 Item = dict[str, Any]
@@ -67,6 +92,7 @@ def work() -> bytes:
         probed = list(threads.map(lambda made: _probed(*made), _rule_sets()))
         probed += threads.map(_remembering, _HOOKS)
         probed += threads.map(lambda hook: _remembering(hook, kernel_locks=True), _HOOKS[:-1])
+        probed += threads.map(_flat, _HOOKS)
         examples = list(threads.map(_example, sorted((_TOP / "examples").glob("*.policy"))))
         programs = list(threads.map(_program, sorted((_TOP / "examples/programs").glob("*.bpf.c"))))
         attached = list(threads.map(_attached, _HOOKS))
@@ -139,6 +165,31 @@ def _remembering(hook: Hook, *, kernel_locks: bool = False) -> Item:
     for packet, (now, _) in zip(made["packets"], wanted, strict=True):
         packet["now"] = now
     return {**made, "needs": None if kernel_locks else "atomics"}
+
+
+def _flat(hook: Hook) -> Item:
+    """A flat set, filled here, and what packets from in and beside its networks meet."""
+    rules = rule_set_of(_FLAT.format(hook=hook.value), hook=hook.value)
+    nets = [ip_network(text) for text in _NETS]
+    entries = {(int(net[0]), net.prefixlen, net.max_prefixlen): 0 for net in nets}
+    stores = Stores({"nets": SetContent(("net",), entries)})
+    near = {int(net[at]) + step: net.version for net in nets for at in (0, -1) for step in (-1, 0, 1)}
+    packets: list[Wanted] = []
+    for address, version in near.items():
+        source = str((IPv4Address if version == 4 else IPv6Address)(address))
+        frame = bytes(Ether() / (IPv4 if version == 4 else IPv6)(src=source) / UDP(dport=53))
+        packets.append((frame, 0, f"from {source}", evaluate(rules, frame, stores=stores)))
+    keys = {
+        family: np.sort(
+            packed(family, read_entries(rules.sets[0], "\n".join(_NETS).encode(), 0, 0)[family].keys)
+        )
+        for family in FAMILIES
+    }
+    made = filling(keys)
+    memory = bytearray(LINE_BYTES * made.total)
+    fill(memoryview(memory), made)
+    lines = base64.b64encode(zlib.compress(memory)).decode()
+    return {**_probed(f"a flat set at {hook.value}", rules, packets), "flat": {set_map(0, FLAT): lines}}
 
 
 def _numbers(rules: RuleSet, outcome: Outcome) -> list[int]:
