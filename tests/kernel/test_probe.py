@@ -193,6 +193,16 @@ def test_what_the_examples_need(path: Path) -> None:
     assert {"xdp_frags", "xdp_load_bytes", "xdp_get_buff_len"} & named <= optional
 
 
+def test_a_flat_set_asks_for_arrays_of_any_size_in_a_map_of_maps() -> None:
+    text = "set nets : net as {structure}\nfilter edge at xdp {{ drop if src in @nets }}"
+    named = {}
+    for structure in ("flat", "trie"):
+        needs = needs_of(load_policy(text.format(structure=structure), name="edge.policy"))
+        named[structure] = {need.name: need.required for need in needs}
+    assert {"inner_map": True, "map_mmap": True, "array_of_maps": True}.items() <= named["flat"].items()
+    assert not {"inner_map", "array_of_maps"} & named["trie"].keys()
+
+
 def test_a_load_that_is_refused_says_why() -> None:
     answer = attempt.load(ProgramTry(PROGRAM_TYPES["xdp"].number), EXIT)
     assert not answer.done

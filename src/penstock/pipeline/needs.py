@@ -128,6 +128,7 @@ _REQUIRED = (
         "btf_load",
         "global_data",
         "map_mmap",
+        "inner_map",
     ),
     *("function_calls", "large_programs", "isa_v2", "isa_v3", "bounded_loops"),
 )
@@ -152,6 +153,9 @@ def _behaviours(policy: LoadedPolicy, hook: Hook) -> Iterator[tuple[str, str]]:
         yield "atomics", "it counts rates"
     if policy.identity.offer is not None:
         yield "map_mmap", "rules may be added while it runs"
+    if flat := [spec.name for spec in policy.identity.sets if spec.is_flat]:
+        yield "map_mmap", f"@{flat[0]} is flat"
+        yield "inner_map", f"@{flat[0]} is flat"
     if _CAST.encode() in sections.get(".strtab", b""):
         yield "cast_to_kern_ctx", _CAST_FOR.get(hook, "it asks for it")
 

@@ -134,6 +134,13 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
             _ALWAYS,
             "no policy with tables, no rules added while it runs",
         ),
+        (
+            "inner_map",
+            "arrays of any size in one map of maps",
+            "5.10",
+            _SOMETIMES,
+            "no flat set: write `as trie` behind a large set of networks",
+        ),
         ("map_freeze", "maps that nobody can write any more", "5.2", _SOMETIMES, "constants stay writable"),
         ("global_data", "programs with global variables", "5.2", _ALWAYS, "no policy is loaded"),
         (

@@ -33,6 +33,7 @@ _PASS = instruction(0xB7, value=2) + EXIT
 _XDP_HAS_FRAGS = 1 << 5
 _RDONLY_PROG = 1 << 7
 _MMAPABLE = 1 << 10
+_INNER_MAP = 1 << 12  # BPF_F_INNER_MAP
 _ENOTSUPP = 524
 _LIVE_FRAMES = 1 << 1
 _NONE_OPEN = -1
@@ -64,6 +65,11 @@ def _mmapable() -> Found:
         except OSError:
             return Found(False)
     return Found(True)
+
+
+def _inner_map() -> Found:
+    flags = _MMAPABLE | _INNER_MAP
+    return found(attempt.create_map(MapTry(MAP_TYPES["array"].number, value=8, flags=flags)))
 
 
 def _freeze() -> Found:
@@ -215,6 +221,7 @@ def tries() -> dict[str, Callable[[], Found]]:
         "netkit": partial(attach_type, "netkit_primary"),
         "bpffs_exchange": isolated.bpffs_exchange,
         "map_mmap": _mmapable,
+        "inner_map": _inner_map,
         "map_freeze": _freeze,
         "global_data": _global_data,
         "memcg_accounting": _memcg,
