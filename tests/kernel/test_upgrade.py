@@ -15,6 +15,7 @@ from penstock.kernel import pin
 from penstock.kernel.blob import write_blob
 from penstock.kernel.maps import Map, MapType
 from penstock.model.sets import SetSpec
+from penstock.pipeline import set_store
 from penstock.pipeline.apply import apply, detach
 from penstock.pipeline.identity import encode
 from penstock.pipeline.set_commands import add
@@ -107,3 +108,28 @@ def test_check_20_a_filter_whose_identity_is_of_another_schema_runs_on(wired: Pa
     assert one.identity.program == done.program_id
     detach("v0")
     delete("old")
+
+
+def test_check_20_a_flat_set_of_another_layout_is_refused_and_not_misread(
+    wired: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = "set nets : net size 1M\nfilter edge at xdp { drop if src in @nets }\n"
+    apply("v0", policy)
+    detach("v0")
+    add("nets", ["192.0.2.0/24"], by="me")
+    with monkeypatch.context() as later:
+        later.setattr(set_store, "LAYOUT", 99)
+        for attempt in (lambda: apply("v0", policy), lambda: open_set("nets")):
+            with pytest.raises(KernelError, match="another version of penstock made it") as error:
+                attempt()
+            assert "set delete --force nets" in (error.value.hint or "")
+    with open_set("nets") as nets:
+        assert "192.0.2.7" in nets, "it was left as it was"
+    with monkeypatch.context() as later:
+        later.setattr(set_store, "LAYOUT", 99)
+        delete("nets", force=True)
+        apply("v0", policy)
+        with open_set("nets") as nets:
+            assert "192.0.2.7" in nets
+        detach("v0")
+        delete("nets")

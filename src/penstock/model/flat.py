@@ -37,6 +37,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+#: What lies in the lines, counted up when it becomes something else: another version would misread it.
+LAYOUT = 1
 #: The pins of what is in the slots.
 LINES = ("lines0", "lines1")
 LINE_BYTES = 32

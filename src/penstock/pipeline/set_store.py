@@ -28,7 +28,7 @@ from penstock.kernel.capability import kernel_errors
 from penstock.kernel.lock import is_free as lock_is_free
 from penstock.kernel.lock import lock
 from penstock.kernel.maps import Map
-from penstock.model.flat import LINES
+from penstock.model.flat import LAYOUT, LINES
 from penstock.model.sets import SetSpec, control_map, set_map
 from penstock.pipeline.ledger import Ledger
 
@@ -157,6 +157,8 @@ def _open_maps(place: Path, spec: SetSpec) -> tuple[dict[str, Map], Map, dict[st
         added = {name: opened.enter_context(Map.open(place / name)) for name in spec.added_tables}
         for table, held in maps.items():
             _require_shape(place / table, held, spec.shape_of(table))
+        if spec.is_flat:
+            _require_layout(place)
         opened.pop_all()
     return maps, control, added
 
@@ -165,12 +167,32 @@ def _require_shape(place: Path, held: Map, expected: tuple[int, int]) -> None:
     """Refuse a map that another version of penstock has made differently: its entries would be misread."""
     found = held.info.key_size, held.info.value_size
     if found != expected:
-        meaning = f"another version of penstock made it: keys and values of {found} bytes, not {expected}"
-        hint = (
-            f"it is left as it is; `penstock set delete --force {place.parent.name}`, and the next `apply` makes it "
-            "anew, with what commands and feeds have put there"
+        raise _of_another_version(
+            place.parent, f"{place.name} has keys and values of {found} bytes, not {expected}"
         )
-        raise KernelError("open", str(place), errno.EINVAL, meaning=meaning, hint=hint)
+
+
+def _encoded(spec: SetSpec) -> bytes:
+    """What is kept of a spec beside the set; of a flat one also how its entries lie in memory."""
+    layout = {"layout": LAYOUT} if spec.is_flat else {}
+    return msgspec.json.encode({**msgspec.to_builtins(spec), **layout})
+
+
+def _require_layout(place: Path) -> None:
+    """Refuse a flat set whose entries lie in memory as another version of penstock reads them."""
+    found = msgspec.json.decode(read_blob(place / SPEC)).get("layout")
+    if found != LAYOUT:
+        raise _of_another_version(place, f"its entries lie in memory in layout {found}, not {LAYOUT}")
+
+
+def _of_another_version(place: Path, why: str) -> KernelError:
+    hint = (
+        f"it is left as it is; `penstock set delete --force {place.name}`, and the next `apply` makes it "
+        "anew, with what commands and feeds have put there"
+    )
+    return KernelError(
+        "open", str(place), errno.EINVAL, meaning=f"another version of penstock made it: {why}", hint=hint
+    )
 
 
 @contextmanager
@@ -247,7 +269,7 @@ def _pin(root: Path, spec: SetSpec, maps: dict[str, Map], control: Map) -> None:
         added = create_added(spec) if spec.dynamic else {}
         for one in added.values():
             held.enter_context(one)
-        blob = held.enter_context(write_blob(msgspec.json.encode(spec), "ps_set_spec"))
+        blob = held.enter_context(write_blob(_encoded(spec), "ps_set_spec"))
         staged = pin.stage(root, spec.name, {CONTROL: control, SPEC: blob, **maps, **added})
         try:
             pin.publish(root, spec.name, staged)
