@@ -60,6 +60,7 @@ HARNESS = """
 struct ps_tuple ps_tuples[65536] __attribute__((aligned(64)));
 __u32 ps_results[65536];
 __u32 ps_cursor;
+const volatile __u32 ps_by_helpers = 0;
 %s
 SEC("tc") int ps_classifier(struct __sk_buff *skb)
 {

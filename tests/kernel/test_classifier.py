@@ -36,6 +36,7 @@ struct ps_tuple { __u64 truths, field[%d]; };
 struct ps_tuple ps_tuples[%d] __attribute__((aligned(64)));
 __u32 ps_results[%d];
 __u32 ps_cursor;
+const volatile __u32 ps_by_helpers = 0;
 __attribute__((noinline)) int ps_asked(__u64 truths, __u64 number)
 {
     return !number || (number <= 64 && truths >> (number - 1) & 1);
