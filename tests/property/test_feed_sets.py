@@ -28,7 +28,7 @@ from penstock.pipeline.set_text import text_of
 
 NOW = 1_790_072_042.0
 BOOT = Moment(NOW, 1 << 50, "this boot")
-NET = SetSpec("threats", ("net",))
+NET = SetSpec("threats", ("net",), structure="trie")
 
 
 def _v4(bits: int, length: int) -> IPv4Network:
