@@ -190,14 +190,14 @@ def root(bpffs: Path) -> Path:
 
 @pytest.fixture
 def host(wire: Wire, root: Path) -> Iterator[Cli]:
-    """The command line in the server's namespace; what it left attached, and its sets, are gone at the end."""
+    """The command line in the server's namespace; what it left is gone at the end."""
     made = Cli({"PENSTOCK_BPFFS": str(root)}, tuple(wire.server.command()))
     yield made
     if wire.server.path.exists():
         for one in json.loads(made("status", "--json").out).get("filters", []):
             made("detach", "-i", one["interface"])
-    # A set outlives its policies, and what is known of it outlives the set.
-    for place in (root.with_name(f"{root.name}-sets"), Path(os.environ["PENSTOCK_STATE_DIR"], "sets")):
+    # A set outlives its policies, what is known of it the set, and pins their namespace, whose number comes again.
+    for place in (root, root.with_name(f"{root.name}-sets"), Path(os.environ["PENSTOCK_STATE_DIR"], "sets")):
         shutil.rmtree(place, ignore_errors=True)
 
 
