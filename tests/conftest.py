@@ -8,6 +8,7 @@ as CI sets wherever the kernel offers BPF, that skip is a failure.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from enum import Enum
@@ -104,8 +105,19 @@ def _of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
+@pytest.fixture
+def bpffs(mounted_bpffs: Path) -> Iterator[Path]:
+    """An empty BPF file system: what a test before has left, of a namespace whose number comes again, is gone."""
+    yield mounted_bpffs
+    for left in mounted_bpffs.iterdir():
+        if left.is_dir():
+            shutil.rmtree(left)
+        elif left.suffix != ".debug":  # the kernel's own
+            left.unlink()
+
+
 @pytest.fixture(scope="session")
-def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def mounted_bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A BPF file system of this test session alone."""
     place = tmp_path_factory.mktemp("bpffs")
     subprocess.run(["mount", "-t", "bpf", "bpf", str(place)], check=True)

@@ -196,9 +196,8 @@ def host(wire: Wire, root: Path) -> Iterator[Cli]:
     if wire.server.path.exists():
         for one in json.loads(made("status", "--json").out).get("filters", []):
             made("detach", "-i", one["interface"])
-    # A set outlives its policies, what is known of it the set, and pins their namespace, whose number comes again.
-    for place in (root, root.with_name(f"{root.name}-sets"), Path(os.environ["PENSTOCK_STATE_DIR"], "sets")):
-        shutil.rmtree(place, ignore_errors=True)
+    # What is known of a set outlives it.
+    shutil.rmtree(Path(os.environ["PENSTOCK_STATE_DIR"], "sets"), ignore_errors=True)
 
 
 @pytest.fixture
