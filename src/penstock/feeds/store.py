@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import re
+from contextlib import suppress
 from pathlib import Path
+from shutil import rmtree
 
 import msgspec
 
@@ -21,7 +24,7 @@ from penstock.errors import FeedError
 from penstock.feeds.unpack import MOST_BYTES
 from penstock.model.moment import Moment
 from penstock.model.regular_file import read_regular
-from penstock.model.state_directory import make_place, state_directory, write_atomically
+from penstock.model.state_directory import make_place, open_directory, state_directory, write_atomically
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _MOST_STATE = 1 << 20
@@ -110,25 +113,20 @@ class Store:
         """
         place = self._place(name)
         try:
-            if place.is_symlink():
-                raise OSError(errno.ELOOP, "it is a link")
             make_place(place)
             if body is not None:
-                write_atomically(place / f"{state.body}.body", body, mode=0o644)
-            write_atomically(place / "state.json", msgspec.json.encode(state) + b"\n", mode=0o644)
+                write_atomically(place / f"{state.body}.body", body, mode=0o644, follows_links=False)
+            content = msgspec.json.encode(state) + b"\n"
+            write_atomically(place / "state.json", content, mode=0o644, follows_links=False)
+            _remove_bodies(place, f"{state.body}.body")
         except OSError as error:
             raise _failed("write", place, error) from error
-        for old in place.glob("*.body"):
-            if old.stem != state.body:
-                old.unlink(missing_ok=True)
 
     def forget(self, name: str) -> None:
-        """Remove what is known of a feed, and its copy.  Raises FeedError: it cannot be removed."""
+        """Remove what is known of a feed, and its copy.  Raises FeedError: it cannot be removed, or is a link."""
         place = self._place(name)
         try:
-            for one in place.glob("*"):
-                one.unlink(missing_ok=True)
-            place.rmdir()
+            rmtree(place)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -145,6 +143,18 @@ class Store:
 def digest(body: bytes) -> str:
     """The SHA-256 of a copy."""
     return hashlib.sha256(body).hexdigest()
+
+
+def _remove_bodies(place: Path, kept: str) -> None:
+    """Remove the copies that are no longer in use.  Raises OSError."""
+    directory = open_directory(place, follows_links=False)
+    try:
+        for name in os.listdir(directory):  # noqa: PTH208 - it is open
+            if name.endswith(".body") and name != kept:
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=directory)
+    finally:
+        os.close(directory)
 
 
 def _failed(operation: str, path: Path, error: OSError) -> FeedError:

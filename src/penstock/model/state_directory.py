@@ -9,7 +9,7 @@ Every process finds the same directory: $PENSTOCK_STATE_DIR, or /var/lib/penstoc
 from __future__ import annotations
 
 import os
-import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,49 +20,70 @@ def state_directory() -> Path:
 
 
 def make_place(place: Path, mode: int = 0o755) -> None:
-    """Make a directory and those above it; root's commands make them for whoever has the one that is there.
+    """Make a directory with this mode, and those above it for all to read; root makes them for whoever has those there.
 
     Raises OSError.
     """
     if place.is_dir():
         return
     if place.parent != place:
-        make_place(place.parent, mode)
+        make_place(place.parent)
     place.mkdir(mode=mode, exist_ok=True)
-    if owner := _owner(place.parent):
-        os.chown(place, *owner)
+    # Whoever has the directory above may have put a link there meanwhile.
+    made = open_directory(place, follows_links=False)
+    try:
+        os.fchmod(made, mode)
+        if owner := _owner(place.parent):
+            os.fchown(made, *owner)
+    finally:
+        os.close(made)
 
 
-def _owner(place: Path) -> tuple[int, int] | None:
+def _owner(place: Path | int) -> tuple[int, int] | None:
     """Whom root makes files in a directory for; None for everybody else, whose files are their own."""
     if os.geteuid() != 0:
         return None
-    found = place.stat()
+    found = os.stat(place)  # noqa: PTH116 - it may be open
     return found.st_uid, found.st_gid
 
 
-def write_atomically(path: Path, *parts: bytes | memoryview, mode: int = 0o600) -> None:
+def write_atomically(
+    path: Path, *parts: bytes | memoryview, mode: int = 0o600, follows_links: bool = True
+) -> None:
     """Put a file in place as a whole, on the disk before it has the name.
+
+    Without `follows_links` its directory may be no link: it belongs to somebody who may do less.
 
     Raises OSError; nothing has changed then.
     """
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    directory = open_directory(path.parent, follows_links=follows_links)
+    try:
+        _write(directory, path.name, parts, mode)
+    finally:
+        os.close(directory)
+
+
+def open_directory(path: Path, *, follows_links: bool = True) -> int:
+    """A descriptor of a directory.  Raises OSError: there is none, or it is a link that is not to be followed."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    return os.open(path, flags if follows_links else flags | os.O_NOFOLLOW)
+
+
+def _write(directory: int, name: str, parts: Iterable[bytes | memoryview], mode: int) -> None:
+    temporary = f".{name}-{os.urandom(8).hex()}"
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
     try:
         with os.fdopen(handle, "wb") as file:
             os.fchmod(handle, mode)
-            if owner := _owner(path.parent):
+            if owner := _owner(directory):
                 os.fchown(handle, *owner)
             for part in parts:
                 file.write(part)
             file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
+            os.fsync(handle)
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
         with suppress(OSError):
-            Path(temporary).unlink()
+            os.unlink(temporary, dir_fd=directory)
         raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    os.fsync(directory)

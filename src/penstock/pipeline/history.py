@@ -185,6 +185,7 @@ def _writing() -> Iterator[Path]:
     """The directory, held against other writers.  Raises PenstockError for whatever fails in the block."""
     place = state_directory() / "history"
     try:
+        make_place(place, 0o700)
         make_place(place / "policies", 0o700)
         fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

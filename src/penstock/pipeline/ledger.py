@@ -244,11 +244,12 @@ class Ledger:
 
     def _open(self) -> None:
         """The journal as it is now, without what a killed writer left of a line."""
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
             if not self._is_current():
                 self.close()
-                self._file = os.open(self._journal, flags, 0o644)
+                if not self._journal.exists():
+                    write_atomically(self._journal, mode=0o644)
+                self._file = os.open(self._journal, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
                 self._limit = self._read_limit(self._file)
             assert self._file is not None
             self._mend(self._file)

@@ -1,0 +1,72 @@
+"""What penstock keeps: whole files, for those to whom the directory belongs, and never through their links."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock.model.moment import Moment
+from penstock.model.state_directory import make_place, write_atomically
+from penstock.pipeline import history
+from penstock.pipeline.ledger import Ledger, Line
+
+OWNER = 65_534, 65_533
+
+
+@pytest.fixture
+def careful_umask() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+def test_a_file_has_the_new_content_or_the_old(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    write_atomically(file, b"old", mode=0o644)
+
+    write_atomically(file, b"new", memoryview(b" and whole"))
+    assert (file.read_bytes(), file.stat().st_mode & 0o777) == (b"new and whole", 0o600)
+    with pytest.raises(TypeError):
+        write_atomically(file, b"half", None)  # type: ignore[arg-type]
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [
+        ("state.json", b"new and whole")
+    ]
+
+
+def test_a_directory_that_is_a_link_is_written_through_only_where_that_is_meant(tmp_path: Path) -> None:
+    (elsewhere := tmp_path / "etc").mkdir()
+    (link := tmp_path / "linked").symlink_to(elsewhere)
+    with pytest.raises(NotADirectoryError):
+        write_atomically(link / "shadow", b"mine", follows_links=False)
+    assert list(elsewhere.iterdir()) == []
+    write_atomically(link / "shadow", b"mine")
+    assert (elsewhere / "shadow").read_bytes() == b"mine"
+
+
+@pytest.mark.usefixtures("careful_umask")
+def test_what_is_closed_to_others_closes_nothing_above_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fetcher, who is another user, has to get through to its own directory."""
+    monkeypatch.setenv("PENSTOCK_STATE_DIR", str(tmp_path / "state"))
+    with history._writing() as place:
+        assert place.stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.privileged
+@pytest.mark.usefixtures("careful_umask")
+def test_what_root_makes_belongs_to_whom_the_directory_belongs(tmp_path: Path) -> None:
+    """Commands are root's, the daemon has a user of its own and has to go on with what they have begun."""
+    os.chown(tmp_path, *OWNER)
+    ledger = Ledger("threats", tmp_path)
+    with ledger.changing():
+        ledger.append(Line("add", Moment(0.0, 0, "one"), "root", (("192.0.2.9/32", 0),)))
+    ledger.close()
+    make_place(tmp_path / "feeds" / "drop")
+    made = list(tmp_path.rglob("*"))
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {OWNER}
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o755, 0o644}
