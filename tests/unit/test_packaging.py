@@ -59,6 +59,10 @@ def test_check_24_the_filter_is_in_place_before_the_network_is_up() -> None:
 def test_users_and_directories_are_those_of_the_units() -> None:
     users = re.findall(r"^u\s+(\S+)", (PACKAGING / "sysusers.d/penstock.conf").read_text(), re.MULTILINE)
     assert users == ["penstock", "penstock-feeds"]
+    # A line of /etc/passwd has fields between colons: systemd-sysusers refuses such a user.
+    described = re.findall(r'^u .*"(.*)"', (PACKAGING / "sysusers.d/penstock.conf").read_text(), re.MULTILINE)
+    assert len(described) == 2
+    assert not any(":" in text for text in described)
     text = (PACKAGING / "tmpfiles.d/penstock.conf").read_text()
     made = {
         path: (mode, user)
@@ -67,6 +71,9 @@ def test_users_and_directories_are_those_of_the_units() -> None:
     pins = [f"/sys/fs/bpf/penstock{more}" for more in ("", "-sets", "-programs")]
     assert {made[path] for path in pins} == {("0700", "penstock")}
     assert made["/sys/fs/bpf"] == ("0711", "root")
+    # ProtectKernelTunables= wins over /sys/fs/bpf in ReadWritePaths=, and not over what lies below it.
+    assert DAEMON["ReadWritePaths"] == [" ".join(pins)]
+    assert DAEMON["ExecStartPre"] == ["+systemd-tmpfiles --create penstock.conf"]
     assert made["/var/lib/penstock/feeds"] == ("0755", "penstock-feeds")
     assert made["/run/penstock"] == ("0755", "penstock")
 
