@@ -133,6 +133,8 @@ def test_a_confirm_lets_it_stay(wire: Wire, host: Cli, policy: Path, new: str, r
     (directory,) = root.iterdir()
     assert not [name for name in directory.iterdir() if name.name.startswith("before-")]
     assert host("confirm").code == 0
+    wait_until(lambda: not reverters())
+    assert running(host) == ["next"]
 
 
 def test_undo_puts_it_back_at_once(wire: Wire, host: Cli, policy: Path, new: str) -> None:
@@ -309,6 +311,11 @@ def test_check_24_what_is_on_probation_does_not_outlive_a_boot(
     wire.server.ip("link", "set", "v1", "up")
     monkeypatch.setitem(host.environment, "PENSTOCK_BPFFS", str(root.with_name("after-boot")))
     assert host("status", "--json").record["filters"] == []
+    told = [
+        (entry["filters"][0]["name"], entry["how"], entry["outcome"])
+        for entry in host("history", "-i", "v1", "--json").record["entries"]
+    ]
+    assert told == [("next", "apply --confirm", None), ("guard", "apply", None)], "guard was confirmed last"
     assert "guard: attached to v1" in host("rollback", "-i", "v1").out
     (found,) = host("status", "--json").record["filters"]
     assert (found["policy"], found["probation_left_s"]) == ("guard", None)
