@@ -274,24 +274,31 @@ def test_who_finds_no_place_in_its_first_row_has_another() -> None:
     assert 8 < len(seconds) < limiter.rows // 2, "some keys had to go to the second half, and most had not"
 
 
-CYCLING = """
-struct {
+def in_turn(kind: str, offset: int, next_value: str) -> str:
+    """A program that writes the next value over a number of the frame, and goes on to the program in `ps_jump`."""
+    return f"""
+struct {{
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, __u32);
-} ps_jump SEC(".maps");
-SEC("xdp.frags") int ps_cycle(struct xdp_md *ctx)
-{
+}} ps_jump SEC(".maps");
+SEC("xdp.frags") int ps_in_turn(struct xdp_md *ctx)
+{{
 	void *data = (void *)(long)ctx->data;
-	__u8 *last = data + 29;
-	if ((void *)(last + 1) > (void *)(long)ctx->data_end)
+	{kind} *number = data + {offset};
+	if ((void *)(number + 1) > (void *)(long)ctx->data_end)
 		return XDP_ABORTED;
-	*last = (*last + 1) & 15;
+	*number = {next_value};
 	bpf_tail_call(ctx, &ps_jump, 0);
 	return XDP_ABORTED;
-}
+}}
 """
+
+
+#: Sixteen sources one after the other, and as many as there are.
+CYCLING = in_turn("__u8", 29, "(*number + 1) & 15")
+SPOOFING = in_turn("__u32", 26, "__builtin_bswap32(__builtin_bswap32(*number) + 1)")
 
 
 @pytest.mark.check(39)
@@ -304,33 +311,13 @@ def test_two_processors_and_keys_in_both_rows(compile_c: CompileC) -> None:
         load_object(compile_c(CYCLING), "cycling") as cycling,
     ):
         cycling.maps["ps_jump"].update(bytes(4), loaded.programs[PROGRAM].fd.to_bytes(4, "little"))
-        took = _on_every_processor(cycling.programs["ps_cycle"], frame)
+        took = _on_every_processor(cycling.programs["ps_in_turn"], frame)
         _, values = loaded.maps[COUNTERS_MAP].read_all()
         (limiter,) = (rule.condition.limiter for rule in rules.rules)  # type: ignore[union-attr]
         usage = read_usage(loaded.maps["ps_limit0"], limiter, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
     assert usage.given == 0, "each key has one place, and keeps it"
     # Whoever gives up on a lock that the other's processor was taken from is judged by the common bucket.
     assert 0 < int(values[0, :, 0].sum()) <= 17 * (5 + 20e3 * took / 1e9)
-
-
-SPOOFING = """
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} ps_jump SEC(".maps");
-SEC("xdp.frags") int ps_spoof(struct xdp_md *ctx)
-{
-	void *data = (void *)(long)ctx->data;
-	__u32 *source = data + 26;
-	if ((void *)(source + 1) > (void *)(long)ctx->data_end)
-		return XDP_ABORTED;
-	*source = __builtin_bswap32(__builtin_bswap32(*source) + 1);
-	bpf_tail_call(ctx, &ps_jump, 0);
-	return XDP_ABORTED;
-}
-"""
 
 
 @pytest.mark.check(39)
@@ -346,7 +333,7 @@ def test_ten_million_spoofed_sources_do_not_evict_whoever_is_known(compile_c: Co
         now = START + 12 * 10**9 + 5 * 10**8
         plane.expect(now_ns=now)
         spoofed = bytes(Ether() / IPv4(src="20.0.0.0") / UDP())
-        spoofing.programs["ps_spoof"].test_run(spoofed, repeat=10_000_000)
+        spoofing.programs["ps_in_turn"].test_run(spoofed, repeat=10_000_000)
         (limiter,) = (rule.condition.limiter for rule in rules.rules)  # type: ignore[union-attr]
         usage = read_usage(plane.maps["ps_limit0"], limiter, now)
         assert usage.held <= usage.places == 1000
@@ -379,13 +366,20 @@ def test_the_row_is_laid_out_as_user_space_reads_it() -> None:
 
 
 @pytest.mark.check(39)
-def test_with_the_lock_of_the_kernel_a_key_has_one_row() -> None:
-    """For kernels without an atomic exchange; of that lock one at a time can be held."""
+@pytest.mark.parametrize(("kernel_locks", "shares"), [(True, True), (False, False)])
+def test_with_the_lock_of_the_kernel_a_key_has_one_row(kernel_locks: bool, shares: bool) -> None:
+    """For kernels without an atomic exchange: of that lock one at a time can be held, and keys of a full row share."""
     rules = rule_set("default pass\nflood: drop if over 1/m per src burst 1 size 64")
     (limiter,) = (rule.condition.limiter for rule in rules.rules)  # type: ignore[union-attr]
-    with load_object(compile_rule_set(rules, kernel_locks=True).elf, "edge") as loaded:
-        for number in range(500):
-            loaded.programs[PROGRAM].test_run(source(number))
-        usage = read_usage(loaded.maps["ps_limit0"], limiter, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
-    assert usage.held == 64
-    assert usage.refused == 500 - 64
+    with load_object(compile_rule_set(rules, kernel_locks=kernel_locks).elf, "edge") as loaded:
+
+        def used(sources: range) -> tuple[int, int]:
+            for number in sources:
+                loaded.programs[PROGRAM].test_run(source(number))
+            found = read_usage(loaded.maps["ps_limit0"], limiter, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+            return found.held, found.refused
+
+        held, refused = used(range(56))
+        assert (refused > 0) is shares
+        assert held + refused == 56
+        assert used(range(56, 500)) == (64, 500 - 64)

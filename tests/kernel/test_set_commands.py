@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
@@ -14,6 +15,7 @@ import pytest
 import penstock
 from penstock.daemon import sets
 from penstock.errors import LimitError, PenstockError
+from penstock.kernel import map_listing
 from penstock.model.moment import moment
 from penstock.model.prefixes import Prefixes
 from penstock.model.sets import SetSpec
@@ -235,3 +237,30 @@ def test_the_daemon_walks_no_large_set_of_networks_while_others_wait(
         kept.add(threats, [f"192.0.2.{number}"], by="alice")
         assert kept.is_quick(threats, 1) == (number < 3)
     kept.close()
+
+
+@pytest.mark.check(31)
+@pytest.mark.usefixtures("threats")
+@pytest.mark.parametrize(("kind", "entry_bytes"), [("net", 40), ("host", 250)])
+def test_check_31_a_million_entries_within_their_budget(kind: str, entry_bytes: int) -> None:
+    """Processor time from text to set and of a change of 1 %, and the memory of an entry, all far above the usual."""
+    size, more = 1_000_000, 10_000
+    with shared([SetSpec("million", (kind,), size=size + more)]) as maps, open_set("million") as found:
+        # From 10.0.0.0 on, one address in sixteen.
+        numbers = range(10 << 24, (10 << 24) + 16 * (size + more), 16)
+        texts = [f"{n >> 24}.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}\n" for n in numbers]
+        first, others = ("".join(one).encode() for one in (texts[:size], texts[size:]))
+        try:
+            began = time.process_time()
+            assert set_commands.add("million", first, by="alice").entries == size
+            loaded = time.process_time() - began
+            kernel = found.memory or sum(map_listing.memory(one)[0] or 0 for one in maps.values())
+            began = time.process_time()
+            done = set_commands.add("million", others, by="alice")
+            changed = time.process_time() - began
+        finally:
+            delete("million", force=True)
+    assert (done.added, done.entries) == (more, size + more)
+    assert loaded < 10
+    assert changed < 5
+    assert 4 * size < kernel < entry_bytes * size

@@ -298,8 +298,8 @@ def test_check_43_a_thousand_connections_stay_bounded(place: Path) -> None:
         assert_alive()
 
 
-@pytest.mark.check(40)
-def test_check_40_a_storm_of_questions_is_answered_at_a_bounded_rate(place: Path) -> None:
+@pytest.mark.check(43)
+def test_check_43_a_storm_of_questions_is_answered_at_a_bounded_rate(place: Path) -> None:
     """So many answers a second and user, however many ask: the processor is bounded, and so is the memory."""
     with serving(place, reads_per_s=50.0) as server, ExitStack() as opened:
         made = [opened.enter_context(raw(place, name="read.sock")) for _ in range(20)]
