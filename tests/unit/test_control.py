@@ -148,6 +148,18 @@ def test_without_a_daemon_there_is_none_to_ask(place: Path, monkeypatch: pytest.
     assert connect() is None, "the socket that a killed daemon has left"
 
 
+@pytest.mark.parametrize("name", ["there", "x" * 120])
+def test_where_no_socket_can_be_the_daemon_says_so(tmp_path: Path, name: str) -> None:
+    (tmp_path / "there").mkdir()
+
+    async def served() -> None:
+        async with Server([Door(tmp_path / name, Access(), can_change=True)], lambda *_: asyncio.sleep(0)):
+            pass
+
+    with pytest.raises(DaemonError, match=f"listen at .*{name}: "):
+        asyncio.run(served())
+
+
 def test_one_that_hangs_is_an_error_with_exit_code_5(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PENSTOCK_RUN_DIR", str(place))
     with socket.socket(socket.AF_UNIX) as listening:

@@ -122,6 +122,13 @@ def test_a_torn_last_line_is_passed_over_and_mended(tmp_path: Path) -> None:
         assert len(ledger.book().few) == 2
 
 
+def test_a_line_that_is_damaged_costs_no_other_line(tmp_path: Path) -> None:
+    ledger = written(Ledger("threats", tmp_path), added("192.0.2.9/32", comment="x"), added("192.0.2.10/32"))
+    content = (ledger.place / "journal").read_bytes()
+    (ledger.place / "journal").write_bytes(content.replace(b'"x"', b'"\xff"'))
+    assert list(Ledger("threats", tmp_path).book().few) == ["192.0.2.10/32"]
+
+
 def test_what_was_refused_is_taken_back_also_for_those_who_have_read_it(tmp_path: Path) -> None:
     writer, reader = Ledger("threats", tmp_path), Ledger("threats", tmp_path)
     with writer.changing():

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from penstock.daemon import state
+from penstock.errors import PenstockError
 from penstock.model.moment import Moment
 from penstock.model.state_directory import make_place, write_atomically
-from penstock.pipeline import history
+from penstock.pipeline import feeding, history, peers, subscriptions
+from penstock.pipeline.entry_file import EntryFile
 from penstock.pipeline.ledger import Ledger, Line
 
 OWNER = 65_534, 65_533
@@ -70,3 +73,27 @@ def test_what_root_makes_belongs_to_whom_the_directory_belongs(tmp_path: Path) -
     made = list(tmp_path.rglob("*"))
     assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {OWNER}
     assert {path.stat().st_mode & 0o777 for path in made} == {0o755, 0o644}
+
+
+@pytest.mark.parametrize("damage", [b'{"pid": "\xff"}', b"[", b"", b"[1, 2]"])
+def test_a_file_that_is_damaged_is_as_if_it_was_not_there_or_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes
+) -> None:
+    monkeypatch.setenv("PENSTOCK_STATE_DIR", str(tmp_path))
+    threats = tmp_path / "sets" / "threats"
+    make_place(threats)
+    make_place(tmp_path / "history")
+    for file in (
+        *(tmp_path / name for name in ("daemon.json", "failures.json", "peers.json", "history/eth0.json")),
+        *(threats / name for name in ("folded.json", "feeds.json", "1.entries", "journal")),
+    ):
+        file.write_bytes(damage)
+    assert (state.load(), state.counts()) == (state.Memory(), state.Counts())
+    assert (peers.recent_peers(), feeding.notes("threats")) == ((), {})
+    assert Ledger("threats").book().few == {}
+    with pytest.raises(PenstockError, match="history of eth0"):
+        history.entries("eth0")
+    with pytest.raises(PenstockError, match=r"feeds\.json"):
+        subscriptions.owned("threats")
+    with pytest.raises(PenstockError, match=r"1\.entries"):
+        assert EntryFile(threats / "1.entries").count

@@ -111,17 +111,21 @@ class Server:
             await self._sweeping
 
     async def _open(self, loop: asyncio.AbstractEventLoop, door: Door) -> asyncio.Server:
-        """A listening socket that nobody can connect to before its file has its owner and mode."""
-        with suppress(FileNotFoundError):
-            door.path.unlink()
+        """A listening socket that nobody can connect to before its file has its owner and mode.
+
+        Raises DaemonError: there cannot be one.
+        """
         before = os.umask(0o177)
         try:
+            door.path.unlink(missing_ok=True)
             server = await loop.create_unix_server(
                 lambda: _Connection(self, door, self._answer), os.fspath(door.path), backlog=_BACKLOG
             )
+            door.path.chmod(_mode(door))
+        except OSError as error:
+            raise DaemonError(f"listen at {door.path}: {error.strerror or error}") from error
         finally:
             os.umask(before)
-        door.path.chmod(_mode(door))
         return server
 
     async def _sweep(self) -> None:

@@ -34,6 +34,7 @@ from penstock.daemon.notify import Notifier
 from penstock.daemon.sets import OpenSets
 from penstock.daemon.settings import Settings, accounts, read_settings
 from penstock.errors import PenstockError, SettingsError
+from penstock.model.moment import boot_id
 from penstock.model.run_directory import CONTROL_SOCKET, READ_SOCKET, run_directory
 from penstock.version import VERSION
 
@@ -268,7 +269,7 @@ class _Service:
 
 def _begin(memory: state.Memory) -> None:
     """Remember that a daemon runs."""
-    memory.boot, memory.pid, memory.is_over = state.boot_id(), os.getpid(), False
+    memory.boot, memory.pid, memory.is_over = boot_id(), os.getpid(), False
     memory.started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -59,7 +59,7 @@ class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is done when something fails; the decisions that nobody can choose are in pipeline/failures.py."""
+    """What is done when something fails; the decisions that nobody can choose are in failures.py."""
 
     #: A policy cannot be put in place and nothing is there: packets pass, with an alarm, or nothing but lifelines does.
     load: OnLoadError = "open"

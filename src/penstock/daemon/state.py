@@ -18,6 +18,7 @@ import msgspec
 
 from penstock.daemon.reconcile import Kept
 from penstock.errors import PenstockError
+from penstock.model.moment import boot_id
 from penstock.model.state_directory import make_place, state_directory, write_atomically
 
 
@@ -42,18 +43,14 @@ class Memory(msgspec.Struct):
     is_over: bool = True
 
 
-def boot_id() -> str:
-    """This boot of the machine; what is remembered of kernel objects ends with it."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 def load() -> Memory:
     """What was saved last; what cannot be read is as if it was not there."""
     try:
         content = (state_directory() / "daemon.json").read_bytes()
         found = msgspec.json.decode(content, type=Memory)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return Memory()
+    # Programs and interfaces have other numbers after a boot.
     if found.boot != boot_id():
         found.kept, found.is_over = {}, True
     return found
@@ -68,7 +65,7 @@ def counts() -> Counts:
     """What was counted so far; nothing where it cannot be read."""
     try:
         return msgspec.json.decode((state_directory() / "failures.json").read_bytes(), type=Counts)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return Counts()
 
 

@@ -144,7 +144,7 @@ class EntryFile:
         end = data.find(b"\n")
         try:
             head = msgspec.json.decode(data[: max(end, 0)], type=_Head)
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise self._damaged() from error
         at, parts = end + 1, {}
         for family in head.families:

@@ -133,7 +133,7 @@ def notes(name: str) -> dict[str, Note]:
     """What became of the copies of a set's feeds, by their names."""
     try:
         return msgspec.json.decode(_path(name).read_bytes(), type=dict[str, Note])
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return {}
 
 

@@ -29,6 +29,7 @@ import msgspec
 from penstock.errors import PenstockError
 from penstock.kernel.attach_point import attach_point, encode, here
 from penstock.model.login import login_uid
+from penstock.model.moment import boot_id
 from penstock.model.state_directory import make_place, state_directory, write_atomically
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def entries(ifname: str) -> tuple[Entry, ...]:
         found = msgspec.json.decode(content, type=tuple[Entry, ...])
     except FileNotFoundError:
         return ()
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError) as error:
         raise PenstockError(f"the history of {ifname} cannot be read: {error}") from error
     return tuple(one for one in found if one.boot == _boot())
 
@@ -214,4 +215,4 @@ def _file(place: Path, ifname: str) -> Path:
 
 
 def _boot() -> str:
-    return "" if here() is None else Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return "" if here() is None else boot_id()

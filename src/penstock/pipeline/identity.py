@@ -156,7 +156,7 @@ def decode(blob: bytes, where: str) -> Identity:
     """
     try:
         identity = msgspec.json.decode(blob.rstrip(b"\0"), type=Identity)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise KernelError(
             "read", where, errno.EINVAL, meaning=f"it does not hold a penstock identity: {error}"
         ) from error

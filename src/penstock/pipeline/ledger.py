@@ -128,7 +128,8 @@ class Ledger:
         whole = fresh[: fresh.rfind(b"\n") + 1]
         lines = whole.splitlines(keepends=True)
         for line in lines:
-            with suppress(msgspec.DecodeError):
+            # Bytes that are no UTF-8 are no DecodeError of msgspec, but a ValueError as that is.
+            with suppress(ValueError):
                 self._book.take(_DECODER.decode(line))
         self._read = _Read(state.st_ino, read.size + len(whole), lines[-1] if lines else read.last)
         return self._book
@@ -238,7 +239,7 @@ class Ledger:
         """How long the journal may become: twice what it was when it was written anew."""
         try:
             size = msgspec.json.decode(os.pread(file, 200, 0).partition(b"\n")[0], type=_Start).size
-        except msgspec.DecodeError:
+        except ValueError:
             size = 0
         return max(_SMALL, 2 * size)
 

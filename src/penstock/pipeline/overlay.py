@@ -193,7 +193,7 @@ def _value(generation: int, records: Sequence[bytes], content: Content) -> bytes
 def _content(text: bytes) -> Content:
     try:
         return msgspec.json.decode(text, type=Content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         meaning = f"they were written by another version of penstock: {error}"
         raise KernelError("read", "the added rules", errno.EINVAL, meaning=meaning) from error
 

@@ -57,5 +57,5 @@ def _known() -> dict[str, Moment]:
     try:
         found = msgspec.json.decode((state_directory() / "peers.json").read_bytes(), type=dict[str, Moment])
         return {str(ip_address(peer)): at for peer, at in found.items()}
-    except (OSError, ValueError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return {}

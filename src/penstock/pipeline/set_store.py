@@ -144,7 +144,7 @@ def _spec_at(place: Path) -> SetSpec | None:
         # Before there were flat sets a spec did not name its structure.
         is_old = b'"structure"' not in blob
         return replace(found, structure="trie") if is_old and found.is_flat else found
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         meaning = f"it was written by another version of penstock: {error}"
         raise KernelError("read", str(place / SPEC), errno.EINVAL, meaning=meaning) from error
 

@@ -103,7 +103,7 @@ def owned(set_name: str) -> tuple[Subscription, ...]:
         return msgspec.json.decode(path.read_bytes(), type=_File).subscriptions
     except FileNotFoundError:
         return ()
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError) as error:
         raise PenstockError(f"read {path}: {error}") from error
 
 
