@@ -18,13 +18,13 @@ from penstock.feeds.protected import SPECIAL, Protected, split, without_protecte
 from penstock.feeds.result import Listed, Until
 from penstock.model.moment import Moment
 from penstock.model.prefixes import Network, Prefixes
+from penstock.model.set_text import text_of
 from penstock.model.sets import EXPIRY_MASK, SetSpec
 from penstock.pipeline.feed_content import content_of
 from penstock.pipeline.ledger import Ledger, Line
 from penstock.pipeline.ledger_content import of_texts, together
 from penstock.pipeline.set_change import initial
 from penstock.pipeline.set_keys import Content
-from penstock.pipeline.set_text import text_of
 
 NOW = 1_790_072_042.0
 BOOT = Moment(NOW, 1 << 50, "this boot")

@@ -23,11 +23,11 @@ from penstock.compiler.lang.parser import parse_policy
 from penstock.compiler.lang.source import Source
 from penstock.errors import PenstockError, PolicyError
 from penstock.model.packet import build_packet, parse_packet
+from penstock.model.set_text import read_lines
 from penstock.model.sets import EXPIRY_MASK, SetSpec
 from penstock.model.verdict import Verdict
 from penstock.pipeline.set_change import Held, change, settled
 from penstock.pipeline.set_keys import Content, Entries, keys_of, read_entries, text_of
-from penstock.pipeline.set_text import read_lines
 
 HOST, NET = SetSpec("s", ("host",)), SetSpec("s", ("net",), structure="trie")
 

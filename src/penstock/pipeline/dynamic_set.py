@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
+from penstock.model.set_text import keys_of, text_of
 from penstock.pipeline.added_entries import AddedEntries
 from penstock.pipeline.live_set import Changed, Entry, LiveSet, Text
 from penstock.pipeline.set_control import now
-from penstock.pipeline.set_text import keys_of, text_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from penstock.kernel.maps import Map
+    from penstock.model.set_text import Keys
     from penstock.model.sets import SetSpec
     from penstock.pipeline.set_keys import Content
-    from penstock.pipeline.set_text import Keys
 
 
 class DynamicSet(LiveSet):

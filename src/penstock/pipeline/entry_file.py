@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from penstock.model.set_text import Keys
     from penstock.pipeline.set_keys import Content, Entries
-    from penstock.pipeline.set_text import Keys
 
 SCHEMA = "penstock.entries/1"
 _WORD = 8

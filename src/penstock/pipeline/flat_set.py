@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from penstock.model.flat import LINE_BYTES
+from penstock.model.set_text import keys_of, text_of
 from penstock.model.sets import FLAT, SetSpec
 from penstock.pipeline.dynamic_set import DynamicSet
 from penstock.pipeline.flat_content import Content
@@ -23,15 +24,14 @@ from penstock.pipeline.flat_slots import Slots
 from penstock.pipeline.live_set import Changed, Entry, LiveSet, Text
 from penstock.pipeline.set_control import now
 from penstock.pipeline.set_few import Few
-from penstock.pipeline.set_text import keys_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from penstock.kernel.maps import Map
+    from penstock.model.set_text import Keys
     from penstock.pipeline.set_keys import Content as Many
-    from penstock.pipeline.set_text import Keys
 
 
 class FlatSet(LiveSet):

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from penstock.model.set_text import Keys
     from penstock.pipeline.flat_set import FlatSet
-    from penstock.pipeline.set_text import Keys
 
     Flat = dict[str, NDArray[Any]]
 

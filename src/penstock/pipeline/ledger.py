@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from penstock.model.set_text import Keys
     from penstock.pipeline.set_keys import Content
-    from penstock.pipeline.set_text import Keys
 
 MANUAL = "manual"
 #: A change of more entries than these keeps them in a file of their own.

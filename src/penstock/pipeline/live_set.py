@@ -29,11 +29,11 @@ from penstock.errors import KernelError, LimitError, PenstockError
 from penstock.kernel.map_batch import delete_each
 from penstock.kernel.maps import Map
 from penstock.model.closing import Closing
+from penstock.model.set_text import Keys, expiry_after, keys_of, read_lines
 from penstock.model.sets import HIDDEN, LONGEST_S, SetSpec
 from penstock.pipeline.set_control import Control, now
 from penstock.pipeline.set_few import Few, Step, TooManyError
 from penstock.pipeline.set_listing import listed
-from penstock.pipeline.set_text import Keys, expiry_after, keys_of, read_lines
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,17 +24,17 @@ from typing import TYPE_CHECKING
 from penstock.errors import PenstockError
 from penstock.model.closing import Closing
 from penstock.model.moment import moment
+from penstock.model.set_text import text_of
 from penstock.pipeline.ledger import FEW, MANUAL, Ledger, Line
-from penstock.pipeline.set_text import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from penstock.model.set_text import Keys
     from penstock.pipeline.ledger_book import Book
     from penstock.pipeline.live_set import Changed as Moved
     from penstock.pipeline.live_set import LiveSet, Text
     from penstock.pipeline.set_keys import Content
-    from penstock.pipeline.set_text import Keys
 
     Progress = Callable[[int, int], None]
 

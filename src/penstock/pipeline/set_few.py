@@ -21,8 +21,8 @@ from itertools import islice
 
 from penstock.kernel.map_batch import lookup_each
 from penstock.kernel.maps import Map
+from penstock.model.set_text import later
 from penstock.model.sets import EXPIRY_MASK, HOLDS, REST, SetSpec
-from penstock.pipeline.set_text import later
 from penstock.pipeline.set_walk import beneath, cut, length_of
 
 Values = dict[bytes, bytes]

@@ -18,8 +18,7 @@ import numpy as np
 from penstock.errors import PenstockError
 from penstock.model.plain_lines import EndlessLineError, PlainLines, read_pieces
 from penstock.model.prefixes import MASKS32, U8, U32
-from penstock.model.sets import SetSpec
-from penstock.pipeline.set_text import (
+from penstock.model.set_text import (
     Keys,
     entries_of,
     expiry_after,
@@ -29,6 +28,7 @@ from penstock.pipeline.set_text import (
     text_of,
     wrong_entries,
 )
+from penstock.model.sets import SetSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from penstock.kernel.map_entries import batches
 from penstock.kernel.maps import Map
+from penstock.model.set_text import text_of
 from penstock.model.sets import EXPIRY_MASK, HIDDEN, SetSpec
 from penstock.pipeline.set_control import Control, now
-from penstock.pipeline.set_text import text_of
 from penstock.pipeline.set_walk import end_of
 
 Listed = tuple[str, int, int, tuple[int, ...]]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from penstock.errors import KernelError
+from penstock.model.set_text import Keys
 from penstock.model.sets import HIDDEN
 from penstock.pipeline import live_set
 from penstock.pipeline.ledger_content import without
@@ -22,7 +23,6 @@ from penstock.pipeline.set_change import Held, change, initial, settled
 from penstock.pipeline.set_control import now
 from penstock.pipeline.set_keys import Content, Entries, are_among, arrays_of, comparable, nothing, size
 from penstock.pipeline.set_maps import read_map
-from penstock.pipeline.set_text import Keys
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

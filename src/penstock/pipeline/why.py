@@ -207,8 +207,8 @@ def _in_kernel(network: Network) -> tuple[dict[str, bool], set[str], tuple[str, 
 
 def _is_added(found: LiveSet, entry: str) -> bool:
     """Whether a rule has added it."""
+    from penstock.model.set_text import keys_of
     from penstock.pipeline.dynamic_set import DynamicSet
-    from penstock.pipeline.set_text import keys_of
 
     if not isinstance(found, DynamicSet) or (found.spec.kind == ("host",) and "/" in entry):
         return False
