@@ -170,6 +170,10 @@ STEPS = {
     "one comes": lambda nets: nets.update(["10.1.1.0/25"]),
     "one goes": lambda nets: nets.discard(["10.1.2.0/24"]),
     "one of IPv6 comes": lambda nets: nets.update(["2001:db8:5::/48"]),
+    "some come": lambda nets: nets.update(
+        ["10.1.1.0/25", "10.1.7.0/24", "2001:db8:5::/48", "2001:db8:5::/64"]
+    ),
+    "some go": lambda nets: nets.discard(["10.1.2.0/24", "10.1.3.3", "2001:db8:7::/48"]),
     "others come": lambda nets: nets.replace(["10.1.2.0/24", "10.64.0.0/10", "2001:db8:7::/48"]),
     "one has a time": lambda nets: nets.update(["10.1.2.0/24", "10.1.7.0/24"], 1000),
     "a time is given": lambda nets: nets.replace(["10.1.2.0/24", "10.9.0.0/16"], 1000),

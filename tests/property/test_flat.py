@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.model.sets import SetSpec
+from penstock.pipeline.flat_batch import Batch
+from penstock.pipeline.flat_blocks import NoRoomError
 from penstock.pipeline.flat_content import Content
 from penstock.pipeline.flat_filling import fill, filling, keys
 from penstock.pipeline.flat_keys import packed, unpacked
@@ -94,12 +99,9 @@ def test_changes_in_place_leave_what_the_model_has(family: str, data: st.DataObj
     model = set(data.draw(st.lists(st.sampled_from(pool), max_size=6)))
     content = made({family: list(model)})
     for net in data.draw(st.lists(st.sampled_from(pool), max_size=16)):
-        key = family, int(net.network_address), net.prefixlen
-        done = content.remove(*key) if net in model else content.add(*key)
-        if done is not None:
-            assert done
+        if toggle(content, [net]):
             model ^= {net}
-        assert content.has(*key) == (net in model)
+        assert content.has(*key(net)) == (net in model)
     assert disagreements(content, family, model, boundaries(family, pool)) == []
     assert set(texts(content, family)) == {str(net) for net in model}
     assert content.count == len(model)
@@ -124,12 +126,12 @@ def test_thousands_of_random_networks(family: str) -> None:
     content = made({family: sorted(nets, key=str)})
     done, gone = 0, set[Network]()
     for net in chance.sample(sorted(nets, key=str), 200):
-        if content.remove(family, int(net.network_address), net.prefixlen):
+        if toggle(content, [net]):
             nets.discard(net)
             gone.add(net)
             done += 1
     for net in chance.sample(sorted(gone, key=str), 50):
-        assert content.add(family, int(net.network_address), net.prefixlen)
+        assert toggle(content, [net])
         nets.add(net)
         done -= 1
     asked = chance.sample(sorted(boundaries(family, nets)), 1500)
@@ -138,16 +140,104 @@ def test_thousands_of_random_networks(family: str) -> None:
     assert done == 150
 
 
-def test_a_change_that_was_not_finished_has_not_happened() -> None:
-    """The word of the root is not moved: neither the addresses nor the list have it, and the next change is whole."""
-    net, other = IPv4Network("10.1.1.0/24"), IPv4Network("10.1.2.0/24")
-    content = made({"v4": [IPv4Network("10.1.3.0/24")]})
-    slot = content.slot_of("v4", int(net[0]))
-    before = content.places[slot]
-    assert content.add("v4", int(net[0]), 24)
-    content.places[slot] = before
-    assert texts(content, "v4") == ["10.1.3.0/24"]
-    assert disagreements(content, "v4", [IPv4Network("10.1.3.0/24")], boundaries("v4", [net])) == []
-    content.settle()
-    assert content.add("v4", int(other[0]), 24)
-    assert texts(content, "v4") == ["10.1.2.0/24", "10.1.3.0/24"]
+def key(net: Network) -> tuple[str, int, int]:
+    return f"v{net.version}", int(net.network_address), net.prefixlen
+
+
+def toggle(content: Content, nets: Iterable[Network]) -> bool:
+    """Let those go that are there, and the others come, at once; False, and nothing done, if not in place."""
+    batch = Batch(content)
+    try:
+        for net in nets:
+            batch.change(*key(net), is_added=not content.has(*key(net)))
+    except NoRoomError:
+        return False
+    batch.happen()
+    return True
+
+
+@pytest.mark.parametrize("family", WIDTHS)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_batches_in_place_leave_what_the_model_has(family: str, data: st.DataObject) -> None:
+    """Nets that hide others come and go with them, in one batch and in the next."""
+    pool = [
+        net
+        for net in data.draw(st.lists(networks(family), min_size=1, max_size=20, unique=True))
+        if net.prefixlen > 18
+    ] or [ip_network("10.0.0.0/24" if family == "v4" else "2001:db8::/48")]
+    model = set(data.draw(st.lists(st.sampled_from(pool), max_size=10)))
+    content = made({family: list(model)})
+    for batch in data.draw(st.lists(st.sets(st.sampled_from(pool), min_size=1, max_size=9), max_size=4)):
+        assert toggle(content, batch)
+        model ^= batch
+        assert disagreements(content, family, model, boundaries(family, pool)) == []
+        assert {net for net in pool if content.has(*key(net))} == model
+    assert set(texts(content, family)) == {str(net) for net in model}
+    assert content.count == len(model)
+
+
+@pytest.mark.check(36)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_check_36_a_batch_that_ends_at_any_line_has_happened_or_not(data: st.DataObject) -> None:
+    """Whoever is interrupted leaves all of it or nothing, to packets and in the list, and the next one repairs it."""
+    drawn = [
+        *data.draw(st.lists(networks("v4"), min_size=4, max_size=12, unique=True)),
+        *data.draw(st.lists(networks("v6"), min_size=2, max_size=8, unique=True)),
+    ]
+    pool = sorted({net for net in drawn if net.prefixlen > 18}, key=str) or [ip_network("10.0.0.0/24")]
+    old = data.draw(st.sets(st.sampled_from(pool)))
+    batch = data.draw(st.sets(st.sampled_from(pool), min_size=1))
+    before = made({f: [net for net in old if key(net)[0] == f] for f in WIDTHS}).octets
+    content = Content(memoryview(bytearray(before)))
+    total = lines_of(lambda: toggle(content, batch), None)
+    stop = data.draw(st.integers(0, total - 1))
+    memory = memoryview(bytearray(before))
+    lines_of(lambda: toggle(Content(memory), batch), stop)
+    left = {net for net in pool if Content(memory).has(*key(net))}
+    assert left in (old, old ^ batch)
+    for settled in (False, True):
+        content = Content(memory)
+        if settled:
+            content.settle()
+            assert list(content.log.moving()) == []
+        for family in WIDTHS:
+            nets = [net for net in left if key(net)[0] == family]
+            of_family = [net for net in pool if key(net)[0] == family]
+            assert disagreements(content, family, nets, boundaries(family, of_family)) == []
+            assert set(texts(content, family)) == {str(net) for net in nets}
+    again = data.draw(st.sets(st.sampled_from(pool), min_size=1))
+    assert toggle(content, again)
+    assert {net for net in pool if content.has(*key(net))} == left ^ again
+
+
+class StoppedError(Exception):
+    """The writer ends here."""
+
+
+def lines_of(work: Any, stop: int | None) -> int:
+    """How many lines of what writes in place are executed; before line `stop` it ends."""
+    count = 0
+
+    def line(_frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal count
+        if event == "line":
+            if count == stop:
+                raise StoppedError
+            count += 1
+        return line
+
+    def call(frame: FrameType, _event: str, _argument: object) -> Any:
+        is_asked = frame.f_code.co_name in {"carry_out", "settle", "begin", "happen", "_put", "_mark"}
+        return line if is_asked and "pipeline/flat_" in frame.f_code.co_filename else None
+
+    known = sys.gettrace()
+    sys.settrace(call)
+    try:
+        work()
+    except StoppedError:
+        pass
+    finally:
+        sys.settrace(known)
+    return count

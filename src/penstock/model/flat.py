@@ -29,7 +29,9 @@ first 40 bits of an address (or 32, if the networks are wide), and one of the fi
 for networks wider than another 8.  While both are not set an address is in no network.
 
 What was written is never changed, but the words that name blocks and leaves: a change
-writes new ones behind the others and moves one word, to 0 where a leaf has gone.  Bits
+writes new ones behind the others and moves words, to 0 where a leaf has gone.  Meanwhile
+such a word is MOVING, with a line of the log that has both what it named and what it is
+to name; which of them counts says the line up to which changes have happened, `LOGGED`.  Bits
 of the front are set before, and cleared behind that; those of the filter are not cleared.
 """
 
@@ -38,7 +40,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 #: What lies in the lines, counted up when it becomes something else: another version would misread it.
-LAYOUT = 1
+LAYOUT = 2
 #: The pins of what is in the slots.
 LINES = ("lines0", "lines1")
 LINE_BYTES = 32
@@ -54,6 +56,8 @@ BLOCK_LINES = 2
 FIRST = ALL + BLOCK_LINES
 #: Marks the line of a leaf.
 LEAF = 1 << 31
+#: Marks the line of a log.
+MOVING = LEAF | 1 << 30
 
 
 class Field(IntEnum):
@@ -66,13 +70,17 @@ class Field(IntEnum):
     AT_V4 = 4
     AT_V6 = 5
     LOG = 6
-    LOG_ROOM = 7
+    LOG_END = 7
+    #: Read by programs: the line of the log before which everything has happened.
     LOGGED = 8
     #: Read by programs, too: the filter's first line, its bits less one, and by how much 64 bits are
     #: shifted, with HAS_WIDE if wider networks are in it.
     FILTER = 9
     FILTER_MASK = 10
     FILTER_SHIFT = 11
+    #: The line behind the last that is written, and that before which no word names one.
+    BEGUN = 12
+    SETTLED = 13
 
 
 #: The shifts that a filter may have, the shift for wider networks, and the most bits of a filter.

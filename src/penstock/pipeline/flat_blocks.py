@@ -29,7 +29,12 @@ class Lines(Protocol):
     """What is needed of a content."""
 
     words: memoryview
-    places: memoryview
+
+    def place(self, slot: int) -> int:
+        """What a word of a root or a block names."""
+
+    def children(self, begin: int, count: int) -> list[int]:
+        """So many of them."""
 
     def has(self, family: str, address: int, length: int) -> bool:
         """Whether this very network is there."""
@@ -50,7 +55,7 @@ class Lines(Protocol):
 def moved_v4(content: Lines, address: int, length: int, *, is_added: bool) -> tuple[int, int]:
     """The word of the root or of a block that moves, and what it is to name.  Raises NoRoomError."""
     slot = content.slot_of("v4", address)
-    at = content.places[slot]
+    at = content.place(slot)
     if at == ALL:
         return slot, at
     full, has = content.words[4 * at : 4 * at + 2].tolist() if at else (0, 0)
@@ -61,15 +66,14 @@ def moved_v4(content: Lines, address: int, length: int, *, is_added: bool) -> tu
     rank = (has & (1 << value) - 1).bit_count()
     if has >> value & 1:
         child = 8 * at + 4 + rank
-        return child, _narrow(content, content.places[child], address, length, is_added=is_added)
+        return child, _narrow(content, content.place(child), address, length, is_added=is_added)
     children = _children_v4(content, at, has)
     children.insert(rank, _narrow(content, 0, address, length, is_added=is_added))
     return slot, _put_v4(content, full, has | 1 << value, children)
 
 
 def _children_v4(content: Lines, at: int, has: int) -> list[int]:
-    found: list[int] = content.places[8 * at + 4 :][: has.bit_count()].tolist()
-    return found
+    return content.children(8 * at + 4, has.bit_count())
 
 
 def _put_v4(content: Lines, full: int, has: int, children: list[int]) -> int:
@@ -117,7 +121,7 @@ def moved_v6(content: Lines, address: int, length: int, *, is_added: bool) -> tu
     """The word of the root or of a block that moves, and what it is to name.  Raises NoRoomError."""
     slot, depth = content.slot_of("v6", address), ROOT_BITS["v6"]
     while True:
-        at = content.places[slot]
+        at = content.place(slot)
         if at == ALL:
             return slot, at
         if not at or at & LEAF:
@@ -174,9 +178,7 @@ def _block_v6(content: Lines, at: int) -> tuple[int, int]:
 
 
 def _children(content: Lines, at: int, has: int) -> list[int]:
-    begin = 8 * (at + 2)
-    found: list[int] = content.places[begin : begin + has.bit_count()].tolist()
-    return found
+    return content.children(8 * (at + 2), has.bit_count())
 
 
 def _put_v6(content: Lines, full: int, has: int, children: list[int]) -> int:

@@ -2,12 +2,13 @@
 
     content = Content(memory)                  the map's memory
     content.has("v4", address, 24)             whether this very network is there
-    content.add("v4", address, 24)             one more, or None: it has to be written anew
+    content.carry_out(lines, moves, marks)     changes that happen at once
 
 The sorted keys of both families lie behind the lines that packets read, and the log
-of single changes behind those (`flat_log.py`).  A change is done in this order: new
-lines, which nobody reads yet; a line of the log; the count of the log; one word of a
-root or a block, which packets meet.  What it costs does not grow with the set.
+of changes behind those (`flat_log.py`).  Changes are done in this order: new lines,
+which nobody reads yet; lines of the log; the words that move, which name those; how far the log
+has happened, by which packets meet all of it; the words, which name what they are to name.
+What it costs does not grow with the set.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from penstock.model.flat import (
     HEADER,
     LEAF,
     LINE_BYTES,
+    MOVING,
     ROOT_BITS,
     ROOTS,
     WIDE_SHIFT,
@@ -30,11 +32,11 @@ from penstock.model.flat import (
     filter_bit,
     marks,
 )
-from penstock.pipeline.flat_blocks import NoRoomError, moved_v4, moved_v6
+from penstock.pipeline.flat_blocks import NoRoomError
 from penstock.pipeline.flat_log import Key, Log, key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 _COUNTS = {"v4": Field.COUNT_V4, "v6": Field.COUNT_V6}
 _PLACES = {"v4": Field.AT_V4, "v6": Field.AT_V6}
@@ -49,7 +51,7 @@ class Content:
     def __init__(self, memory: memoryview) -> None:
         self.octets = memory
         self.words, self.places = memory.cast("Q"), memory.cast("I")
-        self.log = Log(self.words, self.places)
+        self.log = Log(memory)
 
     def header(self, field: Field) -> int:
         """A word of the header."""
@@ -103,7 +105,7 @@ class Content:
 
     def holds(self, family: str, address: int) -> bool:
         """What a packet would be told of an address."""
-        at = self.places[self.slot_of(family, address)]
+        at = self.place(self.slot_of(family, address))
         if family == "v4":
             return self._holds_v4(at, address)
         shift = self.header(Field.FILTER_SHIFT)
@@ -114,6 +116,10 @@ class Content:
         """The word of a root for an address, counted from the first line."""
         return 8 * ROOTS[family] + (address >> _BITS[family] - ROOT_BITS[family])
 
+    def place(self, slot: int) -> int:
+        """What a word of a root or a block names for packets."""
+        return self.log.settled(self.places[slot])
+
     def _holds_v4(self, at: int, address: int) -> bool:
         bit = 1 << (address >> 8 & 63)
         if not at or not self.words[address >> 14] & bit:
@@ -121,7 +127,7 @@ class Content:
         full, has = self.words[4 * at], self.words[4 * at + 1]
         if full & bit or not has & bit:
             return bool(full & bit)
-        place = self.places[8 * at + 4 + (has & bit - 1).bit_count()]
+        place = self.place(8 * at + 4 + (has & bit - 1).bit_count())
         if place & LEAF:
             return not (address ^ place) & place >> 8 & 255
         return bool(place and self.words[4 * place + (address >> 6 & 3)] >> (address & 63) & 1)
@@ -139,7 +145,7 @@ class Content:
             if full & bit or not has & bit:
                 return bool(full & bit)
             rank = sum(pairs[2 * one + 1].bit_count() for one in range(word)) + (has & bit - 1).bit_count()
-            at = self.places[8 * (at + 2) + rank]
+            at = self.place(8 * (at + 2) + rank)
             depth += 8
         return False
 
@@ -154,26 +160,6 @@ class Content:
 
     # ── changing in place ────────────────────────────────────────────────────
 
-    def add(self, family: str, address: int, length: int) -> bool | None:
-        """Add one network; whether it was not there; None without a change if it cannot be done in place."""
-        return (
-            False
-            if self.has(family, address, length)
-            else self._change(family, address, length, is_added=True)
-        )
-
-    def remove(self, family: str, address: int, length: int) -> bool | None:
-        """Remove one network; whether it was there; None without a change if it cannot be done in place."""
-        return (
-            self._change(family, address, length, is_added=False)
-            if self.has(family, address, length)
-            else False
-        )
-
-    def settle(self) -> None:
-        """Forget a change that was begun by somebody who was killed."""
-        self.log.settle()
-
     def put(self, lines: bytes) -> int:
         """Write new lines, which nobody reads yet, and tell the first.  Raises NoRoomError."""
         # A block of IPv6 is read as one line of a cache, which is two of these.
@@ -187,24 +173,41 @@ class Content:
         self.words[4 * HEADER + Field.NEXT] = behind
         return here
 
-    def _change(self, family: str, address: int, length: int, *, is_added: bool) -> bool | None:
-        if length <= ROOT_BITS[family] or self.log.is_full:
-            return None
-        moved = moved_v4 if family == "v4" else moved_v6
-        try:
-            slot, place = moved(self, address, length, is_added=is_added)
-        except NoRoomError:
-            return None
-        total = self.count + (1 if is_added else -1)
-        self.log.append(family, address, length, is_added=is_added, total=total, slot=slot, place=place)
-        if family == "v4" and slot == self.slot_of("v4", address):
-            self._move_block(address >> 14, slot, place)
-            return True
-        if family == "v6" and is_added:
+    def carry_out(
+        self, lines: bytes, moves: Sequence[tuple[int, int, int]], marks: Iterable[tuple[str, int, int]]
+    ) -> None:
+        """Let lines of the log happen, of which the first have these words, what they name and are to name.
+
+        `marks` are the networks of IPv6 that come; there must be room in the log.
+        """
+        first = self.log.begin(lines)
+        for slot, _, place in moves:
+            if (top := _top(slot)) is not None:
+                self.words[top] |= self._front(place)
+        for _, address, length in marks:
             self._mark(address >> 64, length)
         memory_barrier()
-        self.places[slot] = place
-        return True
+        for line, (slot, _, _) in enumerate(moves, first):
+            self.places[slot] = MOVING | line
+        memory_barrier()
+        self.log.happen()
+        memory_barrier()
+        self.settle()
+
+    def settle(self) -> None:
+        """Let words name what they are to name, or what they named if somebody was killed before that happened."""
+        moved = list(self.log.moving())
+        for slot, place in moved:
+            self.places[slot] = place
+        memory_barrier()
+        for slot, place in moved:
+            if (top := _top(slot)) is not None:
+                self.words[top] = self._front(place)
+        self.log.settle()
+
+    def _front(self, place: int) -> int:
+        """The word of the front before a block of IPv4."""
+        return self.words[4 * place] | self.words[4 * place + 1] if place else 0
 
     def _mark(self, hi: int, length: int) -> None:
         """Let the filter know a network of IPv6."""
@@ -215,14 +218,11 @@ class Content:
             at, bit = self._mark_of(number, shift)
             self.words[at] |= bit
 
-    def _move_block(self, top: int, slot: int, place: int) -> None:
-        """Let a word of IPv4's root name another block, and the front be of both meanwhile."""
-        front = self.words[4 * place] | self.words[4 * place + 1] if place else 0
-        self.words[top] |= front
-        memory_barrier()
-        self.places[slot] = place
-        memory_barrier()
-        self.words[top] = front
+
+def _top(slot: int) -> int | None:
+    """The first bits of IPv4 addresses that a word of the root is of."""
+    first = 8 * ROOTS["v4"]
+    return slot - first if first <= slot < first + (1 << ROOT_BITS["v4"]) else None
 
 
 class _Octets:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _COUNTS = {"v4": Field.COUNT_V4, "v6": Field.COUNT_V6}
 _PLACES = {"v4": Field.AT_V4, "v6": Field.AT_V6}
-_LEAST_ROOM, _LEAST_LOG, _MOST_LOG = 1024, 256, 16_384
+_LEAST_ROOM, _LEAST_LOG, _MOST_LOG = 1024, 256, 65_536
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,9 +53,10 @@ def filling(keys: Mapping[str, NDArray[Any]]) -> Filling:
         header[_PLACES[family]], header[_COUNTS[family]] = here, len(keys[family])
         here += -(-keys[family].nbytes // LINE_BYTES)
     room = min(_MOST_LOG, max(_LEAST_LOG, sum(map(len, keys.values())) // 16))
-    header |= {Field.LOG: here, Field.LOG_ROOM: room, Field.LOGGED: 0}
+    header |= dict.fromkeys((Field.LOG, Field.LOGGED, Field.BEGUN, Field.SETTLED), here)
     shift, bits = filter_of(keys["v6"])
     here += room
+    header[Field.LOG_END] = here
     header |= {Field.FILTER: here, Field.FILTER_MASK: 64 * len(bits) - 1, Field.FILTER_SHIFT: shift}
     return Filling(keys, built, header, bits, here + len(bits) // 4)
 

@@ -1,25 +1,37 @@
-"""What was done to a flat set since its networks were written in order: one line a change.
+"""What was done to a flat set since its networks were written in order, and how many changes happen at once.
 
-    log = Log(words, places)             the content's memory, as 64-bit and as 32-bit words
+    log = Log(memory)                    the content's memory
     log.changed("v4")                    {key: whether it came}
-    log.append(…)                        a change that happens when its word is moved
+    log.begin(lines)                     changes that nobody meets yet
+    log.happen()                         all of them have happened
 
-A line is {operation, family, length, how many networks there are then; first 64 bits;
-last 64 bits; the word that is moved, and what to}.  While the word of the last line is
-not that, its change has not happened.  Lines are read once and remembered.  A key is, of IPv4, the address
-and in the lowest byte the length; of IPv6 17 bytes of the same.
+A line is {operation, family, length, what a word names; first 64 bits; last 64 bits; that
+word, and what it is to name}: a network that comes or goes, and a word that moves, which
+need not have to do with one another; either may be missing.  While words move they
+name their line, and packets take from it what they are to find: what was
+named, or, of a line before `LOGGED`, what is to be.  So one store of that number lets
+all of it happen, and lines from `SETTLED` on may have words that still name them.
+Lines are read once and remembered.  A key is, of IPv4, the address and in the lowest byte the
+length; of IPv6 17 bytes of the same.
 """
 
 from __future__ import annotations
 
-from penstock.model.flat import HEADER, Field
+import struct
+from typing import TYPE_CHECKING
+
+from penstock.model.flat import HEADER, LINE_BYTES, MOVING, Field
 from penstock.model.sets import FAMILIES
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 Key = int | bytes
-_ADD, _REMOVE = 1, 2
-_FAMILY_AT, _LENGTH_AT, _TOTAL_AT, _SLOT_AT = 8, 16, 32, 32
-_LOW = 0xFFFFFFFF
-_HEADER = 4 * HEADER
+ADD, REMOVE = 1, 2
+#: Operation, family, length, old place; address; place, word.
+LINE = struct.Struct("=BBBxIQQII")
+_OLD_AT, _PLACE_AT, _SLOT_AT = 1, 6, 7
+_V4, _V6 = map(FAMILIES.index, ("v4", "v6"))
 
 
 def key_of(family: str, address: int, length: int) -> Key:
@@ -27,17 +39,26 @@ def key_of(family: str, address: int, length: int) -> Key:
     return address << 8 | length if family == "v4" else (address << 8 | length).to_bytes(17, "big")
 
 
+def line_of(change: tuple[str, int, int, bool] | None, move: tuple[int, int, int]) -> bytes:
+    """A line: a network that comes or goes, if there is one; a word or 0, what it names, and what it is to name."""
+    slot, old, place = move
+    if change is None:
+        return LINE.pack(0, 0, 0, old, 0, 0, place, slot)
+    family, address, length, is_added = change
+    whole = address << 96 if family == "v4" else address
+    operation = ADD if is_added else REMOVE
+    hi, lo = whole >> 64, whole & (1 << 64) - 1
+    return LINE.pack(operation, FAMILIES.index(family), length, old, hi, lo, place, slot)
+
+
 class Log:
     """The lines of a log, in memory that others may write, too."""
 
-    __slots__ = ("_balance", "_changed", "_near", "_places", "_seen", "_words")
+    __slots__ = ("_balance", "_changed", "_near", "_octets", "_places", "_seen", "_words")
 
-    def __init__(self, words: memoryview, places: memoryview) -> None:
-        self._words, self._places = words, places
-        self._forget()
-
-    def _forget(self) -> None:
-        self._seen = 0
+    def __init__(self, octets: memoryview) -> None:
+        self._octets, self._words, self._places = octets, octets.cast("Q"), octets.cast("I")
+        self._seen = self._header(Field.LOG)
         self._changed: dict[str, dict[Key, bool]] = {family: {} for family in FAMILIES}
         self._near: dict[int, set[int]] = {}
         self._balance = dict.fromkeys(FAMILIES, 0)
@@ -45,18 +66,14 @@ class Log:
     # ── asking ───────────────────────────────────────────────────────────────
 
     @property
-    def happened(self) -> int:
-        """How many lines tell of changes that have happened."""
-        count = self._words[_HEADER + Field.LOGGED]
-        if count:
-            move = self._words[self._at(count) - 1]
-            count -= self._places[move >> _SLOT_AT] != move & _LOW
-        return count
+    def lines(self) -> memoryview:
+        """The lines of all that has happened."""
+        return self._between(self._header(Field.LOG), self._header(Field.LOGGED))
 
     @property
-    def is_full(self) -> bool:
-        """Whether there is no room for a line."""
-        return self._words[_HEADER + Field.LOGGED] >= self._words[_HEADER + Field.LOG_ROOM]
+    def room(self) -> int:
+        """How many more lines there is room for."""
+        return self._header(Field.LOG_END) - self._header(Field.BEGUN)
 
     def changed(self, family: str) -> dict[Key, bool]:
         """Networks that came or went, and whether they are there."""
@@ -73,47 +90,75 @@ class Log:
         self._read()
         return self._balance[family]
 
+    def settled(self, place: int) -> int:
+        """What a word that names this names at this moment."""
+        if place & MOVING != MOVING:
+            return place
+        line = place & ~MOVING
+        _, _, _, old, _, _, new, _ = LINE.unpack_from(self._octets, LINE_BYTES * line)
+        return int(new if line < self._header(Field.LOGGED) else old)
+
     # ── writing ──────────────────────────────────────────────────────────────
 
-    def settle(self) -> None:
-        """Forget a change that was begun by somebody who was killed."""
-        self._words[_HEADER + Field.LOGGED] = self.happened
+    def begin(self, lines: bytes) -> int:
+        """Write lines, of which no word knows yet, and tell the first; there must be room."""
+        first = self._header(Field.BEGUN)
+        behind = first + len(lines) // LINE_BYTES
+        self._octets[LINE_BYTES * first : LINE_BYTES * behind] = lines
+        self._put(Field.BEGUN, behind)
+        return first
 
-    def append(
-        self, family: str, address: int, length: int, *, is_added: bool, total: int, slot: int, place: int
-    ) -> None:
-        """Tell of a change that happens when a word is moved."""
-        count = self._words[_HEADER + Field.LOGGED]
-        first = (_ADD if is_added else _REMOVE) | FAMILIES.index(family) << _FAMILY_AT
-        whole = address << 96 if family == "v4" else address
-        at = self._at(count)
-        self._words[at] = first | length << _LENGTH_AT | total << _TOTAL_AT
-        self._words[at + 1], self._words[at + 2] = whole >> 64, whole & (1 << 64) - 1
-        self._words[at + 3] = slot << _SLOT_AT | place
-        self._words[_HEADER + Field.LOGGED] = count + 1
+    def happen(self) -> None:
+        """Let everything that was begun have happened."""
+        self._put(Field.LOGGED, self._header(Field.BEGUN))
+
+    def moving(self) -> Iterator[tuple[int, int]]:
+        """The words that name lines, and what they are to name instead."""
+        first, logged = self._header(Field.SETTLED), self._header(Field.LOGGED)
+        lines = self._between(first, self._header(Field.BEGUN))
+        for line, (_, _, _, old, _, _, place, slot) in enumerate(LINE.iter_unpack(lines), first):
+            if slot and self._places[slot] == MOVING | line:
+                yield slot, place if line < logged else old
+
+    def settle(self) -> None:
+        """No word names a line any more; what has not happened never will.
+
+        A packet may still have read the line's number from a word: so its line is not
+        used again, and says what it said.
+        """
+        begun = self._header(Field.BEGUN)
+        for line in range(self._header(Field.LOGGED), begun):
+            self._places[8 * line + _PLACE_AT] = self._places[8 * line + _OLD_AT]
+            self._places[8 * line + _SLOT_AT] = self._octets[LINE_BYTES * line] = 0
+        self._put(Field.LOGGED, begun)
+        self._put(Field.SETTLED, begun)
 
     # ── how ──────────────────────────────────────────────────────────────────
 
-    def _at(self, number: int) -> int:
-        return 4 * (self._words[_HEADER + Field.LOG] + number)
+    def _header(self, field: Field) -> int:
+        return self._words[4 * HEADER + field]
+
+    def _put(self, field: Field, value: int) -> None:
+        self._words[4 * HEADER + field] = value
+
+    def _between(self, first: int, behind: int) -> memoryview:
+        return self._octets[LINE_BYTES * first : LINE_BYTES * behind]
 
     def _read(self) -> None:
         """Learn what others, or this process, have written since."""
-        count = self.happened
-        if count < self._seen:
-            self._forget()
-        for number in range(self._seen, count):
-            self._learn(number)
-        self._seen = count
-
-    def _learn(self, number: int) -> None:
-        at = self._at(number)
-        first, hi, lo, _ = self._words[at : at + 4].tolist()
-        family, length = FAMILIES[first >> _FAMILY_AT & 255], first >> _LENGTH_AT & 255
-        is_there = first & 255 == _ADD
-        address = hi >> 32 if family == "v4" else hi << 64 | lo
-        key = key_of(family, address, length)
-        self._changed[family][key] = is_there
-        self._balance[family] += 1 if is_there else -1
-        if isinstance(key, int) and length > 24:
-            self._near.setdefault(address >> 8, set()).add(key)
+        behind = self._header(Field.LOGGED)
+        if behind == self._seen:
+            return
+        v4, v6, near = self._changed["v4"], self._changed["v6"], self._near
+        for done, family, length, _, hi, lo, _, _ in LINE.iter_unpack(self._between(self._seen, behind)):
+            if not done:
+                continue
+            if family == _V4:
+                key = hi >> 24 | length
+                v4[key] = done == ADD
+                if length > 24:
+                    near.setdefault(hi >> 40, set()).add(key)
+            else:
+                v6[(hi << 72 | lo << 8 | length).to_bytes(17, "big")] = done == ADD
+            self._balance[FAMILIES[family]] += 1 if done == ADD else -1
+        self._seen = behind

@@ -4,9 +4,9 @@
         threats.update(["192.0.2.0/24"])               in place, while packets flow
         threats.replace(Path("drop.txt").read_bytes()) a new content, and the switch to it
 
-One network that stays comes and goes in place (`flat_content.py`), without numpy and
-whatever else the set holds, if it is longer than /18, or /16 of IPv6.  Any other change makes
-a new content (`flat_whole.py`).
+Networks that stay come and go in place (`flat_batch.py`), a few without numpy and
+whatever else the set holds, if they are longer than /18, or /16 of IPv6.  Other changes are
+`flat_whole.py`'s.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from penstock.model.flat import LINE_BYTES
 from penstock.model.set_text import keys_of, text_of
 from penstock.model.sets import FLAT, SetSpec
 from penstock.pipeline.dynamic_set import DynamicSet
+from penstock.pipeline.flat_batch import Batch
+from penstock.pipeline.flat_blocks import NoRoomError
 from penstock.pipeline.flat_content import Content
 from penstock.pipeline.flat_slots import Slots
 from penstock.pipeline.live_set import Changed, Entry, LiveSet, Text
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
     from penstock.kernel.maps import Map
     from penstock.model.set_text import Keys
     from penstock.pipeline.set_keys import Content as Many
+
+
+#: Changes that are few: where numpy has to be imported first, and where it is there.
+_FEW, _FEW_BY_NUMPY = 1000, 64
 
 
 class FlatSet(LiveSet):
@@ -128,7 +134,7 @@ class FlatSet(LiveSet):
         """Add entries: for `timeout` seconds, or for ever.  Raises: as LiveSet.update."""
         wanted = self.read(entries, timeout, forever=forever, source=source)
         with self._changing():
-            if done := self._in_place(wanted, is_added=True):
+            if done := self._in_place({}, wanted):
                 return done
             from penstock.pipeline import flat_whole
 
@@ -138,7 +144,7 @@ class FlatSet(LiveSet):
         """Remove entries, written as they were added; others are passed over.  Raises: as LiveSet.update."""
         unwanted = self.read(entries, forever=True)
         with self._changing():
-            if done := self._in_place(unwanted, is_added=False):
+            if done := self._in_place(unwanted, {}):
                 return done
             from penstock.pipeline import flat_whole
 
@@ -161,7 +167,7 @@ class FlatSet(LiveSet):
         Raises: as LiveSet.update.
         """
         with self._changing():
-            if not more and (done := self._exchanged_in_place(gone, come)):
+            if done := self._in_place(gone, come, more or {}):
                 return done
             from penstock.pipeline import flat_whole
 
@@ -178,34 +184,42 @@ class FlatSet(LiveSet):
 
     # ── how ──────────────────────────────────────────────────────────────────
 
-    def _exchanged_in_place(self, gone: Many | Keys, come: Many | Keys) -> Changed | None:
-        if not _size(come):
-            return self._in_place(gone, is_added=False)
-        one, other = _one(gone), _one(come)
-        if not _size(gone) or (one and other and one[:2] == other[:2]):
-            return self._in_place(come, is_added=True)
-        return None
+    def _in_place(
+        self, gone: Many | Keys, come: Many | Keys, more: Many | Keys | None = None
+    ) -> Changed | None:
+        """A change of few entries that stay, if it can be done in place."""
+        content, changes = self.content(), self._few(gone, come, more or {})
+        if content is None or changes is None:
+            return None
+        batch = Batch(content)
+        try:
+            for (family, key), is_added in changes.items():
+                batch.change(family, *_network(key)[:2], is_added=is_added)
+        except NoRoomError:
+            return None
+        for family in self.spec.families:
+            count = content.count_of(family) + batch.grown(family) + self.state.counts[family]
+            if batch.grown(family) > 0 and count > self.spec.size:
+                if not self.state.timed:
+                    raise self.full()
+                return None
+        came, went = batch.counts
+        if came or went:
+            batch.happen()
+        return Changed(came, 0, went)
 
-    def _in_place(self, entries: Many | Keys, *, is_added: bool) -> Changed | None:
-        """A change of one entry that stays, if it can be done in place."""
-        content, one = self.content(), _one(entries)
-        if content is None or one is None or one[2]:
+    def _few(self, *sides: Many | Keys) -> dict[tuple[str, bytes], bool] | None:
+        """The keys of what goes, of the first side, and comes; None if it is not few, or has times."""
+        if sum(map(_size, sides)) > (_FEW_BY_NUMPY if "numpy" in sys.modules else _FEW):
             return None
-        family, key, _ = one
-        if self._has_time(family, key):
-            return None
-        address, length, _ = _network(key)
-        if is_added and content.count_of(family) + self.state.counts[family] >= self.spec.size:
-            if content.has(family, address, length):
-                return Changed(0, 0, 0)
-            if not self.state.timed:
-                raise self.full()
-            return None
-        change = content.add if is_added else content.remove
-        done = change(family, address, length)
-        if done is None:
-            return None
-        return Changed(int(done and is_added), 0, int(done and not is_added))
+        changes: dict[tuple[str, bytes], bool] = {}
+        for number, side in enumerate(sides):
+            for family, one in side.items():
+                for key, end in (one if isinstance(one, dict) else one.by_key()).items():
+                    if (end and number) or self._has_time(family, key):
+                        return None
+                    changes[family, key] = number > 0
+        return changes
 
     def _has_time(self, family: str, key: bytes) -> bool:
         """Whether this entry may lie in the tries."""
@@ -238,13 +252,3 @@ def _network(key: bytes) -> tuple[int, int, int]:
 
 def _size(entries: Many | Keys) -> int:
     return sum(map(len, entries.values()))
-
-
-def _one(entries: Many | Keys) -> tuple[str, bytes, int] | None:
-    """Family, key and end of the only entry; None if there are more, or none."""
-    if _size(entries) != 1:
-        return None
-    for family, one in entries.items():
-        for key, end in (one if isinstance(one, dict) else one.by_key()).items():
-            return family, key, end
-    return None

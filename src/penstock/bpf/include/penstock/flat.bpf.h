@@ -21,6 +21,7 @@ enum { PS_FLAT_ROOT_V4 = 65536, PS_FLAT_ROOT_V6 = 98304, PS_FLAT_FILTER = 106498
 #define PS_FLAT_HAS_WIDE (1 << 8)
 #define PS_FLAT_HASH 0x9e3779b97f4a7c15ULL
 #define PS_FLAT_LEAF (1U << 31)
+#define PS_FLAT_MOVING (1U << 30)
 
 struct ps_flat_content {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -42,6 +43,23 @@ struct ps_flat_content {
 static __always_inline const volatile __u64 *ps_flat_line(void *content, __u32 at)
 {
 	return bpf_map_lookup_elem(content, &at);
+}
+
+/*
+ * ps_flat_settled - what a word names that is moving: `place` has the line of the log that tells.
+ *
+ * {…, what it named; …; …; what it is to name, …}, which counts when that line has happened.
+ */
+static __always_inline __u32 ps_flat_settled(void *content, __u32 place)
+{
+	const volatile __u64 *header = ps_flat_line(content, PS_FLAT_FILTER);
+	const volatile __u32 *line;
+
+	place &= ~(PS_FLAT_LEAF | PS_FLAT_MOVING);
+	line = (const volatile __u32 *)ps_flat_line(content, place);
+	if (!header || !line)
+		return 0;
+	return place < header[0] ? line[6] : line[1];
 }
 
 /* ps_flat_root - a word of a root; 0 for nothing. */
@@ -66,6 +84,8 @@ static __always_inline bool ps_flat_has_v4(void *content, __u32 address)
 	if (!line || !(line[address >> 14 & 3] & bit))
 		return false;
 	at = ps_flat_root(content, PS_FLAT_ROOT_V4, address >> 14);
+	if (at & PS_FLAT_MOVING)
+		at = ps_flat_settled(content, at);
 	line = ps_flat_line(content, at);
 	if (!at || !line)
 		return false;
@@ -82,8 +102,12 @@ static __always_inline bool ps_flat_has_v4(void *content, __u32 address)
 			return false;
 	}
 	place = ((const volatile __u32 *)line)[rank & 7];
-	if (place & PS_FLAT_LEAF)
-		return !((address ^ place) & place >> 8 & 0xff);
+	if (place & PS_FLAT_LEAF) {
+		if (place & PS_FLAT_MOVING)
+			place = ps_flat_settled(content, place);
+		if (place & PS_FLAT_LEAF)
+			return !((address ^ place) & place >> 8 & 0xff);
+	}
 	line = place ? ps_flat_line(content, place) : 0;
 	return line && line[address >> 6 & 3] >> (address & 63) & 1;
 }
@@ -111,7 +135,7 @@ static __always_inline __u32 ps_flat_rank(void *content, __u32 at, const volatil
 /*
  * ps_flat_may_have - whether the filter has the first 64 - shift bits of an address.
  *
- * `filter` are words of the header: {…, the filter's first line, its bits less one, its shift and flags}.
+ * `filter` are words of the header: {how far the log has happened, the filter's first line, its bits less one, its shift and flags}.
  */
 static __always_inline bool ps_flat_may_have(void *content, const volatile __u64 *filter, __u64 hi, __u64 shift)
 {
@@ -138,6 +162,11 @@ static __always_inline bool ps_flat_has_v6(void *content, __u64 hi, __u64 lo)
 	/* 16 bits are behind, and 112 before, 8 in each block. */
 #pragma clang loop unroll(disable)
 	for (depth = 0; depth < 14 && at; depth++) {
+		if (at & PS_FLAT_LEAF && at & PS_FLAT_MOVING) {
+			at = ps_flat_settled(content, at);
+			if (!at)
+				return false;
+		}
 		if (at & PS_FLAT_LEAF) {
 			line = ps_flat_line(content, at & ~PS_FLAT_LEAF);
 			return line && !(((hi ^ line[0]) & line[2]) | ((lo ^ line[1]) & line[3]));
