@@ -219,7 +219,7 @@ def _settle(request: dict[str, Any], out: int, err: int) -> None:
 
 
 def _main(arguments: list[str]) -> int:
-    main: Callable[[list[str]], NoReturn] = importlib.import_module("penstock.cli.main").main
+    main: Callable[[list[str]], NoReturn] = importlib.import_module("penstock.cli.start").main
     sys.argv = [str(Path(penstock.__file__).parent / "__main__.py"), *arguments]
     try:
         main(arguments)

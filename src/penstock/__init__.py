@@ -11,11 +11,10 @@ puts in place outlives the process.  Every failure is a `PenstockError`.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
 from penstock import version
 
+# `typing` takes longer to import than all else that a command needs which asks the daemon (cli/start.py).
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from penstock.errors import (
         CaptureError,
@@ -90,6 +89,8 @@ def __getattr__(name: str) -> object:
     """The public names are imported when they are first used: `import penstock` alone loads nothing."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     module = f"penstock.pipeline.{_PIPELINE[name]}" if name in _PIPELINE else "penstock.errors"
     return getattr(import_module(module), name)
 

@@ -25,10 +25,11 @@ are never caught to be hidden.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # `typing` takes long to import (cli/start.py)
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from penstock.compiler.lang.diagnostic import Diagnostic
     from penstock.pipeline.guard import Loss
 

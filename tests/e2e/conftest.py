@@ -21,7 +21,7 @@ import pytest
 from tests.netns import Namespace, veth
 from tests.warm import COLD, Warm
 
-from penstock.cli.main import main
+from penstock.cli.start import main
 
 CLIENT, SERVER = "10.9.0.1", "10.9.0.2"
 MARKER = 9

@@ -222,6 +222,25 @@ def test_who_may_not_touch_the_kernel_reads_and_writes_sets_through_the_daemon(
         refused = bare("set", "replace", "banned", "-", stdin="10.9.0.1\nnonsense\n")
         assert (refused.code, "-:2: `nonsense` is no address" in refused.err) == (1, True)
         assert wire.arrived(7000) == 0
+        come = daemon.place / "come"
+        come.write_text("# new\n10.9.0.3 timeout 5m\n")
+        requests = daemon.ask("Status")["requests"]
+        for commands, told in ((bare, "1 added, 1 removed"), (host, "1 changed")):
+            done = commands(
+                "set", "update", "banned", "--add", str(come), "--remove", "-", stdin="10.9.0.2\n"
+            )
+            assert done.err == f"@banned: {told}\n"
+        (reason,) = daemon.ask("Why", address="10.9.0.3")["held"][0]["reasons"]
+        assert (reason["by"], reason["source"], 200 < reason["left_s"] <= 300) == (
+            "root",
+            f"import {come}",
+            True,
+        )
+        come.write_text("10.9.0.3\n10.9.0.3/8\n")
+        refused = host("set", "update", "banned", "--add", str(come))
+        assert (refused.code, f"{come}:2: `10.9.0.3/8`" in refused.err) == (1, True)
+        assert host("set", "import", "banned", str(come / "x")).err.startswith(f"error: read {come}/x: ")
+        assert daemon.ask("Status")["requests"] == requests + 5, "root's commands go to the daemon, too"
         assert bare("set", "flush", "banned").err == "@banned: 2 removed\n"
         assert wire.arrived(7000) == 5
     assert bare("set", "flush", "banned").code == 4, "without a daemon there is nobody to ask"

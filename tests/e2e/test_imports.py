@@ -10,7 +10,7 @@ import pytest
 _SCRIPT = """\
 import atexit, sys
 atexit.register(lambda: print("\\n" + " ".join(sys.modules)))
-from penstock.cli.main import main
+from penstock.cli.start import main
 main()
 """
 _HEAVY = ("numpy", "pyroute2", "asyncio", "ssl", "email")

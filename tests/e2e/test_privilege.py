@@ -39,7 +39,7 @@ SMALL = (
 BEGIN = """
 import io, json, os, pathlib, sys
 from contextlib import redirect_stderr, redirect_stdout
-from penstock.cli.main import main
+from penstock.cli.start import main
 
 told = []
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import penstock
+from penstock.control.protocol import SetAdd
 from penstock.daemon import sets
 from penstock.errors import LimitError, PenstockError
 from penstock.kernel import map_listing
@@ -234,7 +235,7 @@ def test_the_daemon_walks_no_large_set_of_networks_while_others_wait(
     monkeypatch.setattr(sets, "_FEW_NETWORKS", 3)
     kept = sets.OpenSets()
     for number in range(4):
-        kept.add(threats, [f"192.0.2.{number}"], by="alice")
+        kept.add(SetAdd(set=threats, entries=(f"192.0.2.{number}",)), by="alice")
         assert kept.is_quick(threats, 1) == (number < 3)
     kept.close()
 

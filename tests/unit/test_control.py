@@ -236,13 +236,14 @@ def test_check_43_an_unknown_user_is_refused_and_a_member_of_a_group_is_not(plac
 @pytest.mark.privileged
 @pytest.mark.check(43)
 @pytest.mark.parametrize(
-    "ask", ["SetAdd", "SetRemove", "SetWrite", "SetFlush", "Reload", "Release", "FeedRefresh"]
+    "ask", ["SetAdd", "SetRemove", "SetWrite", "SetUpdate", "SetFlush", "Reload", "Release", "FeedRefresh"]
 )
 def test_check_43_who_may_read_may_not_change(place: Path, ask: str) -> None:
     fields: dict[str, dict[str, object]] = {
         "SetAdd": {"set": "s", "entries": ["a"]},
         "SetRemove": {"set": "s", "entries": ["a"]},
         "SetWrite": {"set": "s", "length": 1},
+        "SetUpdate": {"set": "s", "length": 1, "first": 1},
         "SetFlush": {"set": "s"},
     }
     more = fields.get(ask, {"interface": "eth0", "netns": 1} if ask == "Release" else {})
@@ -390,7 +391,14 @@ def test_a_text_follows_its_request(place: Path) -> None:
             assert isinstance(request, protocol.WithText)
             assert (request.text == sent, request.request.set, request.request.whole) == (True, "s", True)
         assert daemon.ask("Ping"), "the connection goes on"
-        assert (server.server.held, server.server.texts) == (0, 0)
+        assert server.server.held == 0
+        both = daemon.ask_with("SetUpdate", b"ab", set="s", first=1, names=["x", None])
+        assert both == {"pid": os.getpid()}
+        request, _ = server.requests[-1]
+        asked = protocol.SetUpdate(
+            set="s", length=2, first=1, names=("x", None), root=os.environ.get("PENSTOCK_BPFFS")
+        )
+        assert request == protocol.WithText(asked, b"ab")
 
 
 @pytest.mark.check(43)
@@ -401,8 +409,7 @@ def test_check_43_texts_are_bounded_and_waited_for_no_longer_than_requests(place
         with raw(place) as slow, there() as daemon:
             slow.sendall(b'{"ask":"SetWrite","set":"s","length":50}\n' + 10 * b"x")
             assert slow.recv(100) == b'{"ok":{"send":50}}\n'
-            with pytest.raises(DaemonError, match="is being sent other texts"):
-                daemon.ask_with("SetWrite", b"x", set="s")
+            assert daemon.ask_with("SetWrite", b"x", set="s"), "once it is its turn"
             assert b"waited too long" in drained(slow)
         with raw(place) as half:
             half.sendall(b'{"ask":"SetWrite","set":"s","length":50}\n' + 10 * b"x")
@@ -410,8 +417,9 @@ def test_check_43_texts_are_bounded_and_waited_for_no_longer_than_requests(place
             assert b"has ended before its length" in drained(half)
         with there() as daemon:
             assert daemon.ask_with("SetWrite", b"x", set="s"), "the place is free again"
-        assert not any(isinstance(one, protocol.WithText) for one, _ in server.requests[:-1])
-        assert (server.server.held, server.server.texts) == (0, 0)
+        assert sum(isinstance(one, protocol.WithText) for one, _ in server.requests) == 2
+        assert server.server.held == 0
+        assert not server.server.turns.locked()
 
 
 def test_a_text_that_is_not_wanted_is_not_asked_for(place: Path) -> None:

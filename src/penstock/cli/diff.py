@@ -46,7 +46,7 @@ class _Command(click.Command):
             raise _TroubleError(error.format_message().rstrip("."), hint=hint) from error
 
     def invoke(self, ctx: click.Context) -> object:
-        from penstock.cli.main import show
+        from penstock.cli.edge import show
 
         try:
             return super().invoke(ctx)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import click
 
+from penstock.cli.duration import LONGEST_S, LONGEST_STAY_S, STAY_WORDS, seconds_of
+
 F = TypeVar("F", bound=Callable[..., object])
 
-_DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>ms|s|m|h|d)?")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
-LONGEST_S = 366 * 86400.0
 _NETNS = "penstock.netns"
 
 
@@ -28,18 +26,15 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
-        found = _DURATION.fullmatch(str(value).strip())
-        if found is None:
-            self.fail(f"{value!r} is not a time; write 30s, 10m, 2h or 1d", param, ctx)
-        seconds = float(found["number"]) * _SECONDS[found["unit"]]
-        if not 0 < seconds <= self._longest_s:
-            self.fail(f"{value!r} is out of range: more than nothing and at most {self._words}", param, ctx)
-        return seconds
+        try:
+            return seconds_of(str(value), self._longest_s, self._words)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 DURATION = Duration()
-#: How long an entry of a set stays: fail2ban doubles its bans without an end.
-STAY = Duration(100 * LONGEST_S, "a hundred years")
+#: How long an entry of a set stays.
+STAY = Duration(LONGEST_STAY_S, STAY_WORDS)
 
 
 def _interfaces(_context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:

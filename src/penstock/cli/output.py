@@ -14,27 +14,26 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
 
 from penstock.errors import PenstockError
 from penstock.model.printable import printable
 
+TYPE_CHECKING = False  # `typing` takes long to import (cli/start.py)
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from typing import TextIO
+
     from rich.console import Console
 
 _STYLES = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "bold": "1", "dim": "2"}
 
 
-@dataclass
 class _Settings:
-    quiet: bool = False
-    logs: bool = False
-    log_words: str = "PENSTOCK_DEBUG=1"
+    quiet = False
+    logs = False
+    log_words = "PENSTOCK_DEBUG=1"
 
 
 _settings = _Settings()
@@ -127,7 +126,7 @@ def note(text: str) -> None:
 def progress(text: str = "") -> None:
     """What is being done, on one line of a terminal that the next call overwrites; nothing elsewhere."""
     if not _settings.quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        columns = shutil.get_terminal_size().columns - 1
+        columns = _columns() - 1
         print(f"\r\x1b[K{printable(text)[:columns]}", end="", file=sys.stderr, flush=True)
 
 
@@ -205,7 +204,13 @@ def has_cursor() -> bool:
 
 def width() -> int | None:
     """How many columns the terminal has; None where standard output is none."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return _columns() if sys.stdout.isatty() else None
+
+
+def _columns() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns
 
 
 def console() -> Console:

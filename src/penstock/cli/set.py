@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,8 @@ import click
 
 from penstock.cli import output, set_reading, set_view
 from penstock.cli.options import STAY, json_option
-from penstock.control.client import ask_if_there
+from penstock.cli.plain import contradiction
+from penstock.cli.set_asking import FAR, answered, content, tell
 from penstock.errors import LimitError, PenstockError, PrivilegeError
 
 if TYPE_CHECKING:
@@ -20,9 +20,22 @@ if TYPE_CHECKING:
     from penstock.pipeline.live_set import LiveSet
     from penstock.pipeline.set_commands import Changed, SetCommands
 
-_TIMED_FROM = 100_000
-#: A million entries, behind others.
-_PATIENCE_S = 600.0
+
+class _Change(click.Command):
+    """A command that the daemon does if one answers, and also if this process may not (`set_asking`)."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        assert self.name is not None
+        if (words := contradiction(ctx.params)) is not None:
+            raise click.UsageError(words, ctx)
+        if (code := answered(self.name, ctx.params)) is not None:
+            return code
+        try:
+            return super().invoke(ctx)
+        except PrivilegeError:
+            if (code := answered(self.name, ctx.params, however_far=True)) is None:
+                raise
+            return code
 
 
 @click.group("set")
@@ -62,10 +75,10 @@ def _complete(_context: click.Context, _parameter: click.Parameter, start: str) 
 
 
 _name = click.argument("name", shell_complete=_complete)
-_FILE = click.Path(path_type=Path, allow_dash=True)
+_FILE = click.Path(allow_dash=True)
 
 
-@command.command("add")
+@command.command("add", cls=_Change)
 @_name
 @click.argument("entries", nargs=-1, required=True, metavar="ENTRY…")
 @_timed
@@ -81,19 +94,12 @@ def add(
 
     An entry that is there already stays longer if need be, never shorter.
     """
-    _check_times(timeout, forever)
-    done = ask_if_there(
-        "SetAdd", set=name, entries=entries, timeout=timeout, forever=forever, comment=comment
-    )
-    if done is not None:
-        _tell(done, as_json)
-        return
     with _commands() as commands:
         changed = commands.add(name, entries, by=_who(), timeout=timeout, forever=forever, comment=comment)
     _report(name, changed, as_json)
 
 
-@command.command("remove")
+@command.command("remove", cls=_Change)
 @_name
 @click.argument("entries", nargs=-1, required=True, metavar="ENTRY…")
 @json_option
@@ -102,31 +108,26 @@ def remove(name: str, entries: tuple[str, ...], as_json: bool) -> None:
 
     What a feed lists too stays, and is named.
     """
-    done = ask_if_there("SetRemove", set=name, entries=entries)
-    if done is not None:
-        _tell(done, as_json)
-        return
     with _commands() as commands:
         _report(name, commands.remove(name, entries, by=_who()), as_json)
 
 
-@command.command("import")
+@command.command("import", cls=_Change)
 @_name
-@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("file", type=_FILE)
 @_timed
 def import_(
-    name: str, file: Path, timeout: float | None, forever: bool, comment: str | None, as_json: bool
+    name: str, file: str, timeout: float | None, forever: bool, comment: str | None, as_json: bool
 ) -> None:
     """Add the entries in FILE, one a line; `-` is standard input.
 
     `#` and `;` begin comments, and a line may end with `timeout TIME`.
     """
-    _check_times(timeout, forever)
     times = {"timeout": timeout, "forever": forever, "comment": comment}
     _write(name, file, times, as_json, whole=False)
 
 
-@command.command("update")
+@command.command("update", cls=_Change)
 @_name
 @click.option(
     "--add", "come", type=_FILE, metavar="FILE", help="Entries to add, one a line; `-` is standard input."
@@ -135,8 +136,8 @@ def import_(
 @_timed
 def update(
     name: str,
-    come: Path | None,
-    gone: Path | None,
+    come: str | None,
+    gone: str | None,
     timeout: float | None,
     forever: bool,
     comment: str | None,
@@ -147,10 +148,7 @@ def update(
     As `import` and `remove` do; what both files have is added.  Only these entries are looked at, so a few
     thousand changes of a million entries take a moment.
     """
-    _check_times(timeout, forever)
-    if come == gone:
-        raise click.UsageError("give --add FILE, --remove FILE, or both of different files")
-    texts = [_content(file) if file else b"" for file in (come, gone)]
+    texts = [b"" if file is None else content(file) for file in (come, gone)]
     with _commands() as commands:
         done = commands.update(
             name,
@@ -165,34 +163,28 @@ def update(
     _report(name, done, as_json)
 
 
-@command.command("replace")
+@command.command("replace", cls=_Change)
 @_name
-@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("file", type=_FILE)
 @_timed
 def replace(
-    name: str, file: Path, timeout: float | None, forever: bool, comment: str | None, as_json: bool
+    name: str, file: str, timeout: float | None, forever: bool, comment: str | None, as_json: bool
 ) -> None:
     """Make the entries in FILE the only ones of NAME, in one step; only what differs is written.
 
     What feeds list stays.
     """
-    _check_times(timeout, forever)
     times = {"timeout": timeout, "forever": forever, "comment": comment}
     _write(name, file, times, as_json, whole=True)
 
 
-@command.command("flush")
+@command.command("flush", cls=_Change)
 @_name
 @json_option
 def flush(name: str, as_json: bool) -> None:
     """Remove every entry of NAME that no feed lists, in one step."""
-    try:
-        with _commands() as commands:
-            _report(name, commands.flush(name, by=_who()), as_json)
-    except PrivilegeError:
-        if (done := ask_if_there("SetFlush", patience_s=_PATIENCE_S, set=name)) is None:
-            raise
-        _tell(done, as_json)
+    with _commands() as commands:
+        _report(name, commands.flush(name, by=_who()), as_json)
 
 
 @command.command("sweep")
@@ -309,25 +301,13 @@ def _holds(found: LiveSet, entry: str) -> bool:
         raise PenstockError(str(error), hint=f"@{found.spec.name} is a set of {of}") from error
 
 
-def _write(name: str, file: Path, times: dict[str, Any], as_json: bool, *, whole: bool) -> None:
-    """Add what is in a file, or make it the whole; the daemon does it for who may not."""
-    text = _content(file)
-    try:
-        with _commands() as commands:
-            change = commands.replace if whole else commands.add
-            done = change(name, text, by=_who(), source=f"import {file}", text=str(file), **times)
-            _report(name, done, as_json)
-    except PrivilegeError:
-        asked = {"set": name, "whole": whole, "source": str(file), **times}
-        told = ask_if_there("SetWrite", text=text, patience_s=_PATIENCE_S, **asked)
-        if told is None:
-            raise
-        _tell(told, as_json)
-
-
-def _check_times(timeout: float | None, forever: bool) -> None:
-    if forever and timeout is not None:
-        raise click.UsageError("--timeout and --forever exclude one another")
+def _write(name: str, file: str, times: dict[str, Any], as_json: bool, *, whole: bool) -> None:
+    """Add what is in a file, or make it the whole."""
+    text = content(file)
+    with _commands() as commands:
+        change = commands.replace if whole else commands.add
+        done = change(name, text, by=_who(), source=f"import {file}", text=file, **times)
+    _report(name, done, as_json)
 
 
 def _opened(name: str) -> LiveSet:
@@ -361,39 +341,15 @@ def _who() -> str:
 
 
 def _progress(done: int, total: int) -> None:
-    if total < _TIMED_FROM:
+    if total < FAR:
         return
     filled = 30 * done // total
     bar = f"[{'#' * filled}{'.' * (30 - filled)}] {done:,} of {total:,} entries" if done < total else ""
     output.progress(bar)
 
 
-def _content(file: Path) -> bytes:
-    if str(file) == "-":
-        return sys.stdin.buffer.read()
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise PenstockError(f"read {file}: {error.strerror}") from error
-
-
 def _report(name: str, done: Changed, as_json: bool) -> None:
     counts = {"added": done.added, "changed": done.changed, "removed": done.removed, "entries": done.entries}
     kept = [{"entry": one.entry, "feeds": one.feeds} for one in done.kept]
     told = {"set": name.removeprefix("@"), **counts, "kept": kept, "kept_count": done.kept_count}
-    _tell(told, as_json)
-
-
-def _tell(done: dict[str, Any], as_json: bool) -> None:
-    """What a change has done, by this process or by the daemon."""
-    kept, count = done.pop("kept"), done.pop("kept_count")
-    if as_json:
-        output.record("penstock.set.change/1", {**done, **({"kept": count} if count else {})})
-        return
-    parts = [(done[word], word) for word in ("added", "changed", "removed")]
-    told = ", ".join(f"{count:,} {word}" for count, word in parts if count) or "nothing changed"
-    output.note(f"@{done['set']}: {told}")
-    for one in kept:
-        output.note(f"@{done['set']}: {one['entry']} stays: listed by {', '.join(one['feeds'])}")
-    if count > len(kept):
-        output.note(f"@{done['set']}: and {count - len(kept):,} more that feeds list")
+    tell(told, as_json=as_json)

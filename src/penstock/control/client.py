@@ -3,7 +3,7 @@
     daemon = connect()                       None where no daemon runs
     daemon.ask("SetAdd", set="banned", entries=["203.0.113.9"])     ->  {"added": 1, …}
 
-Imports neither asyncio nor numpy nor msgspec: it is the better part of what
+Imports neither asyncio nor numpy nor msgspec nor pathlib: it is the better part of what
 `penstock set add` costs.  The requests are those of protocol.py.
 """
 
@@ -14,12 +14,14 @@ import json
 import os
 import socket
 import struct
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 from penstock.errors import DaemonError, PenstockError
-from penstock.model.run_directory import CONTROL_SOCKET, READ_SOCKET, run_directory
+from penstock.model.run_directory import CONTROL_SOCKET, READ_SOCKET, run_directory, socket_path
+
+TYPE_CHECKING = False  # `typing` takes long to import (cli/start.py)
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Self
 
 VERSION = 1
 _PATIENCE_S = 30.0
@@ -119,14 +121,14 @@ def connect(*, to_read: bool = False, patience_s: float = _PATIENCE_S) -> Connec
     Raises:
         DaemonError: there is one, and this user may not talk to it.
     """
-    path = run_directory() / (READ_SOCKET if to_read else CONTROL_SOCKET)
+    path = socket_path(READ_SOCKET if to_read else CONTROL_SOCKET)
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     # Not `settimeout`: a socket that does not block is turned away where one that does waits in the queue (unix(7)).
     patience = _TIME.pack(int(patience_s), int(patience_s % 1 * 1e6))
     channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
     channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
     try:
-        channel.connect(os.fspath(path))
+        channel.connect(path)
     except OSError as error:
         channel.close()
         if error.errno in _NOBODY:
@@ -200,7 +202,7 @@ def _away(error: OSError) -> DaemonError:
     return DaemonError(f"the daemon has gone away: {error.strerror}", hint=_HINT)
 
 
-def _unreachable(path: Path, error: OSError) -> DaemonError:
+def _unreachable(path: str, error: OSError) -> DaemonError:
     if error.errno in _TOO_LATE:
         return _away(error)
     if error.errno in (errno.EACCES, errno.EPERM):

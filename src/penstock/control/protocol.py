@@ -90,6 +90,22 @@ class SetWrite(Request, frozen=True):
     source: str = "text"
 
 
+class SetUpdate(Request, frozen=True):
+    """Add the entries of one text and take those of another back, in one step.
+
+    The texts come as that of `SetWrite` does, one behind the other: the `first` bytes are what is added.  `names` is
+    what they are called; one that is None is empty.
+    """
+
+    set: str
+    length: Annotated[int, msgspec.Meta(ge=0)]
+    first: Annotated[int, msgspec.Meta(ge=0)]
+    names: tuple[str | None, str | None] = (None, None)
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_S)] | None = None
+    forever: bool = False
+    comment: str | None = None
+
+
 class SetFlush(Request, frozen=True):
     """Take back all entries of a set that no feed lists."""
 
@@ -120,7 +136,8 @@ class FeedRefresh(Request, frozen=True):
 
 
 Reading = Ping | Status | SetList | Why | FeedList
-Changing = Reload | Release | SetAdd | SetRemove | SetWrite | SetFlush | FeedRefresh
+Texted = SetWrite | SetUpdate
+Changing = Reload | Release | SetAdd | SetRemove | Texted | SetFlush | FeedRefresh
 Asked = Reading | Changing
 
 
@@ -128,7 +145,7 @@ Asked = Reading | Changing
 class WithText:
     """A request whose text has come."""
 
-    request: SetWrite
+    request: Texted
     text: bytes
 
 

@@ -28,7 +28,7 @@ from penstock.control.access import Access, Peer, peer_of
 from penstock.control.protocol import (
     Asked,
     Ping,
-    SetWrite,
+    Texted,
     WithText,
     decode,
     done,
@@ -85,7 +85,8 @@ class Server:
         self.tally = Tally()
         self.connections: set[_Connection] = set()
         self.held = 0
-        self.texts = 0
+        #: Who sends a text waits until it is one of so many, and is one until it is answered.
+        self.turns = asyncio.Semaphore(self.limits.texts)
         self._doors, self._answer = doors, answer
         self._servers: list[asyncio.Server] = []
         self._paces: dict[int, _Pace] = {}
@@ -307,8 +308,10 @@ class _Connection(asyncio.Protocol):
                         capability="the socket for changes; this one is for reading",
                     )
                 await asyncio.sleep(self._server.wait_s(self.uid, weight(request), self._loop.time()))
-            if isinstance(request, SetWrite):
-                return done(await self._answer(WithText(request, await self._text_of(request)), self._peer))
+            if isinstance(request, Texted):
+                async with self._server.turns:
+                    text = await self._text_of(request)
+                    return done(await self._answer(WithText(request, text), self._peer))
             return done(await self._answer(request, self._peer))
         except PenstockError as error:
             return refused(error)
@@ -318,22 +321,18 @@ class _Connection(asyncio.Protocol):
 
     # ── texts ────────────────────────────────────────────────────────────────
 
-    async def _text_of(self, request: SetWrite) -> bytes:
+    async def _text_of(self, request: Texted) -> bytes:
         """The text of a request, which is asked for here."""
-        server = self._server
-        if request.length > server.limits.longest_text:
-            raise DaemonError(f"a text has at most {server.limits.longest_text:,} bytes")
-        if server.texts >= server.limits.texts:
-            raise DaemonError("the daemon is being sent other texts", hint="try again")
+        longest = self._server.limits.longest_text
+        if request.length > longest:
+            raise DaemonError(f"a text has at most {longest:,} bytes")
         await self._answer(Ping(root=request.root), self._peer)
-        server.texts += 1
         try:
             self._text = _Text(request.length, self._loop.create_future())
             self._transport.write(done({"send": request.length}))
             self._take(self._text)
             return await self._text.whole
         finally:
-            server.texts -= 1
             self._text, self._owing = None, None
 
     def _take(self, text: _Text) -> None:

@@ -72,7 +72,7 @@ class Answers:
                 return await self._change(request, request.set, peer)
             case WithText():
                 return await self._change(request, request.request.set, peer)
-            case protocol.SetWrite():
+            case protocol.SetWrite() | protocol.SetUpdate():
                 raise DaemonError("a request with a text came without it")
             case protocol.SetList():
                 return await self._list(request)
@@ -123,22 +123,17 @@ class Answers:
         return False
 
     def _changed(self, request: _Change, by: str) -> object:
+        if isinstance(request, WithText):
+            return self._sets.with_text(request.request, request.text, by=by)
         match request:
             case protocol.SetRemove():
                 return self._sets.remove(request.set, request.entries, by=by)
             case protocol.SetFlush():
                 return self._sets.flush(request.set, by=by)
             case protocol.SetAdd():
-                return self._sets.add(
-                    request.set,
-                    request.entries,
-                    by=by,
-                    timeout=request.timeout,
-                    forever=request.forever,
-                    comment=request.comment,
-                )
-            case WithText():
-                return self._sets.write(request, by=by)
+                return self._sets.add(request, by=by)
+            case _ as never:
+                assert_never(never)
 
     async def _list(self, request: protocol.SetList) -> object:
         if request.set is None:

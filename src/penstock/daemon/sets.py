@@ -1,6 +1,6 @@
 """Sets kept open, so that one entry more costs little, and swept while nobody waits.
 
-    sets.add("banned", ("203.0.113.9",), by="alice", timeout=3600)     ->  {"set": "banned", "added": 1, …}
+    sets.add(SetAdd(set="banned", entries=("203.0.113.9",)), by="alice")     ->  {"set": "banned", "added": 1, …}
     sets.sweep_next()                                      one set, the next the next time
 
 Changes are those of `pipeline/set_commands.py`, ledger and all.  One at a time:
@@ -15,9 +15,11 @@ from __future__ import annotations
 import fcntl
 import os
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
+from penstock.control.protocol import SetUpdate, SetWrite
 from penstock.model.state_directory import state_directory
+from penstock.pipeline.ledger import MANUAL
 from penstock.pipeline.set_commands import SetCommands
 from penstock.pipeline.set_record import record_of, record_of_entry
 from penstock.pipeline.set_store import is_free, names, open_set
@@ -25,7 +27,7 @@ from penstock.pipeline.set_store import is_free, names, open_set
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from penstock.control.protocol import WithText
+    from penstock.control.protocol import SetAdd, Texted
     from penstock.pipeline.set_commands import Changed
 
 _FEW = 16
@@ -39,39 +41,33 @@ class OpenSets:
         self._commands = SetCommands()
         self._swept: list[str] = []
 
-    def add(
-        self,
-        name: str,
-        entries: Sequence[str],
-        *,
-        by: str,
-        timeout: float | None = None,
-        forever: bool = False,
-        comment: str | None = None,
-    ) -> dict[str, Any]:
+    def add(self, asked: SetAdd, *, by: str) -> dict[str, Any]:
         """Add entries.  Raises PenstockError: as `SetCommands.add`."""
-        done = self._commands.add(name, entries, by=by, timeout=timeout, forever=forever, comment=comment)
-        return _told(name, done)
+        return _told(asked.set, self._commands.add(asked.set, asked.entries, by=by, **_times(asked)))
 
     def remove(self, name: str, entries: Sequence[str], *, by: str) -> dict[str, Any]:
         """Take entries back.  Raises PenstockError: as `SetCommands.remove`."""
         return _told(name, self._commands.remove(name, entries, by=by))
 
-    def write(self, asked: WithText, *, by: str) -> dict[str, Any]:
-        """Add the entries of a text, or make them the only ones.  Raises PenstockError: as `SetCommands.replace`."""
-        request = asked.request
-        change = self._commands.replace if request.whole else self._commands.add
-        done = change(
-            request.set,
-            asked.text,
-            by=by,
-            timeout=request.timeout,
-            forever=request.forever,
-            comment=request.comment,
-            source=f"import {request.source}",
-            text=request.source,
-        )
-        return _told(request.set, done)
+    def with_text(self, asked: Texted, text: bytes, *, by: str) -> dict[str, Any]:
+        """Add the entries of a text, make them the only ones, or exchange them for others.
+
+        Raises: as `SetCommands.update`.
+        """
+        match asked:
+            case SetWrite(source=name):
+                change = self._commands.replace if asked.whole else self._commands.add
+                done = change(asked.set, text, by=by, source=f"import {name}", text=name, **_times(asked))
+                return _told(asked.set, done)
+            case SetUpdate(names=(come, gone), first=first):
+                source = MANUAL if come is None else f"import {come}"
+                texts, names = (text[:first], text[first:]), (str(come), str(gone))
+                done = self._commands.update(
+                    asked.set, *texts, by=by, source=source, texts=names, **_times(asked)
+                )
+                return _told(asked.set, done)
+            case _ as never:
+                assert_never(never)
 
     def flush(self, name: str, *, by: str) -> dict[str, Any]:
         """Take back what no feed lists.  Raises PenstockError: as `SetCommands.flush`."""
@@ -139,6 +135,10 @@ def listed() -> list[dict[str, Any]]:
         with open_set(name) as one:
             found.append(record_of(one))
     return found
+
+
+def _times(asked: SetAdd | Texted) -> dict[str, Any]:
+    return {"timeout": asked.timeout, "forever": asked.forever, "comment": asked.comment}
 
 
 def _told(name: str, done: Changed) -> dict[str, Any]:

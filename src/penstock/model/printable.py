@@ -5,8 +5,6 @@ printable("eth0\\x1b[2J")   ->  "eth0\\\\x1b[2J"
 
 from __future__ import annotations
 
-import unicodedata
-
 # Cc and Cf: controls, and the invisible marks that reorder what is read; Zl and Zp end a line on some terminals.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
@@ -19,6 +17,8 @@ def printable(text: str) -> str:
 
 
 def _shown(char: str) -> str:
+    import unicodedata
+
     if char in "\n\t" or unicodedata.category(char) not in _HIDDEN:
         return char
     return char.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,103 @@
+"""Changes of sets by the daemon, where one answers; and what is told of a change.
+
+    answered("add", {"name": "banned", "entries": ("203.0.113.9",), "timeout": None, …})     ->  0
+
+In: a command of `penstock set` and its parameters.  Out: an exit code, once what was done has been told; None
+where no daemon answers that could do it, so that the command does it itself.  So it does what is told
+in FAR lines and more, if it may: it then has the memory, the processor and the terminal to itself.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from penstock.cli import output
+from penstock.control.client import ask_if_there
+from penstock.errors import PenstockError
+
+TYPE_CHECKING = False  # `typing` takes long to import (cli/start.py)
+if TYPE_CHECKING:
+    from typing import Any
+
+#: From so many lines on a change has a progress bar, and is the command's own.
+FAR = 100_000
+#: A million entries, behind others.
+_PATIENCE_S = 600.0
+
+
+def answered(command: str, parameters: dict[str, Any], *, however_far: bool = False) -> int | None:
+    """Let the daemon do what a command asks for, and tell it; with `however_far` also what is long.
+
+    Raises:
+        PenstockError: it is refused, or a file cannot be read.
+    """
+    done = _done(command, parameters, however_far=however_far)
+    if done is None:
+        return None
+    tell(done, as_json=parameters["as_json"])
+    return 0
+
+
+def _done(command: str, parameters: dict[str, Any], *, however_far: bool) -> dict[str, Any] | None:
+    name = parameters["name"]
+    told: dict[str, Any]
+    times = {key: parameters[key] for key in ("timeout", "forever", "comment") if key in parameters}
+    match command:
+        case "add":
+            return ask_if_there("SetAdd", set=name, entries=parameters["entries"], **times)
+        case "remove":
+            return ask_if_there("SetRemove", set=name, entries=parameters["entries"])
+        case "flush":
+            return ask_if_there("SetFlush", patience_s=_PATIENCE_S, set=name)
+        case "update":
+            names = [parameters["come"], parameters["gone"]]
+            told = {"names": names, "first": len(_text(names[0]))}
+        case _:
+            names = [parameters["file"]]
+            told = {"source": names[0], "whole": command == "replace"}
+    request = "SetUpdate" if command == "update" else "SetWrite"
+    texts = [_text(one) for one in names]
+    if not however_far and sum(text.count(b"\n") for text in texts) >= FAR:
+        return None
+    return ask_if_there(request, text=b"".join(texts), patience_s=_PATIENCE_S, set=name, **told, **times)
+
+
+def _text(file: str | None) -> bytes:
+    return b"" if file is None else content(file)
+
+
+_gone_through: dict[str, bytes] = {}
+
+
+def content(file: str) -> bytes:
+    """What a file holds, `-` for standard input; a pipe, which tells it once, is asked once.
+
+    Raises:
+        PenstockError: it cannot be read.
+    """
+    if file in _gone_through:
+        return _gone_through[file]
+    try:
+        with open(0 if file == "-" else file, "rb", closefd=file != "-") as opened:
+            text = opened.read()
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode) or file == "-":
+                _gone_through[file] = text
+    except OSError as error:
+        raise PenstockError(f"read {file}: {error.strerror}") from error
+    return text
+
+
+def tell(done: dict[str, Any], *, as_json: bool) -> None:
+    """What a change has done, by this process or by the daemon."""
+    kept, count = done.pop("kept"), done.pop("kept_count")
+    if as_json:
+        output.record("penstock.set.change/1", {**done, **({"kept": count} if count else {})})
+        return
+    parts = [(done[word], word) for word in ("added", "changed", "removed")]
+    told = ", ".join(f"{count:,} {word}" for count, word in parts if count) or "nothing changed"
+    output.note(f"@{done['set']}: {told}")
+    for one in kept:
+        output.note(f"@{done['set']}: {one['entry']} stays: listed by {', '.join(one['feeds'])}")
+    if count > len(kept):
+        output.note(f"@{done['set']}: and {count - len(kept):,} more that feeds list")
