@@ -26,12 +26,12 @@ mount --bind "$1" python && mount --bind "$2" site && mount --bind "$3" repo && 
 chown "$4" bpf state run && chmod 700 bpf
 ip link set lo up && ip link add v0 type veth peer name v1 && ip link set v0 up && ip link set v1 up
 ip address add 10.9.0.2/24 dev v0
-shift 4 && cd state && exec "$@"
+cd state && if [ -n "$6" ]; then "$5" -c "$6" "$7"; fi && shift 7 && exec "$@"
 """
 
 
-def run_least(script: str, *arguments: str) -> str:
-    """What a script printed; its /mnt/state is empty and its own."""
+def run_least(script: str, *arguments: str, as_root: str = "") -> str:
+    """What a script printed; its /mnt/state is its own, and empty but for what a script `as_root` has left before."""
     prefix = Path(sys.base_prefix)
     binary = prefix / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
     assert binary.exists(), binary
@@ -49,7 +49,15 @@ def run_least(script: str, *arguments: str) -> str:
         "PENSTOCK_RUN_DIR": "/mnt/run",
     }
     # Where Python is the system's, its prefix is /usr: bound again, it is there twice.
-    places = [str(prefix), sysconfig.get_path("purelib"), str(REPOSITORY), USER]
+    places = [
+        str(prefix),
+        sysconfig.get_path("purelib"),
+        str(REPOSITORY),
+        USER,
+        python,
+        as_root,
+        "".join(arguments[:1]),
+    ]
     argv = ["unshare", "--mount", "--net", "sh", "-ec", _SET_UP, "sh", *places]
     done = subprocess.run(
         [*argv, *drop, python, "-", *arguments],

@@ -146,9 +146,20 @@ print(json.dumps(told))
 """
 
 
-def as_least(script: str, *arguments: str) -> dict[str, tuple[Any, Any, str]]:
+ROOT = """
+write("first.policy", sys.argv[1])
+write("nets.txt", "198.51.100.0/24")
+run("apply", "first.policy", "-i", "v0")
+run("set", "add", "threats", "192.0.2.8")
+run("set", "replace", "blocks", "nets.txt")
+failed = [one for one in told[1:] if one[1]]
+sys.exit(f"{failed}" if failed else 0)
+"""
+
+
+def as_least(script: str, *arguments: str, as_root: str = "") -> dict[str, tuple[Any, Any, str]]:
     """What commands told: name or command line -> code, output, errors; the last of the same."""
-    told = json.loads(run_least(BEGIN + script, *arguments))
+    told = json.loads(run_least(BEGIN + script, *arguments, as_root=as_root and BEGIN + as_root))
     return {name: (code, out, err) for name, code, out, err in told}
 
 
@@ -204,3 +215,14 @@ def test_check_41_the_daemon_with_two_capabilities() -> None:
     assert told["set list threats"][1].split()[0] == "192.0.2.7"
     counted = json.loads(told["status --json"][1])["filters"][0]["counters"]
     assert "telnets" in {one["name"] for one in counted}
+
+
+def test_check_41_the_daemon_goes_on_with_what_root_has_put_in_place() -> None:
+    told = as_least(DAEMON, POLICY, as_root=ROOT)
+    assert {name: one for name, one in told.items() if name != "capabilities" and one[0]} == {}
+    assert "v0 at xdp: edge of v0.policy, in place" in told["daemon status"][1]
+    assert {line.split()[0] for line in told["set list threats"][1].splitlines()} >= {
+        "192.0.2.7",
+        "192.0.2.8",
+    }
+    assert "edge runs already" in told["daemon"][2]

@@ -10,6 +10,7 @@ import pytest
 
 from penstock.daemon import state
 from penstock.errors import PenstockError
+from penstock.kernel.lock import open_lock
 from penstock.model.moment import Moment
 from penstock.model.state_directory import make_place, write_atomically
 from penstock.pipeline import feeding, history, peers, subscriptions
@@ -70,9 +71,11 @@ def test_what_root_makes_belongs_to_whom_the_directory_belongs(tmp_path: Path) -
         ledger.append(Line("add", Moment(0.0, 0, "one"), "root", (("192.0.2.9/32", 0),)))
     ledger.close()
     make_place(tmp_path / "feeds" / "drop")
+    for _ in range(2):
+        os.close(open_lock(f"{tmp_path}/eth0.lock"))
     made = list(tmp_path.rglob("*"))
     assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {OWNER}
-    assert {path.stat().st_mode & 0o777 for path in made} == {0o755, 0o644}
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o755, 0o644, 0o600}
 
 
 @pytest.mark.parametrize("damage", [b'{"pid": "\xff"}', b"[", b"", b"[1, 2]"])

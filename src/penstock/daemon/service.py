@@ -34,6 +34,7 @@ from penstock.daemon.notify import Notifier
 from penstock.daemon.sets import OpenSets
 from penstock.daemon.settings import Settings, accounts, read_settings
 from penstock.errors import PenstockError, SettingsError
+from penstock.kernel.lock import open_lock
 from penstock.model.moment import boot_id
 from penstock.model.run_directory import CONTROL_SOCKET, READ_SOCKET, run_directory
 from penstock.version import VERSION
@@ -66,7 +67,7 @@ def only_one() -> Iterator[None]:
         if place.stat().st_uid == os.geteuid():
             # Commands make it for their locks, and for themselves alone.
             place.chmod(0o755)
-        fd = os.open(place / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = open_lock(f"{place}/daemon.lock")
     except OSError as error:
         raise PenstockError(f"{place} cannot be used: {error.strerror}") from error
     try:

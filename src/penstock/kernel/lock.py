@@ -15,13 +15,14 @@ import fcntl
 import os
 import stat
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.errors import KernelError
 from penstock.kernel.capability import kernel_errors
+from penstock.model.state_directory import owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,15 +62,25 @@ def _opened(name: str) -> int:
     user = os.geteuid(), os.environ.get("XDG_RUNTIME_DIR")
     with kernel_errors("lock", name, needs=()):
         try:
-            return _open(f"{_directory_of(user)}/{name}.lock")
+            return open_lock(f"{_directory_of(user)}/{name}.lock")
         except FileNotFoundError:
             # The directory was taken away since it was looked at.
             _directory_of.cache_clear()
-            return _open(f"{_directory_of(user)}/{name}.lock")
+            return open_lock(f"{_directory_of(user)}/{name}.lock")
 
 
-def _open(path: str) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def open_lock(path: str) -> int:
+    """The file of a lock, made if it is not there, for whoever has its directory.  Raises OSError."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    with suppress(FileNotFoundError):
+        return os.open(path, flags)
+    try:
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return os.open(path, flags)
+    if owner := owner_of(Path(path).parent):
+        os.fchown(fd, *owner)
+    return fd
 
 
 @cache

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from penstock.errors import KernelError
 from penstock.kernel import libc, netns, syscall
 from penstock.kernel.capability import BPF, NET_ADMIN, PERFMON, kernel_error, kernel_errors
+from penstock.model.state_directory import owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -46,14 +47,16 @@ def pin_root(chosen: str | os.PathLike[str] | None = None) -> Path:
 
 
 def prepare_root(root: Path) -> None:
-    """Make the directory of all pins, readable by its owner alone.
+    """Make the directory of all pins, readable by its owner alone, who is that of the directory above.
 
     Raises:
         KernelError: no BPF file system is mounted there, or it is read-only; the hint says how to mend it.
     """
     require_bpffs(root)
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not root.exists():
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _give(root)
     except OSError as error:
         raise _pin_error("create", root, error) from error
     if os.statvfs(root).f_flag & os.ST_RDONLY:
@@ -94,8 +97,9 @@ def stage(root: Path, name: str, objects: Mapping[str, Descriptor]) -> Path:
         undo.callback(discard, staged)
         try:
             staged.mkdir(mode=0o700)
+            _give(staged)
             for pin, held in objects.items():
-                syscall.pin(held.fd, staged / pin)
+                put(held, staged / pin)
         except OSError as error:
             raise _pin_error("pin", root / name, error) from error
         undo.pop_all()
@@ -147,7 +151,7 @@ def exchange_pin(directory: Path, name: str, held: Descriptor, *, without: str) 
     aside = directory / f"{name}-new"
     try:
         aside.unlink(missing_ok=True)
-        syscall.pin(held.fd, aside)
+        put(held, aside)
         aside.rename(directory / name)
         for leftover in directory.iterdir():
             if leftover.name.startswith(without):
@@ -245,6 +249,17 @@ def swap(root: Path, one: str, other: str) -> None:
         (root / other).rename(aside)
         (root / one).rename(root / other)
         aside.rename(root / one)
+
+
+def put(held: Descriptor, path: Path) -> None:
+    """Give an object this name, for whoever has the directory.  Raises OSError."""
+    syscall.pin(held.fd, path)
+    _give(path)
+
+
+def _give(path: Path) -> None:
+    if owner := owner_of(path.parent):
+        os.chown(path, *owner, follow_symlinks=False)
 
 
 def _leaving(root: Path, name: str) -> Path:

@@ -33,14 +33,17 @@ def make_place(place: Path, mode: int = 0o755) -> None:
     made = open_directory(place, follows_links=False)
     try:
         os.fchmod(made, mode)
-        if owner := _owner(place.parent):
+        if owner := owner_of(place.parent):
             os.fchown(made, *owner)
     finally:
         os.close(made)
 
 
-def _owner(place: Path | int) -> tuple[int, int] | None:
-    """Whom root makes files in a directory for; None for everybody else, whose files are their own."""
+def owner_of(place: Path | int) -> tuple[int, int] | None:
+    """Whom root makes things in a directory for; None for everybody else, who makes them their own.
+
+    The daemon has a user of its own, and has to go on with what root's commands have begun.
+    """
     if os.geteuid() != 0:
         return None
     found = os.stat(place)  # noqa: PTH116 - it may be open
@@ -75,7 +78,7 @@ def _write(directory: int, name: str, parts: Iterable[bytes | memoryview], mode:
     try:
         with os.fdopen(handle, "wb") as file:
             os.fchmod(handle, mode)
-            if owner := _owner(directory):
+            if owner := owner_of(directory):
                 os.fchown(handle, *owner)
             for part in parts:
                 file.write(part)

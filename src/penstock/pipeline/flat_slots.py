@@ -16,9 +16,9 @@ import struct
 from pathlib import Path
 
 from penstock.errors import KernelError
+from penstock.kernel import pin
 from penstock.kernel.capability import kernel_errors
 from penstock.kernel.maps import Map
-from penstock.kernel.syscall import pin
 from penstock.model.flat import LINES
 
 _NUMBER = struct.Struct("=I")
@@ -69,7 +69,7 @@ class Slots:
             path = self._pin(slot)
             with kernel_errors("pin", str(path)):
                 path.unlink(missing_ok=True)
-                pin(lines.fd, path)
+                pin.put(lines, path)
         self._outer.update(_NUMBER.pack(slot), _NUMBER.pack(lines.fd))
         if (old := self._held.pop(slot, None)) is not None:
             old.close()
