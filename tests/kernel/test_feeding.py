@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.feedserver import BOMB, Answer, FeedServer, body, serving, truncated
 
+from penstock.daemon import patience
 from penstock.daemon.feeding import Feeding
 from penstock.daemon.journal import Journal
 from penstock.errors import PenstockError
@@ -19,12 +20,12 @@ from penstock.kernel import pin
 from penstock.kernel.maps import Map
 from penstock.model.moment import Moment
 from penstock.model.sets import SetSpec
-from penstock.pipeline import feeding, fetching, set_commands
+from penstock.pipeline import feeding, fetching, set_commands, set_store
 from penstock.pipeline.feed_listing import FeedRow, feed_rows
 from penstock.pipeline.feeding import Folded, fold, restore
 from penstock.pipeline.fetching import Fetched, Fetcher, fetch_due, fetch_named, keep_fetching
 from penstock.pipeline.live_set import LiveSet
-from penstock.pipeline.set_store import delete, open_set, sets_root, shared
+from penstock.pipeline.set_store import changing, delete, open_set, sets_root, shared
 from penstock.pipeline.subscriptions import Subscription, subscribe, unsubscribe
 
 pytestmark = pytest.mark.privileged
@@ -398,3 +399,41 @@ def test_a_set_whose_feeds_cannot_be_read_keeps_no_other_from_being_filled(
         assert held() == {"198.51.100.0/24"}
     finally:
         delete("aside", force=True)
+
+
+def test_what_is_wrong_with_a_set_is_over_when_the_feed_or_the_set_is_gone(
+    threats: str, tmp_path: Path
+) -> None:
+    journal = Journal(lambda *_: None)
+    daemon = Feeding(journal)
+    one = file_feed(tmp_path, "many", *(f"10.{n >> 8}.{n & 255}.0/24" for n in range(1100)), is_private=True)
+    refresh()
+    daemon.look()
+    assert [alarm.key for alarm in journal.alarms] == [f"feed @threats {one.name}"]
+    unsubscribe(threats, one.source)
+    daemon.look()
+    assert journal.alarms == ()
+    (tmp_path / "sets/threats/feeds.json").write_bytes(b"{")
+    daemon.look()
+    assert [alarm.key for alarm in journal.alarms] == ["set @threats"]
+    delete(threats)
+    daemon.look()
+    assert journal.alarms == ()
+    with shared([NET]):
+        pass
+
+
+def test_a_set_that_was_busy_is_filled_later(
+    threats: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(lambda *_: None)
+    daemon = Feeding(journal)
+    file_feed(tmp_path, "list", "198.51.100.0/24")
+    asyncio.run(fetch_named(Fetcher(), ()))
+    monkeypatch.setattr(set_store, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(patience, "FIRST_S", 0.0)
+    with changing(threats):
+        daemon.look()
+    assert "busy" in journal.alarms[0].message
+    daemon.look()
+    assert (held(), journal.alarms) == ({"198.51.100.0/24"}, ())

@@ -9,9 +9,11 @@ before a reboot comes with the set, when it is made (`set_store.shared`).
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from penstock.daemon.journal import Journal
+from penstock.daemon.patience import Patience
 from penstock.errors import PenstockError
 from penstock.model.state_directory import state_directory
 from penstock.pipeline.feeding import fold
@@ -25,46 +27,84 @@ class Feeding:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._seen: dict[str, object] = {}
+        self._again: set[str] = set()
+        """Sets that could not be filled for a reason that may be gone the next time."""
+        self._patience = Patience()
 
     def look(self) -> bool:
         """Bring every set up to date whose feeds have changed; whether any feed is wanted."""
-        wanted = [self._settle(name) for name in names()]
+        there = names()
+        for name in self._seen.keys() - there:
+            self._forget(name)
+        wanted = [self._settle(name) for name in there]
         return any(wanted)
 
     def _settle(self, name: str) -> bool:
-        """Bring one set up to date; whether it wants feeds.  What fails is told, and tried when something changes."""
-        key = f"set @{name}"
+        """Bring one set up to date; whether it wants feeds.
+
+        What fails is told, and tried when something changes; if it is not the copy's fault, it is tried again, too.
+        """
         try:
             feeds = [one.name for one in subscriptions(name)]
         except PenstockError as error:
-            self._journal.alarm(key, f"@{name} cannot be filled: {error.message}")
+            self._seen[name] = None
+            self._fail(name, error)
             return True
         copies = [_stamp(Path("feeds", one, "state.json")) for one in feeds]
         mark = place_of(name), _stamp(Path("sets", name, "feeds.json")), copies
-        if self._seen.get(name) == mark:
-            return bool(feeds)
-        is_new, self._seen[name] = name not in self._seen, mark
+        is_new, is_same = name not in self._seen, self._seen.get(name) == mark
+        self._seen[name] = mark
         if is_new and not feeds:
-            self._journal.settle(key)
             return False
-        try:
+        if not is_same or self._is_time(name):
             self._fold(name)
-        except PenstockError as error:
-            self._journal.alarm(key, f"@{name} cannot be filled: {error.message}")
-        else:
-            self._journal.settle(key, f"@{name} is filled again")
         return bool(feeds)
 
+    def _is_time(self, name: str) -> bool:
+        return name in self._again and self._patience.may(name, time.monotonic())
+
     def _fold(self, name: str) -> None:
-        done = fold(name)
+        try:
+            done = fold(name)
+        except PenstockError as error:
+            self._fail(name, error)
+            self._try_again(name)
+            return
+        self._journal.settle(_key(name), f"@{name} is filled again")
         if done.added or done.changed or done.removed:
             self._journal.note(f"@{name}: feeds added {done.added:,} entries and took back {done.removed:,}")
-        refused = {feed: note.refused for feed, note in done.notes.items() if note.refused}
-        for feed in done.notes:
-            if feed in refused:
-                self._journal.alarm(f"feed {name} {feed}", f"@{name}: {feed} is not taken: {refused[feed]}")
+        for feed, note in done.notes.items():
+            if note.refused:
+                self._journal.alarm(_key(name, feed), f"@{name}: {feed} is not taken: {note.refused}")
             else:
-                self._journal.settle(f"feed {name} {feed}", f"@{name}: {feed} is taken again")
+                self._journal.settle(_key(name, feed), f"@{name}: {feed} is taken again")
+        self._journal.settle_all_but(_key(name, ""), {_key(name, feed) for feed in done.notes})
+        # A copy that is refused for what it is has a name: it is not tried again.
+        if any(note.refused and not note.copy for note in done.notes.values()):
+            self._try_again(name)
+        else:
+            self._again.discard(name)
+            self._patience.forget(name)
+
+    def _fail(self, name: str, error: PenstockError) -> None:
+        self._journal.alarm(_key(name), f"@{name} cannot be filled: {error.message}")
+
+    def _try_again(self, name: str) -> None:
+        self._again.add(name)
+        self._patience.wait(name, time.monotonic())
+
+    def _forget(self, name: str) -> None:
+        """The set is gone, and with it what was wrong with it."""
+        del self._seen[name]
+        self._again.discard(name)
+        self._patience.forget(name)
+        self._journal.settle(_key(name))
+        self._journal.settle_all_but(_key(name, ""), ())
+
+
+def _key(name: str, feed: str | None = None) -> str:
+    """What an alarm of a set, or of one of its feeds, is known by."""
+    return f"set @{name}" if feed is None else f"feed @{name} {feed}"
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

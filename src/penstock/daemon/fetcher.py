@@ -34,11 +34,12 @@ class Fetcher:
         loop = asyncio.get_running_loop()
         while True:
             await are_wanted.wait()
-            code = await self._one()
+            try:
+                told = f"has ended with {await self._one()}"
+            except OSError as error:
+                told = f"cannot be started: {error.strerror}"
             pause = self._patience.wait("", loop.time())
-            self._journal.alarm(
-                "fetcher", f"the process that fetches feeds has ended with {code}; it is started again"
-            )
+            self._journal.alarm("fetcher", f"the process that fetches feeds {told}; it is started again")
             await asyncio.sleep(pause)
 
     async def _one(self) -> int | None:
