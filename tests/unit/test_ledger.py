@@ -110,6 +110,19 @@ def keys_of_text(text: str) -> bytes:
     return next(iter(keys_of(NET, text)))[1]
 
 
+def test_files_of_entries_that_are_over_go(tmp_path: Path) -> None:
+    """As of a command that adds hundreds of addresses for an hour, every ten minutes."""
+    ledger, keys = Ledger("threats", tmp_path), content("192.0.2.0/24", "198.51.100.0/24")["v4"].keys
+    for ends in ((0, 0), (7, 0), *((7, 7), (7, 9)) * 15):
+        with ledger.changing():
+            file = ledger.write_entries(NET.kind, {"v4": Entries(keys, np.array(ends, np.uint64))})
+            ledger.append(Line("add", moment(), "cron", file=file))
+            ledger.tidy()
+    lots = [lot.file.path.name for lot in ledger.book().lots]
+    assert lots == ["1.entries", "2.entries"]
+    assert {path.name for path in ledger.place.glob("*.entries")} == {*lots}
+
+
 def test_a_torn_last_line_is_passed_over_and_mended(tmp_path: Path) -> None:
     ledger = written(Ledger("threats", tmp_path), added("192.0.2.9/32"))
     journal = ledger.place / "journal"

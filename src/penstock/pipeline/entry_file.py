@@ -195,6 +195,21 @@ class EntryFile:
         at = part.ends_at + low * _WORD
         return int.from_bytes(data[at : at + _WORD], sys.byteorder)
 
+    @cached_property
+    def last_end(self) -> int:
+        """The end of the entry that stays longest, 0 for never."""
+        data, _, parts = self._opened
+        latest = 0
+        for part in parts.values():
+            last = part.ends_at + _WORD * part.family.count
+            ends = (
+                (part.family.end,) if part.family.end is not None else array("Q", data[part.ends_at : last])
+            )
+            if 0 in ends:
+                return 0
+            latest = max(latest, *ends)
+        return latest
+
     def content(self) -> Content:
         """Its entries as arrays, which cannot be written to."""
         return dict(self._arrays())

@@ -41,6 +41,8 @@ MANUAL = "manual"
 #: A change of more entries than these keeps them in a file of their own.
 FEW = 256
 _SMALL = 1 << 20
+#: From so many files on is looked whether those of most are over.
+_MANY_FILES = 32
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
@@ -95,6 +97,7 @@ class Ledger:
         self._read = _Read()
         self._limit = _SMALL
         self._are_files_stale = False
+        self._has_new_file = False
 
     def close(self) -> None:
         """Let go of the file."""
@@ -196,6 +199,7 @@ class Ledger:
             write_entries(self.place / name, kind, content)
         except OSError as error:
             raise _failed("write", self.place / name, error) from error
+        self._has_new_file = True
         return name
 
     def tidy(self) -> None:
@@ -205,7 +209,7 @@ class Ledger:
         was: the journal is longer than it need be.
         """
         assert self._file is not None
-        if os.fstat(self._file).st_size >= self._limit:
+        if os.fstat(self._file).st_size >= self._limit or self._are_most_over():
             self.rewrite()
             self._are_files_stale = True
         if self._are_files_stale:
@@ -214,6 +218,14 @@ class Ledger:
             for path in self.place.glob("*.entries"):
                 if path.name not in used:
                     path.unlink(missing_ok=True)
+
+    def _are_most_over(self) -> bool:
+        """Whether there is a new file, and most of many others have no entry any more that is in force."""
+        is_new, self._has_new_file = self._has_new_file, False
+        if not is_new or len(lots := self.book().lots) < _MANY_FILES:
+            return False
+        now = moment()
+        return 2 * sum(lot.is_over(now) for lot in lots) > len(lots)
 
     def rewrite(self) -> None:
         """Write the journal anew: what is over or taken back is forgotten.  A failure leaves it as it was."""

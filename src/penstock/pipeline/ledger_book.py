@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from penstock.errors import PenstockError
 from penstock.model.moment import Moment, boot_ns_of
 from penstock.pipeline.entry_file import EntryFile
 
@@ -61,6 +62,14 @@ class Lot:
             if end is None
             else Claim(entry, line.source, line.by, line.at, end, line.comment, is_feed=is_feed)
         )
+
+    def is_over(self, now: Moment) -> bool:
+        """Whether none of its entries is in force any more; one that cannot be read may be."""
+        try:
+            end = self.file.last_end
+        except PenstockError:
+            return False
+        return bool(end) and boot_ns_of(self.line.at, end, now) <= now.boot_ns
 
 
 class Book:
@@ -135,6 +144,8 @@ class Book:
         from penstock.pipeline.ledger import Line
 
         for lot in self.lots:
+            if lot.is_over(now):
+                continue
             yield lot.line
             if lot.gone:
                 yield Line("remove", now, "", tuple((entry, 0) for entry in sorted(lot.gone)))
