@@ -72,7 +72,7 @@ def test_users_and_directories_are_those_of_the_units() -> None:
     assert {made[path] for path in pins} == {("0700", "penstock")}
     assert made["/sys/fs/bpf"] == ("0711", "root")
     # ProtectKernelTunables= wins over /sys/fs/bpf in ReadWritePaths=, and not over what lies below it.
-    assert DAEMON["ReadWritePaths"] == [" ".join(pins)]
+    assert DAEMON["ReadWritePaths"] == [" ".join(f"-{path}" for path in pins)]
     assert DAEMON["ExecStartPre"] == ["+systemd-tmpfiles --create penstock.conf"]
     assert made["/var/lib/penstock/feeds"] == ("0755", "penstock-feeds")
     assert made["/run/penstock"] == ("0755", "penstock")

@@ -11,6 +11,7 @@ import pytest
 from penstock.daemon import state
 from penstock.errors import PenstockError
 from penstock.kernel.lock import open_lock
+from penstock.model import moment
 from penstock.model.moment import Moment
 from penstock.model.state_directory import make_place, write_atomically
 from penstock.pipeline import feeding, history, peers, subscriptions
@@ -25,6 +26,22 @@ def careful_umask() -> Iterator[None]:
     before = os.umask(0o077)
     yield
     os.umask(before)
+
+
+def test_where_proc_has_processes_alone_moments_go_by_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under ProcSubset=pid: two moments of boots that nobody can tell apart may be of two."""
+
+    def hidden(_path: Path) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", hidden)
+    moment.boot_id.cache_clear()
+    now = moment.moment()
+    monkeypatch.undo()
+    moment.boot_id.cache_clear()
+    assert now.boot_id == ""
+    assert Moment(now.wall - 5, now.boot_ns + 10**12, "").elapsed_s(now) == pytest.approx(5)
+    assert moment.moment().boot_id
 
 
 def test_a_file_has_the_new_content_or_the_old(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def load() -> Memory:
     except (OSError, ValueError):
         return Memory()
     # Programs and interfaces have other numbers after a boot.
-    if found.boot != boot_id():
+    if not boot_id() or found.boot != boot_id():
         found.kept, found.is_over = {}, True
     return found
 

@@ -283,6 +283,9 @@ def _pin_error(operation: str, path: Path, error: OSError) -> KernelError:
 
 def _read_only(operation: str, path: Path) -> KernelError:
     meaning, hint = "the BPF file system is mounted read-only", f"`mount -o remount,rw {_mount_place(path)}`"
+    if "NOTIFY_SOCKET" in os.environ:
+        # A unit may write to directories that were there when it was started, and to nothing beside them.
+        hint = "somebody took the daemon's directory there away: `systemctl restart penstock` makes it anew"
     return KernelError(operation, str(path), errno.EROFS, meaning=meaning, hint=hint)
 
 

@@ -29,7 +29,7 @@ class Moment:
 
     def elapsed_s(self, now: Moment) -> float:
         """Seconds from this moment to `now`; never less than none, whatever was done to the wall clock."""
-        if self.boot_id == now.boot_id:
+        if _is_one_boot(self, now):
             return max(now.boot_ns - self.boot_ns, 0) / _SECOND
         return max(now.wall - self.wall, 0.0)
 
@@ -41,8 +41,15 @@ def moment() -> Moment:
 
 @cache
 def boot_id() -> str:
-    """What tells this boot from every other."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    """What tells this boot from every other; nothing where /proc has only processes, and wall clocks have to do."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _is_one_boot(one: Moment, other: Moment) -> bool:
+    return one.boot_id == other.boot_id != ""
 
 
 def boot_ns_of(noted: Moment, end_ns: int, now: Moment) -> int:
@@ -50,7 +57,7 @@ def boot_ns_of(noted: Moment, end_ns: int, now: Moment) -> int:
 
     An end that is over lies before `now`, and is at least 1.
     """
-    if end_ns == 0 or noted.boot_id == now.boot_id:
+    if end_ns == 0 or _is_one_boot(noted, now):
         return end_ns
     left = end_ns - noted.boot_ns - int(noted.elapsed_s(now) * _SECOND)
     return max(now.boot_ns + left, 1)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from penstock.feeds.crowdsec import Book
 
 #: Sets may want other feeds at any time: so long nobody looks.
-LONGEST_SLEEP_S = 60.0
+LONGEST_SLEEP_S = 5.0
+_LEFT_ALONE_S = 60.0
 _SHORTEST_SLEEP_S = 0.05
 _AT_ONCE = 4
 
@@ -71,7 +72,7 @@ class Fetcher:
             )
             outcome = await refresh(feed, self.store, now=moment().wall, manners=manners, books=self.books)
         except FeedError as error:
-            self._broken[name] = moment().boot_ns + int(LONGEST_SLEEP_S * 1e9)
+            self._broken[name] = moment().boot_ns + int(_LEFT_ALONE_S * 1e9)
             return Fetched(name, want.sets, None, error.message)
         return Fetched(name, want.sets, outcome, outcome.reason)
 
