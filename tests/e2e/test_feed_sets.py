@@ -98,6 +98,62 @@ def test_feeds_of_a_policy_that_is_taken_back_are_taken_back(host: Cli, fed: Pat
     assert {keys(line) for line in host("feed", "list", "--json").out.splitlines()} == {*map(keys, before)}
 
 
+def bare(tmp_path: Path) -> str:
+    """The same filter in another file, whose sets have no feeds."""
+    clause = f'feed "{tmp_path}/list" every 5m'
+    return str(write(tmp_path / "bare.policy", TEXT.format(place=tmp_path, more="").replace(clause, "")))
+
+
+def owners(host: Cli) -> set[tuple[str, str]]:
+    told = map(json.loads, host("feed", "list", "--json").out.splitlines())
+    return {(one["set"], one["owner"]) for one in told}
+
+
+def test_feeds_of_a_policy_that_another_file_replaces_are_taken_back(
+    host: Cli, fed: Path, tmp_path: Path
+) -> None:
+    listed, other = {"198.51.100.0/24", "203.0.113.0/24"}, bare(tmp_path)
+    # Named from where it lies: who replaces it is somewhere else.
+    running = host.start("apply", fed.name, "-i", "v1", cwd=tmp_path)
+    assert running.wait(60) == 0
+    running.communicate()
+    assert host("feed", "refresh").code == 0
+    assert host("feed", "add", "own", str(tmp_path / "list")).code == 0
+    assert entries(host, "threats") == entries(host, "own") == listed
+    done = host("apply", other, "-i", "v1")
+    assert f"@threats: no more filled by what {fed} names, which was replaced" in done.err
+    assert (entries(host, "threats"), entries(host, "own")) == (set(), listed)
+    assert owners(host) == {("own", "command")}
+    # What one interface has replaced another may still run.
+    for name in ("v1", "lo"):
+        assert host("apply", str(fed), "-i", name).code == 0
+    assert host("apply", other, "-i", "lo").code == 0
+    assert (entries(host, "threats"), owners(host)) == (
+        listed,
+        {("own", "command"), ("threats", f"policy {fed}")},
+    )
+    assert host("rollback", "-i", "lo").code == 0
+    assert host("detach", "-i", "lo").code == 0
+    assert host("apply", other, "-i", "v1").code == 0
+    assert entries(host, "threats") == set()
+    assert host("rollback", "-i", "v1").code == 0
+    assert entries(host, "threats") == listed
+
+
+@pytest.mark.parametrize("ending", ["undo", "time"])
+def test_feeds_of_a_policy_come_back_with_it(host: Cli, fed: Path, tmp_path: Path, ending: str) -> None:
+    assert host("feed", "refresh").code == 0
+    times = ("--confirm", "100s") if ending == "undo" else ("--confirm", "1s", "--wait")
+    done = host("apply", bare(tmp_path), "-i", "v1", *times)
+    if ending == "undo":
+        assert (done.code, entries(host, "threats")) == (0, set())
+        assert host("confirm", "--undo").code == 0
+    else:
+        assert done.code == 7
+    assert entries(host, "threats") == {"198.51.100.0/24", "203.0.113.0/24"}
+    assert owners(host) == {("threats", f"policy {fed}")}
+
+
 def keys(line: str) -> tuple[object, ...]:
     told = json.loads(line)
     return told["set"], told["source"], told["owner"]

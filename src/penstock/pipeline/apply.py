@@ -120,7 +120,7 @@ def apply_all(
         present = [find_open(root, point, opened) for point in points]
         with_rules = [_with_emergencies(*pair) for pair in zip(policies, present, strict=True)]
         done = _put(root, points, with_rules, present, each, _permitted if force else _checked, probation)
-        fed = settle_feeds(policies)
+        fed = settle_feeds(policies, [slot.identity for slot in present if slot])
     lost = [_lost(*pair) for pair in zip(present, policies, strict=True)]
     done = tuple(_with_notice(one, text) for one, text in zip(done, lost, strict=True))
     return (dataclasses.replace(done[0], notices=(*done[0].notices, *fed)), *done[1:])

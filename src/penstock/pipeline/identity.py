@@ -10,6 +10,7 @@ filter can be shown, compared and compiled again when the file has moved on.
 from __future__ import annotations
 
 import errno
+import os
 from hashlib import sha256
 
 import msgspec
@@ -124,6 +125,8 @@ class Identity(msgspec.Struct, frozen=True):
     sets: tuple[SetSpec, ...] = ()
     #: The feeds that fill them.
     feeds: tuple[SetFeed, ...] = ()
+    #: Where a `path` that is relative begins.
+    directory: str = ""
     #: The limiters of the program by number, and what their tables' hashes begin with; 0 in a built file.
     limiters: tuple[Limiter, ...] = ()
     limit_seed: int = 0
@@ -141,6 +144,11 @@ class Identity(msgspec.Struct, frozen=True):
     #: The token of the probation that it has passed.
     confirmed: str = ""
     schema: str = SCHEMA
+
+    @property
+    def place(self) -> str:
+        """The policy's file as any process finds it; empty for a text without one."""
+        return os.path.normpath(os.path.join(self.directory, self.path)) if self.path else ""  # noqa: PTH118
 
 
 def encode(identity: Identity) -> bytes:

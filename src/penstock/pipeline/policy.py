@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from penstock.compiler.lang.diagnostic import Diagnostic, Severity
 from penstock.compiler.lang.source import Source
 from penstock.errors import PenstockError, PolicyError
@@ -184,7 +186,7 @@ def compiled_again(
     Raises:
         PenstockError: as `load_policy`.
     """
-    return load_policy(
+    made = load_policy(
         identity.text,
         identity.hook,
         name=identity.path,
@@ -192,6 +194,7 @@ def compiled_again(
         emergencies=emergencies,
         added=added,
     )
+    return replace(made, identity=msgspec.structs.replace(made.identity, directory=identity.directory))
 
 
 def live(rules: tuple[Emergency, ...]) -> tuple[Emergency, ...]:

@@ -13,6 +13,7 @@ killed between two filters leaves each of them old or new.
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -216,6 +217,7 @@ class Putting:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return msgspec.structs.replace(
             self._policy.identity,
+            directory=self._policy.identity.directory or working_directory(self._policy.identity.path),
             interface=self._point.ifname,
             ifindex=self._point.ifindex,
             mode=mode,
@@ -266,6 +268,16 @@ class Putting:
                 objects[REFUSALS] = maps[REFUSALS_MAP]
             objects |= tables_by_name(maps, self._identity.limiters)
             return pin.stage(self._root, self._point.name, objects | more)
+
+
+def working_directory(path: str) -> str:
+    """Where a path begins that is relative, for processes elsewhere; a directory that was removed is the root."""
+    if not path or path.startswith("/"):
+        return ""
+    try:
+        return os.getcwd()  # noqa: PTH109 - as text
+    except OSError:
+        return "/"
 
 
 def running_program(slot: Slot) -> Program:

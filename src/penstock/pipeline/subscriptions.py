@@ -146,7 +146,7 @@ def settle_policy(
 
     Gives the sets of which that has changed anything.  Raises: as `subscribe`.
     """
-    owner = _owner(path)
+    owner = owner_of(path)
     each = [(feed.set, subscription_of(feed, path, by, at)) for feed in feeds]
     changed = []
     for name in {*sets, *ledgers()}:
@@ -158,7 +158,7 @@ def settle_policy(
 
 def subscription_of(feed: SetFeed, path: str, by: str, at: float) -> Subscription:
     """What a policy's clause asks for."""
-    return Subscription(feed.source, feed.format, feed.every_s, _owner(path), by, at)
+    return Subscription(feed.source, feed.format, feed.every_s, owner_of(path), by, at)
 
 
 def want(set_name: str, new: tuple[Subscription, ...]) -> None:
@@ -166,7 +166,8 @@ def want(set_name: str, new: tuple[Subscription, ...]) -> None:
     _change(set_name, lambda _old: new)
 
 
-def _owner(path: str) -> str:
+def owner_of(path: str) -> str:
+    """What a policy is called as the owner of subscriptions."""
     return f"policy {os.path.abspath(path)}" if path else "policy"  # noqa: PTH100 - a path that is not there yet
 
 
