@@ -154,6 +154,46 @@ def test_feeds_of_a_policy_come_back_with_it(host: Cli, fed: Path, tmp_path: Pat
     assert owners(host) == {("threats", f"policy {fed}")}
 
 
+def test_damage_to_one_sets_files_is_named_and_stops_no_other(host: Cli, fed: Path, tmp_path: Path) -> None:
+    state = Path(os.environ["PENSTOCK_STATE_DIR"], "sets")
+    assert host("feed", "add", "own", str(tmp_path / "list")).code == 0
+    assert host("set", "add", "own", "192.0.2.0/24").code == 0
+    (state / "own/feeds.json").write_bytes(b'{"schema": "\xff')
+    journal = state / "own/journal"
+    journal.write_bytes(b"\x00\n" + journal.read_bytes())
+    done = host("feed", "refresh")
+    assert (done.code, entries(host, "threats")) == (8, {"198.51.100.0/24", "203.0.113.0/24"})
+    assert f"error: @own: read {state}/own/feeds.json: " in done.err
+    assert "hint: take it away, and `penstock feed add own SOURCE`" in done.err
+    assert f"error: @own: {journal}: 1 lines of it are not what was written there" in done.err
+    for command in (("feed", "list"), ("feed", "fetch", "--once")):
+        done = host(*command)
+        assert (done.code, f"@own: read {state}/own/feeds.json" in done.err) == (8, True)
+    assert "ok" in host("feed", "list").out
+    states = {
+        one["set"]: one["state"] for one in map(json.loads, host("feed", "list", "--json").out.splitlines())
+    }
+    assert states == {"threats": "ok", "own": "damaged"}
+    assert f"@own: {journal}: 1 lines" in host("apply", str(fed), "-i", "v1").err
+    found = host("why", "198.51.100.7")
+    assert (found.code, "198.51.100.7 is in @threats" in found.out) == (8, True)
+    assert f"warning: not known: @own: {journal}" in found.err
+    assert host("why", "192.0.2.1", "--json").record["held"][0]["reasons"][0]["source"] == "manual"
+    # A set that cannot be opened, in the kernel.
+    place = Path(
+        os.environ.get("PENSTOCK_BPFFS", host.environment["PENSTOCK_BPFFS"]) + "-sets", "own", "spec"
+    )
+    place.unlink()
+    done = host("set", "list")
+    assert (done.code, "threats" in done.out, "some of its pins are missing" in done.err) == (8, True, True)
+    assert "`penstock set delete --force own`" in done.err
+    assert host("why", "198.51.100.7", "--json").code == 8
+    assert host("set", "delete", "--force", "own").code == 0
+    (state / "own/feeds.json").unlink()
+    assert host("apply", str(fed), "-i", "v1").code == 0
+    assert entries(host, "own") == {"192.0.2.0/24"}
+
+
 def keys(line: str) -> tuple[object, ...]:
     told = json.loads(line)
     return told["set"], told["source"], told["owner"]

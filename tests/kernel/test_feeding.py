@@ -21,6 +21,7 @@ from penstock.kernel.maps import Map
 from penstock.model.moment import Moment
 from penstock.model.sets import SetSpec
 from penstock.pipeline import feeding, fetching, set_commands, set_store
+from penstock.pipeline.damage import damage
 from penstock.pipeline.feed_listing import FeedRow, feed_rows
 from penstock.pipeline.feeding import Folded, fold, restore
 from penstock.pipeline.fetching import Fetched, Fetcher, fetch_due, fetch_named, keep_fetching
@@ -388,12 +389,14 @@ def test_a_set_whose_feeds_cannot_be_read_keeps_no_other_from_being_filled(
         damaged.write_bytes(b"{")
         file_feed(tmp_path, "list", "198.51.100.0/24")
         daemon = Feeding(journal)
-        with pytest.raises(PenstockError, match=r"feeds\.json"):
-            refresh()
+        refresh()
         daemon.look()
         assert [one.message.partition(":")[0] for one in journal.alarms] == ["@aside cannot be filled"]
+        with pytest.raises(PenstockError, match=r"aside/feeds\.json") as found:
+            refresh("aside")
+        assert "`penstock feed add aside SOURCE`" in str(found.value.hint)
+        assert held() == {"198.51.100.0/24"}
         damaged.unlink()
-        refresh()
         daemon.look()
         assert journal.alarms == ()
         assert held() == {"198.51.100.0/24"}
@@ -437,3 +440,49 @@ def test_a_set_that_was_busy_is_filled_later(
     assert "busy" in journal.alarms[0].message
     daemon.look()
     assert (held(), journal.alarms) == ({"198.51.100.0/24"}, ())
+
+
+@pytest.mark.parametrize("damage_of", ["cut", "missing", "text"])
+def test_a_feed_whose_entries_are_damaged_in_the_ledger_is_folded_anew(
+    threats: str, tmp_path: Path, damage_of: str
+) -> None:
+    file_feed(tmp_path, "list", "198.51.100.0/24", "203.0.113.0/24")
+    refresh()
+    set_commands.add("threats", ["192.0.2.0/24"], by="alice")
+    (entries,) = (tmp_path / "sets/threats").glob("*.entries")
+    whole = entries.read_bytes()
+    entries.unlink()
+    if damage_of != "missing":
+        entries.write_bytes(whole[:-3] if damage_of == "cut" else b'{"schema": "\xff"}\n')
+    (found,) = damage("threats")
+    assert str(entries) in found.message
+    assert "`penstock feed refresh threats`" in str(found.hint)
+    # What the damaged file told goes with the copy that lists it no more.
+    (tmp_path / "list").write_text("203.0.113.0/24\n")
+    refresh()
+    assert held() == {"192.0.2.0/24", "203.0.113.0/24"}
+    assert damage("threats") == ()
+    (entries,) = (tmp_path / "sets/threats").glob("*.entries")
+    entries.write_bytes(b"")
+    assert fold("threats").notes[row().name].refused is None
+    assert damage("threats") == ()
+
+
+def test_a_set_whose_ledger_is_damaged_is_made_anew_with_what_can_be_read(
+    threats: str, tmp_path: Path
+) -> None:
+    set_commands.add("threats", [f"10.{n >> 8}.{n & 255}.0/24" for n in range(300)], by="alice")
+    set_commands.add("threats", ["192.0.2.0/24"], by="alice")
+    (entries,) = (tmp_path / "sets/threats").glob("*.entries")
+    entries.write_bytes(entries.read_bytes()[:100])
+    journal = tmp_path / "sets/threats/journal"
+    journal.write_bytes(b'{"op": "add", "at": \xff}\n' + journal.read_bytes())
+    (tmp_path / "sets/threats/feeds.json").write_bytes(b"\xff")
+    pin.remove(sets_root(), "threats")
+    with shared([NET]):
+        assert held() == {"192.0.2.0/24"}
+    said = [error.message for error in damage("threats")]
+    assert [str(tmp_path) in one for one in said] == [True] * 3
+    assert f"{journal}: 1 lines of it are not what was written there" in said
+    set_commands.replace("threats", ["192.0.2.0/24"], by="alice")
+    assert [error.message for error in damage("threats") if "journal" not in error.message] == [said[0]]

@@ -122,6 +122,7 @@ def remove(set_name: str, source: str, as_json: bool) -> None:
     SOURCE is as in `feed add`, or the feed's name.  A policy that names the feed brings it back when it is applied.
     """
     from penstock.feeds.store import Store
+    from penstock.pipeline.damage import damaged_sets
     from penstock.pipeline.feeding import fold
     from penstock.pipeline.subscriptions import from_the_root, subscriptions, unsubscribe, wanted
 
@@ -133,7 +134,8 @@ def remove(set_name: str, source: str, as_json: bool) -> None:
         raise FeedError(f"@{set_name} has no feed `{source}`", hint=listed)
     done = fold(set_name)
     for one in gone:
-        if one.name not in wanted():
+        # Of a set whose file is damaged nobody knows what it wants.
+        if one.name not in wanted() and not damaged_sets():
             Store().forget(one.name)
     if as_json:
         output.record(
@@ -150,21 +152,36 @@ def remove(set_name: str, source: str, as_json: bool) -> None:
 
 @click.command("list")
 @json_option
-def list_(as_json: bool) -> None:
-    """Show the feeds of all sets: how old their copies are, how they stand, when they are asked next."""
-    from penstock.pipeline.feed_listing import feed_rows
+def list_(as_json: bool) -> int:
+    """Show the feeds of all sets: how old their copies are, how they stand, when they are asked next.
+
+    Exit code 8 if of some set it cannot be read what feeds it has.
+    """
+    from penstock.pipeline.feed_listing import DAMAGED, feed_rows
 
     rows = list(feed_rows())
+    damaged = [row for row in rows if row.state == DAMAGED]
     if as_json:
         for row in rows:
             output.record("penstock.feed/1", _record(row))
-        return
-    output.table(
-        ("SET", "FEED", "STATE", "ENTRIES", "AGE", "NEXT", "EVERY"), [_cells(row) for row in rows], right=(3,)
-    )
+        return _PARTLY if damaged else 0
+    titles = ("SET", "FEED", "STATE", "ENTRIES", "AGE", "NEXT", "EVERY")
+    output.table(titles, [_cells(row) for row in rows], right=(3,))
     for row in rows:
-        if row.reason:
+        if row.reason and row not in damaged:
             output.warn(f"{row.name} (@{row.set}): {row.reason}")
+    return _say_damage()
+
+
+def _say_damage() -> int:
+    """Name what of the sets' files cannot be read; the exit code that it makes."""
+    from penstock.pipeline.damage import damaged_sets
+
+    found = damaged_sets()
+    for name, errors in found.items():
+        for error in errors:
+            output.fault(PenstockError(f"@{name}: {error.message}", hint=error.hint))
+    return _PARTLY if found else 0
 
 
 def _record(row: FeedRow) -> dict[str, object]:
@@ -217,7 +234,12 @@ def refresh(names: tuple[str, ...], as_json: bool) -> int:
     for one in found:
         _say_fetched(one, as_json)
     for set_name in dict.fromkeys(place for one in found for place in one.sets):
-        done = fold(set_name, progress=_progress, again=True)
+        try:
+            done = fold(set_name, progress=_progress, again=True)
+        except PenstockError as error:
+            has_failed = True
+            output.fault(PenstockError(f"@{set_name}: {error.message}", hint=error.hint))
+            continue
         has_failed |= any(note.refused for note in done.notes.values())
         if as_json:
             counts = {"added": done.added, "changed": done.changed, "removed": done.removed}
@@ -225,7 +247,7 @@ def refresh(names: tuple[str, ...], as_json: bool) -> int:
             output.record("penstock.feed.fold/1", {"set": set_name, **counts, "refused": refused})
         else:
             _say_folded(set_name, done)
-    return _PARTLY if has_failed else 0
+    return _PARTLY if has_failed or (not names and _say_damage()) else 0
 
 
 async def _watched(asking: Awaitable[list[Fetched]]) -> list[Fetched]:
@@ -252,7 +274,7 @@ def fetch(once: bool, as_json: bool) -> int:
         found = asyncio.run(fetch_due(Fetcher()))
         for one in found:
             _say_fetched(one, as_json)
-        return _PARTLY if any(one.has_failed for one in found) else 0
+        return _PARTLY if _say_damage() or any(one.has_failed for one in found) else 0
     asyncio.run(_until_told(Fetcher(), as_json))
     return 0
 

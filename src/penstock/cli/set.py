@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from penstock.pipeline.set_commands import Changed, SetCommands
 
 
+_PARTLY = 8
+
+
 class _Change(click.Command):
     """A command that the daemon does if one answers, and also if this process may not (`set_asking`)."""
 
@@ -219,19 +222,25 @@ def export(name: str, file: Path) -> None:
 @command.command("list")
 @click.argument("name", required=False, shell_complete=_complete)
 @json_option
-def list_(name: str | None, as_json: bool) -> None:
-    """List all sets, or the entries of NAME."""
+def list_(name: str | None, as_json: bool) -> int:
+    """List all sets, or the entries of NAME.
+
+    Exit code 8 if some set cannot be opened.
+    """
     if name is not None:
         _list_entries(set_reading.entries(name), as_json)
-        return
-    records = set_reading.records()
+        return 0
+    records, faults = set_reading.records()
     if as_json:
         for content in records:
             output.record("penstock.set/1", content)
     elif records:
         output.table(set_view.TITLES, list(map(set_view.row, records)), right=set_view.RIGHT)
-    else:
+    elif not faults:
         output.note("there are no sets: `penstock apply` makes those that a policy defines")
+    for error in faults:
+        output.fault(error)
+    return _PARTLY if faults else 0
 
 
 def _list_entries(entries: Iterator[dict[str, Any]], as_json: bool) -> None:

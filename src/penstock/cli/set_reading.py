@@ -1,6 +1,6 @@
 """What sets hold, as records: read from the kernel, or told by the daemon to those who may not look for themselves.
 
-records()             ->  [{"set": "threats", "of": ["net"], "entries": 3, …}, …]
+records()             ->  [{"set": "threats", "of": ["net"], "entries": 3, …}, …], and faults of others
 record("threats")     ->  the same of one
 entries("threats")    ->  {"set": "threats", "entry": "192.0.2.0/24", "expires_in_s": None}, …
 """
@@ -20,22 +20,18 @@ if TYPE_CHECKING:
 _MOST_TOLD = 100_000
 
 
-def records() -> list[dict[str, Any]]:
-    """All sets.  Raises PenstockError."""
-    from penstock.pipeline.set_record import record_of
-    from penstock.pipeline.set_store import names, open_set
+def records() -> tuple[list[dict[str, Any]], list[PenstockError]]:
+    """All sets, and a fault for each that cannot be opened.  Raises PenstockError."""
+    from penstock.pipeline.set_record import every_record
 
-    found = []
     try:
-        for name in names():
-            with open_set(name) as one:
-                found.append(record_of(one))
+        return every_record()
     except PrivilegeError:
         told = ask_if_there("SetList", to_read=True)
         if told is None:
             raise
-        return list(told["sets"])
-    return found
+        faults = [PenstockError(one["message"], hint=one["hint"]) for one in told["faults"]]
+        return list(told["sets"]), faults
 
 
 def record(name: str) -> dict[str, Any]:

@@ -15,20 +15,24 @@ from penstock.control.client import ask_if_there
 if TYPE_CHECKING:
     from penstock.pipeline.why import Held, Reason, Why
 
+_PARTLY = 8
+
 
 @click.command("why")
 @click.argument("address")
 @json_option
-def command(address: str, as_json: bool) -> None:
+def command(address: str, as_json: bool) -> int:
     """Say why ADDRESS is in a set: every source with its times, and what running policies do with its packets.
 
-    Without root it asks the daemon; where none runs it says what the ledger and the feeds know.
+    Without root it asks the daemon; where none runs it says what the ledger and the feeds know.  Exit code 8
+    if something of a set is damaged.
     """
     found = _found(address)
     if as_json:
         output.record("penstock.why/1", {**dataclasses.asdict(found), "known": found.is_known})
-        return
-    _show(found)
+    else:
+        _show(found)
+    return _PARTLY if found.damaged else 0
 
 
 def _found(address: str) -> Why:
@@ -63,6 +67,8 @@ def _show(found: Why) -> None:
         output.answer(f"protected: no feed may list it ({found.protected})")
     for words in found.unseen:
         output.note(f"not looked at: {words}")
+    for words in found.damaged:
+        output.warn(f"not known: {words}")
 
 
 def _head(found: Why, held: Held) -> str:

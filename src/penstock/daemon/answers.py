@@ -137,7 +137,7 @@ class Answers:
 
     async def _list(self, request: protocol.SetList) -> object:
         if request.set is None:
-            return {"sets": await self._in_thread("read", listed)}
+            return await self._in_thread("read", listed)
         return await self._in_thread("read", entries, request.set, request.limit)
 
     def _status(self) -> dict[str, object]:

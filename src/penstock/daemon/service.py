@@ -31,7 +31,7 @@ from penstock.daemon.fetcher import Fetcher
 from penstock.daemon.journal import Journal
 from penstock.daemon.keep import Keeper
 from penstock.daemon.notify import Notifier
-from penstock.daemon.sets import OpenSets
+from penstock.daemon.sets import OpenSets, Swept
 from penstock.daemon.settings import Settings, accounts, read_settings
 from penstock.errors import PenstockError, SettingsError
 from penstock.kernel.lock import open_lock
@@ -226,13 +226,23 @@ class _Service:
             settings, count = self._keeper.settings or Settings(), 1
             began = self._loop.time()
             try:
-                count = await self._in_thread("change", self._sets.sweep_next)
+                swept = await self._in_thread("change", self._sets.sweep_next)
             except PenstockError as error:
                 self._journal.alarm("sweep", f"expired entries cannot be forgotten: {error.message}")
             else:
                 self._journal.settle("sweep")
+                self._tell_swept(swept)
+                count = swept.sets
             took = self._loop.time() - began
             await asyncio.sleep(max(settings.sweep_s / max(count, 1), 20 * took))
+
+    def _tell_swept(self, swept: Swept) -> None:
+        key = f"sweep @{swept.name}"
+        if swept.fault is None:
+            self._journal.settle(key)
+        else:
+            told = f"@{swept.name}: its expired entries cannot be forgotten: {swept.fault}"
+            self._journal.alarm(key, told)
 
     async def _feed(self) -> None:
         """Bring sets up to date with their ledgers and feeds."""

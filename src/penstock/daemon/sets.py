@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, assert_never
 
 from penstock.control.protocol import SetUpdate, SetWrite
+from penstock.errors import PenstockError
 from penstock.model.state_directory import state_directory
 from penstock.pipeline.ledger import MANUAL
 from penstock.pipeline.set_commands import SetCommands
-from penstock.pipeline.set_record import record_of, record_of_entry
+from penstock.pipeline.set_record import every_record, record_of_entry
 from penstock.pipeline.set_store import is_free, names, open_set
 
 if TYPE_CHECKING:
@@ -32,6 +34,15 @@ if TYPE_CHECKING:
 
 _FEW = 16
 _FEW_NETWORKS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """One set of so many; `fault` is why what has expired in it cannot be forgotten."""
+
+    sets: int
+    name: str = ""
+    fault: str | None = None
 
 
 class OpenSets:
@@ -85,21 +96,21 @@ class OpenSets:
             return False
         return is_free(name) and _nobody_holds(f"{state_directory()}/sets/{name}")
 
-    def sweep_next(self) -> int:
-        """Forget what has expired in one set, each in its turn; how many sets there are.
-
-        Raises:
-            PenstockError: it cannot be swept.
-        """
+    def sweep_next(self) -> Swept:
+        """Forget what has expired in one set, each in its turn.  Raises KernelError: sets cannot be listed."""
         there = names()
         waiting = [name for name in there if name not in self._swept]
         if not waiting:
             self._swept, waiting = [], there
-        if waiting:
-            self._swept.append(waiting[0])
+        if not waiting:
+            return Swept(0)
+        self._swept.append(waiting[0])
+        try:
             with open_set(waiting[0]) as found:
                 found.sweep()
-        return len(there)
+        except PenstockError as error:
+            return Swept(len(there), waiting[0], error.message)
+        return Swept(len(there), waiting[0])
 
     def close(self) -> None:
         """Let go of all of them."""
@@ -128,13 +139,10 @@ def entries(name: str, limit: int) -> dict[str, Any]:
         return {"set": found.spec.name, "count": found.count, "entries": shown}
 
 
-def listed() -> list[dict[str, Any]]:
-    """Every set, and how full it is.  Raises PenstockError."""
-    found = []
-    for name in names():
-        with open_set(name) as one:
-            found.append(record_of(one))
-    return found
+def listed() -> dict[str, Any]:
+    """Every set, how full it is, and what is wrong with those that cannot be opened.  Raises PrivilegeError."""
+    records, faults = every_record()
+    return {"sets": records, "faults": [{"message": one.message, "hint": one.hint} for one in faults]}
 
 
 def _times(asked: SetAdd | Texted) -> dict[str, Any]:

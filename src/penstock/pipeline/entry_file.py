@@ -140,7 +140,7 @@ class EntryFile:
                 data = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is empty"
-            raise PenstockError(f"read {self.path}: {reason}") from error
+            raise PenstockError(f"read {self.path}: {reason}", hint=self._mend) from error
         end = data.find(b"\n")
         try:
             head = msgspec.json.decode(data[: max(end, 0)], type=_Head)
@@ -156,7 +156,28 @@ class EntryFile:
         return data, head, parts
 
     def _damaged(self) -> PenstockError:
-        return PenstockError(f"{self.path} is not what was written there")
+        return PenstockError(f"{self.path} is not what was written there", hint=self._mend)
+
+    @property
+    def _mend(self) -> str:
+        name = self.path.parent.name
+        return (
+            f"`penstock feed refresh {name}` writes anew what feeds list; "
+            f"`penstock set replace {name} FILE` says anew what commands have added"
+        )
+
+    def check(self) -> None:
+        """Raises PenstockError: it cannot be read, or is not what was written."""
+        self._opened  # noqa: B018 - opens it
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it can be read."""
+        try:
+            self.check()
+        except PenstockError:
+            return False
+        return True
 
     @property
     def kind(self) -> tuple[str, ...]:

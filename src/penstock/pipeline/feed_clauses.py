@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from penstock.errors import KernelError, PenstockError
 from penstock.kernel import pin
 from penstock.model.feeds import SetFeed
+from penstock.pipeline.damage import damage
 from penstock.pipeline.feeding import fold
 from penstock.pipeline.set_commands import who
 from penstock.pipeline.set_store import spec_of
@@ -96,6 +97,8 @@ def _settled(policies: Sequence[LoadedPolicy], replaced: Sequence[Identity]) -> 
     changed = _settle_file(place, new, running)
     for name in sorted({*changed, *(feed.set for feed in feeds)}):
         yield from _folded(name)
+    for name in dict.fromkeys(spec.name for one in new for spec in one.sets):
+        yield from (f"@{name}: {fault.message} ({fault.hint})" for fault in damage(name))
     old = {owner_of(one.place): one.place for one in replaced if one.feeds}
     for owner in old.keys() - {owner_of(place)}:
         for name in sorted(_settle_file(old[owner], (), running)):
@@ -128,7 +131,11 @@ def _refold(name: str) -> None:
 def _folded(name: str) -> Iterator[str]:
     if spec_of(name) is None:
         return
-    done = fold(name)
+    try:
+        done = fold(name)
+    except PenstockError as error:
+        yield f"@{name}: its feeds are as they were: {error.message}"
+        return
     for one in subscriptions(name):
         note = done.notes.get(one.name)
         if note is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from penstock.errors import PenstockError
 from penstock.feeds.store import FeedState, Store
 from penstock.model.moment import Moment, moment
 from penstock.pipeline.feeding import Note, notes
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+DAMAGED = "damaged"
+
+
 @dataclass(frozen=True, slots=True)
 class FeedRow:
     """A feed of a set.
 
     `state` is ``new`` before it was asked, ``ok``, ``stale`` while the last good copy is used though the
     source has failed, and ``refused`` where there is none or the set cannot take it; `reason` says why.
+    It is ``damaged`` in a row without a name for a set of which it cannot be read what feeds it has.
     `entries` is how many the set holds of it, `age_s` how old its copy is.
     """
 
@@ -50,8 +55,18 @@ def feed_rows() -> Iterator[FeedRow]:
     store, now = Store(), moment()
     for name in ledgers():
         known = notes(name)
-        for one in subscriptions(name):
+        try:
+            each = subscriptions(name)
+        except PenstockError as error:
+            yield _damaged(name, error)
+            continue
+        for one in each:
             yield _row(name, one, store.state(one.name), known.get(one.name), now)
+
+
+def _damaged(set_name: str, error: PenstockError) -> FeedRow:
+    reason = f"{error.message} ({error.hint})" if error.hint else error.message
+    return FeedRow(set_name, "", "", "", 0.0, "", DAMAGED, reason, None, 0, None, None, None)
 
 
 def _row(set_name: str, one: Subscription, state: FeedState, note: Note | None, now: Moment) -> FeedRow:

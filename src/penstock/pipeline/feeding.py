@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -82,24 +83,28 @@ def fold(name: str, *, progress: Progress | None = None, again: bool = False) ->
 def restore(name: str, *, progress: Progress | None = None) -> int:
     """Let a set hold what its ledger and its feeds' last good copies say; gives how many entries were missing.
 
-    Raises: as `fold`.
+    What of both cannot be read is left out (damage.py).  Raises: as `fold`.
     """
     from penstock.pipeline.ledger_content import of_texts
     from penstock.pipeline.set_store import open_set
 
     ledger = Ledger(name)
     missing = 0
+    wanted: tuple[Subscription, ...] = ()
     if ledger.place.exists():
         with open_set(name) as found, ledger.changing():
             found.progress = progress or found.progress
-            content = ledger.book().content(found.spec, moment())
+            book = ledger.book().without_damage()
+            content = book.content(found.spec, moment())
             try:
                 missing = found.exchange_claims(of_texts(found.spec, ()), content).added
             except LimitError:
                 # The policy gives it less room than before: a filter with what fits is better than none.
-                missing = _restore_what_fits(found, ledger.book())
+                missing = _restore_what_fits(found, book)
         ledger.close()
-        if subscriptions(name):
+        with suppress(PenstockError):
+            wanted = subscriptions(name)
+        if wanted:
             missing += fold(name, progress=progress).added
     return missing
 
@@ -210,7 +215,8 @@ class _Folding:
         copy = _copy_name(state, feed)
         note = self._notes.get(one.name)
         lots = self._ledger.book().feeds.get(one.name, ())
-        if note is not None and note.copy == copy and len(lots) < 2 and not (self._again and note.refused):
+        is_settled = len(lots) < 2 and all(lot.file.is_whole for lot in lots)
+        if note is not None and note.copy == copy and is_settled and not (self._again and note.refused):
             return
         body = self._store.body(one.name, state)
         if body is None:
@@ -247,7 +253,8 @@ class _Folding:
 
         spec, now, ledger = self._set.spec, moment(), self._ledger
         book = ledger.book()
-        old = book.feed_content(spec, name, now)
+        is_known = all(lot.file.is_whole for lot in book.feeds.get(name, ()))
+        old = book.feed_content(spec, name, now) if is_known else of_texts(spec, ())
         others = _others(book, spec, name, now)
         new = of_texts(spec, ()) if content is None else settled(content, old)
         line = Line("feed", now, source or "feed", source=name)
@@ -258,8 +265,12 @@ class _Folding:
             at_line = ledger.append(msgspec.structs.replace(line, op="join"))
         try:
             target = together(spec, [others, new])
-            gone = {family: without(entries, target[family]) for family, entries in old.items()}
-            done = self._set.exchange_claims(gone, target)
+            if is_known:
+                gone = {family: without(entries, target[family]) for family, entries in old.items()}
+                done = self._set.exchange_claims(gone, target)
+            else:
+                # What it listed before is told by no file: all that nobody else claims.
+                done = self._set.replace(target)
         except PenstockError:
             if at_line is not None:
                 ledger.take_back(at_line)

@@ -22,6 +22,7 @@ from penstock.feeds.refresh import Outcome, refresh
 from penstock.feeds.store import Store
 from penstock.model.feeds import is_loopback, least_interval_s
 from penstock.model.moment import moment
+from penstock.pipeline.damage import damaged_sets
 from penstock.pipeline.feeding import feed_of
 from penstock.pipeline.subscriptions import Wanted, from_the_root, wanted
 from penstock.pipeline.surroundings import surroundings
@@ -159,6 +160,8 @@ def _chosen(names: tuple[str, ...]) -> dict[str, Wanted]:
             or one.removeprefix("@") in want.sets
         }
         if not some:
+            for error in damaged_sets().get(one.removeprefix("@"), ()):
+                raise error
             there = f"there are: {', '.join(every)}" if every else "`penstock feed add SET SOURCE` adds one"
             raise FeedError(f"no set wants a feed `{one}`", hint=there)
         found.update(some)

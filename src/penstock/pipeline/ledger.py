@@ -131,9 +131,11 @@ class Ledger:
         whole = fresh[: fresh.rfind(b"\n") + 1]
         lines = whole.splitlines(keepends=True)
         for line in lines:
-            # Bytes that are no UTF-8 are no DecodeError of msgspec, but a ValueError as that is.
-            with suppress(ValueError):
+            try:
                 self._book.take(_DECODER.decode(line))
+            # Bytes that are no UTF-8 are no DecodeError of msgspec, but a ValueError as that is.
+            except ValueError:
+                self._book.unread += not _is_start(line)
         self._read = _Read(state.st_ino, read.size + len(whole), lines[-1] if lines else read.last)
         return self._book
 
@@ -285,6 +287,13 @@ class Ledger:
             at = max(at - (1 << 16), 0)
             tail = os.pread(file, 1 << 16, at)
         os.ftruncate(file, at + tail.rfind(b"\n") + 1)
+
+
+def _is_start(line: bytes) -> bool:
+    try:
+        return msgspec.json.decode(line, type=_Start).schema == _SCHEMA
+    except ValueError:
+        return False
 
 
 def ledgers(directory: Path | None = None) -> list[str]:

@@ -82,7 +82,14 @@ class Book:
         """Claims of commands in files."""
         self.feeds: dict[str, list[Lot]] = {}
         """Claims of feeds: one lot each, and two of one that is being exchanged."""
+        self.unread = 0
+        """Lines of the journal that are not what was written there."""
         self._directory = directory
+
+    @property
+    def journal(self) -> Path:
+        """The file whose lines these are."""
+        return self._directory / "journal"
 
     def take(self, line: Line) -> None:
         """Enter the next line."""
@@ -136,8 +143,24 @@ class Book:
 
     def files(self) -> set[str]:
         """The names of the files that are in use."""
-        lots = [*self.lots, *(lot for each in self.feeds.values() for lot in each)]
-        return {lot.file.path.name for lot in lots}
+        return {lot.file.path.name for lot in self.every_lot()}
+
+    def every_lot(self) -> Iterator[Lot]:
+        """The claims in files, those of commands first."""
+        yield from self.lots
+        for each in self.feeds.values():
+            yield from each
+
+    def without_damage(self) -> Book:
+        """The same without the files that are not what was written there."""
+        found = Book(self._directory)
+        found.few, found.lots = self.few, [lot for lot in self.lots if lot.file.is_whole]
+        found.feeds = {
+            name: whole
+            for name, each in self.feeds.items()
+            if (whole := [lot for lot in each if lot.file.is_whole])
+        }
+        return found
 
     def lines(self, now: Moment) -> Iterator[Line]:
         """The fewest lines that add up to this; entries that are over are left out."""

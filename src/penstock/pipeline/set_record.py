@@ -1,5 +1,6 @@
 """A set and its entries as records, for `--json` and for the daemon's answers.
 
+every_record()                 ->  records of all sets, and what is wrong with those that cannot be opened
 record_of(found)               ->  {"set": "threats", "of": ["net"], "entries": 998124, "size": 1000000, …}
 record_of_entry(found, one)    ->  {"set": "threats", "entry": "192.0.2.0/24", "expires_in_s": None}
 """
@@ -8,11 +9,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from penstock.errors import PenstockError, PrivilegeError
 from penstock.pipeline.dynamic_set import DynamicSet
 from penstock.pipeline.set_users import User, users_of
 
 if TYPE_CHECKING:
     from penstock.pipeline.live_set import Entry, LiveSet
+
+
+def every_record() -> tuple[list[dict[str, object]], list[PenstockError]]:
+    """All sets, and a fault for each that cannot be opened.
+
+    Raises:
+        PrivilegeError: they may not be read.
+    """
+    from penstock.pipeline.set_store import names, open_set
+
+    records, faults = [], []
+    for name in names():
+        try:
+            with open_set(name) as found:
+                records.append(record_of(found))
+        except PrivilegeError:
+            raise
+        except PenstockError as error:
+            faults.append(PenstockError(f"@{name}: {error.message}", hint=error.hint))
+    return records, faults
 
 
 def record_of(found: LiveSet) -> dict[str, object]:

@@ -82,6 +82,8 @@ def open_set(name: str) -> LiveSet:
     name = name.removeprefix("@")
     place = sets_root() / name
     spec = _spec_at(place) if _NAME.fullmatch(name) else None
+    if spec is None and _NAME.fullmatch(name) and place.is_dir():
+        raise _incomplete(place)
     if spec is None:
         there = names()
         listed = (
@@ -90,7 +92,10 @@ def open_set(name: str) -> LiveSet:
             else "a policy that names one makes it when it is applied"
         )
         raise PenstockError(f"there is no set `{name}`", hint=listed)
-    maps, control, added = _open_maps(place, spec)
+    try:
+        maps, control, added = _open_maps(place, spec)
+    except KernelError as error:
+        raise _incomplete(place) if error.errno == errno.ENOENT else error from error
     return live(spec, maps, control, added, lambda: changing(name), place)
 
 
@@ -186,13 +191,19 @@ def _require_layout(place: Path) -> None:
 
 
 def _of_another_version(place: Path, why: str) -> KernelError:
+    return _unusable(place, f"another version of penstock made it: {why}")
+
+
+def _incomplete(place: Path) -> KernelError:
+    return _unusable(place, "some of its pins are missing")
+
+
+def _unusable(place: Path, meaning: str) -> KernelError:
     hint = (
         f"it is left as it is; `penstock set delete --force {place.name}`, and the next `apply` makes it "
         "anew, with what commands and feeds have put there"
     )
-    return KernelError(
-        "open", str(place), errno.EINVAL, meaning=f"another version of penstock made it: {why}", hint=hint
-    )
+    return KernelError("open", str(place), errno.EINVAL, meaning=meaning, hint=hint)
 
 
 @contextmanager
@@ -318,7 +329,10 @@ def delete(name: str, *, force: bool = False) -> None:
 
 
 def _can_be_opened(name: str) -> bool:
-    """False for a set that another version of penstock has made.  Raises PenstockError: there is none."""
+    """False for a set that another version of penstock has made, or of which pins are missing.
+
+    Raises PenstockError: there is none.
+    """
     try:
         open_set(name).close()
     except KernelError as error:

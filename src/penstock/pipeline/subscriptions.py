@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -104,15 +105,20 @@ def owned(set_name: str) -> tuple[Subscription, ...]:
     except FileNotFoundError:
         return ()
     except (OSError, ValueError) as error:
-        raise PenstockError(f"read {path}: {error}") from error
+        raise PenstockError(
+            f"read {path}: {error}",
+            hint=f"take it away, and `penstock feed add {set_name} SOURCE`, and `penstock apply` of what names feeds, "
+            "write it anew",
+        ) from error
 
 
 def wanted(directory: Path | None = None) -> dict[str, Wanted]:
-    """All feeds that any set wants, by name."""
+    """All feeds that any set wants, by name; a set of which that cannot be read wants none (damage.py)."""
     found: dict[str, list[tuple[str, Subscription]]] = {}
     for name in ledgers(directory):
-        for one in subscriptions(name):
-            found.setdefault(one.name, []).append((name, one))
+        with suppress(PenstockError):
+            for one in subscriptions(name):
+                found.setdefault(one.name, []).append((name, one))
     return {
         name: Wanted(each[0][1], min(one.interval_s for _, one in each), tuple(place for place, _ in each))
         for name, each in found.items()
@@ -144,15 +150,16 @@ def settle_policy(
 ) -> tuple[str, ...]:
     """Let the sets of a policy want what it says, and no more what an earlier version of it said.
 
-    Gives the sets of which that has changed anything.  Raises: as `subscribe`.
+    Gives the sets of which that has changed anything; those of which it cannot be read stay as they are (damage.py).
     """
     owner = owner_of(path)
     each = [(feed.set, subscription_of(feed, path, by, at)) for feed in feeds]
     changed = []
     for name in {*sets, *ledgers()}:
         new = tuple(one for place, one in each if place == name)
-        if _settle_owner(name, owner, new):
-            changed.append(name)
+        with suppress(PenstockError):
+            if _settle_owner(name, owner, new):
+                changed.append(name)
     return tuple(changed)
 
 

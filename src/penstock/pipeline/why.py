@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
-from penstock.errors import KernelError, PenstockError
+from penstock.errors import KernelError, PenstockError, PrivilegeError
 from penstock.model.moment import Moment, moment
+from penstock.pipeline.damage import damage
 from penstock.pipeline.ledger import Ledger, ledgers
 from penstock.pipeline.ledger_book import Book, Claim
 
@@ -85,7 +86,7 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """All that is known of an address; `unseen` says what could not be looked at."""
+    """All that is known of an address; `unseen` says what could not be looked at, `damaged` what could not be read."""
 
     address: str
     protected: str | None
@@ -93,6 +94,7 @@ class Why:
     asked: tuple[Asked, ...]
     fates: tuple[Fate, ...]
     unseen: tuple[str, ...]
+    damaged: tuple[str, ...] = ()
 
     @property
     def is_known(self) -> bool:
@@ -104,16 +106,16 @@ def why(address: str) -> Why:
     """Everything about an address or a network.
 
     Raises:
-        PenstockError: it is neither, or what is known of a set cannot be read.
+        PenstockError: it is neither.
     """
-    network = _network(address)
-    kernel, by_rules, unseen = _in_kernel(network)
-    now = moment()
-    held = tuple(_held(network, kernel, by_rules, now))
+    network, damaged = _network(address), list[str]()
+    kernel, by_rules, unseen = _in_kernel(network, damaged)
+    held = tuple(_held(network, kernel, by_rules, damaged))
     there = {one.set for one in held if one.is_in}
     asked, fates, blind = _policies(network, {one.set for one in held}, there)
     shown = _shown(network)
-    return Why(shown, _protected(network), held, asked, fates, tuple(dict.fromkeys((*unseen, *blind))))
+    notes = tuple(dict.fromkeys((*unseen, *blind)))
+    return Why(shown, _protected(network), held, asked, fates, notes, tuple(damaged))
 
 
 def _network(address: str) -> Network:
@@ -136,15 +138,21 @@ def _shown(network: Network) -> str:
 # ── sets ─────────────────────────────────────────────────────────────────────
 
 
-def _held(network: Network, kernel: dict[str, bool], by_rules: set[str], now: Moment) -> Iterator[Held]:
+def _held(
+    network: Network, kernel: dict[str, bool], by_rules: set[str], damaged: list[str]
+) -> Iterator[Held]:
+    now = moment()
     for name in sorted({*ledgers(), *kernel}):
-        ledger = Ledger(name)
+        faults = damage(name)
+        damaged += (f"@{name}: {error.message}" for error in faults)
         try:
-            reasons = sorted(_reasons(ledger.book(), network, now), key=lambda one: -_length(one.entry))
-        finally:
-            ledger.close()
+            book = Ledger(name).book().without_damage()
+        except PenstockError:
+            book = Book(Ledger(name).place)
+        reasons = sorted(_reasons(book, network, now), key=lambda one: -_length(one.entry))
         is_in = kernel.get(name)
-        if name in by_rules or (is_in and not any(_is_live(one) for one in reasons)):
+        is_unclaimed = is_in and not faults and not any(_is_live(one) for one in reasons)
+        if name in by_rules or is_unclaimed:
             reasons.append(Reason(_shown(network), "rule", False, None, None, None, None))
         if reasons or is_in:
             yield Held(name, is_in, tuple(reasons))
@@ -182,17 +190,21 @@ def _reason(claim: Claim, now: Moment) -> Reason:
     )
 
 
-def _in_kernel(network: Network) -> tuple[dict[str, bool], set[str], tuple[str, ...]]:
+def _in_kernel(network: Network, damaged: list[str]) -> tuple[dict[str, bool], set[str], tuple[str, ...]]:
     """For each set of addresses or networks, whether a packet from there is in it; those where a rule has added it.
 
-    And what could not be asked.
+    And what could not be asked; what is `damaged` is told there.
     """
     from penstock.pipeline.set_store import names, open_set
 
     found: dict[str, bool] = {}
     by_rules: set[str] = set()
     try:
-        for name in names():
+        there = names()
+    except KernelError as error:
+        return found, by_rules, (f"the sets in the kernel: {error.message}",)
+    for name in there:
+        try:
             with open_set(name) as one:
                 if one.spec.kind == ("net",):
                     found[name] = str(network) in one
@@ -200,8 +212,10 @@ def _in_kernel(network: Network) -> tuple[dict[str, bool], set[str], tuple[str, 
                     found[name] = network.prefixlen == network.max_prefixlen and _shown(network) in one
                 if name in found and _is_added(one, _shown(network)):
                     by_rules.add(name)
-    except KernelError as error:
-        return found, by_rules, (f"the sets in the kernel: {error.message}",)
+        except PrivilegeError as error:
+            return found, by_rules, (f"the sets in the kernel: {error.message}",)
+        except PenstockError as error:
+            damaged.append(f"@{name}: {error.message}")
     return found, by_rules, ()
 
 
