@@ -173,7 +173,7 @@ def told_of(probation: Probation | None, seconds: float | None, interface: str, 
         return 0
     from penstock.pipeline.probation import outcome, waiting
 
-    for pause_s in waiting(probation.token, probation.until_ns):
+    for pause_s in waiting(probation.token, probation.until_ns, interface):
         time.sleep(pause_s)
     if outcome(probation.token):
         output.note("it was confirmed")

@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import secrets
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from penstock.errors import KernelError, PenstockError
 from penstock.kernel import pin
 from penstock.kernel.attach_point import AttachPoint, attach_point, here
 from penstock.kernel.blob import write_blob
+from penstock.kernel.lock import is_free
 from penstock.kernel.maps import Map
 from penstock.kernel.program import Program
 from penstock.model.hook import Hook
@@ -318,7 +319,15 @@ def left_s(identity: Identity) -> float | None:
     return max(0.0, (identity.probation.until_ns - boot_clock_ns()) / 1e9)
 
 
-def waiting(token: str, until_ns: int) -> Iterator[float]:
-    """Seconds to sleep, one after the other, until a probation has ended one way or the other."""
-    while outcome(token) is None and boot_clock_ns() < until_ns + round(_PATIENCE_S * 1e9):
+def waiting(token: str, until_ns: int, ifname: str) -> Iterator[float]:
+    """Seconds to sleep, one after the other, until a probation has ended one way or the other, feeds and all."""
+    deadline = until_ns + round(_PATIENCE_S * 1e9)
+    while (outcome(token) is None or _is_changing(ifname)) and boot_clock_ns() < deadline:
         yield 0.2
+
+
+def _is_changing(ifname: str) -> bool:
+    """Whether somebody is changing what filters on an interface."""
+    with suppress(KernelError):
+        return not all(is_free(attach_point(ifname, hook).name) for hook in whereabouts.HOOKS)
+    return False
