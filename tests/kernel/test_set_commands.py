@@ -265,3 +265,25 @@ def test_check_31_a_million_entries_within_their_budget(kind: str, entry_bytes: 
     assert loaded < 10
     assert changed < 5
     assert 4 * size < kernel < entry_bytes * size
+
+
+@pytest.mark.parametrize("structure", ["trie", "flat"])
+def test_a_range_comes_and_goes_by_the_same_text(
+    bpffs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, structure: str
+) -> None:
+    monkeypatch.setenv("PENSTOCK_BPFFS", str(bpffs / "ranges"))
+    monkeypatch.setenv("PENSTOCK_STATE_DIR", str(tmp_path))
+    with (
+        shared([SetSpec("ranges", ("net",), 5000, structure=structure, dynamic=True)]),
+        SetCommands() as commands,
+    ):
+        texts = ["192.0.2.1-192.0.2.6", "2001:db8:: - 2001:db8::ff"]
+        assert commands.add("ranges", [*texts, "192.0.2.1-192.0.2.1"], by="alice").added == 6 - 1
+        found = commands.live("ranges")
+        nets = {"192.0.2.1/32", "192.0.2.2/31", "192.0.2.4/31", "192.0.2.6/32", "2001:db8::/120"}
+        assert {entry.text for entry in found} == set(Ledger("ranges").book().few) == nets
+        asked = [*texts, "192.0.2.3-192.0.2.6", "192.0.2.3-192.0.2.7", "192.0.2.0-192.0.2.3", "192.0.2.2"]
+        assert [one in found for one in asked] == [True] * 3 + [False] * 2 + [True]
+        assert commands.remove("ranges", texts, by="alice").removed == 5
+        assert (found.count, Ledger("ranges").book().few) == (0, {})
+    delete("ranges", force=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network, summarize_address_range
 from typing import Any
 
 import numpy as np
@@ -184,7 +184,10 @@ def test_entries_are_written_as_they_are_read(kind: str, text: str) -> None:
         ("host", "192.0.2.0/24", "no address"), ("host", "010.0.0.1", "no address"),
         ("host", "::ffff:1.2.3.4", "write 1.2.3.4"),
         ("net", "192.0.2.1/24", "192.0.2.0/24 is the network"), ("net", "192.0.2.0/33", "at most 32"),
-        ("net", "10/8", "no address"),
+        ("net", "10/8", "no address"), ("net", "192.0.2.9-192.0.2.1", "ends before it begins"),
+        ("net", "192.0.2.1-::1", "from one family to the other"), ("net", "192.0.2.0/24-192.0.3.0", "no address"),
+        ("net", "192.0.2.1-", "no address"), ("net", "::ffff:1.2.3.4-::ffff:1.2.3.9", "write 1.2.3.4"),
+        ("host", "192.0.2.1-192.0.2.9", "a set of `net` takes ranges"),
         ("port", "65536", "no port"), ("port", "9-3", "no port"), ("mac", "02:00", "no Ethernet address"),
         ("host port", "192.0.2.1", "1 part, and a key of @s has 2"), ("host host", "192.0.2.1 . ::1", "both families"),
         ("proto port", "tcpp . 1", "no protocol"), ("proto port", "٦ . 1", "no protocol"),
@@ -195,6 +198,20 @@ def test_entries_are_written_as_they_are_read(kind: str, text: str) -> None:
 def test_what_is_no_entry(kind: str, text: str, told: str) -> None:
     with pytest.raises(PenstockError, match=told):
         read_entries(SetSpec("s", tuple(kind.split())), text.encode(), 0, 0)
+
+
+@given(st.sampled_from([32, 128]), st.data())
+def test_a_range_is_the_networks_that_are_exactly_it(bits: int, data: st.DataObject) -> None:
+    make = IPv4Address if bits == 32 else IPv6Address
+    low, high = sorted(data.draw(st.tuples(*[st.integers(0, (1 << bits) - 1)] * 2)))
+    text = f"{make(low)}-{make(high)} timeout 1h # all of them"
+    nets = list(map(str, summarize_address_range(make(low), make(high))))  # type: ignore[type-var]
+    few = read_lines(NET, text, 0, 0)
+    assert [text_of(NET, family, key) for family, keys in few.items() for key in keys] == nets
+    assert {end for keys in few.values() for end in keys.values()} == {3_600_000_000_000}
+    many = read_entries(NET, f"10.0.0.0/8\n{text}\n".encode(), 0, 0)
+    found = {text_of(NET, family, key) for family, entries in many.items() for key, _ in entries.items()}
+    assert found == {"10.0.0.0/8", *nets}
 
 
 def test_lines_have_comments_and_times_and_faults_their_number() -> None:

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
-from typing import TypeAlias
 
-#: address, length
-Piece: TypeAlias = tuple[int, int]
+from penstock.model.address_range import Piece, pieces_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +101,3 @@ def _range(text: str) -> Entry | str:
     if is_mapped:
         low, high, is_v6 = low & 0xFFFFFFFF, high & 0xFFFFFFFF, False
     return Entry(is_v6, tuple(pieces_of(low, high, 128 if is_v6 else 32)), is_mapped=is_mapped)
-
-
-def pieces_of(low: int, high: int, bits: int) -> list[Piece]:
-    """The fewest prefixes that cover an inclusive range exactly."""
-    found: list[Piece] = []
-    while low <= high:
-        aligned = (low & -low).bit_length() - 1 if low else bits
-        fits = (high - low + 1).bit_length() - 1
-        size = min(aligned, fits)
-        found.append((low, bits - size))
-        low += 1 << size
-    return found

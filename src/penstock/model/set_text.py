@@ -4,7 +4,8 @@
     text_of(spec, "v4", key)                                              ->  "192.0.2.0/24"
 
 An entry a line; `#` and `;` begin comments, `timeout TIME` says how long it
-stays.  Everything wrong with a text is told with its line, and nothing of it is
+stays.  A range of ports is so many entries, a range of addresses in a set of
+networks those prefixes that are exactly it.  Everything wrong with a text is told with its line, and nothing of it is
 taken then.  What is here needs no numpy, so that a command of one entry is quick;
 `set_keys` reads texts of a million.
 """
@@ -19,6 +20,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from socket import AF_INET, AF_INET6, inet_pton
 
 from penstock.errors import PenstockError
+from penstock.model.address_range import pieces_of
 from penstock.model.sets import GRAIN, LONGEST_S, TIME_UNITS, SetSpec
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "icmp6": 58, "sctp": 132}
@@ -167,7 +169,7 @@ def _parts_fault(spec: SetSpec, text: str, count: int) -> str:
 
 
 def keys_of(spec: SetSpec, text: str) -> Iterator[tuple[str, bytes]]:
-    """The keys that an entry is, with the family of each; a range of ports is many.
+    """The keys that an entry is, with the family of each; a range is many.
 
     Raises:
         ValueError: it is no entry of such a set; the message is a sentence.
@@ -177,6 +179,9 @@ def keys_of(spec: SetSpec, text: str) -> Iterator[tuple[str, bytes]]:
         raise ValueError(_parts_fault(spec, text, len(parts)))
     if spec.kind == ("port",):
         yield from (("all", _padded(struct.pack("!H", port))) for port in _ports(parts[0]))
+        return
+    if spec.kind == ("net",) and "-" in parts[0]:
+        yield from _range(parts[0])
         return
     packed = [_packed(kind, part) for kind, part in zip(spec.kind, parts, strict=True)]
     bits = {len(one) for kind, one in zip(spec.kind, packed, strict=True) if kind == "host"}
@@ -197,6 +202,8 @@ def _packed(kind: str, text: str) -> bytes:
         case "host":
             # Many lists write an address as the network that it is alone in.
             bare = text.removesuffix("/128" if ":" in text else "/32")
+            if "-" in text:
+                raise ValueError(f"`{text[:90]}` is no address; a set of `net` takes ranges")
             return _address(bare if "/" not in bare else text).packed
         case "net":
             return _network(text)
@@ -247,6 +254,18 @@ def _network(text: str) -> bytes:
     if network.network_address != found:
         raise ValueError(f"`{text[:60]}` has bits set beyond its prefix; {network} is the network it lies in")
     return struct.pack("=I", count) + found.packed
+
+
+def _range(text: str) -> Iterator[tuple[str, bytes]]:
+    """The keys of the fewest networks that are exactly a range of addresses."""
+    low, high = (_address(end.strip()) for end in text.split("-", 1))
+    if low.version != high.version:
+        raise ValueError(f"`{text[:90]}` is a range from one family to the other")
+    bits, first, last = low.max_prefixlen, int(low), int(high)
+    if first > last:
+        raise ValueError(f"`{text[:90]}` is a range that ends before it begins")
+    for address, length in pieces_of(first, last, bits):
+        yield f"v{low.version}", _LENGTHS[length] + address.to_bytes(bits // 8, "big")
 
 
 # ── writing ──────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from penstock.model.set_text import keys_of, text_of
+from penstock.model.set_text import text_of
 from penstock.pipeline.added_entries import AddedEntries
 from penstock.pipeline.live_set import Changed, Entry, LiveSet, Text
 from penstock.pipeline.set_control import now
@@ -45,12 +45,11 @@ class DynamicSet(LiveSet):
         super().close()
         self.added.close()
 
-    def __contains__(self, text: object) -> bool:
-        return super().__contains__(text) or any(
-            bare is not None and self.added.has(family, bare)
-            for family, key in keys_of(self.spec, str(text))
-            for bare in [self.added.bare(family, key)]
-        )
+    def _finds(self, family: str, key: bytes) -> bool:
+        if super()._finds(family, key):
+            return True
+        bare = self.added.bare(family, key)
+        return bare is not None and self.added.has(family, bare)
 
     @property
     def count(self) -> int:

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from penstock.model.flat import LINE_BYTES
-from penstock.model.set_text import keys_of, text_of
+from penstock.model.set_text import text_of
 from penstock.model.sets import FLAT, SetSpec
 from penstock.pipeline.dynamic_set import DynamicSet
 from penstock.pipeline.flat_batch import Batch
@@ -69,9 +69,6 @@ class FlatSet(LiveSet):
 
     # ── asking ───────────────────────────────────────────────────────────────
 
-    def __contains__(self, text: object) -> bool:
-        return any(self._finds(family, key) for family, key in keys_of(self.spec, str(text)))
-
     def _finds(self, family: str, key: bytes) -> bool:
         address, length, bits = _network(key)
         if (content := self.content()) is not None:
@@ -83,7 +80,7 @@ class FlatSet(LiveSet):
                 )
             if found:
                 return True
-        return self.state.timed and self.tries._find(family, key)
+        return self.state.timed and self.tries._finds(family, key)
 
     @property
     def count(self) -> int:

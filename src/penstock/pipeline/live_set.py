@@ -108,9 +108,10 @@ class LiveSet(Closing):
     # ── asking ───────────────────────────────────────────────────────────────
 
     def __contains__(self, text: object) -> bool:
-        return any(self._find(family, key) for family, key in keys_of(self.spec, str(text)))
+        """Whether a packet would find it; of a range, each of its ports or networks."""
+        return all(self._finds(family, key) for family, key in keys_of(self.spec, str(text)))
 
-    def _find(self, family: str, key: bytes) -> bool:
+    def _finds(self, family: str, key: bytes) -> bool:
         """What a packet would be told."""
         value, active = self.maps[family].lookup(key), self.state.active
         return (
