@@ -16,7 +16,8 @@ from penstock.compiler.codegen.plan import Wish
 from penstock.compiler.codegen.weigh import Form
 from penstock.compiler.driver import object_of
 from penstock.compiler.ir.evaluate import evaluate
-from penstock.compiler.ir.ops import FIRST_CONDITION_SLOT, FIRST_RULE_SLOT, Outcome, Rule, RuleSet
+from penstock.compiler.ir.ops import FIRST_CONDITION_SLOT, FIRST_RULE_SLOT, Rule, RuleSet
+from penstock.compiler.ir.outcome import Outcome
 from penstock.kernel.elf import initial_value
 from penstock.model.hook import TRAITS
 from penstock.model.overlay import BANKS_MAP, END, OFFSETS_VARIABLE, SWITCH_MAP, Record

@@ -35,7 +35,8 @@ from penstock.compiler.diagram.reduce import reduce
 from penstock.compiler.ir.evaluate import Packet as Headers
 from penstock.compiler.ir.evaluate import evaluate, evaluate_packet, holds, matches
 from penstock.compiler.ir.lower import lower_filter
-from penstock.compiler.ir.ops import DEFAULT_SLOT, FIRST_RULE_SLOT, Outcome, RuleSet, counter_names
+from penstock.compiler.ir.ops import DEFAULT_SLOT, FIRST_RULE_SLOT, RuleSet, counter_names
+from penstock.compiler.ir.outcome import Outcome
 from penstock.compiler.lang.parser import parse_policy
 from penstock.compiler.lang.source import Source
 from penstock.model.packet import build_packet, parse_packet

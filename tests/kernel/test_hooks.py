@@ -22,7 +22,8 @@ from penstock.compiler.codegen.plan import Wish
 from penstock.compiler.codegen.weigh import Form
 from penstock.compiler.ir.evaluate import evaluate
 from penstock.compiler.ir.lower import lower_filter
-from penstock.compiler.ir.ops import DEFAULT_SLOT, FIRST_RULE_SLOT, Effect, Outcome, RuleSet
+from penstock.compiler.ir.ops import DEFAULT_SLOT, FIRST_RULE_SLOT, Effect, RuleSet
+from penstock.compiler.ir.outcome import Outcome
 from penstock.compiler.lang.parser import parse_policy
 from penstock.compiler.lang.source import Source
 from penstock.kernel.bpf_object import load_object

@@ -13,7 +13,8 @@ from penstock.compiler.codegen.emit import CSource, emit
 from penstock.compiler.codegen.plan import Wish
 from penstock.compiler.driver import object_of
 from penstock.compiler.ir.evaluate import evaluate
-from penstock.compiler.ir.ops import FIRST_CONDITION_SLOT, Outcome, RuleSet
+from penstock.compiler.ir.ops import FIRST_CONDITION_SLOT, RuleSet
+from penstock.compiler.ir.outcome import Outcome
 from penstock.compiler.ir.stores import EMPTY, Stores
 from penstock.kernel.bpf_object import load_object
 from penstock.kernel.maps import Map

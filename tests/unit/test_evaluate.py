@@ -24,7 +24,6 @@ from penstock.compiler.ir.ops import (
     HeaderWalked,
     Literal32,
     Negation,
-    Outcome,
     Predicate,
     Read,
     Rule,
@@ -32,6 +31,7 @@ from penstock.compiler.ir.ops import (
     Scope,
     Within,
 )
+from penstock.compiler.ir.outcome import Outcome
 from penstock.compiler.lang.parser import parse_policy
 from penstock.compiler.lang.source import Source, Span
 from penstock.model.field import FIELDS, Layer

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from penstock.compiler.codegen.classic import MAX_PROGRAMS
-from penstock.compiler.ir.lower import MAX_NESTING, MAX_XOR
 from penstock.compiler.ir.lower_classic import MAX_TEXT
+from penstock.compiler.ir.lower_expression import MAX_NESTING, MAX_XOR
 from penstock.compiler.ir.lowering import MAX_INNER, MAX_SCOPE
 from penstock.compiler.lang.cursor import MAX_PIECES
 from penstock.compiler.lang.parser import MAX_POLICY_BYTES

@@ -28,7 +28,8 @@ from tests.verdict_cases import Case, cases, wanted
 from penstock.compiler.driver import compile_rule_set
 from penstock.compiler.ir.buckets import Buckets
 from penstock.compiler.ir.evaluate import evaluate
-from penstock.compiler.ir.ops import Outcome, RuleSet
+from penstock.compiler.ir.ops import RuleSet
+from penstock.compiler.ir.outcome import Outcome
 from penstock.compiler.ir.stores import SetContent, Stores
 from penstock.model.flat import LINE_BYTES
 from penstock.model.hook import TRAITS, Hook

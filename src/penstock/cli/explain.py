@@ -8,7 +8,8 @@ import click
 
 from penstock.cli import output
 from penstock.cli.options import json_option
-from penstock.compiler.ir.ops import FIRST_RULE_SLOT, Asked, asked, decision_on
+from penstock.compiler.ir.ops import FIRST_RULE_SLOT
+from penstock.compiler.ir.outcome import Asked, asked, decision_on
 from penstock.errors import PenstockError
 from penstock.model.action import Dscp, spell
 from penstock.pipeline.policy_file import read_policy

@@ -34,8 +34,8 @@ from penstock.compiler.ir.ops import (
     Rule,
     RuleSet,
     counter_names,
-    decision_on,
 )
+from penstock.compiler.ir.outcome import decision_on
 from penstock.engine.batch import axes_of
 from penstock.engine.effects import EffectChange, effect_changes, reordered
 from penstock.model.net import IntervalSet

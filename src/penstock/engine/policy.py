@@ -20,7 +20,8 @@ from typing import Literal, Protocol, Self
 
 from penstock.compiler.ir.buckets import Buckets
 from penstock.compiler.ir.evaluate import evaluate
-from penstock.compiler.ir.ops import FIRST_RULE_SLOT, Outcome, RuleSet
+from penstock.compiler.ir.ops import FIRST_RULE_SLOT, RuleSet
+from penstock.compiler.ir.outcome import Outcome
 from penstock.compiler.ir.stores import SetContent, Stores
 from penstock.kernel.bpf_object import load_object
 from penstock.model.closing import Closing

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from penstock.compiler.ir.evaluate import Packet, holds
 from penstock.compiler.ir.lower import lower_expression, lower_filter
-from penstock.compiler.ir.ops import Outcome, RuleSet, counter_names
+from penstock.compiler.ir.ops import RuleSet, counter_names
+from penstock.compiler.ir.outcome import Outcome
 from penstock.compiler.lang import ast
 from penstock.engine.policy import Engine, EngineName, open_engine
 from penstock.errors import CaptureError, PenstockError

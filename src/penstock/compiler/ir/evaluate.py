@@ -41,7 +41,6 @@ from penstock.compiler.ir.ops import (
     Literal32,
     Member,
     Negation,
-    Outcome,
     Over,
     Predicate,
     Read,
@@ -51,6 +50,7 @@ from penstock.compiler.ir.ops import (
     Term,
     Within,
 )
+from penstock.compiler.ir.outcome import Outcome
 from penstock.compiler.ir.stores import EMPTY, Stores
 from penstock.model.action import Change
 from penstock.model.field import EXTENSION_HEADERS

@@ -32,7 +32,6 @@ from penstock.compiler.ir.ops import (
     Literal32,
     Member,
     Negation,
-    Outcome,
     Over,
     Predicate,
     Rule,
@@ -41,6 +40,7 @@ from penstock.compiler.ir.ops import (
     Term,
     Within,
 )
+from penstock.compiler.ir.outcome import Outcome
 from penstock.compiler.ir.stores import EMPTY, SetContent, Stores
 from penstock.model.field import VLAN_TPIDS
 

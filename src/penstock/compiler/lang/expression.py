@@ -31,7 +31,6 @@ from penstock.compiler.lang.ast import (
     Expr,
     FieldFlag,
     Inner,
-    Membership,
     Name,
     NamedNumber,
     Not,
@@ -48,11 +47,11 @@ from penstock.compiler.lang.ast import (
 from penstock.compiler.lang.faults import Faults, SyntaxFault
 from penstock.compiler.lang.hints import joining_hint, misspelt, wanted
 from penstock.compiler.lang.lexer import Token
+from penstock.compiler.lang.membership import is_membership, read_membership
 from penstock.compiler.lang.primitive import Head, read_term, starts_term
 from penstock.compiler.lang.qualification import check_value
 from penstock.compiler.lang.rate import is_amount, read_over, read_sample
 from penstock.compiler.lang.source import Span
-from penstock.compiler.lang.spelling import spell_qualifiers
 from penstock.compiler.lang.tokens import TokenStream
 from penstock.compiler.lang.values import BadValue, read_value
 from penstock.compiler.lang.words import (
@@ -233,47 +232,11 @@ class _Reader:
         found = read_term(self.stream)
         if not isinstance(found, Head):
             return _Read(found, None)
-        if self._is_membership():
-            return self._membership(found)
+        if is_membership(self.stream):
+            return _Read(read_membership(self.stream, found), None)
         self.head = found
         values = self.finished(self.operand(found.qualifiers, values_only=True), found.qualifiers)
         return _Read(values.node, values.inherit)
-
-    def _is_membership(self) -> bool:
-        """Whether `in @set` or the next part of a key follows qualifiers; `in` alone may be the name of a host."""
-        token = self.stream.next
-        is_in = token.kind == "name" and token.text == "in" and self.stream.following.kind == "set"
-        return is_in or token.is_mark(".")
-
-    def _membership(self, first: Head) -> _Read:
-        """`in @set` behind qualifiers, or behind several of them with dots between."""
-        stream, keys = self.stream, [first.qualifiers]
-        while stream.take_mark("."):
-            token = stream.next
-            head = read_term(stream) if starts_term(token) else None
-            if not isinstance(head, Head):
-                hint = "as in `src . dst port in @allowed`"
-                raise self.faults.fail(
-                    "PS102", "a part of a key should follow the dot", token.span, hint=hint
-                )
-            keys.append(head.qualifiers)
-        if not (stream.next.text == "in" and stream.following.kind == "set"):
-            raise stream.unexpected("`in @SET`", hint="as in `src . dst port in @allowed`")
-        stream.take()
-        name = stream.take()
-        self._check_keys(keys, first.start.to(stream.last.span))
-        node = Membership(tuple(keys), name.text, name.span, first.start.to(name.span))
-        return _Read(node, None)
-
-    def _check_keys(self, keys: list[Qualifiers], span: Span) -> None:
-        """Report qualifiers that name nothing that a set can hold, and parts of a key that could be two."""
-        for key in keys:
-            if not _is_key(key):
-                shown = spell_qualifiers(key)
-                self.faults.error("PS105", f"`{shown}` is nothing that a set holds", span, hint=_KEY_HINT)
-            elif len(keys) > 1 and key.kind != "proto" and key.direction not in ("src", "dst"):
-                hint = "write `src` or `dst` before each part"
-                self.faults.error("PS105", "a part of a key is one thing", span, hint=hint)
 
     def _pcap(self) -> _Read:
         """`pcap "EXPR"`; what the quotes hold is libpcap's to read."""
@@ -381,23 +344,6 @@ class _Reader:
         follows = self.stream.following
         if token.kind == "name" and token.text in LATER_EVENT_FIELDS and follows.is_mark(*RELATIONS):
             raise self.faults.fail("PS107", later(token.text, "filtering events"), token.span)
-
-
-_KEY_HINT = "as in `src in @hosts`, `dst port in @ports`, `ether src in @macs`"
-
-
-def _is_key(key: Qualifiers) -> bool:
-    match key.kind:
-        case None | "host" | "net":
-            return key.protocol in (None, "ip", "ip6", "arp", "rarp", "ether") and not (
-                key.protocol == "ether" and key.kind == "net"
-            )
-        case "port":
-            return key.protocol in (None, "tcp", "udp", "sctp")
-        case "proto":
-            return key.protocol in (None, "ip", "ip6")
-        case _:
-            return False
 
 
 def _as_value(term: Number | NamedNumber | Constant) -> Number | Constant:
