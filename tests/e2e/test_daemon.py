@@ -11,13 +11,23 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from tests.e2e.conftest import MARKER, Cli, Wire, counters
 from tests.e2e.daemons import Daemon, wait_until
 from tests.e2e.test_json_page import assert_documented
+
+from penstock.kernel import netns
+from penstock.kernel.attach_point import attach_point
+from penstock.kernel.bpf_object import load_object
+from penstock.kernel.link import Link
+from penstock.kernel.lock import lock
+from penstock.kernel.program import Program
+from penstock.model.spec import PROGRAM
+from penstock.pipeline.policy import load_policy
+from penstock.pipeline.running import Watch
 
 pytestmark = pytest.mark.privileged
 
@@ -135,6 +145,32 @@ def test_a_file_that_changes_is_put_in_place_and_one_with_a_fault_is_not(
         (daemon.etc / "v1.policy").unlink()
         daemon.waits_for("no policy is for it any more")
         assert wire.arrived(54) == 5
+
+
+def test_a_change_that_is_being_made_is_not_taken_for_a_strangers(
+    wire: Wire, host: Cli, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the link and its pins `apply` holds the lock: whoever looks then waits for it."""
+    monkeypatch.setenv("PENSTOCK_BPFFS", str(root))
+    (tmp_path / "edge.policy").write_text(EDGE.format(port=53))
+    assert host("apply", str(tmp_path / "edge.policy"), "-i", "v1").code == 0
+    with ExitStack() as held, wire.server.inside():
+        name = attach_point("v1").name
+        own = held.enter_context(Program.by_id(program(host)))
+        link = held.enter_context(Link.open(root / name / "link"))
+        built = load_policy(EDGE.format(port=54)).elf
+        other = held.enter_context(load_object(built, "other")).programs[PROGRAM]
+        looker = held.enter_context(
+            ThreadPoolExecutor(1, initializer=netns.enter, initargs=(str(wire.server.path),))
+        )
+        with lock(name):
+            link.update(other, expected_old=own)
+            looking = looker.submit(Watch().running)
+            with pytest.raises(TimeoutError):
+                looking.result(0.3)
+            link.update(own, expected_old=other)
+        (found,) = looking.result(10)
+    assert found.is_current
 
 
 def test_what_commands_put_there_or_take_off_is_left_until_a_reload(

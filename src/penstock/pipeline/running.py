@@ -9,19 +9,24 @@ An identity is read once: its pin is another file when it is another identity.
 
 from __future__ import annotations
 
+import errno
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from penstock.errors import KernelError
 from penstock.kernel import pin
 from penstock.kernel.attach_point import decode
 from penstock.kernel.link import LinkInfo
+from penstock.kernel.lock import lock
 from penstock.model.hook import Hook
 from penstock.pipeline import slot as slots
 from penstock.pipeline import whereabouts
 from penstock.pipeline.identity import Identity
 from penstock.pipeline.slot import IDENTITY
+
+#: A command holds the lock for as long as it takes to load a program, ask it, and fill its sets.
+_PATIENCE_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,22 @@ class Watch:
         return tuple(one for one in found if one is not None)
 
     def _one(self, root: Path, name: str, places: whereabouts.Places) -> Running | None:
-        """None for what was taken off meanwhile, or runs in another network namespace."""
+        """None for what was taken off meanwhile, or runs in another network namespace.
+
+        Where link and pins do not belong together a command may be between changing these: its end is waited for.
+        """
+        found = self._seen(root, name, places)
+        if found is not None and found.is_current:
+            return found
+        try:
+            with lock(name, wait_s=_PATIENCE_S):
+                return self._seen(root, name, whereabouts.Places())
+        except KernelError as error:
+            if error.errno != errno.EBUSY or found is None or found.identity is None or found.is_gone:
+                return found
+            return replace(found, program=found.identity.program)
+
+    def _seen(self, root: Path, name: str, places: whereabouts.Places) -> Running | None:
         pinned = decode(name)
         try:
             identity = self._identity(root / name, name)
