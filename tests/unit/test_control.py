@@ -51,9 +51,20 @@ class Asking:
 
     async def _run(self) -> None:
         self.loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-        async with Server(self._doors, self._answer, self._limits) as self.server:
+        async with Server(self._doors, self._answer, self._limits, self._at_once) as self.server:
             self._ready.set()
             await self._end.wait()
+
+    def _at_once(self, request: protocol.Asked, _peer: Peer) -> object | None:
+        match request:
+            case protocol.SetRemove(entries=("refused",)):
+                raise PenstockError("not this one")
+            case protocol.SetRemove(entries=("broken",)):
+                raise ZeroDivisionError
+            case protocol.SetRemove(set="s"):
+                return {"entries": request.entries}
+            case _:
+                return None
 
     async def _answer(self, request: protocol.Asked | protocol.WithText, peer: Peer) -> object:
         self.requests.append((request, peer))
@@ -382,6 +393,52 @@ def wait_for(is_so: Any) -> None:
         time.sleep(0.02)
 
 
+def test_what_is_answered_at_once_keeps_its_place(place: Path) -> None:
+    """Among requests that wait, in one piece and byte by byte; a bug in between ends nothing."""
+    asked = [
+        {"ask": "Ping"} if number % 3 == 0 else {"ask": "SetRemove", "set": "s", "entries": [str(number)]}
+        for number in range(50)
+    ]
+    asked += [{"ask": "SetRemove", "set": "s", "entries": [word]} for word in ("refused", "broken", "50")]
+    lines = b"".join(json.dumps(one).encode() + b"\n" for one in asked)
+    with serving(place) as server:
+        for pieces in ([lines], [lines[at : at + 1] for at in range(len(lines))]):
+            with raw(place) as channel:
+                for piece in pieces:
+                    channel.sendall(piece)
+                channel.shutdown(socket.SHUT_WR)
+                replies = [json.loads(line) for line in drained(channel).splitlines()]
+            for number, reply in enumerate(replies[:50]):
+                assert reply["ok"] == (
+                    {"pid": os.getpid()} if number % 3 == 0 else {"entries": [str(number)]}
+                )
+            refused, broken, last = replies[50:]
+            assert (refused["error"]["message"], broken["error"]["exit"]) == ("not this one", 70)
+            assert last["ok"] == {"entries": ["50"]}
+        changed = stranger(place / "read.sock", '{"ask":"SetRemove","set":"s","entries":["1"]}')
+        assert changed["error"]["exit"] == 4, "not at the socket for reading"
+        assert server.server.held == 0
+
+
+def test_without_a_descriptor_to_accept_with_it_is_tried_again(place: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with serving(place), socket.socket(socket.AF_UNIX) as channel:
+        channel.settimeout(PATIENCE_S)
+        lowest = os.open(os.devnull, os.O_RDONLY)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            channel.connect(str(place / "control.sock"))
+            channel.sendall(b'{"ask":"Ping"}\n')
+            channel.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                channel.recv(1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        channel.settimeout(PATIENCE_S)
+        assert b'"ok"' in channel.recv(1000)
+
+
 def test_a_text_follows_its_request(place: Path) -> None:
     text = b"192.0.2.1\n" * 500_000
     with serving(place, longest_request=4096) as server, there() as daemon:
@@ -429,5 +486,5 @@ def test_a_text_that_is_not_wanted_is_not_asked_for(place: Path) -> None:
         raise protocol.ElsewhereError("another directory")
 
     with serving(place) as server:
-        server.server._answer = refusing
+        server.server.answer = refusing
         assert ask_if_there("SetWrite", text=b"x", set="s") is None

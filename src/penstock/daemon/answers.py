@@ -8,9 +8,10 @@ other's locks, questions in others.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, assert_never
 
 from penstock.control import protocol
@@ -102,25 +103,33 @@ class Answers:
         await self._reload()
         return self._status()
 
+    def at_once(self, request: Asked, peer: Peer) -> object | None:
+        """The reply to a change that keeps nobody waiting; None for all else.  Raises: as `answer`."""
+        if self._waiting or not isinstance(request, protocol.SetAdd | protocol.SetRemove):
+            return None
+        _require_root(request.root)
+        if not self._sets.is_quick(request.set, len(request.entries)):
+            return None
+        with self._fullness(request.set):
+            return self._changed(request, _by(peer))
+
     async def _change(self, request: _Change, name: str, peer: Peer) -> object:
-        work = partial(self._changed, request, _name(peer.uid if peer.login_uid is None else peer.login_uid))
+        self._waiting += 1
         try:
-            if not self._waiting and self._is_quick(request):
-                return work()
-            self._waiting += 1
-            try:
-                return await self._in_thread("change", work)
-            finally:
-                self._waiting -= 1
+            with self._fullness(name):
+                return await self._in_thread("change", self._changed, request, _by(peer))
+        finally:
+            self._waiting -= 1
+
+    @contextmanager
+    def _fullness(self, name: str) -> Iterator[None]:
+        """Count that a set was full, and say so."""
+        try:
+            yield
         except LimitError as error:
             self._keeper.counts.set_full += 1
             self._journal.alarm(f"set {name}", error.message)
             raise
-
-    def _is_quick(self, request: _Change) -> bool:
-        if isinstance(request, protocol.SetAdd | protocol.SetRemove):
-            return self._sets.is_quick(request.set, len(request.entries))
-        return False
 
     def _changed(self, request: _Change, by: str) -> object:
         if isinstance(request, WithText):
@@ -165,6 +174,10 @@ def _require_root(root: str | None) -> None:
 def feeds() -> list[dict[str, object]]:
     """Every feed of every set, and how it stands."""
     return [asdict(row) for row in feed_rows()]
+
+
+def _by(peer: Peer) -> str:
+    return _name(peer.uid if peer.login_uid is None else peer.login_uid)
 
 
 @lru_cache(maxsize=256)

@@ -142,7 +142,9 @@ class _Service:
             self._feeding,
             self._fetcher,
         )
-        async with Server(doors(settings), answers.answer, _limits(settings)) as self._server:
+        async with Server(
+            doors(settings), answers.answer, _limits(settings), answers.at_once
+        ) as self._server:
             answers.tally = self._server.tally
             self._tell_ready()
             work = [self._keep(), self._sweep(), self._feed(), self._pet()]

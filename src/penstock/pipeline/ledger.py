@@ -149,8 +149,7 @@ class Ledger:
             PenstockError: there is no place for it, or it cannot be written.
         """
         try:
-            make_place(self.place)
-            held = os.open(self.place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            held = self._opened()
         except OSError as error:
             raise _failed("open", self.place, error) from error
         try:
@@ -159,6 +158,14 @@ class Ledger:
             yield
         finally:
             os.close(held)
+
+    def _opened(self) -> int:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        try:
+            return os.open(self.place, flags)
+        except FileNotFoundError:
+            make_place(self.place)
+            return os.open(self.place, flags)
 
     def append(self, line: Line, *, is_done: bool = False) -> int:
         """Write a line; gives where it begins, for `take_back`.  `is_done`: the kernel has what it says already.

@@ -13,6 +13,7 @@ them is detached, and goes by `penstock set delete`.
 from __future__ import annotations
 
 import errno
+import os
 import re
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -131,7 +132,7 @@ def spec_of(name: str) -> SetSpec | None:
 def place_of(name: str) -> tuple[int, int]:
     """What tells the set that is there now from another one of its name; (0, 0) for none."""
     try:
-        found = (sets_root() / name / SPEC).stat()
+        found = os.stat(f"{pin.pin_root()}{_SUFFIX}/{name}/{SPEC}")  # noqa: PTH116 - asked at every change
     except OSError:
         return 0, 0
     return found.st_ino, found.st_ctime_ns
