@@ -138,6 +138,32 @@ def test_random_changes_against_a_model() -> None:
                 assert (probe in nets) == expected
 
 
+def test_thousands_come_and_go_in_place_as_in_a_trie() -> None:
+    """Wide ones and narrow ones that hide one another; the content is the same map, until there is no room in it."""
+    chance = random.Random(13)
+    pool = [net for net in drawn(chance, 2500) if int(net.split("/")[1]) > 13]
+    asked = [frame(str(ip_network(net)[at])) for net in chance.sample(pool, 150) for at in (0, -1)]
+    body = "drop if src in @nets and src in @tree\n bounce if src in @nets\n bounce if src in @tree"
+    sets = "set nets : net size 100k as flat\nset tree : net size 100k as trie\n"
+    with planes(body, sets) as (plane, held):
+        model = {f"{172 + (n >> 16)}.{n >> 8 & 255}.{n & 255}.0/30" for n in range(70_000)}
+        for one in held.values():
+            one.replace([*model])
+        first = held["nets"].content()
+        for count in (1, 70, 300, 2000):
+            some = {*chance.sample(pool, count)}
+            gone, come = some & model, {net for net in some - model if chance.random() < 0.9}
+            wanted = [held["nets"].read(sorted(side), forever=True) for side in (gone, come)]
+            for one in held.values():
+                assert one.exchange(*wanted).added == len(come)
+            model = model - gone | come
+            assert {entry.text for entry in held["nets"]} == model
+            assert held["nets"].count == len(model)
+            verdicts = plane.verdicts(asked)
+            assert {Verdict.PASS, Verdict.DROP} >= {*verdicts}
+            assert (held["nets"].content() is first) == (count <= 300)
+
+
 def test_packets_meet_an_entry_of_both_contents_at_every_moment() -> None:
     """While contents are replaced and changed in place, no packet from what they share comes through."""
     with planes("drop if src in @nets") as (plane, held):

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 
 from penstock.model.flat import ROOT_BITS, Field
 from penstock.pipeline.flat_blocks import NoRoomError, moved_v4, moved_v6
+from penstock.pipeline.flat_content import Content, FewMoves
 from penstock.pipeline.flat_log import Key, key_of, line_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from penstock.pipeline.flat_content import Content
 
 
 class Batch:
@@ -33,8 +32,9 @@ class Batch:
         self._first = content.header(Field.NEXT)
         self._changed: dict[Key, bool] = {}
         self._near: dict[int, dict[int, bool]] = {}
-        self._moves: dict[int, int] = {}
-        self._changes: list[tuple[str, int, int, bool]] = []
+        #: Words, and what they are to name.
+        self.moves: dict[int, int] = {}
+        self.changes: list[tuple[str, int, int, bool]] = []
 
     # ── asking: what is there behind the changes so far ──────────────────────
 
@@ -51,23 +51,23 @@ class Batch:
 
     def place(self, slot: int) -> int:
         """What a word of a root or a block names."""
-        return self._moves[slot] if slot in self._moves else self._content.places[slot]
+        return self.moves[slot] if slot in self.moves else self._content.places[slot]
 
     def children(self, begin: int, count: int) -> list[int]:
         """What so many of them name."""
         found: list[int] = self._content.places[begin : begin + count].tolist()
-        moves = self._moves
+        moves = self.moves
         return [moves.get(slot, place) for slot, place in enumerate(found, begin)] if moves else found
 
     def grown(self, family: str) -> int:
         """How many more networks of a family there are."""
-        return sum(1 if is_added else -1 for of, _, _, is_added in self._changes if of == family)
+        return sum(1 if is_added else -1 for of, _, _, is_added in self.changes if of == family)
 
     @property
     def counts(self) -> tuple[int, int]:
         """How many networks come, and how many go."""
-        came = sum(is_added for *_, is_added in self._changes)
-        return came, len(self._changes) - came
+        came = sum(is_added for *_, is_added in self.changes)
+        return came, len(self.changes) - came
 
     # ── changing ─────────────────────────────────────────────────────────────
 
@@ -75,25 +75,28 @@ class Batch:
         """One network more or less, if it is not so already; each once in a batch.  Raises NoRoomError."""
         if self.has(family, address, length) == is_added:
             return
-        if length <= ROOT_BITS[family] or len(self._changes) >= self._content.log.room:
+        if length <= ROOT_BITS[family] or len(self.changes) >= self._content.log.room:
             raise NoRoomError
         moved = moved_v4 if family == "v4" else moved_v6
         slot, place = moved(self, address, length, is_added=is_added)
         if slot >= 8 * self._first:
             self._content.places[slot] = place
         elif place != self.place(slot):
-            self._moves[slot] = place
+            self.moves[slot] = place
         key = key_of(family, address, length)
         self._changed[key] = is_added
         if isinstance(key, int) and length > 24:
             self._near.setdefault(address >> 8, {})[key] = is_added
-        self._changes.append((family, address, length, is_added))
+        self.changes.append((family, address, length, is_added))
 
     def happen(self) -> None:
         """Let packets meet all of it, from one store on."""
-        content, places = self._content, self._content.places
-        moves = [(slot, places[slot], place) for slot, place in self._moves.items()]
-        lines = b"".join(
-            line_of(change, move or (0, 0, 0)) for change, move in zip_longest(self._changes, moves)
-        )
-        content.carry_out(lines, moves, [one[:3] for one in self._changes if one[0] == "v6" and one[3]])
+        content, moves = self._content, list(self.moves.items())
+        olds = [(slot, content.places[slot], place) for slot, place in moves]
+        lines = [line_of(change, move) for change, move in zip_longest(self.changes, olds)]
+        content.carry_out(b"".join(lines), FewMoves(content, moves, self.come))
+
+    @property
+    def come(self) -> list[tuple[str, int, int]]:
+        """The networks that come."""
+        return [(family, address, length) for family, address, length, is_added in self.changes if is_added]

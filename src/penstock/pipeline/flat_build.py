@@ -40,20 +40,20 @@ def build(family: str, keys: NDArray[Any], first: int) -> Built:
     root, front = np.zeros(1 << bits, np.uint32), np.zeros(0, np.uint64)
     hi, lo, length = halves(family, keys)
     deep = length > bits
-    covered = _covered(_bits(hi, lo, 0, bits)[~deep], length[~deep], bits)
+    wide = covered(_bits(hi, lo, 0, bits)[~deep], length[~deep], bits)
     if family == "v4":
         tops, places, lines = blocks_v4(keys[deep], first)
         front = np.zeros(1 << bits, np.uint64)
         front[tops] = lines[places - first, 0] | lines[places - first, 1]
-        front[covered] = _FULL
+        front[wide] = _FULL
     else:
         tops, places, lines = trees_v6(hi[deep], lo[deep], length[deep], bits, first)
     root[tops] = places
-    root[covered] = ALL
+    root[wide] = ALL
     return Built(root, lines, front)
 
 
-def _covered(tops: NDArray[np.int64], lengths: NDArray[np.int64], bits: int) -> NDArray[np.bool_]:
+def covered(tops: NDArray[np.int64], lengths: NDArray[np.int64], bits: int) -> NDArray[np.bool_]:
     """The words of a root that wide networks cover."""
     steps = np.zeros((1 << bits) + 1, np.int64)
     np.add.at(steps, tops, 1)

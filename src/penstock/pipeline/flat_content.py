@@ -16,7 +16,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from heapq import merge
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock.kernel.libc import memory_barrier
 from penstock.model.flat import (
@@ -160,12 +160,15 @@ class Content:
 
     # ── changing in place ────────────────────────────────────────────────────
 
-    def put(self, lines: bytes) -> int:
-        """Write new lines, which nobody reads yet, and tell the first.  Raises NoRoomError."""
-        # A block of IPv6 is read as one line of a cache, which is two of these.
+    def next(self, count: int = 2) -> int:
+        """Where so many new lines will lie."""
         here = self.header(Field.NEXT)
-        if len(lines) > LINE_BYTES:
-            here += here & 1
+        # A block of IPv6 is read as one line of a cache, which is two of these.
+        return here + (here & 1) if count > 1 else here
+
+    def put(self, lines: bytes, here: int | None = None) -> int:
+        """Write new lines, which nobody reads yet, and tell the first.  Raises NoRoomError."""
+        here = self.next(len(lines) // LINE_BYTES) if here is None else here
         behind = here + len(lines) // LINE_BYTES
         if behind > self.header(Field.END):
             raise NoRoomError
@@ -173,44 +176,38 @@ class Content:
         self.words[4 * HEADER + Field.NEXT] = behind
         return here
 
-    def carry_out(
-        self, lines: bytes, moves: Sequence[tuple[int, int, int]], marks: Iterable[tuple[str, int, int]]
-    ) -> None:
-        """Let lines of the log happen, of which the first have these words, what they name and are to name.
-
-        `marks` are the networks of IPv6 that come; there must be room in the log.
-        """
+    def carry_out(self, lines: bytes, moves: Moves) -> None:
+        """Let lines of the log happen, of which the first have the words that move; there must be room."""
         first = self.log.begin(lines)
-        for slot, _, place in moves:
-            if (top := _top(slot)) is not None:
-                self.words[top] |= self._front(place)
-        for _, address, length in marks:
-            self._mark(address >> 64, length)
+        moves.widen()
         memory_barrier()
-        for line, (slot, _, _) in enumerate(moves, first):
-            self.places[slot] = MOVING | line
+        moves.name_lines(first)
         memory_barrier()
         self.log.happen()
         memory_barrier()
-        self.settle()
+        moves.name_places()
+        memory_barrier()
+        moves.narrow()
+        self.log.settle()
 
     def settle(self) -> None:
         """Let words name what they are to name, or what they named if somebody was killed before that happened."""
-        moved = list(self.log.moving())
-        for slot, place in moved:
-            self.places[slot] = place
+        moves = FewMoves(self, list(self.log.moving()))
+        moves.name_places()
         memory_barrier()
-        for slot, place in moved:
-            if (top := _top(slot)) is not None:
-                self.words[top] = self._front(place)
+        moves.narrow()
         self.log.settle()
 
-    def _front(self, place: int) -> int:
+    def front_of(self, place: int) -> int:
         """The word of the front before a block of IPv4."""
         return self.words[4 * place] | self.words[4 * place + 1] if place else 0
 
-    def _mark(self, hi: int, length: int) -> None:
-        """Let the filter know a network of IPv6."""
+    def mark(self, family: str, address: int, length: int) -> None:
+        """Let the filter before IPv6 know a network."""
+        if family == "v6":
+            self._mark_v6(address >> 64, length)
+
+    def _mark_v6(self, hi: int, length: int) -> None:
         shift, first, count = marks(self.header(Field.FILTER_SHIFT) & 255, hi, length)
         if shift == WIDE_SHIFT:
             self.words[4 * HEADER + Field.FILTER_SHIFT] |= HAS_WIDE
@@ -219,10 +216,56 @@ class Content:
             self.words[at] |= bit
 
 
-def _top(slot: int) -> int | None:
-    """The first bits of IPv4 addresses that a word of the root is of."""
-    first = 8 * ROOTS["v4"]
-    return slot - first if first <= slot < first + (1 << ROOT_BITS["v4"]) else None
+class Moves(Protocol):
+    """Words of roots and blocks that move at once, and what packets ask before them."""
+
+    def widen(self) -> None:
+        """Let front and filter know what is to be, too."""
+
+    def name_lines(self, first: int) -> None:
+        """Let the words name lines of the log, from this one on."""
+
+    def name_places(self) -> None:
+        """Let them name what is to be."""
+
+    def narrow(self) -> None:
+        """Let the front know that alone; marks stay."""
+
+
+class FewMoves:
+    """Words and what they are to name, for networks of which some come."""
+
+    def __init__(
+        self,
+        content: Content,
+        moves: Sequence[tuple[int, int]],
+        come: Iterable[tuple[str, int, int]] = (),
+    ) -> None:
+        self._content, self._moves, self._come = content, moves, come
+        root = range(8 * ROOTS["v4"], 8 * ROOTS["v4"] + (1 << ROOT_BITS["v4"]))
+        self._tops = [(slot - root.start, content.front_of(place)) for slot, place in moves if slot in root]
+
+    def widen(self) -> None:
+        """As `Moves.widen`."""
+        for top, front in self._tops:
+            self._content.words[top] |= front
+        for network in self._come:
+            self._content.mark(*network)
+
+    def name_lines(self, first: int) -> None:
+        """As `Moves.name_lines`."""
+        for line, (slot, _) in enumerate(self._moves, first):
+            self._content.places[slot] = MOVING | line
+
+    def name_places(self) -> None:
+        """As `Moves.name_places`."""
+        for slot, place in self._moves:
+            self._content.places[slot] = place
+
+    def narrow(self) -> None:
+        """As `Moves.narrow`."""
+        for top, front in self._tops:
+            self._content.words[top] = front
 
 
 class _Octets:

@@ -2,7 +2,6 @@
 
 made = filling({"v4": keys, "v6": keys})       sorted, each once
 fill(memory, made)                             memory that is zero, of made.total lines
-keys(Content(memory), "v4")                    its networks, sorted, as an array
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-
-    from penstock.pipeline.flat_content import Content
 
 _COUNTS = {"v4": Field.COUNT_V4, "v6": Field.COUNT_V6}
 _PLACES = {"v4": Field.AT_V4, "v6": Field.AT_V6}
@@ -47,7 +44,7 @@ def filling(keys: Mapping[str, NDArray[Any]]) -> Filling:
     for family in FAMILIES:
         built[family] = build(family, keys[family], here)
         here += len(built[family].lines) + 1 & ~1
-    header = {Field.NEXT: here, Field.END: here + max(_LEAST_ROOM, (here - FIRST) // 4)}
+    header = {Field.NEXT: here, Field.END: here + max(_LEAST_ROOM, (here - FIRST) // 3)}
     here = header[Field.END]
     for family in FAMILIES:
         header[_PLACES[family]], header[_COUNTS[family]] = here, len(keys[family])
@@ -79,17 +76,3 @@ def fill(memory: memoryview, made: Filling) -> None:
     for family, found in made.keys.items():
         octets = lines[made.header[_PLACES[family]] :].reshape(-1).view(np.uint8)
         octets[: found.nbytes].view(DTYPES[family])[:] = found
-
-
-def keys(content: Content, family: str) -> NDArray[Any]:
-    """The networks of a family, sorted; a copy."""
-    kind = DTYPES[family]
-    size = content.header(_COUNTS[family]) * kind.itemsize
-    at = content.header(_PLACES[family]) * LINE_BYTES
-    found = np.frombuffer(content.octets[at : at + size], np.uint8).view(kind).copy()
-    changed = dict(content.log.changed(family))
-    if not changed:
-        return found
-    moved = np.array(list(changed), kind)
-    come = np.array([key for key, is_there in changed.items() if is_there], kind)
-    return np.sort(np.concatenate([found[~np.isin(found, moved)], come]))

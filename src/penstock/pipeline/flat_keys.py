@@ -58,6 +58,22 @@ def halves(
     return words[:, 0], words[:, 1], octets[:, 16].astype(np.int64)
 
 
+def found_in(keys: NDArray[Any], asked: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+    """Which are among sorted keys, and where each is or would come."""
+    at = np.searchsorted(keys, asked)
+    there = at < len(keys)
+    there[there] = keys[at[there]] == asked[there]
+    return there, at
+
+
+def distinct(keys: NDArray[Any]) -> NDArray[Any]:
+    """The keys sorted, each once."""
+    ranked = np.sort(keys)
+    keep = np.ones(len(ranked), bool)
+    keep[1:] = ranked[1:] != ranked[:-1]
+    return ranked if keep.all() else ranked[keep]
+
+
 def nothing(family: str) -> NDArray[Any]:
     """No keys."""
     return np.empty(0, DTYPES[family])

@@ -30,6 +30,18 @@ Key = int | bytes
 ADD, REMOVE = 1, 2
 #: Operation, family, length, old place; address; place, word.
 LINE = struct.Struct("=BBBxIQQII")
+#: The same, of an array of lines.
+LINE_FIELDS = [
+    ("operation", "u1"),
+    ("family", "u1"),
+    ("length", "u1"),
+    ("", "u1"),
+    ("old", "u4"),
+    ("hi", "u8"),
+    ("lo", "u8"),
+    ("place", "u4"),
+    ("slot", "u4"),
+]
 _OLD_AT, _PLACE_AT, _SLOT_AT = 1, 6, 7
 _V4, _V6 = map(FAMILIES.index, ("v4", "v6"))
 
@@ -39,9 +51,9 @@ def key_of(family: str, address: int, length: int) -> Key:
     return address << 8 | length if family == "v4" else (address << 8 | length).to_bytes(17, "big")
 
 
-def line_of(change: tuple[str, int, int, bool] | None, move: tuple[int, int, int]) -> bytes:
-    """A line: a network that comes or goes, if there is one; a word or 0, what it names, and what it is to name."""
-    slot, old, place = move
+def line_of(change: tuple[str, int, int, bool] | None, move: tuple[int, int, int] | None) -> bytes:
+    """A line: a network that comes or goes; a word that moves, what it names, and what it is to name."""
+    slot, old, place = move or (0, 0, 0)
     if change is None:
         return LINE.pack(0, 0, 0, old, 0, 0, place, slot)
     family, address, length, is_added = change

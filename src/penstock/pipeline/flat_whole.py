@@ -11,15 +11,15 @@ next change empties it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from penstock.errors import KernelError
 from penstock.pipeline.flat_filling import fill, filling
-from penstock.pipeline.flat_filling import keys as keys_of_content
-from penstock.pipeline.flat_keys import nothing, packed
+from penstock.pipeline.flat_keys import distinct, found_in, packed
+from penstock.pipeline.flat_many import in_place
+from penstock.pipeline.flat_present import Difference, Present
 from penstock.pipeline.ledger_content import without
 from penstock.pipeline.live_set import Changed
 from penstock.pipeline.set_change import Change, Held, change, settled
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from penstock.pipeline.flat_set import FlatSet
 
     Flat = dict[str, NDArray[Any]]
+    Moves = dict[str, Difference]
 
 
 def update(found: FlatSet, entries: Content | Keys) -> Changed:
@@ -49,7 +50,7 @@ def update(found: FlatSet, entries: Content | Keys) -> Changed:
     }
     if not any(map(len, stay.values())):
         return _put(found, held, None, joined)
-    moves = {family: _Moves.none(keys).coming(stay[family]) for family, keys in _flat(found).items()}
+    moves = {family: one.coming(stay[family]) for family, one in _flat(found).items()}
     return _put(found, held, moves, joined)
 
 
@@ -63,9 +64,7 @@ def discard(found: FlatSet, entries: Content | Keys) -> Changed:
 def replace(found: FlatSet, entries: Content | Keys) -> Changed:
     """Make these the only entries.  Raises: as `LiveSet.update`."""
     stay, timed = _split(arrays_of(found.spec, entries))
-    moves = {
-        family: _Moves.none(keys).becoming(_distinct(stay[family])) for family, keys in _flat(found).items()
-    }
+    moves = {family: one.becoming(stay[family]) for family, one in _flat(found).items()}
     return _put(found, _held(found), moves, timed)
 
 
@@ -119,47 +118,47 @@ def _held(found: FlatSet) -> dict[str, Held]:
     return {family: read_map(found.spec.timed, table) for family, table in found.tries.maps.items()}
 
 
-def _flat(found: FlatSet) -> Flat:
-    """What stays."""
+def _flat(found: FlatSet) -> Moves:
+    """What is there that stays, and no change of it."""
     content = found.content()
-    return {f: keys_of_content(content, f) if content else nothing(f) for f in found.spec.families}
+    return {
+        family: Difference.none(Present.of(content, family) if content else Present.none(family))
+        for family in found.spec.families
+    }
 
 
-def _left(found: FlatSet, held: dict[str, Held], unwanted: Flat) -> tuple[dict[str, _Moves], Content]:
+def _left(found: FlatSet, held: dict[str, Held], unwanted: Flat) -> tuple[Moves, Content]:
     """What is there without some entries."""
-    flat = {family: _Moves.none(keys).going(unwanted[family]) for family, keys in _flat(found).items()}
+    flat = {family: one.going(unwanted[family]) for family, one in _flat(found).items()}
     timed, moment = {}, now()
     for family, one in held.items():
         timed[family] = _without(
-            family, _live(one.entries(found.spec.timed), moment), _distinct(unwanted[family])
+            family, _live(one.entries(found.spec.timed), moment), distinct(unwanted[family])
         )
     return flat, timed
 
 
-def _put(found: FlatSet, held: dict[str, Held], flat: dict[str, _Moves] | None, timed: Content) -> Changed:
+def _put(found: FlatSet, held: dict[str, Held], flat: Moves | None, timed: Content) -> Changed:
     """Let the set hold this: packets meet all of it or what was there.  None leaves what stays as it is."""
     if flat is None:
-        flat = (
-            {f: _Moves.none(keys) for f, keys in _flat(found).items()}
-            if any(map(len, timed.values()))
-            else {}
-        )
+        flat = _flat(found) if any(map(len, timed.values())) else {}
     timed = {f: _without(f, one, flat[f].after) if flat else one for f, one in timed.items()}
-    after = {family: one.after for family, one in flat.items()}
-    _check_size(found, after, timed)
+    _check_size(found, flat, timed)
     moment = now()
     tries = {f: change(found.spec.timed, held[f], timed[f], found.bank, moment) for f in held}
     same = not any(len(one.come) or len(one.gone) for one in flat.values())
-    if same and all(one.is_empty for one in tries.values()):
-        return Changed(0, 0, 0)
-    _exchange(found, None if same else after, tries, timed)
+    if all(one.is_empty for one in tries.values()):
+        content = found.content()
+        if same or (content and any(one.count for one in flat.values()) and in_place(content, flat)):
+            return _counted(flat, tries)
+    _exchange(found, None if same else {f: one.after.all() for f, one in flat.items()}, tries, timed)
     return _counted(flat, tries)
 
 
-def _check_size(found: FlatSet, flat: Mapping[str, NDArray[Any]], timed: Content) -> None:
+def _check_size(found: FlatSet, flat: Mapping[str, Difference], timed: Content) -> None:
     for family, one in timed.items():
         count = len(one) and len(np.unique(packed(family, one.keys)))
-        if len(flat.get(family, ())) + count > found.spec.size:
+        if (flat[family].count if flat else 0) + count > found.spec.size:
             raise found.full()
 
 
@@ -231,65 +230,12 @@ def _split(wanted: Content) -> tuple[Flat, Content]:
     return stay, timed
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Moves:
-    """The networks of a family that are there behind a change, sorted, and which of them come and which others go."""
-
-    after: NDArray[Any]
-    come: NDArray[Any]
-    gone: NDArray[Any]
-
-    @classmethod
-    def none(cls, keys: NDArray[Any]) -> _Moves:
-        """These are there and stay."""
-        return cls(keys, keys[:0], keys[:0])
-
-    def coming(self, more: NDArray[Any]) -> _Moves:
-        """Some more, in any order."""
-        more = _distinct(more)
-        there, at = _found(self.after, more)
-        new = more[~there]
-        after = np.insert(self.after, at[~there], new) if len(new) else self.after
-        # What goes and comes again stays.
-        return _Moves(after, new[~_found(self.gone, new)[0]], self.gone[~_found(new, self.gone)[0]])
-
-    def going(self, unwanted: NDArray[Any]) -> _Moves:
-        """Without some, in any order."""
-        unwanted = _distinct(unwanted)
-        there, at = _found(self.after, unwanted)
-        after = np.delete(self.after, at[there]) if there.any() else self.after
-        return _Moves(after, self.come, unwanted[there])
-
-    def becoming(self, wanted: NDArray[Any]) -> _Moves:
-        """These alone, sorted and each once."""
-        if not len(self.after):
-            return _Moves(wanted, wanted, self.after)
-        come = wanted[~_found(self.after, wanted)[0]]
-        gone = self.after[~_found(wanted, self.after)[0]]
-        return _Moves(wanted, come, gone)
-
-
-def _found(keys: NDArray[Any], asked: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
-    """Which are among sorted keys, and where each is or would come."""
-    at = np.searchsorted(keys, asked)
-    there = at < len(keys)
-    there[there] = keys[at[there]] == asked[there]
-    return there, at
-
-
-def _distinct(keys: NDArray[Any]) -> NDArray[Any]:
-    """The keys sorted, each once."""
-    ranked = np.sort(keys)
-    keep = np.ones(len(ranked), bool)
-    keep[1:] = ranked[1:] != ranked[:-1]
-    return ranked if keep.all() else ranked[keep]
-
-
-def _without(family: str, entries: Entries, keys: NDArray[Any]) -> Entries:
-    """The entries that are not among sorted keys."""
+def _without(family: str, entries: Entries, present: Present | NDArray[Any]) -> Entries:
+    """The entries that are not there, or not among sorted keys."""
     if not len(entries):
         return entries
-    keep = ~_found(keys, packed(family, entries.keys))[0]
+    keys = packed(family, entries.keys)
+    keep = ~(present.has(keys) if isinstance(present, Present) else found_in(present, keys)[0])
     return Entries(entries.keys[keep], entries.expiry[keep])
 
 
@@ -302,11 +248,11 @@ def _together(one: Entries, more: Entries) -> Entries:
     return Entries(np.concatenate([one.keys, more.keys]), np.concatenate([one.expiry, more.expiry]))
 
 
-def _counted(flat: Mapping[str, _Moves], tries: Mapping[str, Change]) -> Changed:
+def _counted(flat: Mapping[str, Difference], tries: Mapping[str, Change]) -> Changed:
     """What came, what stays another time, what went; an entry that gets a time, or loses it, stays."""
     added = changed = removed = 0
     for family, one in tries.items():
-        moves = flat[family] if flat else _Moves.none(nothing(family))
+        moves = flat[family] if flat else Difference.none(Present.none(family))
         lost, got = packed(family, one.gone), packed(family, one.last.keys)
         moved = int(np.isin(moves.come, lost).sum() + np.isin(moves.gone, got).sum())
         added += len(moves.come) + one.added - moved
