@@ -209,6 +209,17 @@ def test_a_feed_blocks_and_frees(wire: Wire, host: Cli, fed: Path, tmp_path: Pat
     assert wire.arrived(8000) == 5
 
 
+def test_a_policy_says_that_a_feed_may_list_private_addresses(host: Cli, fed: Path, tmp_path: Path) -> None:
+    text = TEXT.format(place=tmp_path, more="private")
+    write(tmp_path / "list", "198.51.100.0/24\n10.77.0.0/16\n")
+    assert host("apply", str(write(fed, text)), "-i", "v1").code == 0
+    assert host("feed", "refresh").code == 0
+    assert entries(host, "threats") == {"10.77.0.0/16", "198.51.100.0/24"}
+    # The clause without it is another feed: what only that one may list goes.
+    assert host("apply", str(write(fed, text.replace(" private", ""))), "-i", "v1").code == 0
+    assert (host("feed", "refresh").code, entries(host, "threats")) == (0, {"198.51.100.0/24"})
+
+
 def test_what_cannot_be_a_feed_is_said(host: Cli, fed: Path) -> None:
     for arguments, words in (
         (("own", "spamhaus-dorp"), "did you mean `spamhaus-drop`?"),

@@ -21,12 +21,16 @@ FED_KINDS = (("host",), ("net",))
 
 @dataclass(frozen=True, slots=True)
 class SetFeed:
-    """A feed of a set; `format` and `every_s` are None where the policy leaves them to the source."""
+    """A feed of a set; `format` and `every_s` are None where the policy leaves them to the source.
+
+    One that is private may list private addresses.
+    """
 
     set: str
     source: str
     format: str | None = None
     every_s: float | None = None
+    is_private: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def _named(identities: Iterable[Identity]) -> set[tuple[str, SetFeed]]:
 
 
 def _fed(name: str, one: Subscription) -> SetFeed:
-    return SetFeed(name, one.source, one.format, one.every_s)
+    return SetFeed(name, one.source, one.format, one.every_s, one.is_private)
 
 
 def _settled(policies: Sequence[LoadedPolicy], replaced: Sequence[Identity]) -> Iterator[str]:

@@ -165,7 +165,7 @@ def settle_policy(
 
 def subscription_of(feed: SetFeed, path: str, by: str, at: float) -> Subscription:
     """What a policy's clause asks for."""
-    return Subscription(feed.source, feed.format, feed.every_s, owner_of(path), by, at)
+    return Subscription(feed.source, feed.format, feed.every_s, owner_of(path), by, at, feed.is_private)
 
 
 def want(set_name: str, new: tuple[Subscription, ...]) -> None:
@@ -187,7 +187,7 @@ def _settle_owner(name: str, owner: str, new: tuple[Subscription, ...]) -> bool:
 
 
 def _told(one: Subscription) -> tuple[object, ...]:
-    return one.source, one.format, one.every_s
+    return one.source, one.format, one.every_s, one.is_private
 
 
 def _is_same(one: Subscription, new: Subscription) -> bool:

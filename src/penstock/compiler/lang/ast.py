@@ -96,13 +96,19 @@ class Let:
 
 @dataclass(frozen=True, slots=True)
 class FeedClause:
-    """`feed SOURCE [format F] [every TIME]` of a set; a preset is written as a bare word."""
+    """`feed SOURCE [format F] [every TIME] [private]` of a set; a preset is written as a bare word."""
 
     source: str
     is_preset: bool
     format: str | None = None
     every_ns: int | None = None
     span: Span = no_span()
+    is_private: bool = False
+
+    @property
+    def every_s(self) -> float | None:
+        """How often it is to be asked, in seconds."""
+        return None if self.every_ns is None else self.every_ns / 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +130,7 @@ class SetDefinition:
     def fed_by(self) -> tuple[SetFeed, ...]:
         """The feeds that fill it."""
         return tuple(
-            SetFeed(self.name, one.source, one.format, None if one.every_ns is None else one.every_ns / 1e9)
-            for one in self.feeds
+            SetFeed(self.name, one.source, one.format, one.every_s, one.is_private) for one in self.feeds
         )
 
     @property

@@ -3,6 +3,7 @@
 set threats : net  feed spamhaus-drop every 6h  feed "https://feeds.example/ips.csv" format csv:2
 
 A bare word is a preset.  A text in quotes is a URL, a file from the root, or `exec:COMMAND`.
+A list that is `private` may name private addresses.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _SECOND = 1_000_000_000
 
 
 def read_feed(cursor: Cursor, kind: tuple[str, ...], before: list[FeedClause]) -> FeedClause:
-    """`feed SOURCE [format F] [every TIME]`, of a set of that kind that has those feeds `before`.
+    """`feed SOURCE [format F] [every TIME] [private]`, of a set of that kind that has those feeds `before`.
 
     Raises:
         SyntaxFault: it is not one, or nothing that can be asked.
@@ -41,15 +42,19 @@ def read_feed(cursor: Cursor, kind: tuple[str, ...], before: list[FeedClause]) -
         raise cursor.faults.fail("PS112", "this feed is said twice of one set", end)
     format_: str | None = None
     every_ns: int | None = None
-    while (word := cursor.peek_word()) in ("format", "every"):
+    said: set[str] = set()
+    while (word := cursor.peek_word()) in ("format", "every", "private"):
         span = cursor.advance(len(word))
-        if (format_ if word == "format" else every_ns) is not None:
+        if word in said:
             raise cursor.faults.fail("PS112", f"`{word}` is said twice of one feed", span)
+        said.add(word)
         if word == "format":
             format_, end = _format(cursor)
-        else:
+        elif word == "every":
             every_ns, end = _every(cursor, source)
-    return FeedClause(source, is_preset, format_, every_ns, start.to(end))
+        else:
+            end = span
+    return FeedClause(source, is_preset, format_, every_ns, start.to(end), "private" in said)
 
 
 def _source(cursor: Cursor) -> tuple[str, bool, Span]:
@@ -119,6 +124,8 @@ def feed_words(clause: FeedClause) -> str:
         words.append(f"format {clause.format if is_plain else _quoted(clause.format)}")
     if clause.every_ns is not None:
         words.append(f"every {time_text(clause.every_ns)}")
+    if clause.is_private:
+        words.append("private")
     return " ".join(words)
 
 
