@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 import pytest
 from tests.property.rulesets import Frames
 
-from penstock.compiler.analysis.example import Example, example, examples, is_in, of_witness, text_of
+from penstock.compiler.analysis.example import Example, example, examples, is_in, text_of
 from penstock.compiler.analysis.expression import expression, simplified
 from penstock.compiler.ir.evaluate import holds
 from penstock.compiler.ir.headers import Packet
@@ -95,6 +96,14 @@ def test_examples_are_in_their_class_and_are_what_their_text_says() -> None:
             assert is_in(Packet(found.frame), fields)
             assert build_packet(parse_packet(found.text)) == found.frame
             assert build_packet(parse_packet(text_of(found.frame))) == found.frame
+
+
+def of_witness(witness: Mapping[FieldRef, int | None]) -> dict[FieldRef, IntervalSet]:
+    """The class of packets with exactly these values."""
+    absent = {ref: 1 << ref.field.bits for ref in witness}
+    return {
+        ref: IntervalSet.single(absent[ref] if value is None else value) for ref, value in witness.items()
+    }
 
 
 def test_there_is_an_example_of_nearly_every_class_that_has_a_packet() -> None:

@@ -32,7 +32,7 @@ from penstock.daemon.journal import Journal
 from penstock.daemon.keep import Keeper
 from penstock.daemon.notify import Notifier
 from penstock.daemon.sets import OpenSets, Swept
-from penstock.daemon.settings import Settings, accounts, read_settings
+from penstock.daemon.settings import Settings, accounts
 from penstock.errors import PenstockError, SettingsError
 from penstock.kernel.lock import open_lock
 from penstock.model.moment import boot_id
@@ -314,11 +314,3 @@ def _limits(settings: Settings) -> server.Limits:
         idle_s=found.idle_s,
         reads_per_s=found.reads_per_s,
     )
-
-
-def settings_now(directory: Path) -> Settings:
-    """The settings, or the defaults where they have an error."""
-    try:
-        return read_settings(directory)
-    except SettingsError:
-        return Settings()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -148,10 +147,6 @@ class Book:
             self.decisions[value].pop(decision.id, None)
             if not self.decisions[value]:
                 del self.decisions[value]
-
-    def references(self) -> Mapping[str, int]:
-        """How many decisions are in force for each value."""
-        return {value: len(held) for value, held in self.decisions.items()}
 
     def written(self, now: float) -> bytes:
         """The decisions in force as one answer to ``startup=true``; those that are over are forgotten."""

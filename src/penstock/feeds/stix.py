@@ -38,8 +38,6 @@ class Envelope(msgspec.Struct):
     objects: list[_Indicator] = []
     more: bool = False
     next: str | None = None
-    type: str | None = None
-    spec_version: str | None = None
 
 
 def parse_stix(data: bytes, now: float) -> Parsed:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from penstock.kernel.btf import Btf
     from penstock.kernel.btf_types import Member
 
-_WIDEST_ALIGNMENT = 16
 _UNITS = ((64, "long"), (32, "int"), (16, "short"), (8, "char"))
 #: A gap of more bytes is written as an array with a name, not as unnamed bit fields.
 _LONG_GAP = 64

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING
 
 from penstock.kernel.capability import kernel_error
 from penstock.kernel.libc import address_of, bpf, bpf_each
-from penstock.kernel.syscall import Command
+from penstock.kernel.syscall import ENOTSUPP, Command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from penstock.kernel.maps import Map
 
-#: EINVAL, and the kernel's own ENOTSUPP: there is no such call for a map of this type.
-NOT_BATCHED = {errno.EINVAL, errno.EOPNOTSUPP, 524}
-_ELEMENT = struct.Struct("=IxxxxQQQ")
+#: There is no such call for a map of this type.
+NOT_BATCHED = {errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP}
+#: union bpf_attr of the calls on one entry, and of those on many, with the place of `count` there (bpf(2)).
+ELEMENT = struct.Struct("=IxxxxQQQ")
 BATCH = struct.Struct("=QQQQIIQQ")
 COUNT_AT = 32
 
@@ -32,7 +33,7 @@ COUNT_AT = 32
 def lookup_each(table: Map, keys: Iterable[bytes]) -> Iterator[bytes | None]:
     """The value of each key, None of one that is not there.  Raises KernelError."""
     key, value = bytearray(table.info.key_size), bytearray(table.size)
-    attr = bytearray(_ELEMENT.pack(table.fd, address_of(key), address_of(value), 0))
+    attr = bytearray(ELEMENT.pack(table.fd, address_of(key), address_of(value), 0))
     for code in bpf_each(Command.MAP_LOOKUP_ELEM, attr, _laid_into(key, keys)):
         if code not in (0, errno.ENOENT):
             raise kernel_error("read map", table.name, code)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from penstock.kernel.capability import kernel_error
 from penstock.kernel.libc import address_of, bpf
+from penstock.kernel.map_batch import BATCH, COUNT_AT, ELEMENT, NOT_BATCHED
 from penstock.kernel.maps import MapType
-from penstock.kernel.syscall import Command
+from penstock.kernel.syscall import ENOTSUPP, Command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -41,10 +42,6 @@ WITHOUT_ENTRIES = frozenset(
         MapType.CGRP_STORAGE,
     }
 )
-_BATCH = struct.Struct("=QQQQIIQQ")
-_COUNT_AT = 32
-_ELEMENT = struct.Struct("=IxxxxQQQ")
-_NOT_BATCHED = {errno.EINVAL, errno.EOPNOTSUPP, 524}  # 524 is the kernel's own ENOTSUPP
 _AT_ONCE = 4096
 _MOST_BYTES = 4 << 20
 
@@ -88,7 +85,7 @@ def entries_behind(table: Map, key: bytes, room: int) -> Iterator[Entry]:
 def pop(table: Map) -> bytes | None:
     """Take the next value out of a queue or stack; None from an empty one.  Raises KernelError."""
     value = bytearray(table.size)
-    attr = bytearray(_ELEMENT.pack(table.fd, 0, address_of(value), 0))
+    attr = bytearray(ELEMENT.pack(table.fd, 0, address_of(value), 0))
     try:
         bpf(Command.MAP_LOOKUP_AND_DELETE_ELEM, attr)
     except OSError as error:
@@ -109,16 +106,16 @@ def _batches(table: Map, behind: bytes = b"", room: int = _AT_ONCE) -> Iterator[
         keys, values = bytearray(room * key_size), bytearray(room * value_size)
         start = address_of(position) if began or asked else 0
         addresses = start, address_of(following), address_of(keys), address_of(values)
-        attr = bytearray(_BATCH.pack(*addresses, room, table.fd, 0, 0))
+        attr = bytearray(BATCH.pack(*addresses, room, table.fd, 0, 0))
         code = _ask(attr)
-        if code in _NOT_BATCHED and not began:
+        if code in NOT_BATCHED and not began:
             return
         if code == errno.ENOSPC and room <= table.info.max_entries:
             room *= 2  # one bucket holds more than this; nothing was given
             continue
         if code not in {0, errno.ENOENT}:
             raise kernel_error("read map", table.name, code)
-        (count,) = struct.unpack_from("=I", attr, _COUNT_AT)
+        (count,) = struct.unpack_from("=I", attr, COUNT_AT)
         yield list(zip(_cut(keys, key_size, count), _cut(values, value_size, count), strict=True))
         if code == errno.ENOENT:
             return
@@ -149,13 +146,13 @@ def _each(table: Map) -> Iterator[Entry]:
 def _entry(table: Map, key: bytes) -> Iterator[Entry]:
     value = bytearray(table.size)
     held = bytearray(key)
-    attr = bytearray(_ELEMENT.pack(table.fd, address_of(held), address_of(value), 0))
+    attr = bytearray(ELEMENT.pack(table.fd, address_of(held), address_of(value), 0))
     try:
         bpf(Command.MAP_LOOKUP_ELEM, attr)
     except OSError as error:
         if error.errno == errno.ENOENT:
             return  # an empty slot of an array of maps, or a key that has gone
-        if error.errno not in {errno.EOPNOTSUPP, 524}:
+        if error.errno not in {errno.EOPNOTSUPP, ENOTSUPP}:
             raise kernel_error("read map", table.name, error.errno or 0) from error
         yield key, None
         return

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 from penstock.kernel import syscall
 from penstock.kernel.capability import SYS_ADMIN, kernel_error, kernel_errors
 from penstock.kernel.libc import address_of, bpf
-from penstock.kernel.map_batch import BATCH, COUNT_AT, NOT_BATCHED, delete_rows
+from penstock.kernel.map_batch import BATCH, COUNT_AT, ELEMENT, NOT_BATCHED, delete_rows
 from penstock.kernel.syscall import Command, Descriptor
 
 if TYPE_CHECKING:
@@ -90,7 +90,6 @@ _PER_CPU = {
 _ARRAYS = {MapType.ARRAY, MapType.PERCPU_ARRAY}
 
 _INFO = struct.Struct("=IIIIII16sIIQQIIII")  # struct bpf_map_info up to btf_vmlinux_id
-_ELEMENT = struct.Struct("=IxxxxQQQ")
 _CREATE = struct.Struct("=IIIIIII16sI")
 
 
@@ -310,7 +309,7 @@ class Map(Descriptor):
         if key and len(key) != self.info.key_size:
             raise ValueError(f"a key of map {self.name} has {self.info.key_size} bytes, not {len(key)}")
         held = bytearray(key)
-        attr = bytearray(_ELEMENT.pack(self.fd, address_of(held), address_of(value), flags))
+        attr = bytearray(ELEMENT.pack(self.fd, address_of(held), address_of(value), flags))
         try:
             bpf(command, attr)
         except OSError as error:

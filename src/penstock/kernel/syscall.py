@@ -23,6 +23,9 @@ from penstock.model.closing import Closing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+#: <linux/errno.h>: the kernel's own, which it lets out here and there.
+ENOTSUPP = 524
+
 
 class Command(IntEnum):
     """enum bpf_cmd."""

@@ -29,8 +29,6 @@ MOST_COST = (1 << 20) - 1
 #: Buckets that share a row.  A key has two rows: it looks for its own bucket there and nowhere else.
 WAYS = 8
 DEFAULT_SIZE, MOST_SIZE = 1 << 16, 1 << 22
-#: Whoever was met again keeps its place so long beyond the time at which its bucket is full.
-GRACE_NS = 10**9
 #: Bounds of what the arithmetic holds: 32-bit shares, and bursts that come in less than fifty days.
 MOST_SHARE, MOST_BURST_NS = (1 << 32) - 1, 1 << 52
 

@@ -39,6 +39,7 @@ class Condition(IntEnum):
 
 
 #: What a verdict is in a program's decision (verdict.bpf.h), at every hook; never 0, which is "go on".
+#: A decision is a counter's slot, shifted by three bits, and one of these.
 DECISION_CODES = {
     Verdict.DROP: 1,
     Verdict.PASS: 2,
@@ -48,7 +49,5 @@ DECISION_CODES = {
 }
 #: Verdicts that keep a packet from where it wanted to go: a filter with such a default denies.
 DENYING = frozenset({Verdict.DROP, Verdict.REJECT})
-#: A decision is a counter's slot, shifted by so many bits, and one of those codes.
-DECISION_SHIFT = 3
 
 CONDITION_WORDS = {condition.word: condition for condition in Condition}

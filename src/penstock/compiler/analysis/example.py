@@ -47,14 +47,6 @@ def example(fields: Fields, accept: Callable[[bytes], bool] | None = None) -> Ex
     return next((found for found in examples(fields) if accept is None or accept(found.frame)), None)
 
 
-def of_witness(witness: Mapping[FieldRef, int | None]) -> dict[FieldRef, IntervalSet]:
-    """The class of packets with exactly these values."""
-    absent = {ref: 1 << ref.field.bits for ref in witness}
-    return {
-        ref: IntervalSet.single(absent[ref] if value is None else value) for ref, value in witness.items()
-    }
-
-
 def is_in(packet: Packet, fields: Fields) -> bool:
     """Whether the evaluator's values of the packet are the class's."""
     for ref, held in fields.items():

@@ -27,7 +27,6 @@ _PROG_LOAD = struct.Struct("=IIQQIIQII16sIIIIQIIQIIII")
 _MAP_CREATE = struct.Struct("=IIIIIII16sIIIIIQ")
 _BTF_LOAD = struct.Struct("=QQIII4x")
 _LOG_SIZE = 4096
-_ENOTSUPP = 524  # the kernel's own, which it lets out here and there
 
 _LICENSE = bytearray(b"GPL\0")
 

@@ -17,15 +17,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from penstock.kernel.capability import BPF, NET_ADMIN, PERFMON, describe, missing
+from penstock.kernel.maps import MMAPABLE
 from penstock.kernel.probe import attempt, btf
 from penstock.kernel.probe.attempt import EXIT, RETURN_ZERO, Answer, MapTry, ProgramTry, call
 from penstock.kernel.probe.tables import ATTACH_TYPES, HELPERS, MAP_TYPES, PROGRAM_TYPES
-from penstock.kernel.syscall import Command
+from penstock.kernel.syscall import ENOTSUPP, Command
 
-_ENOTSUPP = 524
 _SLEEPABLE = 1 << 4
 _NO_PREALLOC = 1 << 0
-_MMAPABLE = 1 << 10
 _PERMISSION = (errno.EPERM, errno.EACCES)
 
 
@@ -65,7 +64,7 @@ def program_type(name: str) -> Found:
     """Whether the kernel loads programs of a type."""
     answer = attempt.load(program_try(name), RETURN_ZERO)
     # A type that the kernel has not is refused before the verifier could write a word.
-    return found(answer, knows=bool(answer.log) or answer.code == _ENOTSUPP)
+    return found(answer, knows=bool(answer.log) or answer.code == ENOTSUPP)
 
 
 def found(answer: Answer, *, knows: bool = False) -> Found:
@@ -103,7 +102,7 @@ _MAP_TRIES: dict[str, dict[str, int]] = {
     "struct_ops": {"value": 4, "vmlinux_value": 1},
     "ringbuf": {"key": 0, "value": 0, "entries": mmap.PAGESIZE},
     "user_ringbuf": {"key": 0, "value": 0, "entries": mmap.PAGESIZE},
-    "arena": {"key": 0, "value": 0, "flags": _MMAPABLE},
+    "arena": {"key": 0, "value": 0, "flags": MMAPABLE},
     "insn_array": {"value": 16},
 }
 _WITH_BTF = ("sk_storage", "inode_storage", "task_storage", "cgrp_storage")
@@ -118,7 +117,7 @@ def map_type(name: str) -> Found:
             return Found(False, "what it is made of is missing")
         answer = attempt.create_map(wanted)
     # BTF type 1 is no struct_ops: a kernel that has the map type says so by a code of its own.
-    return found(answer, knows=name == "struct_ops" and answer.code == _ENOTSUPP)
+    return found(answer, knows=name == "struct_ops" and answer.code == ENOTSUPP)
 
 
 def map_try(name: str, held: ExitStack) -> MapTry | None:

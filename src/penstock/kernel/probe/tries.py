@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.kernel import libc
+from penstock.kernel.maps import INNER_MAP, MMAPABLE, RDONLY_PROG
 from penstock.kernel.probe import attempt, btf, isolated
 from penstock.kernel.probe.attempt import EXIT, RETURN_ZERO, ZERO, Answer, MapTry, ProgramTry, instruction
 from penstock.kernel.probe.kinds import Found, attach_type, found, helper, map_try, program_type, refused
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
 _XDP = PROGRAM_TYPES["xdp"].number
 _PASS = instruction(0xB7, value=2) + EXIT
 _XDP_HAS_FRAGS = 1 << 5
-_RDONLY_PROG = 1 << 7
-_MMAPABLE = 1 << 10
-_INNER_MAP = 1 << 12  # BPF_F_INNER_MAP
-_ENOTSUPP = 524
 _LIVE_FRAMES = 1 << 1
 _NONE_OPEN = -1
 _FRAME = bytes(12) + b"\x08\x00" + bytes(46)
@@ -57,9 +54,9 @@ def _with_descriptor(command: Command, attr: bytes) -> Found:
 
 
 def _mmapable() -> Found:
-    with attempt.created(MapTry(MAP_TYPES["array"].number, value=8, flags=_MMAPABLE)) as fd:
+    with attempt.created(MapTry(MAP_TYPES["array"].number, value=8, flags=MMAPABLE)) as fd:
         if fd is None:
-            return found(attempt.create_map(MapTry(MAP_TYPES["array"].number, value=8, flags=_MMAPABLE)))
+            return found(attempt.create_map(MapTry(MAP_TYPES["array"].number, value=8, flags=MMAPABLE)))
         try:
             mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED).close()
         except OSError:
@@ -68,7 +65,7 @@ def _mmapable() -> Found:
 
 
 def _inner_map() -> Found:
-    flags = _MMAPABLE | _INNER_MAP
+    flags = MMAPABLE | INNER_MAP
     return found(attempt.create_map(MapTry(MAP_TYPES["array"].number, value=8, flags=flags)))
 
 
@@ -78,9 +75,9 @@ def _freeze() -> Found:
 
 def _global_data() -> Found:
     """r1 = &map's value + 0; the value's address has to be known when the program is loaded."""
-    with attempt.created(MapTry(MAP_TYPES["array"].number, value=8, flags=_RDONLY_PROG)) as fd:
+    with attempt.created(MapTry(MAP_TYPES["array"].number, value=8, flags=RDONLY_PROG)) as fd:
         if fd is None:
-            return found(attempt.create_map(MapTry(MAP_TYPES["array"].number, value=8, flags=_RDONLY_PROG)))
+            return found(attempt.create_map(MapTry(MAP_TYPES["array"].number, value=8, flags=RDONLY_PROG)))
         address = instruction(0x18, dst=1, src=2, value=fd) + instruction(0)
         return _program(address + RETURN_ZERO)
 
