@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.model.flat import FRONT_LINES
 from penstock.model.sets import SetSpec
 from penstock.pipeline.flat_batch import Batch
 from penstock.pipeline.flat_blocks import NoRoomError
 from penstock.pipeline.flat_content import Content
-from penstock.pipeline.flat_filling import fill, filling
+from penstock.pipeline.flat_filling import fill, fill_front, filling
 from penstock.pipeline.flat_keys import packed, unpacked
 from penstock.pipeline.flat_many import in_place
 from penstock.pipeline.flat_present import Difference, Present
@@ -49,9 +50,10 @@ def sorted_keys(family: str, nets: Iterable[Network]) -> np.ndarray:
 
 def made(contents: dict[str, Sequence[Network]]) -> Content:
     whole = filling({family: sorted_keys(family, set(contents.get(family, ()))) for family in WIDTHS})
-    memory = memoryview(bytearray(32 * whole.total))
+    memory, front = (memoryview(bytearray(size)) for size in (32 * whole.total, 64 * FRONT_LINES))
     fill(memory, whole)
-    return Content(memory)
+    fill_front(front, whole)
+    return Content(memory, front)
 
 
 def texts(content: Content, family: str) -> list[str]:
@@ -212,16 +214,15 @@ def test_check_36_a_batch_that_ends_at_any_line_has_happened_or_not(many: bool, 
     ]
     old = data.draw(st.sets(st.sampled_from(pool)))
     batch = data.draw(st.sets(st.sampled_from(pool), min_size=1))
-    before = made({f: [net for net in old if key(net)[0] == f] for f in WIDTHS}).octets
-    content = Content(memoryview(bytearray(before)))
-    total = lines_of(lambda: toggle(content, batch, many=many), None)
+    before = made({f: [net for net in old if key(net)[0] == f] for f in WIDTHS})
+    total = lines_of(lambda: toggle(Content(*copied(before)), batch, many=many), None)
     stop = data.draw(st.integers(0, total - 1))
-    memory = memoryview(bytearray(before))
-    lines_of(lambda: toggle(Content(memory), batch, many=many), stop)
-    left = {net for net in pool if Content(memory).has(*key(net))}
+    memory = copied(before)
+    lines_of(lambda: toggle(Content(*memory), batch, many=many), stop)
+    left = {net for net in pool if Content(*memory).has(*key(net))}
     assert left in (old, old ^ batch)
     for settled in (False, True):
-        content = Content(memory)
+        content = Content(*memory)
         if settled:
             content.settle()
             assert list(content.log.moving()) == []
@@ -233,6 +234,12 @@ def test_check_36_a_batch_that_ends_at_any_line_has_happened_or_not(many: bool, 
     again = data.draw(st.sets(st.sampled_from(pool), min_size=1))
     assert toggle(content, again, many=many)
     assert {net for net in pool if content.has(*key(net))} == left ^ again
+
+
+def copied(content: Content) -> tuple[memoryview, memoryview]:
+    """Its memory once more."""
+    octets, front = bytearray(content.octets), bytearray(content.front)
+    return memoryview(octets), memoryview(front)
 
 
 class StoppedError(Exception):
@@ -259,6 +266,7 @@ def lines_of(work: Any, stop: int | None) -> int:
             "happen",
             "_put",
             "mark",
+            "_mark_v6",
             "widen",
             "name_lines",
             "name_places",

@@ -79,14 +79,17 @@ def load(item: dict) -> dict[str, object]:
         }
 
 
-def fill(outer, lines: bytes) -> None:
-    """Put a content into the first slot of a flat set."""
+def fill(table, lines: bytes) -> None:
+    """Write the first part of a flat set's front, or put a content into its first slot."""
     from penstock.kernel.maps import INNER_MAP, MMAPABLE, Map, MapType
 
+    if table.info.type == MapType.ARRAY:
+        table.memory(part=slice(0, len(lines)))[:] = lines
+        return
     sizes = {"key_size": 4, "value_size": 32, "max_entries": len(lines) // 32}
     with Map.create(MapType.ARRAY, "lines", **sizes, flags=MMAPABLE | INNER_MAP) as inner:
         inner.memory()[:] = lines
-        outer.update(bytes(4), struct.pack("=I", inner.fd))
+        table.update(bytes(4), struct.pack("=I", inner.fd))
 
 
 def run(loaded, item: dict, packet: dict) -> str:

@@ -31,13 +31,13 @@ from penstock.compiler.ir.evaluate import evaluate
 from penstock.compiler.ir.ops import RuleSet
 from penstock.compiler.ir.outcome import Outcome
 from penstock.compiler.ir.stores import SetContent, Stores
-from penstock.model.flat import LINE_BYTES
+from penstock.model.flat import FRONT_BYTES, FRONT_LINES, LINE_BYTES
 from penstock.model.hook import TRAITS, Hook
 from penstock.model.overlay import RULES
-from penstock.model.sets import FAMILIES, FLAT, set_map
+from penstock.model.sets import FAMILIES, FLAT, FRONT, set_map
 from penstock.model.spec import PROGRAM, ProbeLayout
 from penstock.model.verdict import DECISION_CODES
-from penstock.pipeline.flat_filling import fill, filling
+from penstock.pipeline.flat_filling import fill, fill_front, filling
 from penstock.pipeline.flat_keys import packed
 from penstock.pipeline.policy import load_policy, rule_set_of
 from penstock.pipeline.program_object import open_program
@@ -187,10 +187,17 @@ def _flat(hook: Hook) -> Item:
         for family in FAMILIES
     }
     made = filling(keys)
-    memory = bytearray(LINE_BYTES * made.total)
+    memory, front = (
+        bytearray(LINE_BYTES * made.total),
+        bytearray(FRONT_BYTES * FRONT_LINES),
+    )
     fill(memoryview(memory), made)
-    lines = base64.b64encode(zlib.compress(memory)).decode()
-    return {**_probed(f"a flat set at {hook.value}", rules, packets), "flat": {set_map(0, FLAT): lines}}
+    fill_front(memoryview(front), made)
+    contents = {set_map(0, FLAT): memory, set_map(0, FRONT): front}
+    return {
+        **_probed(f"a flat set at {hook.value}", rules, packets),
+        "flat": {name: base64.b64encode(zlib.compress(held)).decode() for name, held in contents.items()},
+    }
 
 
 def _numbers(rules: RuleSet, outcome: Outcome) -> list[int]:

@@ -291,12 +291,16 @@ class Map(Descriptor):
         memory = self.memory(writable=writable)
         return np.frombuffer(memory, np.uint8).reshape(self.info.max_entries, -1).view(dtype)
 
-    def memory(self, *, writable: bool = True) -> memoryview:
-        """The same memory as bytes, without numpy.  Raises: as `view`."""
+    def memory(self, *, writable: bool = True, part: slice | None = None) -> memoryview:
+        """The same memory as bytes, without numpy, or a part of it that begins with a page.  Raises: as `view`."""
         access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        begin, end = (part.start, part.stop) if part else (0, self._memory_bytes)
         with kernel_errors("map into memory", self.name):
-            size = _round_up(self.info.value_size) * self.info.max_entries
-            return memoryview(mmap.mmap(self.fd, size, mmap.MAP_SHARED, access))
+            return memoryview(mmap.mmap(self.fd, end - begin, mmap.MAP_SHARED, access, offset=begin))
+
+    @property
+    def _memory_bytes(self) -> int:
+        return _round_up(self.info.value_size) * self.info.max_entries
 
     def freeze(self) -> None:
         """Let no process write the map any more, this one included.  Raises KernelError."""

@@ -29,6 +29,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from penstock.model.flat import FRONT_BYTES
+
 #: What a part of a key is called, and its bytes; of addresses, for IPv4 and IPv6.
 PART_BYTES = {"host": (4, 16), "net": (4, 16), "port": (2, 2), "mac": (6, 6), "proto": (1, 1)}
 #: What a set of one part can be of; `proto` stands in composite keys only.
@@ -45,8 +47,8 @@ STRUCTURES = ("trie", "flat")
 FLAT_FROM = 4096
 
 FAMILIES = ("v4", "v6")
-#: The table of a flat set beside its tries.
-FLAT = "flat"
+#: The tables of a flat set beside its tries: what packets ask first, and the content.
+FRONT, FLAT = "front", "flat"
 #: The only family of a set without addresses.
 ONLY = "all"
 
@@ -109,8 +111,8 @@ class SetSpec:
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """Its maps but the control: one for each family, and the flat one."""
-        return (*self.families, *([FLAT] if self.is_flat else []))
+        """Its maps but the control: one for each family, and those of a flat one."""
+        return (*self.families, *([FRONT, FLAT] if self.is_flat else []))
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -142,6 +144,8 @@ class SetSpec:
 
     def shape_of(self, table: str) -> tuple[int, int]:
         """The bytes of keys and values of one of its tables."""
+        if table == FRONT:
+            return 4, FRONT_BYTES
         return (4, 4) if table == FLAT else (self.key_bytes(table), 8 * self.value_words)
 
     @property

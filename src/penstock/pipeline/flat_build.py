@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.model.flat import ALL, BLOCK_LINES, LEAF, ROOT_BITS
+from penstock.pipeline.flat_filter import front_v4
 from penstock.pipeline.flat_keys import halves
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _FULL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Built:
-    """The root's words, the lines of blocks and leaves, shape (n, 4), and the front's words, of IPv4 alone."""
+    """The root's words, the lines of blocks and leaves, shape (n, 4), and the front's lines, of IPv4 alone."""
 
     root: NDArray[np.uint32]
     lines: NDArray[np.uint64]
@@ -43,9 +44,10 @@ def build(family: str, keys: NDArray[Any], first: int) -> Built:
     wide = covered(_bits(hi, lo, 0, bits)[~deep], length[~deep], bits)
     if family == "v4":
         tops, places, lines = blocks_v4(keys[deep], first)
-        front = np.zeros(1 << bits, np.uint64)
-        front[tops] = lines[places - first, 0] | lines[places - first, 1]
-        front[wide] = _FULL
+        whole, has = np.zeros((2, 1 << bits), np.uint64)
+        whole[tops], has[tops] = lines[places - first, :2].T
+        whole[wide] = _FULL
+        front = front_v4(whole, has, keys)
     else:
         tops, places, lines = trees_v6(hi[deep], lo[deep], length[deep], bits, first)
     root[tops] = places

@@ -1,6 +1,6 @@
 """What a flat set holds, in the memory of its map: looked into, and changed in place; without numpy.
 
-    content = Content(memory)                  the map's memory
+    content = Content(memory, front)           the map's memory, and the bank's part of the front's
     content.has("v4", address, 24)             whether this very network is there
     content.carry_out(lines, moves, marks)     changes that happen at once
 
@@ -24,12 +24,14 @@ from penstock.model.flat import (
     HEADER,
     LEAF,
     LINE_BYTES,
+    MARKS,
     MOVING,
     ROOT_BITS,
     ROOTS,
     WIDE_SHIFT,
     Field,
     filter_bit,
+    mark_v4,
     marks,
 )
 from penstock.pipeline.flat_blocks import NoRoomError
@@ -48,8 +50,9 @@ _AT_A_TIME = 4096
 class Content:
     """A content, in memory that packets read."""
 
-    def __init__(self, memory: memoryview) -> None:
+    def __init__(self, memory: memoryview, front: memoryview) -> None:
         self.octets = memory
+        self.front = front.cast("Q")
         self.words, self.places = memory.cast("Q"), memory.cast("I")
         self.log = Log(memory)
 
@@ -122,7 +125,7 @@ class Content:
 
     def _holds_v4(self, at: int, address: int) -> bool:
         bit = 1 << (address >> 8 & 63)
-        if not at or not self.words[address >> 14] & bit:
+        if not at or not self._may_have_v4(address):
             return False
         full, has = self.words[4 * at], self.words[4 * at + 1]
         if full & bit or not has & bit:
@@ -148,6 +151,12 @@ class Content:
             at = self.place(8 * (at + 2) + rank)
             depth += 8
         return False
+
+    def _may_have_v4(self, address: int) -> bool:
+        """What the front says of an address."""
+        at, bit = address >> 14, 1 << (address >> 8 & 63)
+        mark, mark_bit = mark_v4(address)
+        return bool(self.front[at] & bit and (self.front[MARKS + at] & bit or self.front[mark] & mark_bit))
 
     def _has_mark(self, number: int, shift: int) -> bool:
         at, bit = self._mark_of(number, shift)
@@ -198,14 +207,18 @@ class Content:
         moves.narrow()
         self.log.settle()
 
-    def front_of(self, place: int) -> int:
-        """The word of the front before a block of IPv4."""
-        return self.words[4 * place] | self.words[4 * place + 1] if place else 0
+    def block(self, place: int) -> tuple[int, int]:
+        """Which /24s of a block of IPv4 are in the set as a whole, and which have something narrower."""
+        return (self.words[4 * place], self.words[4 * place + 1]) if place else (0, 0)
 
     def mark(self, family: str, address: int, length: int) -> None:
-        """Let the filter before IPv6 know a network."""
+        """Let the front, or the filter before IPv6, know a network."""
         if family == "v6":
             self._mark_v6(address >> 64, length)
+        elif length > 24:
+            for one in range(address, address + (1 << 32 - length), 32):
+                at, bit = mark_v4(one)
+                self.front[at] |= bit
 
     def _mark_v6(self, hi: int, length: int) -> None:
         shift, first, count = marks(self.header(Field.FILTER_SHIFT) & 255, hi, length)
@@ -243,12 +256,14 @@ class FewMoves:
     ) -> None:
         self._content, self._moves, self._come = content, moves, come
         root = range(8 * ROOTS["v4"], 8 * ROOTS["v4"] + (1 << ROOT_BITS["v4"]))
-        self._tops = [(slot - root.start, content.front_of(place)) for slot, place in moves if slot in root]
+        self._tops = [(slot - root.start, *content.block(place)) for slot, place in moves if slot in root]
 
     def widen(self) -> None:
         """As `Moves.widen`."""
-        for top, front in self._tops:
-            self._content.words[top] |= front
+        front = self._content.front
+        for top, full, has in self._tops:
+            front[top] |= full | has
+            front[MARKS + top] |= full
         for network in self._come:
             self._content.mark(*network)
 
@@ -264,8 +279,8 @@ class FewMoves:
 
     def narrow(self) -> None:
         """As `Moves.narrow`."""
-        for top, front in self._tops:
-            self._content.words[top] = front
+        for top, full, has in self._tops:
+            self._content.front[top] = full | has
 
 
 class _Octets:

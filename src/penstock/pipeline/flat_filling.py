@@ -1,7 +1,8 @@
-"""A whole content of a flat set, made by numpy and written into the memory of its map.
+"""A whole content of a flat set, made by numpy and written into the memory of its maps.
 
 made = filling({"v4": keys, "v6": keys})       sorted, each once
 fill(memory, made)                             memory that is zero, of made.total lines
+fill_front(front, made)                        a part of the front, whatever was there
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.model.flat import ALL, FIRST, FRONT_LINES, HEADER, LINE_BYTES, ROOTS, Field
+from penstock.model.flat import ALL, FIRST, HEADER, LINE_BYTES, ROOTS, Field
 from penstock.model.sets import FAMILIES
 from penstock.pipeline.flat_build import Built, build
 from penstock.pipeline.flat_filter import filter_of
@@ -61,13 +62,12 @@ def filling(keys: Mapping[str, NDArray[Any]]) -> Filling:
 def fill(memory: memoryview, made: Filling) -> None:
     """Write a whole content into memory that is zero, and that no packet reads yet."""
     lines = np.frombuffer(memory, np.uint64).reshape(-1, 4)
-    roots, front = lines[:HEADER].reshape(-1).view(np.uint32), lines[:FRONT_LINES].reshape(-1)
+    roots = lines[:FIRST].reshape(-1).view(np.uint32)
     here = FIRST
     for family, one in made.built.items():
         lines[here : here + len(one.lines)] = one.lines
         here += len(one.lines) + 1 & ~1
         roots[8 * ROOTS[family] :][: len(one.root)] = one.root
-        front[: len(one.front)] = one.front
     lines[ALL, 0::2] = lines[ALL + 1, 0::2] = np.uint64(0xFFFFFFFFFFFFFFFF)
     header = lines[HEADER : HEADER + 4].reshape(-1)
     for name, value in made.header.items():
@@ -76,3 +76,8 @@ def fill(memory: memoryview, made: Filling) -> None:
     for family, found in made.keys.items():
         octets = lines[made.header[_PLACES[family]] :].reshape(-1).view(np.uint8)
         octets[: found.nbytes].view(DTYPES[family])[:] = found
+
+
+def fill_front(front: memoryview, made: Filling) -> None:
+    """Write a part of the front, which no packet reads yet."""
+    np.frombuffer(front, np.uint64)[:] = made.built["v4"].front

@@ -1,8 +1,9 @@
-"""The filter before the tree of IPv6: most addresses that are in no network meet a bit of it that is not set.
+"""What tells of most addresses that they are in no network, without a look into the content.
 
-    shift, bits = filter_of(keys)          sorted keys -> what a number is shifted by, and 64-bit words
+front_v4(full, has, keys)              the front, from what blocks say of all /24s, and sorted networks
+shift, bits = filter_of(keys)          the filter before the tree of IPv6: what a number is shifted by, and its words
 
-`model/flat.py` says which bits a network has.
+`model/flat.py` says which marks and bits a network has.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.model.flat import FILTER_SHIFTS, HAS_WIDE, HASH, MOST_FILTER_BITS, WIDE_SHIFT
+from penstock.model.flat import (
+    FILTER_SHIFTS,
+    HAS_WIDE,
+    HASH,
+    MARK,
+    MARK_WORDS,
+    MARKS,
+    MOST_FILTER_BITS,
+    WIDE_SHIFT,
+)
 from penstock.pipeline.flat_keys import halves
 
 if TYPE_CHECKING:
@@ -21,6 +31,25 @@ _LEAST_BITS = 256
 #: Of a network that is shorter more bits would be set than are worth it.
 _SHORTEST = 12
 _BITS_PER_MARK = 16
+
+
+def front_v4(
+    full: NDArray[np.uint64], has: NDArray[np.uint64], keys: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    """The words of the front, from what blocks say of all /24s, and sorted networks."""
+    words = np.concatenate([full | has, full])
+    mark_v4(words, keys)
+    return words
+
+
+def mark_v4(words: NDArray[np.uint64], keys: NDArray[np.uint64]) -> None:
+    """Set the marks of the /27s of sorted networks in the front's words."""
+    length, address = (keys & np.uint64(255)).astype(np.int64), keys >> np.uint64(8)
+    narrow = length > 24
+    numbers = _numbers(address[narrow] << np.uint64(32), length[narrow], 37)
+    mark = (numbers & np.uint64(2047)).astype(np.uint32) * np.uint32(MARK) >> np.uint32(24)
+    at = MARKS + (numbers >> np.uint64(11)).astype(np.intp) * MARK_WORDS + (mark >> np.uint32(6))
+    np.bitwise_or.at(words, at, np.uint64(1) << (mark & np.uint32(63)).astype(np.uint64))
 
 
 def filter_of(keys: NDArray[Any]) -> tuple[int, NDArray[np.uint64]]:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.model.flat import ALL, MOVING, ROOT_BITS, ROOTS, Field
+from penstock.model.flat import ALL, MARKS, MOVING, ROOT_BITS, ROOTS, Field
 from penstock.model.sets import FAMILIES
 from penstock.pipeline.flat_batch import Batch
 from penstock.pipeline.flat_blocks import NoRoomError
 from penstock.pipeline.flat_build import blocks_v4, covered
+from penstock.pipeline.flat_filter import mark_v4
 from penstock.pipeline.flat_keys import halves
 from penstock.pipeline.flat_log import ADD, REMOVE
 from penstock.pipeline.flat_present import LINE, Difference
@@ -73,11 +74,16 @@ def _batch(content: Content, v6: Difference) -> Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Blocks:
-    """Words of the root, by the first bits of addresses; what they are to name, and the front's words of that."""
+    """Words of the root, by the first bits of addresses; what they are to name, and the front's two words of that.
+
+    `come` are the networks that come.
+    """
 
     tops: NDArray[np.int64]
     places: NDArray[np.uint32]
     fronts: NDArray[np.uint64]
+    marks: NDArray[np.uint64]
+    come: NDArray[np.uint64]
 
 
 def _blocks(content: Content, v4: Difference) -> _Blocks:
@@ -88,19 +94,21 @@ def _blocks(content: Content, v4: Difference) -> _Blocks:
     # A block takes a line and mostly two.
     if len(tops) > min(_MOST_BLOCKS, content.header(Field.END) - content.header(Field.NEXT)):
         raise NoRoomError
-    places, fronts = np.zeros(len(tops), np.uint32), np.zeros(len(tops), np.uint64)
+    places, (fronts, marks) = np.zeros(len(tops), np.uint32), np.zeros((2, len(tops)), np.uint64)
+    made = _Blocks(tops, places, fronts, marks, v4.come)
     if not len(tops):
-        return _Blocks(tops, places, fronts)
+        return made
     first = tops.astype(np.uint64) << np.uint64(_TOP + 8)
     keys = v4.after.between(first, first + np.uint64(1 << _TOP + 8))
     here = content.next()
     found, named, lines = blocks_v4(keys[(keys & np.uint64(255)) > ROOT_BITS["v4"]], here)
     content.put(lines.tobytes(), here)
     at = np.searchsorted(tops, found)
-    places[at], fronts[at] = named, lines[named - here, 0] | lines[named - here, 1]
+    places[at], marks[at] = named, lines[named - here, 0]
+    fronts[at] = marks[at] | lines[named - here, 1]
     whole = _covered(content, v4, tops, is_new=bool(wide.any()))
-    places[whole], fronts[whole] = ALL, _FULL
-    return _Blocks(tops, places, fronts)
+    places[whole], fronts[whole], marks[whole] = ALL, _FULL, _FULL
+    return made
 
 
 def _tops(keys: NDArray[np.uint64], wide: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -153,7 +161,10 @@ class ManyMoves:
 
     def widen(self) -> None:
         """As `Moves.widen`."""
-        self._front()[self.blocks.tops] |= self.blocks.fronts
+        front, blocks = self._front(), self.blocks
+        front[blocks.tops] |= blocks.fronts
+        front[MARKS + blocks.tops] |= blocks.marks
+        mark_v4(front, blocks.come)
         for network in self.come:
             self.content.mark(*network)
 
@@ -171,7 +182,7 @@ class ManyMoves:
         self._front()[self.blocks.tops] = self.blocks.fronts
 
     def _front(self) -> NDArray[np.uint64]:
-        return np.frombuffer(self.content.words, np.uint64)
+        return np.frombuffer(self.content.front, np.uint64)
 
 
 def _log(flat: Mapping[str, Difference], moves: ManyMoves) -> NDArray[Any]:

@@ -15,9 +15,9 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from penstock.model.flat import LINE_BYTES
+from penstock.model.flat import FRONT_BYTES, FRONT_LINES, LINE_BYTES
 from penstock.model.set_text import text_of
-from penstock.model.sets import FLAT, SetSpec
+from penstock.model.sets import FLAT, FRONT, SetSpec
 from penstock.pipeline.dynamic_set import DynamicSet
 from penstock.pipeline.flat_batch import Batch
 from penstock.pipeline.flat_blocks import NoRoomError
@@ -55,7 +55,7 @@ class FlatSet(LiveSet):
         #: The entries with a time.
         self.tries = LiveSet(spec.timed, {family: maps[family] for family in spec.families}, control)
         self.slots = Slots(maps[FLAT], place)
-        self._mapped: tuple[int, Content] | None = None
+        self._mapped: tuple[tuple[int, int], Content] | None = None
 
     def close(self) -> None:
         """Let go of the maps; they live on where they are pinned or a program uses them."""
@@ -92,7 +92,8 @@ class FlatSet(LiveSet):
     def memory(self) -> int:
         """The bytes that its content takes, without those of entries with a time."""
         lines = self.slots.open(self.bank)
-        return lines.info.max_entries * LINE_BYTES if lines else 0
+        front = self.maps[FRONT].info.max_entries * FRONT_BYTES
+        return front + (lines.info.max_entries * LINE_BYTES if lines else 0)
 
     def __iter__(self) -> Iterator[Entry]:
         """The entries that have not expired: those that stay, in order, and those with a time.
@@ -115,13 +116,19 @@ class FlatSet(LiveSet):
 
     def content(self) -> Content | None:
         """What counts at this moment; None if there is nothing.  Raises KernelError."""
-        lines = self.slots.open(self.bank)
+        bank = self.bank
+        lines = self.slots.open(bank)
         if lines is None:
             self._mapped = None
-        elif self._mapped is None or self._mapped[0] != lines.info.id:
+        elif self._mapped is None or self._mapped[0] != (bank, lines.info.id):
             # A mapping takes the kernel a page table entry for each 4 KiB: milliseconds of a large content.
-            self._mapped = lines.info.id, Content(lines.memory())
+            self._mapped = (bank, lines.info.id), Content(lines.memory(), self.front(bank))
         return self._mapped[1] if self._mapped else None
+
+    def front(self, bank: int) -> memoryview:
+        """What packets ask first while that bank counts.  Raises KernelError."""
+        size = FRONT_LINES * FRONT_BYTES
+        return self.maps[FRONT].memory(part=slice(bank * size, (bank + 1) * size))
 
     # ── changing ─────────────────────────────────────────────────────────────
 

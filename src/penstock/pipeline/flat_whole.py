@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.errors import KernelError
-from penstock.pipeline.flat_filling import fill, filling
+from penstock.pipeline.flat_filling import fill, fill_front, filling
 from penstock.pipeline.flat_keys import distinct, found_in, packed
 from penstock.pipeline.flat_many import in_place
 from penstock.pipeline.flat_present import Difference, Present
@@ -191,6 +191,7 @@ def _fill(found: FlatSet, slot: int, flat: Flat | None) -> None:
         lines = found.slots.open(1 - slot)
         if lines is not None:
             found.slots.put(slot, lines.duplicate())
+            found.front(slot)[:] = found.front(1 - slot)
         return
     if not any(map(len, flat.values())):
         return
@@ -202,6 +203,8 @@ def _fill(found: FlatSet, slot: int, flat: Flat | None) -> None:
     except BaseException:
         lines.close()
         raise
+    # Behind `put` no packet is left that asks this part.
+    fill_front(found.front(slot), made)
 
 
 def _write_tries(found: FlatSet, parts: dict[str, Held]) -> None:

@@ -1,7 +1,7 @@
 """The maps of a set, and what they hold.
 
 maps, control = create_maps(spec)      {"v4": Map, "v6": Map}, and the map that says which bank counts
-                                       (and "flat", the map of maps of a flat set)
+                                       (and "front" and "flat" of a flat set: what is asked first, and a map of maps)
 read_map(spec, maps["v4"])             its keys and values as arrays
 """
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from penstock.errors import KernelError
 from penstock.kernel.maps import INNER_MAP, MMAPABLE, Map, MapType
-from penstock.model.flat import LINE_BYTES
-from penstock.model.sets import FLAT, SetSpec
+from penstock.model.flat import FRONT_BYTES, FRONT_LINES, LINE_BYTES
+from penstock.model.sets import FLAT, FRONT, SetSpec
 from penstock.pipeline.set_change import Held
 
 _CONTROL_BYTES = 32
@@ -42,6 +42,7 @@ def create_maps(spec: SetSpec) -> tuple[dict[str, Map], Map]:
                 flags=NO_PREALLOC,
             )
         if spec.is_flat:
+            made[FRONT] = _create_front(spec)
             made[FLAT] = _create_slots(spec.name)
     except KernelError:
         for one in made.values():
@@ -59,6 +60,18 @@ def create_lines(name: str, count: int) -> Map:
         value_size=LINE_BYTES,
         max_entries=count,
         flags=MMAPABLE | INNER_MAP,
+    )
+
+
+def _create_front(spec: SetSpec) -> Map:
+    """What packets ask first of a flat set: a part for each bank."""
+    return Map.create(
+        MapType.ARRAY,
+        _kernel_name(spec.name),
+        key_size=4,
+        value_size=FRONT_BYTES,
+        max_entries=2 * FRONT_LINES,
+        flags=MMAPABLE,
     )
 
 

@@ -1,6 +1,6 @@
-"""A flat set in C: a map of maps beside the tries of a set, and the functions that ask both.
+"""A flat set in C: a front and a map of maps beside the tries of a set, and the functions that ask them.
 
-set threats : net size 1M        ->  ps_set0_flat, and the maps of any set of networks
+set threats : net size 1M        ->  ps_set0_front, ps_set0_flat, and the maps of any set of networks
 src in @threats                  ->  (ps_in_set0_v4(s[0].addr_src, len) || ps_in_set0_v6(&s[0].ip6_src, len))
 """
 
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from penstock.model.sets import ADDED, FLAT, SetSpec, control_map, set_map
+from penstock.model.flat import FRONT_LINES
+from penstock.model.sets import ADDED, FLAT, FRONT, SetSpec, control_map, set_map
 
 _ARGUMENTS = {"v4": "__u64 p0", "v6": "const struct ps_ip6 *p0"}
 
 
 def flat_map_lines(number: int) -> Iterator[str]:
-    """The map in whose slots the content lies."""
+    """The map that is asked first, and that in whose slots the content lies."""
+    yield f"PS_FLAT_FRONT({set_map(number, FRONT)}, {FRONT_LINES});"
     yield f"PS_FLAT_MAP({set_map(number, FLAT)});"
 
 
@@ -23,7 +25,8 @@ def flat_function_lines(spec: SetSpec, number: int, family: str) -> Iterator[str
     trie = set_map(number, family)
     function = f"ps_in_{trie.removeprefix('ps_')}"
     flat = f"{function}_given" if spec.dynamic else function
-    yield f"PS_FLAT_ASK_{family.upper()}({flat}, {control_map(number)}, {set_map(number, FLAT)}, {trie})"
+    maps = ", ".join((control_map(number), set_map(number, FRONT), set_map(number, FLAT), trie))
+    yield f"PS_FLAT_ASK_{family.upper()}({flat}, {maps}, {FRONT_LINES})"
     if spec.dynamic:
         yield f"static __always_inline bool {function}({_ARGUMENTS[family]}, __u32 len)"
         yield "{"

@@ -2,9 +2,10 @@
 /*
  * flat.bpf.h - sets of networks whose cost does not grow with their entries.
  *
- * The content lies in lines of one map (penstock/model/flat.py says how), and that
- * map in a slot of another, so that a content of any size is put in place by one
- * store to the set's control.  A miss is a bit of the front.
+ * The front is asked first, a plain array with a part for each bank: a miss is a bit
+ * of it.  The content lies in lines of one map (penstock/model/flat.py says how), and
+ * that map in a slot of another, so that a content of any size is put in place by one
+ * store to the set's control.  Looking into the front takes no call.
  *
  * Lines are read through volatile: a word of the root is moved while packets flow,
  * and must be read once.
@@ -17,11 +18,25 @@
 enum { BPF_MAP_TYPE_ARRAY_OF_MAPS = 12 };
 enum { BPF_F_INNER_MAP = 1 << 12 };
 
-enum { PS_FLAT_ROOT_V4 = 65536, PS_FLAT_ROOT_V6 = 98304, PS_FLAT_FILTER = 106498, PS_FLAT_WIDE = 40 };
+enum { PS_FLAT_FILTER = 2, PS_FLAT_ROOT_V4 = 8, PS_FLAT_ROOT_V6 = 32776, PS_FLAT_WIDE = 40, PS_FLAT_MARKS = 32768 };
 #define PS_FLAT_HAS_WIDE (1 << 8)
 #define PS_FLAT_HASH 0x9e3779b97f4a7c15ULL
+#define PS_FLAT_MARK 0x9e3779b1U
 #define PS_FLAT_LEAF (1U << 31)
 #define PS_FLAT_MOVING (1U << 30)
+
+struct ps_flat_front {
+	__u64 words[8];
+};
+
+#define PS_FLAT_FRONT(name, lines) \
+	struct { \
+		__uint(type, BPF_MAP_TYPE_ARRAY); \
+		__uint(max_entries, 2 * lines); \
+		__uint(map_flags, BPF_F_MMAPABLE); \
+		__type(key, __u32); \
+		__type(value, struct ps_flat_front); \
+	} name SEC(".maps")
 
 struct ps_flat_content {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -75,15 +90,33 @@ static __always_inline __u32 ps_flat_bits(__u64 word)
 	return __builtin_popcountll(word);
 }
 
+/*
+ * ps_flat_may_have_v4 - whether the front has an address: its /24, and that as a whole or its /27.
+ *
+ * `part` is the first line of the bank's part.
+ */
+static __always_inline bool ps_flat_may_have_v4(void *front, __u32 part, __u32 address)
+{
+	__u32 at = part + (address >> 17), word = address >> 14 & 7, mark;
+	const volatile struct ps_flat_front *line = bpf_map_lookup_elem(front, &at);
+	__u64 bit = 1ULL << (address >> 8 & 63);
+
+	if (!line || !(line->words[word] & bit))
+		return false;
+	at += PS_FLAT_MARKS;
+	line = bpf_map_lookup_elem(front, &at);
+	if (!line)
+		return false;
+	mark = (address >> 5 & 2047) * PS_FLAT_MARK >> 24;
+	return line->words[word] & bit || line->words[(word & 4) + (mark >> 6)] >> (mark & 63) & 1;
+}
+
 static __always_inline bool ps_flat_has_v4(void *content, __u32 address)
 {
-	const volatile __u64 *line = ps_flat_line(content, address >> 16);
+	const volatile __u64 *line;
 	__u64 bit = 1ULL << (address >> 8 & 63), has;
-	__u32 at, rank, place;
+	__u32 at = ps_flat_root(content, PS_FLAT_ROOT_V4, address >> 14), rank, place;
 
-	if (!line || !(line[address >> 14 & 3] & bit))
-		return false;
-	at = ps_flat_root(content, PS_FLAT_ROOT_V4, address >> 14);
 	if (at & PS_FLAT_MOVING)
 		at = ps_flat_settled(content, at);
 	line = ps_flat_line(content, at);
@@ -191,12 +224,13 @@ static __always_inline bool ps_flat_has_v6(void *content, __u64 hi, __u64 lo)
 }
 
 /*
- * ps_flat_ask - whether a content has an address, which `find` says of it.
+ * PS_FLAT_ASK - whether a set has an address: `may` what the front says of it, `has` the content.
  *
- * What is not there may be in the trie of entries with a time; the bank is read once for both.
+ * What is not there may be in the trie of entries with a time; the bank is read once for
+ * all.  A slot is emptied behind the move of the banks: who comes late asks the other one.
  */
-#define PS_FLAT_ASK(control, flat, trie, find, fill) \
-	__u32 zero = 0, slot, active; \
+#define PS_FLAT_ASK(control, flat, trie, lines, may, has, fill) \
+	__u32 zero = 0, slot, active, part; \
 	const volatile struct ps_set_control *state = bpf_map_lookup_elem(&control, &zero); \
 	struct ps_set_network *entry; \
 	struct trie##_key key = {}; \
@@ -206,29 +240,37 @@ static __always_inline bool ps_flat_has_v6(void *content, __u64 hi, __u64 lo)
 		return false; \
 	active = state->active; \
 	slot = active & 1; \
-	content = bpf_map_lookup_elem(&flat, &slot); \
-	if (content && (find)) \
-		return true; \
+	part = slot ? lines : 0; \
+	if (may) { \
+		content = bpf_map_lookup_elem(&flat, &slot); \
+		if (!content) { \
+			slot = state->active & 1; \
+			content = bpf_map_lookup_elem(&flat, &slot); \
+		} \
+		if (content && (has)) \
+			return true; \
+	} \
 	if (!state->timed) \
 		return false; \
 	fill; \
 	entry = bpf_map_lookup_elem(&trie, &key); \
 	return entry && ps_set_is_in(entry->state, active)
 
-#define PS_FLAT_ASK_V4(name, control, flat, trie) \
+#define PS_FLAT_ASK_V4(name, control, front, flat, trie, lines) \
 	static __always_inline bool name(__u64 p0, __u32 len) \
 	{ \
 		if (p0 > 0xffffffffULL) \
 			return false; \
-		PS_FLAT_ASK(control, flat, trie, ps_flat_has_v4(content, p0), \
+		PS_FLAT_ASK(control, flat, trie, lines, ps_flat_may_have_v4(&front, part, p0), \
+			    ps_flat_has_v4(content, p0), \
 			    (key.length = 32, key.p0 = ps_htonl(p0))); \
 	}
 
 /* A function that is verified once, or its loop would be followed wherever a rule asks. */
-#define PS_FLAT_ASK_V6(name, control, flat, trie) \
+#define PS_FLAT_ASK_V6(name, control, front, flat, trie, lines) \
 	__noinline int name##_global(__u64 hi, __u64 lo) \
 	{ \
-		PS_FLAT_ASK(control, flat, trie, ps_flat_has_v6(content, hi, lo), \
+		PS_FLAT_ASK(control, flat, trie, lines, ((void)part, true), ps_flat_has_v6(content, hi, lo), \
 			    (key.length = 128, key.p0_hi = ps_htonll(hi), key.p0_lo = ps_htonll(lo))); \
 	} \
 	static __always_inline bool name(const struct ps_ip6 *p0, __u32 len) \
