@@ -320,17 +320,20 @@ def test_check_18_interfaces_that_go_come_and_are_renamed(wire: Wire, daemon: Da
         server.ip("link", "set", "v1", "down")
         server.ip("link", "set", "v1", "name", "wan7")
         server.ip("link", "set", "wan7", "up")
-        wait_until(lambda: daemon.filters() == [("wan7", "edge", "in place")], daemon.said)
+        now = [("wan7", "edge", "in place"), ("v1", "edge", "waiting")]
+        wait_until(lambda: daemon.filters() == now, daemon.said)
+        assert "v1 at xdp: edge of v1.policy, waiting for interface v1\n" in host("daemon", "status").out
         assert program(host) == before, "it is the same interface"
         server.ip("link", "set", "wan7", "name", "other")
         daemon.waits_for("wan7 is called other now; its filter runs on there")
         assert program(host) == before
         server.ip("link", "delete", "other")
-        wait_until(lambda: daemon.filters() == [], daemon.said)
+        nowhere = [("v1", "edge", "waiting"), ("wan*", "edge", "waiting")]
+        wait_until(lambda: daemon.filters() == nowhere, daemon.said)
         server.ip("link", "add", "v1", "type", "veth", "peer", "name", "v2")
         wait_until(lambda: daemon.filters() == [("v1", "edge", "in place")], daemon.said)
         server.ip("link", "delete", "v1")
-        wait_until(lambda: daemon.filters() == [], daemon.said)
+        wait_until(lambda: daemon.filters() == nowhere, daemon.said)
         server.ip("link", "add", "v1", "type", "veth", "peer", "name", "v2")
         wait_until(lambda: daemon.filters() == [("v1", "edge", "in place")], daemon.said)
         host("detach", "-i", "other")

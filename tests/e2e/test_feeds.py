@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gzip
 import json
 import os
+import pty
 import resource
 import ssl
+import struct
 import subprocess
+import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -564,3 +570,21 @@ def test_presets(cli: Cli) -> None:
     done = cli("feed", "presets")
     assert done.code == 0
     assert "spamhaus-drop " in done.out
+    assert "`penstock feed remove SET SOURCE`" in cli("feed", "delete", "x").err
+
+
+def test_presets_fit_the_terminal() -> None:
+    leader, follower = pty.openpty()
+    fcntl.ioctl(leader, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [sys.executable, "-m", "penstock", "feed", "presets"]
+    with subprocess.Popen(command, stdout=follower, env={**os.environ, "NO_COLOR": "1"}) as running:
+        os.close(follower)
+        shown = b""
+        with suppress(OSError):
+            while block := os.read(leader, 1 << 16):
+                shown += block
+    os.close(leader)
+    lines = shown.decode().split("\r\n")
+    assert (running.returncode, max(map(len, lines)) <= 80) == (0, True)
+    at = lines.index("    https://www.spamhaus.org/drop/drop_v4.json")
+    assert lines[at - 1].split() == ["spamhaus-drop", "drop-json", "12", "h"]

@@ -151,6 +151,13 @@ def test_what_is_not_there_or_in_use(host: Cli, guard: Path) -> None:
     assert "there are: banned, open" in host("set", "list", "../x").err
     assert "is in use by guard on v1" in host("set", "delete", "banned").err
     assert "used by: guard on v1\n" in host("set", "info", "banned").out
+    assert " KiB of memory\n" in host("set", "info", "banned").out
+    assert host("set", "info", "banned", "--json").record["memory_bytes"] > 0
+    for word in ("del", "rm"):
+        done = host("set", word, "banned", "192.0.2.1")
+        assert (done.code, f"there is no command `penstock set {word}`" in done.err) == (1, True)
+        assert "`penstock set remove NAME ENTRY…` takes entries back, `penstock set delete NAME`" in done.err
+    assert "`penstock set remove banned 192.0.2.1`" in host("set", "delete", "banned", "192.0.2.1").err
     row = next(line for line in host("set", "list").out.splitlines() if line.startswith("banned"))
     assert row.split() == ["banned", "host", "hash", "0", "100", "10m", "guard", "on", "v1"]
     assert host("set", "add", "banned", "192.0.2.1", "--timeout", "1h", "--forever").code == 1

@@ -16,7 +16,6 @@ import penstock
 from penstock.control.protocol import SetAdd
 from penstock.daemon import sets
 from penstock.errors import LimitError, PenstockError
-from penstock.kernel import map_listing
 from penstock.model.moment import moment
 from penstock.model.prefixes import Prefixes
 from penstock.model.sets import SetSpec
@@ -24,6 +23,7 @@ from penstock.pipeline import set_commands
 from penstock.pipeline.ledger import Ledger, Line
 from penstock.pipeline.set_commands import SetCommands
 from penstock.pipeline.set_keys import read_entries
+from penstock.pipeline.set_record import memory_of
 from penstock.pipeline.set_store import delete, open_set, shared
 
 pytestmark = pytest.mark.privileged
@@ -246,7 +246,7 @@ def test_the_daemon_walks_no_large_set_of_networks_while_others_wait(
 def test_check_31_a_million_entries_within_their_budget(kind: str, entry_bytes: int) -> None:
     """Processor time from text to set and of a change of 1 %, and the memory of an entry, all far above the usual."""
     size, more = 1_000_000, 10_000
-    with shared([SetSpec("million", (kind,), size=size + more)]) as maps, open_set("million") as found:
+    with shared([SetSpec("million", (kind,), size=size + more)]), open_set("million") as found:
         # From 10.0.0.0 on, one address in sixteen.
         numbers = range(10 << 24, (10 << 24) + 16 * (size + more), 16)
         texts = [f"{n >> 24}.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}\n" for n in numbers]
@@ -255,7 +255,7 @@ def test_check_31_a_million_entries_within_their_budget(kind: str, entry_bytes: 
             began = time.process_time()
             assert set_commands.add("million", first, by="alice").entries == size
             loaded = time.process_time() - began
-            kernel = found.memory or sum(map_listing.memory(one)[0] or 0 for one in maps.values())
+            kernel = memory_of(found) or 0
             began = time.process_time()
             done = set_commands.add("million", others, by="alice")
             changed = time.process_time() - began

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli import feed_sets, output
-from penstock.cli.options import json_option
+from penstock.cli.options import Hinting, json_option
 from penstock.errors import FeedError
 
 if TYPE_CHECKING:
@@ -21,7 +21,16 @@ _SHOWN_ENTRIES = 10
 _SHOWN_REJECTS = 20
 
 
-@click.group("feed")
+_REMOVE = "`penstock feed remove SET SOURCE`"
+_MEANT = {
+    **dict.fromkeys(("del", "delete", "rm", "unsubscribe"), _REMOVE),
+    **dict.fromkeys(("update", "pull", "sync"), "`penstock feed refresh [NAME…]`"),
+    **dict.fromkeys(("show", "ls", "status"), "`penstock feed list`"),
+    **dict.fromkeys(("test", "try"), "`penstock feed check SOURCE`"),
+}
+
+
+@click.group("feed", cls=Hinting, meant=_MEANT)
 def command() -> None:
     """Look at threat feeds, lists of addresses that others publish, and fill sets from them."""
 
@@ -209,7 +218,17 @@ def presets(as_json: bool) -> None:
     for name, preset in PRESETS.items():
         rhythm = PRESET_RHYTHMS[name]
         rows.append((name, rhythm.format, _hours(rhythm.interval_s), preset.url, preset.licence))
-    output.table(("NAME", "FORMAT", "EVERY", "URL", "TERMS"), rows, right=(2,))
+    titles = ("NAME", "FORMAT", "EVERY", "URL", "TERMS")
+    lines = output.table_lines(titles, rows, right=(2,))
+    if (width := output.width()) is None or max(map(len, lines)) <= width:
+        output.table(titles, rows, right=(2,))
+        return
+    for line, row in zip(
+        output.table_lines(titles[:3], [row[:3] for row in rows], right=(2,))[1:], rows, strict=True
+    ):
+        output.answer(line)
+        output.answer(f"    {row[3]}")
+        output.answer(f"    {row[4]}")
 
 
 def _hours(seconds: float) -> str:

@@ -63,7 +63,8 @@ def daemon_lines(found: dict[str, Any]) -> list[str]:
     """A daemon's account of itself, for people."""
     told = [f"daemon: process {found['pid']}, penstock {found['version']}, since {found['started_at']}"]
     for one in found["filters"]:
-        why = f": {one['why']}" if one["why"] and one["state"] != "in place" else ""
+        link = " " if one["state"] == "waiting" and one["why"].startswith("for ") else ": "
+        why = f"{link}{one['why']}" if one["why"] and one["state"] != "in place" else ""
         told.append(
             f"  {one['interface']} at {one['hook']}: {one['policy']} of {one['file']}, {one['state']}{why}"
         )

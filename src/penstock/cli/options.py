@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from penstock.cli.duration import LONGEST_S, LONGEST_STAY_S, STAY_WORDS, seconds_of
+from penstock.errors import PenstockError
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -106,6 +107,24 @@ def mode_option(function: F) -> F:
         "auto: the first that can be."
     )
     return click.option("--mode", type=choice, default="auto", show_default=True, help=text)(function)
+
+
+class Hinting(click.Group):
+    """A group that knows what is meant by commands which it does not have."""
+
+    def __init__(self, *arguments: Any, meant: Mapping[str, str], **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._meant = meant
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Raises PenstockError: there is no such command, and it is known what is meant."""
+        if args and args[0] in self._meant and self.get_command(ctx, args[0]) is None:
+            raise PenstockError(
+                f"there is no command `{ctx.command_path} {args[0]}`", hint=self._meant[args[0]]
+            )
+        return super().resolve_command(ctx, args)
 
 
 class HookWord(click.Choice):  # type: ignore[type-arg,unused-ignore]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from penstock.cli import output, set_reading, set_view
-from penstock.cli.options import STAY, json_option
+from penstock.cli.options import STAY, Hinting, json_option
 from penstock.cli.plain import contradiction
 from penstock.cli.set_asking import FAR, answered, content, tell
 from penstock.errors import LimitError, PenstockError, PrivilegeError
@@ -41,7 +41,22 @@ class _Change(click.Command):
             return code
 
 
-@click.group("set")
+_TAKES_BACK = "`penstock set remove NAME ENTRY…` takes entries back, `penstock set delete NAME` the whole set"
+_MEANT = {
+    **dict.fromkeys(("del", "rm", "erase", "drop", "unset"), _TAKES_BACK),
+    **dict.fromkeys(("show", "entries", "ls"), "`penstock set list [NAME]`"),
+    **dict.fromkeys(
+        ("load", "restore"),
+        "`penstock set import NAME FILE` adds, `penstock set replace NAME FILE` exchanges",
+    ),
+    **dict.fromkeys(("clear", "empty"), "`penstock set flush NAME`"),
+    **dict.fromkeys(("save", "dump"), "`penstock set export NAME [FILE]`"),
+    **dict.fromkeys(("create", "new", "make"), "`penstock apply` makes the sets that a policy defines"),
+    **dict.fromkeys(("destroy", "kill"), "`penstock set delete NAME`"),
+}
+
+
+@click.group("set", cls=Hinting, meant=_MEANT)
 def command() -> None:
     """Change and show the sets that policies ask by `in @NAME`.
 
@@ -286,12 +301,16 @@ def test(name: str, entries: tuple[str, ...], as_json: bool) -> int:
 
 @command.command("delete")
 @_name
+@click.argument("entries", nargs=-1, metavar="")
 @click.option("--force", is_flag=True, help="Although a program uses it; that program keeps what it has.")
 @json_option
-def delete_(name: str, force: bool, as_json: bool) -> None:
+def delete_(name: str, entries: tuple[str, ...], force: bool, as_json: bool) -> None:
     """Take NAME away with all its entries."""
     from penstock.pipeline.set_store import delete
 
+    if entries:
+        hint = f"`penstock set remove {name} {' '.join(entries)}` takes entries back"
+        raise PenstockError("`set delete` takes a whole set away, and no entries", hint=hint)
     delete(name, force=force)
     if as_json:
         output.record("penstock.set.delete/1", {"set": name.removeprefix("@")})

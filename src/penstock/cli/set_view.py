@@ -21,7 +21,7 @@ Record: TypeAlias = "dict[str, Any]"
 TITLES = ("SET", "OF", "IN", "ENTRIES", "SIZE", "TIMEOUT", "USED BY")
 RIGHT = (3, 4)
 _BLOCK = 1024
-#: A flat set of less takes memory for being there, which says nothing of an entry.
+#: A set of less takes memory for being there, which says nothing of an entry.
 _TELLING = 10_000
 
 
@@ -84,12 +84,15 @@ def _users(content: Record) -> str:
 
 
 def _memory_of(content: Record) -> str:
-    """What a flat set takes; empty for a set of which the kernel does not tell it."""
+    """What a set takes, as the kernel counts it; empty where it does not tell."""
     total, count = content.get("memory_bytes"), content["entries"]
     if total is None:
         return ""
     each = f", {total / count:.0f} bytes an entry" if count >= _TELLING else ""
-    return f"; {total / (1 << 20):.1f} MiB{each}"
+    # Nodes between the entries of a trie are not counted (kernel/bpf/lpm_trie.c, trie_mem_usage).
+    least = "at least " if content["structure"] == "trie" else ""
+    size = f"{total / (1 << 20):.1f} MiB" if total >= 1 << 20 else f"{total / 1024:.0f} KiB"
+    return f"; {least}{size} of memory{each}"
 
 
 def _of_rules(content: Record) -> Iterator[str]:

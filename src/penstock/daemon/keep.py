@@ -26,7 +26,7 @@ from penstock.daemon.desired import Desired
 from penstock.daemon.journal import Journal
 from penstock.daemon.look import Look, look
 from penstock.daemon.patience import Patience
-from penstock.daemon.policies import Place, PolicyFile, Wanted, sentence, where
+from penstock.daemon.policies import Place, PolicyFile, Wanted, absent, sentence, where
 from penstock.daemon.reconcile import Keep, Kept, Leave, Put, Step, TakeOff, decide
 from penstock.daemon.settings import PolicySettings, Settings
 from penstock.errors import KernelError, PenstockError
@@ -87,6 +87,8 @@ class Keeper:
         steps = decide(wanted, running, self._kept, self._released, indices, self._desired.faulty)
         looks = [one for step in _ordered(steps) for one in self._carry_out(step, indices)]
         looks += self._close_what_is_open(wanted, running, indices)
+        missing = absent(self._desired.files.values(), sorted(indices))
+        looks += [look(place, one, "waiting", f"for interface {place.interface}") for place, one in missing]
         self._tell_strays(running)
         self.looks = tuple(looks)
         self._journal.settle_all_but(

@@ -11,7 +11,7 @@ is compiled here: what a file means where nothing has changed needs no compiler.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -76,6 +76,10 @@ class PolicyFile:
     def goes_to(self, interface: str) -> bool:
         """Whether it is for an interface of that name."""
         return any(fnmatchcase(interface, pattern) for pattern in self.patterns)
+
+
+#: What makes a pattern of a name.
+_MANY = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,18 @@ def where(
                 if first.file is not file:
                     beaten.append(f"{file.path}: {place} has {first.file.name} already")
     return found, tuple(beaten)
+
+
+def absent(files: Iterable[PolicyFile], interfaces: Sequence[str]) -> Iterator[tuple[Place, Wanted]]:
+    """What is wanted on interfaces that do not exist, named as the settings name them.
+
+    A pattern is told of only where its file goes nowhere at all.
+    """
+    for file in files:
+        is_somewhere = any(map(file.goes_to, interfaces))
+        for pattern in file.patterns:
+            if pattern not in interfaces and not (is_somewhere and _MANY.intersection(pattern)):
+                yield from ((Place(pattern, hook), Wanted(file, name)) for hook, name in file.filters)
 
 
 def sentence(error: PenstockError) -> str:

@@ -52,6 +52,11 @@ class DynamicSet(LiveSet):
         return bare is not None and self.added.has(family, bare)
 
     @property
+    def parts(self) -> tuple[Map, ...]:
+        """Every map that it has."""
+        return (*super().parts, *self.added.maps.values())
+
+    @property
     def count(self) -> int:
         """How many entries there are, those among them that have expired and were not forgotten yet."""
         return super().count + self.added.count

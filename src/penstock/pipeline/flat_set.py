@@ -89,6 +89,11 @@ class FlatSet(LiveSet):
         return (content.count if content else 0) + sum(self.state.counts.values())
 
     @property
+    def parts(self) -> tuple[Map, ...]:
+        """Every map that it has."""
+        return (*super().parts, *(lines for slot in (0, 1) if (lines := self.slots.open(slot)) is not None))
+
+    @property
     def memory(self) -> int:
         """The bytes that its content takes, without those of entries with a time."""
         lines = self.slots.open(self.bank)

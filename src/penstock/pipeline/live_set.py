@@ -124,9 +124,9 @@ class LiveSet(Closing):
         return 0 if self.state.active == HIDDEN else sum(self.state.counts.values())
 
     @property
-    def memory(self) -> int | None:
-        """The bytes that its entries take; None where only the kernel knows."""
-        return None
+    def parts(self) -> tuple[Map, ...]:
+        """Every map that it has."""
+        return (self.control, *self.maps.values())
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError, PrivilegeError
+from penstock.kernel.map_listing import memory
 from penstock.pipeline.dynamic_set import DynamicSet
 from penstock.pipeline.set_users import User, users_of
 
@@ -41,8 +42,8 @@ def record_of(found: LiveSet) -> dict[str, object]:
     """What a set is of, how full it is, and who asks it.  Raises KernelError."""
     spec = found.spec
     more: dict[str, object] = {}
-    if found.memory is not None:
-        more["memory_bytes"] = found.memory
+    if (memory := memory_of(found)) is not None:
+        more["memory_bytes"] = memory
     if isinstance(found, DynamicSet):
         more |= {"added_by_rules": found.added.count, "refused_to_rules": found.added.refused}
     return {
@@ -56,6 +57,16 @@ def record_of(found: LiveSet) -> dict[str, object]:
         **more,
         "programs": [_program(one) for one in users_of(found)],
     }
+
+
+def memory_of(found: LiveSet) -> int | None:
+    """The bytes that the kernel counts for all maps of a set, None where it does not tell.
+
+    Of a trie it counts the entries, and not the nodes between them.
+    """
+    each = [memory(one)[0] for one in found.parts]
+    told = [one for one in each if one is not None]
+    return sum(told) if len(told) == len(each) else None
 
 
 def _program(user: User) -> dict[str, object]:
