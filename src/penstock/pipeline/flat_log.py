@@ -5,7 +5,7 @@
     log.begin(lines)                     changes that nobody meets yet
     log.happen()                         all of them have happened
 
-A line is {operation, family, length, what a word names; first 64 bits; last 64 bits; that
+A line is {operation, length, what a word names; first 64 bits; last 64 bits; that
 word, and what it is to name}: a network that comes or goes, and a word that moves, which
 need not have to do with one another; either may be missing.  While words move they
 name their line, and packets take from it what they are to find: what was
@@ -27,15 +27,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Key = int | bytes
-ADD, REMOVE = 1, 2
-#: Operation, family, length, old place; address; place, word.
-LINE = struct.Struct("=BBBxIQQII")
+#: What is done to a network of which family; 0 for nothing.
+OPERATIONS = {
+    (family, is_added): 1 + 2 * at + is_added for at, family in enumerate(FAMILIES) for is_added in (0, 1)
+}
+#: Operation, length, old place; address; place, word.
+LINE = struct.Struct("=BBxxIQQII")
 #: The same, of an array of lines.
 LINE_FIELDS = [
     ("operation", "u1"),
-    ("family", "u1"),
     ("length", "u1"),
-    ("", "u1"),
+    ("", "u2"),
     ("old", "u4"),
     ("hi", "u8"),
     ("lo", "u8"),
@@ -43,7 +45,7 @@ LINE_FIELDS = [
     ("slot", "u4"),
 ]
 _OLD_AT, _PLACE_AT, _SLOT_AT = 1, 6, 7
-_V4, _V6 = map(FAMILIES.index, ("v4", "v6"))
+_FIRST_V6 = OPERATIONS["v6", False]
 
 
 def key_of(family: str, address: int, length: int) -> Key:
@@ -55,25 +57,24 @@ def line_of(change: tuple[str, int, int, bool] | None, move: tuple[int, int, int
     """A line: a network that comes or goes; a word that moves, what it names, and what it is to name."""
     slot, old, place = move or (0, 0, 0)
     if change is None:
-        return LINE.pack(0, 0, 0, old, 0, 0, place, slot)
+        return LINE.pack(0, 0, old, 0, 0, place, slot)
     family, address, length, is_added = change
     whole = address << 96 if family == "v4" else address
-    operation = ADD if is_added else REMOVE
     hi, lo = whole >> 64, whole & (1 << 64) - 1
-    return LINE.pack(operation, FAMILIES.index(family), length, old, hi, lo, place, slot)
+    return LINE.pack(OPERATIONS[family, is_added], length, old, hi, lo, place, slot)
 
 
 class Log:
     """The lines of a log, in memory that others may write, too."""
 
-    __slots__ = ("_balance", "_changed", "_near", "_octets", "_places", "_seen", "_words")
+    __slots__ = ("_balance", "_changed", "_counted", "_near", "_octets", "_places", "_seen", "_words")
 
     def __init__(self, octets: memoryview) -> None:
         self._octets, self._words, self._places = octets, octets.cast("Q"), octets.cast("I")
         self._seen = self._header(Field.LOG)
         self._changed: dict[str, dict[Key, bool]] = {family: {} for family in FAMILIES}
         self._near: dict[int, set[int]] = {}
-        self._balance = dict.fromkeys(FAMILIES, 0)
+        self._balance, self._counted = dict.fromkeys(FAMILIES, 0), 0
 
     # ── asking ───────────────────────────────────────────────────────────────
 
@@ -99,7 +100,13 @@ class Log:
 
     def balance(self, family: str) -> int:
         """How many more networks of a family there are than were written in order."""
-        self._read()
+        lines = self.lines
+        if lines.nbytes != self._counted:
+            operations = lines[self._counted :: LINE_BYTES].tobytes()
+            for one in FAMILIES:
+                came, went = (operations.count(OPERATIONS[one, is_added]) for is_added in (True, False))
+                self._balance[one] += came - went
+            self._counted = lines.nbytes
         return self._balance[family]
 
     def settled(self, place: int) -> int:
@@ -107,7 +114,7 @@ class Log:
         if place & MOVING != MOVING:
             return place
         line = place & ~MOVING
-        _, _, _, old, _, _, new, _ = LINE.unpack_from(self._octets, LINE_BYTES * line)
+        _, _, old, _, _, new, _ = LINE.unpack_from(self._octets, LINE_BYTES * line)
         return int(new if line < self._header(Field.LOGGED) else old)
 
     # ── writing ──────────────────────────────────────────────────────────────
@@ -128,7 +135,7 @@ class Log:
         """The words that name lines, and what they are to name instead."""
         first, logged = self._header(Field.SETTLED), self._header(Field.LOGGED)
         lines = self._between(first, self._header(Field.BEGUN))
-        for line, (_, _, _, old, _, _, place, slot) in enumerate(LINE.iter_unpack(lines), first):
+        for line, (_, _, old, _, _, place, slot) in enumerate(LINE.iter_unpack(lines), first):
             if slot and self._places[slot] == MOVING | line:
                 yield slot, place if line < logged else old
 
@@ -162,15 +169,14 @@ class Log:
         if behind == self._seen:
             return
         v4, v6, near = self._changed["v4"], self._changed["v6"], self._near
-        for done, family, length, _, hi, lo, _, _ in LINE.iter_unpack(self._between(self._seen, behind)):
+        for done, length, _, hi, lo, _, _ in LINE.iter_unpack(self._between(self._seen, behind)):
             if not done:
                 continue
-            if family == _V4:
-                key = hi >> 24 | length
-                v4[key] = done == ADD
-                if length > 24:
-                    near.setdefault(hi >> 40, set()).add(key)
-            else:
-                v6[(hi << 72 | lo << 8 | length).to_bytes(17, "big")] = done == ADD
-            self._balance[FAMILIES[family]] += 1 if done == ADD else -1
+            if done >= _FIRST_V6:
+                v6[(hi << 72 | lo << 8 | length).to_bytes(17, "big")] = done > _FIRST_V6
+                continue
+            key = hi >> 24 | length
+            v4[key] = done > 1
+            if length > 24:
+                near.setdefault(hi >> 40, set()).add(key)
         self._seen = behind

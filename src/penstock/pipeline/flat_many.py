@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.model.flat import ALL, MARKS, MOVING, ROOT_BITS, ROOTS, Field
-from penstock.model.sets import FAMILIES
 from penstock.pipeline.flat_batch import Batch
 from penstock.pipeline.flat_blocks import NoRoomError
 from penstock.pipeline.flat_build import blocks_v4, covered
 from penstock.pipeline.flat_filter import mark_v4
-from penstock.pipeline.flat_keys import halves
-from penstock.pipeline.flat_log import ADD, REMOVE
+from penstock.pipeline.flat_keys import distinct, halves
+from penstock.pipeline.flat_log import OPERATIONS
 from penstock.pipeline.flat_present import LINE, Difference
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def _tops(keys: NDArray[np.uint64], wide: NDArray[np.bool_]) -> NDArray[np.int64
     counts = np.ones(len(keys), np.int64)
     counts[wide] = 1 << ROOT_BITS["v4"] - (keys[wide] & np.uint64(255)).astype(np.int64)
     steps = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.unique(np.repeat(tops, counts) + steps)
+    return distinct(np.repeat(tops, counts) + steps)
 
 
 def _covered(content: Content, v4: Difference, tops: NDArray[np.int64], *, is_new: bool) -> NDArray[np.bool_]:
@@ -126,8 +125,7 @@ def _covered(content: Content, v4: Difference, tops: NDArray[np.int64], *, is_ne
         named = np.frombuffer(content.places, np.uint32)[8 * ROOTS["v4"] + tops]
         found: NDArray[np.bool_] = named == ALL
         return found
-    after = v4.after.all()
-    wide = after[(after & np.uint64(255)) <= ROOT_BITS["v4"]]
+    wide = v4.after.no_longer(ROOT_BITS["v4"]).all()
     return covered(
         (wide >> np.uint64(_TOP + 8)).astype(np.int64),
         (wide & np.uint64(255)).astype(np.int64),
@@ -190,9 +188,9 @@ def _log(flat: Mapping[str, Difference], moves: ManyMoves) -> NDArray[Any]:
     lines = np.zeros(max(_lines(flat), len(moves.slots)), LINE)
     here = 0
     for family, one in flat.items():
-        for operation, keys in ((REMOVE, one.gone), (ADD, one.come)):
+        for is_added, keys in ((False, one.gone), (True, one.come)):
             part = lines[here : here + len(keys)]
-            part["operation"], part["family"] = operation, FAMILIES.index(family)
+            part["operation"] = OPERATIONS[family, is_added]
             part["hi"], part["lo"], part["length"] = halves(family, keys)
             here += len(keys)
     part = lines[: len(moves.slots)]

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.model.flat import LINE_BYTES, Field
-from penstock.model.sets import FAMILIES
 from penstock.pipeline.flat_keys import DTYPES, distinct, found_in, nothing
-from penstock.pipeline.flat_log import ADD, LINE_FIELDS
+from penstock.pipeline.flat_log import LINE_FIELDS, OPERATIONS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,8 +50,9 @@ class Present:
         at = content.header(_PLACES[family]) * LINE_BYTES
         octets = content.octets[at : at + content.header(_COUNTS[family]) * kind.itemsize]
         lines = np.frombuffer(content.log.lines, LINE)
-        lines = lines[(lines["family"] == FAMILIES.index(family)) & (lines["operation"] > 0)]
-        return cls(np.frombuffer(octets, kind), *_last(_keys(family, lines), lines["operation"] == ADD))
+        came, went = (OPERATIONS[family, is_added] for is_added in (True, False))
+        lines = lines[(lines["operation"] == came) | (lines["operation"] == went)]
+        return cls(np.frombuffer(octets, kind), *_last(_keys(family, lines), lines["operation"] == came))
 
     def has(self, asked: NDArray[Any]) -> NDArray[np.bool_]:
         """Which of them are there."""
@@ -83,10 +83,13 @@ class Present:
     def between(self, first: NDArray[Any], behind: NDArray[Any]) -> NDArray[Any]:
         """Those in any of some ranges of keys, which do not overlap and are in order; sorted."""
         found = self.base[_within(self.base, first, behind)]
-        found = found[~found_in(self.changed, found)[0]]
-        at = _within(self.changed, first, behind)
-        come = self.changed[at][self.is_there[at]]
-        return np.sort(np.concatenate([found, come]), kind="stable") if len(come) else found
+        part = _within(self.changed, first, behind)
+        return Present(found, self.changed[part], self.is_there[part]).all()
+
+    def no_longer(self, length: int) -> Present:
+        """Those that are not longer, of IPv4."""
+        base, changed = (keys.astype(np.uint8) <= length for keys in (self.base, self.changed))
+        return Present(self.base[base], self.changed[changed], self.is_there[changed])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 #: Changes that are few: where numpy has to be imported first, and where it is there.
-_FEW, _FEW_BY_NUMPY = 1000, 64
+_FEW, _FEW_BY_NUMPY = 4096, 64
 
 
 class FlatSet(LiveSet):

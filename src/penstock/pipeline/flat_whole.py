@@ -157,7 +157,7 @@ def _put(found: FlatSet, held: dict[str, Held], flat: Moves | None, timed: Conte
 
 def _check_size(found: FlatSet, flat: Mapping[str, Difference], timed: Content) -> None:
     for family, one in timed.items():
-        count = len(one) and len(np.unique(packed(family, one.keys)))
+        count = len(one) and len(distinct(packed(family, one.keys)))
         if (flat[family].count if flat else 0) + count > found.spec.size:
             raise found.full()
 
