@@ -13,7 +13,7 @@ from tests.kernel.conftest import DROP, PASS, CompileC
 
 from penstock.errors import InternalError, KernelError, NotSupportedError, PrivilegeError, VerifierError
 from penstock.kernel.bpf_object import BpfObject, load_object
-from penstock.kernel.elf import variables
+from penstock.kernel.elf import guarded, variables
 from penstock.kernel.lineinfo import line_of
 from penstock.kernel.maps import Map, MapType
 from penstock.kernel.verifier import read_log, read_statistics
@@ -237,6 +237,14 @@ def test_a_map_of_another_shape_is_not_carried_over(compile_c: CompileC) -> None
         load_object(compile_c(COUNTER), "new", reuse={"ps_kept": other})
 
 
+def test_a_map_that_the_object_does_not_have_is_named(compile_c: CompileC) -> None:
+    with (
+        Map.create(MapType.ARRAY, "other", key_size=4, value_size=8, max_entries=2) as other,
+        pytest.raises(KernelError, match=r"ps_gone: .*another version"),
+    ):
+        load_object(compile_c(COUNTER), "new", reuse={"ps_gone": other})
+
+
 RELOCATED = """
 struct task_struct { int pid; } __attribute__((preserve_access_index));
 SEC("raw_tp/sched_switch") int ps_pid(void **args) {
@@ -297,6 +305,24 @@ def test_a_missing_capability_is_named(
 def test_the_two_capabilities_are_enough(compile_c: CompileC, tmp_path: Path) -> None:
     only = "--bounding-set=-all,+bpf,+net_admin"
     assert _load_elsewhere(compile_c(VARIABLES), tmp_path, "setpriv", only) == ["loaded"]
+
+
+MARKED = """
+#define PS_UNGUARDED 0x70735f30
+SEC("xdp") int ps_marked(struct xdp_md *ctx) {
+    long mark;
+    asm volatile("%0 = %1" : "=r"(mark) : "i"(PS_UNGUARDED));
+    return mark != PS_UNGUARDED ? XDP_DROP : XDP_PASS;
+}
+"""
+
+
+def test_a_program_is_told_in_an_instruction_that_its_verifier_guards(compile_c: CompileC) -> None:
+    elf = compile_c(MARKED)
+    for bytes_of, answer in ((elf, 2), (guarded(elf), 1)):
+        with load_object(bytes_of, "marked") as loaded:
+            assert loaded.programs["ps_marked"].test_run(FRAME).retval == answer
+    assert guarded(guarded(elf)) == guarded(elf)
 
 
 def test_a_missing_libbpf_says_how_to_get_it(compile_c: CompileC, tmp_path: Path) -> None:

@@ -23,11 +23,13 @@ from penstock.compiler.ir.stores import SetContent, Stores
 from penstock.compiler.lang.parser import parse_policy
 from penstock.compiler.lang.source import Source
 from penstock.errors import LimitError, PenstockError
+from penstock.kernel.elf import Symbol, variables
 from penstock.model.hook import Hook
 from penstock.model.sets import REST, SetSpec, control_map, set_map
 from penstock.model.verdict import Verdict
 from penstock.pipeline import live_set, set_few, set_whole
 from penstock.pipeline.live_set import LiveSet
+from penstock.pipeline.policy import load_policy
 from penstock.pipeline.set_change import settled
 from penstock.pipeline.set_control import now
 from penstock.pipeline.set_keys import keys_of
@@ -546,3 +548,8 @@ def test_a_policy_may_only_ask_what_rules_of_another_add_to(kind: str) -> None:
     policy = parse_policy(Source("asks", f"set s : {kind}\nfilter asks at xdp {{ drop if src in @s }}\n"))
     with DataPlane.of(lower_filter(policy, policy.filters[0])) as plane:
         assert plane.verdicts([bytes(Ether() / IPv4(src="192.0.2.9") / UDP())]) == [Verdict.PASS]
+
+
+def test_the_control_of_a_set_is_a_variable_that_takes_no_lookup() -> None:
+    elf = load_policy("set s : host\nfilter edge at xdp { drop if src in @s }\n").elf
+    assert variables(elf)["ps_set0_control"] == Symbol(control_map(0), 0, 32)

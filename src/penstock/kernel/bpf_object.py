@@ -147,11 +147,12 @@ def _load_once(
     if _FRAGS in elf and takes_frags() is False:
         load_frags_as_plain_xdp()
     try:
-        with open_object(elf, name) as raw:
-            variables = elf_file.variables(elf)
-            _set_up(
-                raw, variables, {**_tables(elf, variables), **_by_helpers(variables), **values}, reuse, only
-            )
+        variables = elf_file.variables(elf)
+        by_helpers = _BY_HELPERS in variables and bool(missing(PERFMON))
+        with open_object(elf_file.guarded(elf) if by_helpers else elf, name) as raw:
+            # Where the verifier forbids arithmetic with pointers, packets are read by helpers.
+            told: dict[str, int] = {_BY_HELPERS: 1} if by_helpers else {}
+            _set_up(raw, variables, {**_tables(elf, variables), **told, **values}, reuse, only)
             for program in raw.programs:
                 if program.name in kinds:
                     program.set_kind(*kinds[program.name])
@@ -177,11 +178,6 @@ def _tables(elf: bytes, variables: Mapping[str, Symbol]) -> dict[str, bytes]:
     return found
 
 
-def _by_helpers(variables: Mapping[str, Symbol]) -> dict[str, int]:
-    """Tell a program of penstock's to read packets by helpers, where the verifier forbids arithmetic with pointers."""
-    return {_BY_HELPERS: 1} if _BY_HELPERS in variables and missing(PERFMON) else {}
-
-
 def _set_up(
     raw: RawObject,
     variables: Mapping[str, Symbol],
@@ -199,6 +195,8 @@ def _set_up(
             raise InternalError(f"the object has no variable {variable!r}")
         _set_initial(maps[variables[variable].section], variables[variable], value)
     for name, existing in reuse.items():
+        if name not in maps:
+            raise _without_map(name)
         _reuse(maps[name], existing)
 
 
@@ -219,6 +217,11 @@ def _reuse(declared: RawMap, existing: Map) -> None:
             "reuse map", declared.name, errno.EINVAL, meaning="the existing map has another shape"
         )
     declared.reuse(existing.fd)
+
+
+def _without_map(name: str) -> KernelError:
+    meaning = "the object has no such map: another version of penstock compiled it"
+    return KernelError("reuse map", name, errno.ENOENT, meaning=meaning, hint="compile its policy again")
 
 
 def _take_over(raw: RawObject, name: str, variables: dict[str, Symbol], logs: dict[str, str]) -> BpfObject:

@@ -12,6 +12,7 @@ Layouts: elf(5).
 
 from __future__ import annotations
 
+import re
 import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _SYMTAB = 2
 _STT_OBJECT, _STT_FUNC = 1, 2
 _SHN_LORESERVE = 0xFF00
+_UNGUARDED = 0x70735F30
 _DATA_SECTIONS = (".rodata", ".data", ".bss")
 
 
@@ -64,6 +66,16 @@ def initial_value(elf: bytes, name: str) -> bytes | None:
         return None
     data = next(section.data for section in sections(elf) if section.name == symbol.section)
     return data[symbol.offset : symbol.offset + symbol.size]
+
+
+def guarded(elf: bytes) -> bytes:
+    """The object for a verifier that guards against speculation: what `ps_is_guarded` (uapi.bpf.h) asks is true.
+
+    Raises ValueError.
+    """
+    order = byte_order(elf)
+    mark = re.compile(rb"(\xb7.\0\0)" + re.escape(struct.pack(order + "i", _UNGUARDED)), re.DOTALL)
+    return mark.sub(rb"\g<1>" + bytes(4), elf)
 
 
 def functions(elf: bytes) -> dict[str, Symbol]:

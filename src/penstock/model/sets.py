@@ -182,9 +182,14 @@ def set_map(number: int, family: str) -> str:
     return f"ps_set{number}_{family}"
 
 
-def control_map(number: int) -> str:
-    """The name of the map that says which bank of a program's set counts."""
+def control_of(number: int) -> str:
+    """The variable that says which bank of a program's set counts."""
     return f"ps_set{number}_control"
+
+
+def control_map(number: int) -> str:
+    """The name of the map that this variable lies in alone, its section's."""
+    return f".data.ps_set{number}"
 
 
 def maps_of(sets: tuple[SetSpec, ...]) -> tuple[str, ...]:

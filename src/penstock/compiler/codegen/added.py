@@ -15,7 +15,7 @@ from penstock.compiler.codegen.set_parts import PARTS, sizes
 from penstock.compiler.ir.evaluate import target_of
 from penstock.compiler.ir.ops import Member, Rule, RuleSet
 from penstock.model.action import Change
-from penstock.model.sets import ADDED, TALLY, TURN, SetSpec, control_map, set_map
+from penstock.model.sets import ADDED, TALLY, TURN, SetSpec, control_of, set_map
 
 
 def tally_line(number: int) -> str:
@@ -137,7 +137,7 @@ def _set(spec: SetSpec, number: int, family: str) -> str:
     tables = (f"{family}_{ADDED}", f"{family}_{TURN}", TALLY)
     maps = ", ".join(f"&{set_map(number, table)}" for table in tables)
     place = spec.families.index(family)
-    return f"(struct ps_set_added){{ {maps}, &{control_map(number)}, {place}, {spec.size} }}"
+    return f"(struct ps_set_added){{ {maps}, &{control_of(number)}, {place}, {spec.size} }}"
 
 
 def _arguments(spec: SetSpec, family: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from penstock.model.flat import FRONT_LINES
-from penstock.model.sets import ADDED, FLAT, FRONT, SetSpec, control_map, set_map
+from penstock.model.sets import ADDED, FLAT, FRONT, SetSpec, control_of, set_map
 
 _ARGUMENTS = {"v4": "__u64 p0", "v6": "const struct ps_ip6 *p0"}
 
@@ -25,7 +25,7 @@ def flat_function_lines(spec: SetSpec, number: int, family: str) -> Iterator[str
     trie = set_map(number, family)
     function = f"ps_in_{trie.removeprefix('ps_')}"
     flat = f"{function}_given" if spec.dynamic else function
-    maps = ", ".join((control_map(number), set_map(number, FRONT), set_map(number, FLAT), trie))
+    maps = ", ".join((control_of(number), set_map(number, FRONT), set_map(number, FLAT), trie))
     yield f"PS_FLAT_ASK_{family.upper()}({flat}, {maps}, {FRONT_LINES})"
     if spec.dynamic:
         yield f"static __always_inline bool {function}({_ARGUMENTS[family]}, __u32 len)"

@@ -15,7 +15,7 @@ from penstock.compiler.codegen.added import added_lines, tally_line
 from penstock.compiler.codegen.flat import flat_function_lines, flat_map_lines
 from penstock.compiler.codegen.set_parts import PARTS, sizes
 from penstock.compiler.codegen.writer import comment
-from penstock.model.sets import ADDED, SetSpec, control_map, set_map
+from penstock.model.sets import ADDED, SetSpec, control_of, set_map
 
 
 def set_lines(sets: Sequence[SetSpec]) -> Iterator[str]:
@@ -30,7 +30,7 @@ def set_lines(sets: Sequence[SetSpec]) -> Iterator[str]:
     for number, spec in enumerate(sets):
         yield ""
         yield comment(f"@{spec.name}: {' . '.join(spec.kind)}")
-        yield f"PS_SET_CONTROL({control_map(number)});"
+        yield f"PS_SET_CONTROL(ps_set{number});"
         if spec.dynamic:
             yield tally_line(number)
         if spec.is_flat:
@@ -93,7 +93,7 @@ def _function_lines(spec: SetSpec, number: int, family: str) -> Iterator[str]:
     if spec.dynamic:
         passed = ", ".join(part for part, _ in parts)
         missed = f"ps_in_{name.removeprefix('ps_')}_{ADDED}({passed}, len)"
-    yield f"\tif (!entry || !ps_set_holds(entry->state, &{control_map(number)}))"
+    yield f"\tif (!entry || !ps_set_holds(entry->state, &{control_of(number)}))"
     yield f"\t\treturn {missed};"
     if spec.counters:
         yield "\tps_set_count(&entry->packets, len);"

@@ -85,7 +85,8 @@ static __always_inline bool ps_set_lives(__u64 end)
 
 /* The maps of a family of a set, and what is known of it. */
 struct ps_set_added {
-	void *added, *turn, *tally, *control;
+	void *added, *turn, *tally;
+	const volatile struct ps_set_control *control;
 	__u32 family;
 	__u64 size;
 };
@@ -109,10 +110,7 @@ static __always_inline bool ps_set_turn(const struct ps_set_added set, struct ps
 
 static __always_inline bool ps_set_has_room(const struct ps_set_added set, struct ps_set_tally *tally)
 {
-	__u32 zero = 0;
-	const volatile struct ps_set_control *control = bpf_map_lookup_elem(set.control, &zero);
-
-	return control && control->entries[set.family] + ps_set_left(tally, set.family) < set.size;
+	return set.control->entries[set.family] + ps_set_left(tally, set.family) < set.size;
 }
 
 /* ps_set_lengthens - whether the key is there, and now stays at least until `end`. */

@@ -19,19 +19,6 @@
 
 #define ps_be16(p) ps_ntohs(*(__be16 *)(p))
 
-/*
- * ps_length16 - a length of the packet's that is added to a pointer.
- *
- * To the verifier of Linux 6.1 a byte swap of 16 bits gives any 64-bit number.
- * clang knows better and would drop the mask, so the value passes out of its sight.
- */
-static __always_inline __u64 ps_length16(void *p)
-{
-	__u64 length = ps_be16(p);
-
-	asm volatile("" : "+r"(length));
-	return length & 0xffff;
-}
 #define ps_be32(p) ps_ntohl(*(__be32 *)(p))
 #define ps_be64(p) ps_ntohll(*(__be64 *)(p))
 
@@ -202,7 +189,7 @@ static __always_inline void ps_fast_ipv4_fields(struct ps_view *v, void *ip)
 static __always_inline bool ps_fast_ipv4(struct ps_bounds b, struct ps_view *v, __u32 net)
 {
 	void *ip = b.data + net;
-	__u32 total = ps_length16(ip + 2);
+	__u32 total = ps_be16(ip + 2);
 
 	/* Version 4, ihl 5, no fragment: two fields eight bytes apart in one compare. */
 	if ((*(__be64 *)ip & ps_htonll(0xff00000000003fffULL)) != ps_htonll(0x4500000000000000ULL))
@@ -224,7 +211,7 @@ static __always_inline bool ps_fast_ipv4(struct ps_bounds b, struct ps_view *v, 
 static __always_inline bool ps_fast_fragment(struct ps_bounds b, struct ps_view *v, __u32 net)
 {
 	void *ip = b.data + net;
-	__u32 total = ps_length16(ip + 2);
+	__u32 total = ps_be16(ip + 2);
 
 	if (*(__u8 *)ip != 0x45 || !(ps_be16(ip + 6) & 0x1fff) || total < 20 || ps_ends_beyond(b, ip, total))
 		return false;
@@ -291,7 +278,7 @@ static __always_inline bool ps_fast_ipv6(struct ps_bounds b, struct ps_view *v, 
 	if (!ps_has_bytes(b, ip, 48))
 		return false;
 	word = ps_be32(ip);
-	payload = ps_length16(ip + 4);
+	payload = ps_be16(ip + 4);
 	nh = *(__u8 *)(ip + 6);
 	if (word >> 28 != 6 || ps_ends_beyond(b, ip + 40, payload))
 		return false;

@@ -89,7 +89,12 @@ __noinline int ps_exact(struct ps_ctx *ctx)
 /* ps_usual - decide a packet that the fast path has parsed; gives the hook's action code. */
 static __always_inline int ps_usual(struct ps_ctx *ctx, struct ps_view *s, __u64 len)
 {
-	return ps_act(ctx, ps_finish(ps_decide(ctx, s, len), PS_ONE(len)));
+	__u32 decision = ps_decide(ctx, s, len);
+
+	/* In registers most ways through the rules end here, with nothing left to compute. */
+	if (PS_INLINE && decision == PS_DECISION(0, PS_DEFAULT))
+		return ps_act(ctx, ps_finish(PS_DECISION(0, PS_DEFAULT), PS_ONE(len)));
+	return ps_act(ctx, ps_finish(decision, PS_ONE(len)));
 }
 
 /*
@@ -114,6 +119,11 @@ int ps_filter(struct ps_ctx *ctx)
 #ifdef PS_MANGLES
 	ps_want_nothing();
 #endif
+	if (!PS_OPENED && unlikely(ps_is_guarded())) {
+		/* A call of its own, or the verifier would have to keep the branch to one that others use. */
+		ps_apart(0);
+		return ps_exact(ctx);
+	}
 	if (unlikely(!ps_begin(ctx, &bounds)))
 		goto odd;
 	len = ps_length(ps_bounds_length(bounds));
@@ -131,11 +141,21 @@ int ps_filter(struct ps_ctx *ctx)
 	for (int k = 0; k < PS_SCOPES; k++)
 		ps_clear(&s[k]);
 	net = ps_fast_link(bounds, s);
-	/* No way back from behind the tags: clang 14 makes it a fall into a loop, which Linux 6.1 refuses. */
-	if (net.type != ps_htons(0x0800) && net.type != ps_htons(0x86dd) && net.at == 14 && ps_is_raw_tag(net.type))
-		net = ps_fast_tags(bounds, s);
 	if (!net.at)
 		goto odd;
+	/* First what most packets are, all of whose positions are known here; its own copy of the rules is short. */
+	if (PS_INLINE && PS_LEVEL >= PS_NETWORK) {
+		if (likely(net.type == ps_htons(0x0800)) && likely(ps_fast_ipv4(bounds, s, 14)))
+			return ps_usual(ctx, s, len);
+		/* Or clang would have it ready before. */
+		asm volatile("" : "+r"(net.at));
+	}
+	/* No way back from behind the tags: clang 14 makes it a fall into a loop, which Linux 6.1 refuses. */
+	if (net.type != ps_htons(0x0800) && net.type != ps_htons(0x86dd) && ps_is_raw_tag(net.type)) {
+		net = ps_fast_tags(bounds, s);
+		if (!net.at)
+			goto odd;
+	}
 	if (PS_LEVEL < PS_NETWORK && (net.at != 14 || !ps_is_raw_tag(net.type)))
 		PS_USUAL();
 	if (net.type == ps_htons(0x0800)) {

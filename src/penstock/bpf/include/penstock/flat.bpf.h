@@ -230,14 +230,12 @@ static __always_inline bool ps_flat_has_v6(void *content, __u64 hi, __u64 lo)
  * all.  A slot is emptied behind the move of the banks: who comes late asks the other one.
  */
 #define PS_FLAT_ASK(control, flat, trie, lines, may, has, fill) \
-	__u32 zero = 0, slot, active, part; \
-	const volatile struct ps_set_control *state = bpf_map_lookup_elem(&control, &zero); \
+	__u32 slot, active, part; \
+	const volatile struct ps_set_control *state = &control; \
 	struct ps_set_network *entry; \
 	struct trie##_key key = {}; \
 	void *content; \
 	\
-	if (!state) \
-		return false; \
 	active = state->active; \
 	slot = active & 1; \
 	part = slot ? lines : 0; \

@@ -59,14 +59,8 @@ struct ps_set_network_counted {
 		__type(value, value_type); \
 	} name SEC(".maps")
 
-#define PS_SET_CONTROL(name) \
-	struct { \
-		__uint(type, BPF_MAP_TYPE_ARRAY); \
-		__uint(max_entries, 1); \
-		__uint(map_flags, BPF_F_MMAPABLE); \
-		__type(key, __u32); \
-		__type(value, struct ps_set_control); \
-	} name SEC(".maps")
+/* A variable in a section of its own, which is a map, and read without a lookup: no call, no key, no doubt. */
+#define PS_SET_CONTROL(set) volatile struct ps_set_control set##_control SEC(".data." #set) = {}
 
 /* ps_set_is_in - whether an entry of that state is in the set while `active` is the bank that counts. */
 static __always_inline bool ps_set_is_in(__u64 state, __u32 active)
@@ -78,12 +72,9 @@ static __always_inline bool ps_set_is_in(__u64 state, __u32 active)
 }
 
 /* ps_set_holds - whether an entry that was found is in the set at this moment. */
-static __always_inline bool ps_set_holds(__u64 state, void *map)
+static __always_inline bool ps_set_holds(__u64 state, const volatile struct ps_set_control *control)
 {
-	__u32 zero = 0;
-	const volatile struct ps_set_control *control = bpf_map_lookup_elem(map, &zero);
-
-	return control && ps_set_is_in(state, control->active);
+	return ps_set_is_in(state, control->active);
 }
 
 static __always_inline void ps_set_count(__u64 *packets, __u32 len)

@@ -73,7 +73,7 @@ static __always_inline __u64 ps_bounds_length(struct ps_bounds b)
 static __always_inline bool ps_begin(struct ps_ctx *ctx, struct ps_bounds *b)
 {
 	*b = (struct ps_bounds){ ps_data(ctx), ps_data_end(ctx), ps_beside(ctx, len) };
-	return !ps_by_helpers && !ps_is_bare && !ps_tag_beside(ctx) && !ps_is_aggregate(ctx);
+	return !ps_is_bare && !ps_tag_beside(ctx) && !ps_is_aggregate(ctx);
 }
 
 /* ps_show_tag - the bounds of a packet with a tag beside it, as on the wire. */

@@ -162,4 +162,21 @@ extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
  */
 const volatile __u32 ps_by_helpers = 0;
 
+/*
+ * ps_is_guarded - the same, for what every packet meets first.
+ *
+ * The verifier takes the branch away that is not taken, but leaves the load of what
+ * decides it.  So here that is an instruction's own number, which whoever loads the
+ * program changes (kernel/elf.py).
+ */
+#define PS_UNGUARDED 0x70735f30
+
+static __always_inline bool ps_is_guarded(void)
+{
+	__u64 mark;
+
+	asm volatile("%0 = %1" : "=r"(mark) : "i"(PS_UNGUARDED));
+	return mark != PS_UNGUARDED;
+}
+
 #endif

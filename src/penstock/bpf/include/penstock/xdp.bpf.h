@@ -32,20 +32,22 @@ static __always_inline void *ps_data_end(struct ps_ctx *ctx)
  * flag that says whether there is one can be read directly since Linux 6.2;
  * before 5.18 there was none.
  */
-static __always_inline bool ps_has_tail(struct ps_ctx *ctx, __u64 linear)
+static __always_inline __u32 ps_has_tail(struct ps_ctx *ctx)
 {
 	if (ps_kernel_has(special_kfunc_type, KF_bpf_cast_to_kern_ctx)) {
 		struct xdp_buff *xdp = bpf_cast_to_kern_ctx(ctx);
 
-		return xdp->flags & XDP_FLAGS_HAS_FRAGS;
+		/* Each of the flags says something of fragments, and is set only where there are any. */
+		return xdp->flags;
 	}
-	return ps_kernel_has(xdp_buff_flags, XDP_FLAGS_HAS_FRAGS) && bpf_xdp_get_buff_len(ctx) != linear;
+	return ps_kernel_has(xdp_buff_flags, XDP_FLAGS_HAS_FRAGS) &&
+	       bpf_xdp_get_buff_len(ctx) != ps_data_end(ctx) - ps_data(ctx);
 }
 
 /* ps_wire_length - the frame's length with all of its fragments; `linear` is that of data..data_end. */
 static __always_inline __u64 ps_wire_length(struct ps_ctx *ctx, __u64 linear)
 {
-	return unlikely(ps_has_tail(ctx, linear)) ? bpf_xdp_get_buff_len(ctx) : linear;
+	return unlikely(ps_has_tail(ctx)) ? bpf_xdp_get_buff_len(ctx) : linear;
 }
 
 /* ps_extent - the frame's length with all of its fragments. */
@@ -73,13 +75,15 @@ static __always_inline __u64 ps_bounds_length(struct ps_bounds b)
 /* ps_begin - the bounds, and whether they are all of the packet. */
 static __always_inline bool ps_begin(struct ps_ctx *ctx, struct ps_bounds *b)
 {
+	if (unlikely(ps_has_tail(ctx)))
+		return false;
 	*b = (struct ps_bounds){ ps_data(ctx), ps_data_end(ctx) };
-	return !ps_by_helpers && !ps_has_tail(ctx, ps_bounds_length(*b));
+	return true;
 }
 
 /* ps_has_bytes - whether `size` bytes at `p` can be read; ps_ends_beyond - whether so many are more than the packet has. */
 #define ps_has_bytes(b, p, size) ((p) + (size) <= (b).end)
-#define ps_ends_beyond(b, p, size) ((p) + (size) > (b).end)
+#define ps_ends_beyond(b, p, size) ((__u64)((p) - (b).data) + (size) > ps_bounds_length(b))
 
 /* Tags are in the frame, or the device has kept them to itself. */
 #define ps_tag_beside(ctx) false
@@ -215,7 +219,7 @@ static __always_inline void ps_open(struct ps_ctx *ctx, struct ps_scratch *scrat
 		ps_copy_part(scratch, data, end, 2);
 		ps_copy_part(scratch, data, end, 1);
 	}
-	if (linear <= PS_HEAD && !ps_has_tail(ctx, linear))
+	if (linear <= PS_HEAD && !ps_has_tail(ctx))
 		scratch->settled = PS_ABSENT;
 }
 
