@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from tests.e2e.conftest import MARKER, Cli, Wire, counters
+from tests.e2e.conftest import CLIENT, MARKER, Cli, Wire, counters
 from tests.e2e.daemons import Daemon, wait_until
 from tests.e2e.test_json_page import assert_documented
 
@@ -349,6 +349,21 @@ def test_what_somebody_takes_off_is_put_back_and_not_for_ever_at_once(
             assert wire.arrived(53) == 0
         assert "next time not within 1 s" in daemon.said()
         assert "next time not within 2 s" in daemon.said()
+
+
+def test_a_set_that_is_taken_away_under_a_program_is_made_anew(
+    wire: Wire, daemon: Daemon, host: Cli, root: Path
+) -> None:
+    daemon.policy("v1.policy", "set banned : host\nfilter edge at xdp {\n drop if udp dst port 8000 and src in @banned\n}\n")
+    with daemon:
+        assert host("set", "delete", "banned", "--force").code == 0
+        daemon.waits_for(
+            "(@banned was taken away or made anew under it, and what is changed there does not reach it)"
+        )
+        wait_until(lambda: host("set", "add", "banned", CLIENT).code == 0)
+        assert (wire.arrived(8000), daemon.filters()) == (0, [("v1", "edge", "in place")])
+    host("detach", "-i", "v1")
+    host("set", "delete", "banned")
 
 
 def link_of(root: Path) -> Path:

@@ -122,6 +122,23 @@ def test_another_set_of_the_name_is_refused_and_left_alone(host: Cli, guard: Pat
     assert [one for one in host("set", "list").out.split() if one in ("a", "more")] == []
 
 
+def test_a_set_that_is_taken_away_under_a_program_is_told_until_it_is_applied_again(
+    wire: Wire, host: Cli, guard: Path
+) -> None:
+    assert host("set", "add", "open", "8000").code == 0
+    assert host("set", "add", "banned", CLIENT).code == 0
+    done = host("set", "delete", "banned", "--force")
+    assert (done.code, "warning: guard on v1 goes on with what it held" in done.err) == (0, True)
+    found = host("status")
+    assert (found.code, "@banned was taken away or made anew under it" in found.out) == (3, True)
+    assert f"`penstock apply {guard} -i v1` mends it" in found.out
+    assert wire.arrived(8000) == 0
+    assert host("apply", str(guard), "-i", "v1").code == 0
+    assert (host("status").code, wire.arrived(8000)) == (0, 5)
+    assert host("set", "add", "banned", CLIENT).code == 0
+    assert wire.arrived(8000) == 0
+
+
 def test_files_in_and_out(host: Cli, guard: Path, tmp_path: Path) -> None:
     file = write(tmp_path / "drop.txt", "# head\n192.0.2.1\n192.0.2.2 timeout 1h ; note\n2001:db8::1\n")
     assert host("set", "import", "banned", str(file), "--json").record["added"] == 3

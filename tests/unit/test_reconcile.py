@@ -100,6 +100,13 @@ def test_after_an_upgrade_it_is_compiled_anew() -> None:
     assert one((old,), KEPT) == Put(PLACE, WANTED[PLACE], "it was compiled by penstock 0.0.9", running=old)
 
 
+def test_one_whose_sets_were_taken_away_is_put_anew() -> None:
+    cut = replace(RUNS, unbound=("threats", "own"))
+    step = one((cut,), KEPT)
+    assert isinstance(step, Put)
+    assert step.why.startswith("@threats, @own was taken away or made anew under it")
+
+
 def test_what_was_released_is_left_until_it_runs_again() -> None:
     assert isinstance(one((), KEPT, released={PLACE}), Leave)
     assert isinstance(one((RUNS,), KEPT, released={PLACE}), Keep)

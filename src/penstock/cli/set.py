@@ -311,11 +311,15 @@ def delete_(name: str, entries: tuple[str, ...], force: bool, as_json: bool) -> 
     if entries:
         hint = f"`penstock set remove {name} {' '.join(entries)}` takes entries back"
         raise PenstockError("`set delete` takes a whole set away, and no entries", hint=hint)
-    delete(name, force=force)
+    users = delete(name, force=force)
     if as_json:
         output.record("penstock.set.delete/1", {"set": name.removeprefix("@")})
         return
     output.note(f"@{name.removeprefix('@')}: taken away with all its entries")
+    for user in users:
+        output.warn(
+            f"{user} goes on with what it held: no change reaches that before its policy is applied again"
+        )
 
 
 # ── how ──────────────────────────────────────────────────────────────────────

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import msgspec
 
 from penstock.daemon.policies import Place, Wanted
+from penstock.pipeline.bonds import words
 from penstock.pipeline.running import Running
 from penstock.version import VERSION
 
@@ -135,6 +136,8 @@ def _wanted_at(
             return Put(
                 place, wanted, f"it was compiled by penstock {identity.version or 'of old'}", running=running
             )
+        if running.unbound:
+            return Put(place, wanted, words(running.unbound), running=running)
         return Keep(place, wanted, running, kept is None or kept.mark != wanted.file.mark)
     if (
         kept is not None

@@ -123,6 +123,8 @@ class Identity(msgspec.Struct, frozen=True):
     devices: tuple[DeviceAt, ...] = ()
     #: The sets that the program asks, in the order of their numbers.
     sets: tuple[SetSpec, ...] = ()
+    #: What tells their maps from others of the name, in the same order (bonds.py).
+    set_ids: tuple[int, ...] = ()
     #: The feeds that fill them.
     feeds: tuple[SetFeed, ...] = ()
     #: Where a `path` that is relative begins.

@@ -30,6 +30,7 @@ from penstock.kernel.clsact import Filter
 from penstock.kernel.program import Program
 from penstock.model.hook import Hook
 from penstock.model.overlay import BANKS_MAP, SWITCH_MAP
+from penstock.model.sets import control_map
 from penstock.model.spec import COUNTERS_MAP, PROGRAM, REFUSALS_MAP
 from penstock.pipeline import slot as slots
 from penstock.pipeline.identity import Clsact, Identity, encode, kept_slots
@@ -223,6 +224,10 @@ class Putting:
             mode=mode,
             applied_at=now,
             program=self._program.id,
+            set_ids=tuple(
+                self._loaded.maps[control_map(number)].info.id
+                for number in range(len(self._policy.identity.sets))
+            ),
             clsact=self._clsact(),
             probation=self._probation,
             # A program that reads packets by helpers alone asks no overlay (bpf/include/penstock/overlay.bpf.h).

@@ -22,7 +22,9 @@ from penstock.kernel.lock import lock
 from penstock.model.hook import Hook
 from penstock.pipeline import slot as slots
 from penstock.pipeline import whereabouts
+from penstock.pipeline.bonds import unbound
 from penstock.pipeline.identity import Identity
+from penstock.pipeline.set_store import place_of
 from penstock.pipeline.slot import IDENTITY
 
 #: A command holds the lock for as long as it takes to load a program, ask it, and fill its sets.
@@ -44,6 +46,8 @@ class Running:
     program: int
     identity: Identity | None
     fault: str | None = None
+    #: Sets that the program asks by other maps than those that are pinned (bonds.py).
+    unbound: tuple[str, ...] = ()
 
     @property
     def is_gone(self) -> bool:
@@ -61,6 +65,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._read: dict[str, tuple[tuple[int, int], Identity]] = {}
+        self._bonds: dict[str, tuple[object, tuple[str, ...]]] = {}
 
     def running(self) -> tuple[Running, ...]:
         """The filters that were put in place in this network namespace, or run in it.
@@ -73,6 +78,7 @@ class Watch:
         places = whereabouts.Places()
         every = whereabouts.names_here(root)
         self._read = {name: known for name, known in self._read.items() if name in every}
+        self._bonds = {name: known for name, known in self._bonds.items() if name in every}
         found = (self._one(root, name, places) for name in every)
         return tuple(one for one in found if one is not None)
 
@@ -106,7 +112,19 @@ class Watch:
                 pinned.ifname, 0, pinned.hook, 0, None, f"{root / name} has no link that can be opened"
             )
         with link:
-            return self._placed(link.info(), identity, places)
+            found = self._placed(link.info(), identity, places)
+        names = self._unbound(root / name, identity) if found is not None and found.is_current else ()
+        return replace(found, unbound=names) if found is not None and names else found
+
+    def _unbound(self, directory: Path, identity: Identity) -> tuple[str, ...]:
+        """Looked at anew when the filter's pins or those of a set are others than before."""
+        if not identity.sets:
+            return ()
+        mark = _mark(directory), tuple(place_of(spec.name) for spec in identity.sets)
+        known = self._bonds.get(directory.name)
+        if known is None or known[0] != mark:
+            known = self._bonds[directory.name] = mark, unbound(identity)
+        return known[1]
 
     def _placed(self, info: LinkInfo, identity: Identity, places: whereabouts.Places) -> Running | None:
         hook = Hook(identity.hook)

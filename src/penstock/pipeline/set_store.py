@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from penstock.pipeline.live_set import LiveSet
+    from penstock.pipeline.set_users import User
 
 _SUFFIX = "-sets"
 CONTROL, SPEC = "control", "spec"
@@ -303,8 +304,8 @@ def _another(wanted: SetSpec, there: SetSpec) -> PenstockError:
     )
 
 
-def delete(name: str, *, force: bool = False) -> None:
-    """Take a set away: its pins; programs that use it keep it until they go.
+def delete(name: str, *, force: bool = False) -> tuple[User, ...]:
+    """Take a set away: its pins; programs that use it, which are given back, keep it until they go.
 
     Of one that cannot be opened, which takes `force`, the ledger stays, and fills the next set of that name.
 
@@ -315,7 +316,7 @@ def delete(name: str, *, force: bool = False) -> None:
     name = name.removeprefix("@")
     if force and not _can_be_opened(name):
         pin.remove(sets_root(), name)
-        return
+        return ()
     from penstock.pipeline.set_users import users_of
 
     with open_set(name) as found, changing(name) if not force else nullcontext():
@@ -327,6 +328,7 @@ def delete(name: str, *, force: bool = False) -> None:
             )
         pin.remove(sets_root(), name)
         Ledger(name).forget()
+        return users
 
 
 def _can_be_opened(name: str) -> bool:

@@ -19,7 +19,7 @@ from penstock.kernel.attached import mode_on, programs_at
 from penstock.kernel.link import AttachedProgram
 from penstock.kernel.netlink import Interface, interface
 from penstock.model.hook import Hook
-from penstock.pipeline import whereabouts
+from penstock.pipeline import bonds, whereabouts
 from penstock.pipeline.counters import Counter
 from penstock.pipeline.devices import astray
 from penstock.pipeline.identity import Added, CounterKey, Emergency, Identity
@@ -179,6 +179,9 @@ def _trouble(slot: Slot, place: Interface | None) -> str | None:
         return f"applied to {name}, which is now called {place.name}"
     if not slot.is_current:
         return "another program has been put on its link, so these counters stand still"
+    if names := bonds.unbound(slot.identity):
+        command = f"penstock apply {slot.identity.path or 'POLICY'} -i {name}"
+        return f"{bonds.words(names)}; `{command}` mends it"
     return astray(slot.identity.devices)
 
 
