@@ -354,7 +354,8 @@ def test_what_somebody_takes_off_is_put_back_and_not_for_ever_at_once(
 def test_a_set_that_is_taken_away_under_a_program_is_made_anew(
     wire: Wire, daemon: Daemon, host: Cli, root: Path
 ) -> None:
-    daemon.policy("v1.policy", "set banned : host\nfilter edge at xdp {\n drop if udp dst port 8000 and src in @banned\n}\n")
+    rule = "drop if udp dst port 8000 and src in @banned"
+    daemon.policy("v1.policy", f"set banned : host\nfilter edge at xdp {{\n {rule}\n}}\n")
     with daemon:
         assert host("set", "delete", "banned", "--force").code == 0
         daemon.waits_for(
