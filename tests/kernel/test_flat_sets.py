@@ -28,7 +28,7 @@ from penstock.errors import LimitError
 from penstock.kernel.maps import Map
 from penstock.model.spec import COUNTERS_MAP
 from penstock.model.verdict import Verdict
-from penstock.pipeline.live_set import LiveSet
+from penstock.pipeline.live_set import Changed, LiveSet
 
 pytestmark = pytest.mark.privileged
 
@@ -165,23 +165,34 @@ def test_thousands_come_and_go_in_place_as_in_a_trie() -> None:
 
 
 def test_packets_meet_an_entry_of_both_contents_at_every_moment() -> None:
-    """While contents are replaced and changed in place, no packet from what they share comes through."""
+    """While contents are replaced and changed in place, no packet from what they share comes through.
+
+    Some are covered by a network that goes in the very batch that brings others for them: 3 or 80 of them.
+    """
     with planes("drop if src in @nets") as (plane, held):
         nets, done = held["nets"], Event()
-        contents = [[f"10.0.{n}.0/24", "10.0.9.9", "10.0.9.1", "10.64.0.0/12"] for n in (1, 2)]
+        wide = ["10.0.8.0/21", "2001:db8:7::/48", *(f"10.8.{n}.0/24" for n in range(80))]
+        narrow = ["10.0.9.8/29", "2001:db8:7::8/125", *(f"10.8.{n}.0/25" for n in range(80))]
+        contents = [[f"10.0.{n}.0/24", *wide[:2], "10.0.9.9", "10.64.0.0/12"] for n in (1, 2)]
         nets.replace(contents[0])
-        shared = frame("10.0.9.9")
+        shared = [frame(one) for one in ("10.0.9.9", "2001:db8:7::9")]
         other = plane.program
 
         def traffic() -> None:
             while not done.is_set():
-                other.test_run(shared, repeat=20_000)
+                for one in shared:
+                    other.test_run(one, repeat=10_000)
 
         flow = Thread(target=traffic)
         flow.start()
         try:
             for step in range(12):
                 nets.replace(contents[step % 2])
+                nets.discard(["10.0.9.9"])
+                for count in (2, 82):
+                    for gone, come in ((wide, narrow), (narrow, wide)):
+                        nets.exchange(nets.read(gone[:count]), nets.read(come[:count]))
+                nets.update(["10.0.9.9"])
                 for text in ("10.0.9.8", "10.0.9.0/24", "10.0.8.0/24", "10.0.9.7/32"):
                     nets.update([text])
                     nets.discard([text])
@@ -190,6 +201,37 @@ def test_packets_meet_an_entry_of_both_contents_at_every_moment() -> None:
             flow.join()
         counted = plane.counters()
         assert len(counted) == 1, f"{COUNTERS_MAP}: {counted}"
+
+
+@pytest.mark.parametrize("count", [20, 300], ids=["few", "many"])
+def test_packets_that_ask_twice_meet_all_of_a_batch_or_nothing(count: int) -> None:
+    """One network goes with the first word that moves, another comes with the last: no packet misses both."""
+    with planes("drop if src in @nets\n drop if dst in @nets") as (plane, held):
+        nets, done = held["nets"], Event()
+        source, target = ["10.0.0.0/24"], ["10.200.0.0/24"]
+        filler = [f"10.{n % 100 + 50}.{n // 100}.0/30" for n in range(count)]
+        nets.replace([*source, *(f"11.{n >> 8}.{n & 255}.0/24" for n in range(10_000))])
+        asked = bytes(Ether() / IPv4(src="10.0.0.1", dst="10.200.0.1") / UDP(dport=53))
+        assert plane.verdicts([frame("10.0.1.1")]) == [Verdict.PASS]
+        ((default, missed),) = plane.counters().items()
+        other = plane.program
+
+        def traffic() -> None:
+            while not done.is_set():
+                other.test_run(asked, repeat=100_000)
+
+        flow = Thread(target=traffic)
+        flow.start()
+        try:
+            gone, come = map(nets.read, (source, [*filler, *target]))
+            for _ in range(40 if count < 64 else 10):
+                assert nets.exchange(gone, come) == Changed(count + 1, 0, 1)
+                assert nets.update(source).added == 1
+                assert nets.discard([*filler, *target]).removed == count + 1
+        finally:
+            done.set()
+            flow.join()
+        assert plane.counters()[default] == missed
 
 
 STEPS = {
