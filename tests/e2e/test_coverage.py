@@ -107,3 +107,17 @@ def test_several_filters_have_tests_of_their_own(cli: Cli, tmp_path: Path) -> No
     for name in ("a", "b"):
         (rule,) = cli("coverage", str(policy), "--filter", name, "--json").record["rules"]
         assert (rule["tried"], rule["packets"]) == (1, 1)
+
+
+def test_policies_with_rates_and_sets(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "edge.policy"
+    path.write_text(
+        "set threats : net\nset hosts : host\nfilter edge at xdp {\n"
+        " drop if src in @threats\n fast: drop if udp and over 5/s per src\n drop if dst in @hosts\n}\n"
+        'test "x" {\n packet IPv4(dst="10.0.0.9")/UDP -> pass\n'
+        ' with @threats 192.0.2.0/24\n packet IPv4(dst="10.0.0.9")/UDP -> drop\n}\n'
+        'test "y" {\n packet IPv4(dst="10.0.0.9")/UDP -> pass\n}\n'
+    )
+    for options, matched in (((), [1, 0, 0]), (("--set", "hosts=10.0.0.9"), [1, 0, 2])):
+        rules = cli("coverage", str(path), *options, "--json").record["rules"]
+        assert [rule["packets"] for rule in rules] == matched

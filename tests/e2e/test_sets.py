@@ -56,6 +56,31 @@ def test_a_change_is_met_by_the_next_packet(wire: Wire, host: Cli, guard: Path) 
     assert wire.arrived(8000) == 5
 
 
+def test_the_running_sets_answer_for_a_packet(host: Cli, guard: Path) -> None:
+    packet = f'IPv4(src="{CLIENT}")/UDP(dport=8000)'
+    host("set", "add", "banned", CLIENT)
+    host("set", "add", "open", "8000")
+    told = host("explain", str(guard), packet, "--sets", "live", "--json").record
+    assert (told["decided_by"], told["because"]) == ("banned", [f"{CLIENT} is in @banned, by {CLIENT}"])
+    assert "8000 is not in @open" in host("explain", str(guard), packet).out
+    told = host("explain", str(guard), packet, "--sets", "live", "--set", "banned=").out
+    assert f"{CLIENT} is not in @banned" in told
+    assert "pass by default" in told
+    test = f'test "x" {{\n packet {packet} -> drop by banned\n}}\n'
+    for engine in ("reference", "kernel"):
+        arguments = ("test", str(write(guard, guard.read_text() + test)), "--engine", engine)
+        assert host(*arguments).code == 1
+        assert host(*arguments, "--sets", "live").code == 0
+    other = write(guard.with_name("other.policy"), guard.read_text().replace("open   : port", "none : port"))
+    write(other, other.read_text().replace("@open", "@none"))
+    assert "no set @none runs here" in host("explain", str(other), packet, "--sets", "live").err
+    write(other, guard.read_text().replace("banned : host", "banned : net"))
+    refused = host("explain", str(other), packet, "--sets", "live")
+    assert (refused.code, "is of host, and the policy's of net" in refused.err) == (1, True)
+    counted = host("set", "list", "banned", "--json").record
+    assert counted["packets"] == 0, "nothing was counted"
+
+
 def test_bytes_that_are_no_text_and_times_without_end_are_refused(host: Cli, guard: Path) -> None:
     for entry, comment in (("192.0.2.1", "\udcff"), ("\udcff", "")):
         done = host("set", "add", "banned", entry, "--comment", comment)

@@ -16,12 +16,21 @@ from tests.property.test_kernel_agrees import truncations
 
 from penstock.compiler.codegen.plan import Wish
 from penstock.compiler.codegen.weigh import Form
+from penstock.compiler.diagram.boxes import NO_RULE
+from penstock.compiler.diagram.build import build
+from penstock.compiler.diagram.convert import decisions
+from penstock.compiler.diagram.evaluate import decide, terminal_of
+from penstock.compiler.diagram.order import axis_order
+from penstock.compiler.diagram.reduce import reduce
 from penstock.compiler.ir.evaluate import Packet as Parsed
+from penstock.compiler.ir.evaluate import evaluate_packet, holds, matches
+from penstock.compiler.ir.explain import explain
 from penstock.compiler.ir.lower import lower_filter
 from penstock.compiler.ir.ops import RuleSet
 from penstock.compiler.ir.stores import SetContent, Stores
 from penstock.compiler.lang.parser import parse_policy
 from penstock.compiler.lang.source import Source
+from penstock.engine.policy import KernelEngine, ReferenceEngine
 from penstock.errors import LimitError, PenstockError
 from penstock.kernel.elf import Symbol, variables
 from penstock.model.hook import Hook
@@ -31,6 +40,7 @@ from penstock.pipeline import live_set, set_few, set_whole
 from penstock.pipeline.live_set import LiveSet
 from penstock.pipeline.policy import load_policy
 from penstock.pipeline.set_change import settled
+from penstock.pipeline.set_contents import modelled, of_entries
 from penstock.pipeline.set_control import now
 from penstock.pipeline.set_keys import keys_of
 from penstock.pipeline.set_maps import create_maps, read_map
@@ -169,6 +179,45 @@ def test_the_kernel_says_what_the_reference_says(hook: Hook, form: Form | None) 
             held.update(texts)
             contents[name] = held.spec, texts
         assert disagreements(rules, plane, frames, stores_of(contents)) == []
+
+
+@pytest.mark.parametrize("hook", Hook, ids=lambda hook: hook.value)
+def test_all_meet_the_contents_that_a_test_gives(hook: Hook) -> None:
+    """The reference, the diagram, the explanation and the kernel: one half of the entries, both, and others."""
+    from tests.property.test_kernel_agrees import FRAMES
+
+    rules = rule_set(RULES, hook)
+    run = decisions(rules)
+    diagram = reduce(build(run.boxes, axis_order(run.boxes).all))
+    with KernelEngine(rules) as kernel, ReferenceEngine(rules) as reference:
+        for seed in (1, 2):
+            drawn_texts = drawn(FRAMES[:250], seed)
+            for engine in (kernel, reference):
+                engine.start_afresh()
+            for part in (slice(0, None, 2), slice(1, None, 2)):
+                half = {spec.name: of_entries(spec, drawn_texts[spec.name][part]) for spec in rules.sets}
+                kernel.give(half)
+                reference.give(half)
+                so_far = slice(None) if part.start else part
+                given = {spec.name: (spec, drawn_texts[spec.name][so_far]) for spec in rules.sets}
+                stores = stores_of(given)
+                told = modelled(rules.sets, {name: of_entries(*one) for name, one in given.items()})
+                assert {name: dict(one.entries) for name, one in told.items()} == {
+                    name: dict(one.entries) for name, one in stores.sets.items()
+                }
+                for frame in FRAMES[seed:250:5]:
+                    packet = Parsed(frame)
+                    expected = evaluate_packet(rules, packet, stores=stores)
+                    assert reference.outcome(frame, len(frame)) == expected
+                    assert kernel.outcome(frame, len(frame)) == expected
+                    assert explain(rules, frame, sets=told).outcome == expected
+                    fields = {axis.ref: packet.value(axis.ref) for axis in run.boxes.axes}
+                    held = [False, *(holds(asked, packet, stores) for asked in run.opaque)]
+                    found = decide(terminal_of(diagram, fields), held.__getitem__)
+                    first = next(
+                        (at for at in run.rules if matches(rules.rules[at], packet, stores=stores)), NO_RULE
+                    )
+                    assert (NO_RULE if found == NO_RULE else run.rules[found]) == first
 
 
 # ── one set ──────────────────────────────────────────────────────────────────

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from tests import frames
 
@@ -10,8 +12,10 @@ from penstock.compiler.ir.headers import Packet
 from penstock.compiler.ir.lower import lower_expression, lower_filter
 from penstock.compiler.lang.parser import parse_expression, parse_policy
 from penstock.compiler.lang.source import Source
+from penstock.errors import PenstockError
 from penstock.model.packet import build_packet, parse_packet
 from penstock.model.verdict import Verdict
+from penstock.pipeline.set_contents import given, modelled
 
 
 @pytest.mark.parametrize(
@@ -109,6 +113,76 @@ def test_rules_behind_meet_what_a_rule_has_added() -> None:
         ("else", False, "192.0.2.1 is not in @other"),
     ]
     assert found.outcome.verdict is Verdict.DROP
+
+
+SETS = """set nets : net
+set hosts : host
+set flows : host . proto . port
+set cards : mac
+filter edge at xdp {
+    early: count if src in @hosts or ether src in @cards
+    wide: drop if src in @nets and not dst in @hosts
+    flow: drop if src . proto . dst port in @flows
+}"""
+
+
+@pytest.mark.parametrize(
+    ("contents", "packet", "reasons", "because"),
+    [
+        (
+            ["nets=192.0.2.0/24,192.0.0.0/16"],
+            'IPv4(src="192.0.2.7", dst="10.0.0.1")/TCP',
+            ["192.0.2.7 is not in @hosts"],
+            ("192.0.2.7 is in @nets, by 192.0.2.0/24", "10.0.0.1 is not in @hosts"),
+        ),
+        (
+            ["nets=2001:db8::/32", "hosts=2001:db8::2"],
+            'IPv6(src="2001:db8::7", dst="2001:db8::2")/TCP(dport=9)',
+            [
+                "2001:db8::7 is not in @hosts",
+                "2001:db8::2 is in @hosts, by 2001:db8::2",
+                "2001:db8::7 . 6 (TCP) . 9 is not in @flows",
+            ],
+            (),
+        ),
+        (
+            ["flows=192.0.2.7 . tcp . 80", "cards=02:00:00:00:00:01"],
+            'Ether(src="02:00:00:00:00:01")/IPv4(src="192.0.2.7")/TCP(dport=80)',
+            [
+                "matched: 02:00:00:00:00:01 is in @cards, by 02:00:00:00:00:01; count does not decide",
+                "192.0.2.7 is not in @nets",
+            ],
+            ("192.0.2.7 . 6 (TCP) . 80 is in @flows, by 192.0.2.7 . tcp . 80",),
+        ),
+        (["flows=192.0.2.7 . tcp . 80"], "ARP", ["192.0.2.1 is not in @hosts"], ()),
+    ],
+)
+def test_which_entry_of_which_set(
+    contents: list[str], packet: str, reasons: list[str], because: tuple[str, ...]
+) -> None:
+    policy = parse_policy(Source("f", SETS))
+    rules = lower_filter(policy, policy.filters[0])
+    sets = modelled(rules.sets, given(rules.sets, contents))
+    found = explain(rules, build_packet(parse_packet(packet)), sets=sets)
+    assert [one.reason for one in found.rules][: len(reasons)] == reasons
+    assert found.because == because
+
+
+@pytest.mark.parametrize(
+    ("option", "fault"),
+    [
+        ("nets", "`nets` says no content"),
+        ("other=10.0.0.1", "the policy has no set @other"),
+        ("hosts=10.0.0.0/8", "`10.0.0.0/8` is no address"),
+        ("nets=@/nowhere/list", "/nowhere/list cannot be read: No such file"),
+        ("hosts=" + ",".join(f"10.0.{n >> 8}.{n & 255}" for n in range(1 << 16)) + ",10.1.0.0", "65,537"),
+    ],
+)
+def test_contents_that_cannot_be(option: str, fault: str) -> None:
+    policy = parse_policy(Source("f", SETS))
+    rules = lower_filter(policy, policy.filters[0])
+    with pytest.raises(PenstockError, match=re.escape(fault)):
+        modelled(rules.sets, given(rules.sets, [option]))
 
 
 def test_a_condition_decides_before_any_rule() -> None:

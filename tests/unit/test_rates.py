@@ -6,7 +6,7 @@ import pytest
 from tests.packets import ARP, ICMP, TCP, UDP, Ether, IPv4
 
 from penstock.compiler.diagram.convert import Run, Single, blocks
-from penstock.compiler.ir.buckets import Buckets
+from penstock.compiler.ir.buckets import SPENT, Buckets
 from penstock.compiler.ir.depth import countings
 from penstock.compiler.ir.dump import dump_predicate
 from penstock.compiler.ir.evaluate import evaluate
@@ -166,7 +166,13 @@ def test_a_packet_by_itself_finds_full_buckets() -> None:
     for _ in range(3):
         assert evaluate(rules, SYN).verdict is Verdict.PASS
     told = explain(rules, SYN).rules[0].reason
-    assert told == "a packet by itself is never over 1/h per src"
+    assert told == (
+        "its bucket of 1 token decides, of which none is taken as spent: "
+        "a packet by itself is never over 1/h per src"
+    )
+    story = explain(rules, SYN, buckets=SPENT)
+    assert story.outcome.verdict is Verdict.DROP
+    assert story.because == ("its bucket of 1 token decides, and is taken as spent: it is over 1/h per src",)
     assert explain(rules, bytes(Ether() / ARP())).rules[0].reason == "no IP header"
 
 

@@ -11,13 +11,15 @@ it, and below a rule what was not seen:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from penstock.cli import output
+from penstock.cli.contents import chosen_contents, contents_options
 from penstock.cli.options import json_option
 from penstock.errors import PenstockError
 from penstock.pipeline.policy_file import STDIN, read_policy
@@ -25,6 +27,8 @@ from penstock.pipeline.policy_file import STDIN, read_policy
 if TYPE_CHECKING:
     from penstock.compiler.lang.source import Source
     from penstock.engine.coverage import Coverage, RuleCoverage, Share, TermCoverage
+    from penstock.model.sets import SetSpec
+    from penstock.pipeline.set_contents import Contents
 
 _WIDTH = 10
 _NOTHING = ("", "")
@@ -47,17 +51,29 @@ _NOTHING = ("", "")
     metavar="PERCENT",
     help="Exit with 1 if less than this was seen.",
 )
+@contents_options
 @json_option
 def command(
-    file: str, captures: tuple[str, ...], filter_name: str | None, fail_under: float | None, as_json: bool
+    file: str,
+    captures: tuple[str, ...],
+    filter_name: str | None,
+    fail_under: float | None,
+    set_texts: tuple[str, ...],
+    sets_are: str,
+    as_json: bool,
 ) -> int:
     """Say which rules and terms of the policy FILE captures exercise, or without any its own tests.
 
     Of each rule it counts whether it matched, of each term in it whether it was true and whether it was false.
+    Sets are empty unless --set, --sets or a test's `with @SET ENTRY, …` says otherwise.
     """
     source = read_policy(file)
     folder = Path() if file == STDIN else Path(file).parent
-    found = _measured(source, filter_name, captures, folder)
+
+    def contents(specs: Iterable[SetSpec]) -> Contents:
+        return chosen_contents(specs, set_texts, sets_are)
+
+    found = _measured(source, filter_name, captures, folder, contents)
     for warning in found.warnings:
         output.warn(warning)
     reasons = _reasons(source, found)
@@ -73,7 +89,13 @@ def command(
     return 1 if missed else 0
 
 
-def _measured(source: Source, filter_name: str | None, captures: tuple[str, ...], folder: Path) -> Coverage:
+def _measured(
+    source: Source,
+    filter_name: str | None,
+    captures: tuple[str, ...],
+    folder: Path,
+    contents: Callable[[Iterable[SetSpec]], Contents],
+) -> Coverage:
     from penstock.compiler.lang.parser import parse_policy
     from penstock.engine.coverage import measure, of_captures, of_tests, start
     from penstock.pipeline.policy import rule_set_of
@@ -84,11 +106,13 @@ def _measured(source: Source, filter_name: str | None, captures: tuple[str, ...]
     if not captures and not policy.tests:
         hint = "name a capture with --pcap, or write a test block"
         raise PenstockError(f"{source.name} has no test block", hint=hint)
-    warnings = found.warnings
-    packets = (
-        of_captures(captures, warnings) if captures else of_tests(policy, found.filter.name, folder, warnings)
-    )
-    measure(found, packets)
+    warnings, first = found.warnings, contents(found.rule_set.sets)
+    if captures:
+        measure(found, of_captures(captures, warnings), first)
+        return found
+    packets = of_tests(policy, found.rule_set, folder, warnings, first)
+    for known, some in groupby(packets, key=lambda one: one[0]):
+        measure(found, (packet for _, packet in some), known.contents)
     return found
 
 

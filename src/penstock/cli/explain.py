@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli import output
+from penstock.cli.contents import chosen_contents, contents_options
 from penstock.cli.options import json_option
 from penstock.compiler.ir.ops import FIRST_RULE_SLOT
 from penstock.compiler.ir.outcome import Asked, asked, decision_on
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     "--packet", "number", type=click.IntRange(1), metavar="N", help="… and has this number, from 1."
 )
 @click.option("--filter", "filter_name", metavar="NAME", help="Which filter, when the policy has several.")
+@contents_options
+@click.option("--spent", is_flag=True, help="Take the buckets of rates as spent and not as full.")
 @json_option
 def command(
     file: str,
@@ -38,19 +41,26 @@ def command(
     pcap: str | None,
     number: int | None,
     filter_name: str | None,
+    set_texts: tuple[str, ...],
+    sets_are: str,
+    spent: bool,
     as_json: bool,
 ) -> None:
     """Say which rule of the policy FILE decides a packet, and for every rule before it what did not hold.
 
-    PACKET is written as layers: 'IPv4(src="1.2.3.4")/UDP(dport=53)'.
+    PACKET is written as layers: 'IPv4(src="1.2.3.4")/UDP(dport=53)'.  Sets are empty unless --set or --sets says
+    otherwise: --set threats=192.0.2.0/24,2001:db8::/32 or --set threats=@drop.txt.
     """
+    from penstock.compiler.ir.buckets import FULL, SPENT
     from penstock.compiler.ir.explain import explain
     from penstock.pipeline.policy import rule_set_of
+    from penstock.pipeline.set_contents import modelled
 
     data, wire_length = _frame(packet, hex_text, pcap, number)
     source = read_policy(file)
     rules = rule_set_of(source.text, name=source.name, filter=filter_name)
-    found = explain(rules, data, wire_length)
+    sets = modelled(rules.sets, chosen_contents(rules.sets, set_texts, sets_are))
+    found = explain(rules, data, wire_length, sets=sets, buckets=SPENT if spent else FULL)
     if as_json:
         output.record("penstock.explain/1", _record(rules, found, data, wire_length))
         return
@@ -104,6 +114,7 @@ def _lines(rules: RuleSet, found: Explanation) -> list[str]:
     verdict = output.verdict_word(decision_on(rules, outcome).value)
     also = ", ".join(_also(asked(rules, outcome)))
     lines.append(f"{place}{verdict} by {decider_name(outcome, rules)}")
+    lines += [f"    {reason}" for reason in found.because]
     return [*lines, f"    and: {also}"] if also else lines
 
 
@@ -149,6 +160,7 @@ def _record(rules: RuleSet, found: Explanation, data: bytes, wire_length: int) -
         "mark": {"value": also.mark.value, "mask": also.mark.mask} if also.mark else None,
         "dscp": also.dscp,
         "line": decider.line if decider else None,
+        "because": list(found.because),
         "conditions": [condition.word for condition in sorted(found.outcome.conditions)],
         "rules_before": tried,
     }

@@ -6,7 +6,7 @@ are cut where some predicate's intervals begin or end, so that a test of a field
 is a comparison of small numbers; what is no test of a field (arithmetic, headers
 walked) is asked of the reference evaluator, once for each packet.
 
-    batch = Batch(axes_of(predicates), packets)
+    batch = Batch(axes_of(predicates), packets)        with `stores` for what sets contain
     batch.holds(predicate, np.array([0, 3]))   ->  array([True, False])
 """
 
@@ -36,6 +36,7 @@ from penstock.compiler.ir.ops import (
     Sample,
     Within,
 )
+from penstock.compiler.ir.stores import EMPTY, Stores
 from penstock.model.net import IntervalSet
 
 #: More intervals than this are looked up in a table and not compared one by one.
@@ -60,8 +61,8 @@ def _axis(ref: FieldRef, intervals: Sequence[tuple[int, int]]) -> Axis:
 class Batch:
     """Some packets, and what is known of them."""
 
-    def __init__(self, axes: dict[FieldRef, Axis], packets: Sequence[Packet]) -> None:
-        self._axes, self._packets = axes, packets
+    def __init__(self, axes: dict[FieldRef, Axis], packets: Sequence[Packet], stores: Stores = EMPTY) -> None:
+        self._axes, self._packets, self._stores = axes, packets, stores
         self._columns: dict[FieldRef, Ranks] = {}
         self._answers: dict[Predicate, dict[int, bool]] = {}
 
@@ -122,5 +123,5 @@ class Batch:
         known = self._answers.setdefault(predicate, {})
         for row in rows.tolist():
             if row not in known:
-                known[row] = holds(predicate, self._packets[row])
+                known[row] = holds(predicate, self._packets[row], self._stores)
         return np.array([known[row] for row in rows.tolist()], dtype=bool)

@@ -24,17 +24,27 @@ from penstock.compiler.ir.conditions import conditions_of
 from penstock.compiler.ir.evaluate import Packet, holds
 from penstock.compiler.ir.lower import lower_expression, lower_filter, lower_terms
 from penstock.compiler.ir.ops import Predicate, Rule, RuleSet
+from penstock.compiler.ir.stores import Stores
 from penstock.compiler.lang import ast
 from penstock.compiler.lang.source import Span
 from penstock.engine.batch import Batch, axes_of
+from penstock.engine.trials import contents_of
 from penstock.model.hook import Hook
 from penstock.model.packet import build_packet
 from penstock.model.verdict import Condition, Verdict
 from penstock.observe.capture import ethernet_frames
 from penstock.pipeline.policy import choose_filter
+from penstock.pipeline.set_contents import Contents, joined, modelled
 
 #: Packets that are looked at together.
 CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """What sets contain when some packets come; told from others by being another, as comparing is slow."""
+
+    contents: Contents
 
 
 @dataclass(slots=True)
@@ -113,21 +123,24 @@ def start(policy: ast.Policy, filter_name: str | None) -> Coverage:
     chosen = choose_filter(policy, None, filter_name)
     rules = lower_filter(policy, chosen)
     covered = [
-        RuleCoverage(rule, list(_terms(written, policy, Hook(chosen.hook))))
+        RuleCoverage(rule, list(_terms(written, rule.name, policy, Hook(chosen.hook))))
         for written, rule in zip(chosen.rules, rules.rules, strict=True)
     ]
     return Coverage(rules, chosen, covered)
 
 
-def _terms(rule: ast.Rule, policy: ast.Policy, hook: Hook) -> Iterator[TermCoverage]:
+def _terms(rule: ast.Rule, name: str, policy: ast.Policy, hook: Hook) -> Iterator[TermCoverage]:
     if rule.condition is not None:
-        found = lower_terms(rule.condition, policy.source, policy.constants, policy.sets, hook=hook)
+        found = lower_terms(
+            rule.condition, policy.source, policy.constants, policy.sets, hook=hook, rule=name
+        )
         for span, predicate in found:
             yield TermCoverage(span, predicate)
 
 
-def measure(coverage: Coverage, packets: Iterable[Packet]) -> None:
-    """Add some packets to a coverage."""
+def measure(coverage: Coverage, packets: Iterable[Packet], contents: Contents | None = None) -> None:
+    """Add some packets to a coverage, which meet sets of these contents."""
+    stores = Stores(modelled(coverage.rule_set.sets, contents or {}))
     predicates = [one.rule.condition for one in coverage.rules]
     predicates += [term.predicate for one in coverage.rules for term in one.terms]
     axes = axes_of(predicates)
@@ -137,7 +150,7 @@ def measure(coverage: Coverage, packets: Iterable[Packet]) -> None:
             [at for at, packet in enumerate(some) if not _is_settled(coverage, packet)], dtype=np.int64
         )
         sizes = np.array([packet.wire_length for packet in some], dtype=np.int64)
-        left = _through_rules(coverage.rules, Batch(axes, some), alive, sizes)
+        left = _through_rules(coverage.rules, Batch(axes, some, stores), alive, sizes)
         coverage.default.packets += len(left)
         coverage.default.decided += len(left)
         coverage.default.size += int(sizes[left].sum())
@@ -188,21 +201,30 @@ def of_captures(paths: Iterable[str], warnings: list[str]) -> Iterator[Packet]:
             yield Packet(frame.data, frame.wire_length)
 
 
-def of_tests(policy: ast.Policy, name: str, folder: Path, warnings: list[str]) -> Iterator[Packet]:
-    """The packets of the policy's own tests of a filter; captures are looked for in `folder`.
+def of_tests(
+    policy: ast.Policy, rules: RuleSet, folder: Path, warnings: list[str], contents: Contents | None = None
+) -> Iterator[tuple[Given, Packet]]:
+    """The packets of the policy's own tests of a filter, each with what sets contain when it comes.
+
+    At the beginning of a test that is `contents`; captures and lists of entries are looked for in `folder`.
 
     Raises:
-        CaptureError: a capture cannot be read.
+        PenstockError: a capture, or a list, cannot be read.
     """
+    first = Given(contents or {})
     for test in policy.tests:
-        if (test.filter or policy.filters[0].name) != name:
+        if (test.filter or policy.filters[0].name) != rules.name:
             continue
+        known = first
         for step in test.steps:
             match step:
+                case ast.Given():
+                    known = Given(joined(known.contents, contents_of(step, rules, folder)))
                 case ast.PacketTest():
-                    yield Packet(build_packet(step.layers))
+                    yield known, Packet(build_packet(step.layers))
                 case ast.CaptureTest():
-                    yield from _selected(policy, step, folder, warnings)
+                    for packet in _selected(policy, step, folder, warnings):
+                        yield known, packet
 
 
 def _selected(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from random import Random
 from types import TracebackType
 from typing import Literal, Protocol, Self
@@ -22,14 +23,15 @@ from penstock.compiler.ir.buckets import Buckets
 from penstock.compiler.ir.evaluate import evaluate
 from penstock.compiler.ir.ops import FIRST_RULE_SLOT, RuleSet
 from penstock.compiler.ir.outcome import Outcome
-from penstock.compiler.ir.stores import SetContent, Stores
+from penstock.compiler.ir.stores import Stores
 from penstock.kernel.bpf_object import load_object
 from penstock.model.closing import Closing
 from penstock.model.limiter import MOST_BURST_NS
-from penstock.model.sets import set_map
+from penstock.model.sets import control_map, set_map
 from penstock.model.spec import COUNTERS_MAP, PROBE_MAP, PROGRAM, ProbeLayout
 from penstock.model.verdict import DECISION_CODES, Condition
 from penstock.observe.frame import Frame
+from penstock.pipeline.set_contents import Contents, joined, modelled, require_room
 
 EngineName = Literal["reference", "kernel"]
 
@@ -51,8 +53,16 @@ class Engine(Protocol):
         """
         ...
 
+    def give(self, contents: Contents) -> None:
+        """Let sets contain these too, until `start_afresh`.
+
+        Raises:
+            LimitError: a set would have more entries than it takes.
+        """
+        ...
+
     def start_afresh(self) -> None:
-        """Take what comes next to come much later: every bucket is full again."""
+        """Take what comes next to come much later: buckets are full, and sets contain what they did at first."""
         ...
 
     def close(self) -> None:
@@ -96,11 +106,12 @@ class ReferenceEngine(Closing):
 
     name: EngineName = "reference"
 
-    def __init__(self, rules: RuleSet) -> None:
+    def __init__(self, rules: RuleSet, contents: Contents | None = None) -> None:
         self._rules = rules
         self._clock = Clock()
         self._buckets = Buckets()
-        self._sets = {spec.name: SetContent(spec.kind, timeout_ns=spec.timeout_ns) for spec in rules.sets}
+        self._first = self._given = contents or {}
+        self._sets = modelled(rules.sets, self._first)
 
     def outcome(self, data: bytes, wire_length: int, time_ns: int | None = None) -> Outcome:
         """What the rule set's definition says of the frame."""
@@ -109,11 +120,17 @@ class ReferenceEngine(Closing):
         stores = Stores(self._sets, self._buckets.now_ns, self._buckets)
         return evaluate(self._rules, data, wire_length, stores=stores)
 
+    def give(self, contents: Contents) -> None:
+        """Let sets contain these too; what rules have added stays."""
+        self._given = joined(self._given, contents)
+        for name, content in modelled(self._rules.sets, self._given).items():
+            self._sets[name] = replace(self._sets[name], entries=content.entries)
+
     def start_afresh(self) -> None:
-        """What comes next comes much later, and sets are empty again."""
+        """What comes next comes much later, and sets are as they were at first."""
         self._clock.start_afresh()
-        for content in self._sets.values():
-            content.added.clear()
+        self._given = self._first
+        self._sets = modelled(self._rules.sets, self._first)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -128,10 +145,11 @@ class KernelEngine(Closing):
 
     name: EngineName = "kernel"
 
-    def __init__(self, rules: RuleSet) -> None:
+    def __init__(self, rules: RuleSet, contents: Contents | None = None) -> None:
         from penstock.compiler.driver import compile_rule_set
 
         self._rules = rules
+        self._first = self._given = contents or {}
         self._object = load_object(compile_rule_set(rules, probe=True).elf, rules.name)
         self._program = self._object.programs[PROGRAM]
         self._answer = self._program.answering()
@@ -141,11 +159,14 @@ class KernelEngine(Closing):
         self._verdicts = {code: verdict for verdict, code in DECISION_CODES.items()}
         self._blank = bytes(len(self._probe))
         self._clock = Clock()
+        self._write({spec.name: {} for spec in rules.sets if spec.name in self._first})
 
     def outcome(self, data: bytes, wire_length: int, time_ns: int | None = None) -> Outcome:
         """What the loaded program did with the frame."""
         if not self._program.takes(data):
-            return evaluate(self._rules, data, wire_length)
+            return evaluate(
+                self._rules, data, wire_length, stores=Stores(modelled(self._rules.sets, self._given))
+            )
         self._probe[:] = self._blank
         _MOMENT.pack_into(self._probe, self._layout.now_ns, self._clock.at(time_ns), self._clock.chance())
         _WORD.pack_into(self._probe, self._layout.wire_length, wire_length)
@@ -157,9 +178,37 @@ class KernelEngine(Closing):
         odd = frozenset(condition for condition in Condition if conditions >> condition & 1)
         return Outcome(self._verdicts[code], slot, self._hits(found), odd)
 
+    def give(self, contents: Contents) -> None:
+        """Let sets contain these too; what rules have added stays."""
+        before, self._given = self._given, joined(self._given, contents)
+        self._write({name: before.get(name, {}) for name in contents})
+
+    def _write(self, before: Contents) -> None:
+        """Let these sets contain what they are given, of which this much was there before."""
+        from penstock.pipeline.set_store import live
+
+        require_room(self._rules.sets, self._given)
+        for number, spec in enumerate(self._rules.sets):
+            if spec.name not in before:
+                continue
+            maps = {table: self._object.maps[set_map(number, table)].duplicate() for table in spec.tables}
+            added = {
+                table: self._object.maps[set_map(number, table)].duplicate() for table in spec.added_tables
+            }
+            with live(spec, maps, self._object.maps[control_map(number)].duplicate(), added) as held:
+                now = {family: self._given.get(spec.name, {}).get(family, {}) for family in spec.families}
+                gone = {
+                    family: dict.fromkeys(before[spec.name].get(family, {}).keys() - now[family].keys(), 0)
+                    for family in spec.families
+                }
+                held.exchange_claims(gone, now)
+
     def start_afresh(self) -> None:
-        """What comes next comes much later, and sets are empty again."""
+        """What comes next comes much later, and sets are as they were at first."""
         from penstock.pipeline.added_entries import AddedEntries
+
+        before, self._given = self._given, self._first
+        self._write({name: before[name] for name in before if before[name] != self._first.get(name)})
 
         self._clock.start_afresh()
         for number, spec in enumerate(self._rules.sets):
@@ -191,11 +240,13 @@ class KernelEngine(Closing):
         self._object.close()
 
 
-def open_engine(name: EngineName, rules: RuleSet) -> Engine:
-    """The engine of that name, ready to run a filter.
+def open_engine(name: EngineName, rules: RuleSet, contents: Contents | None = None) -> Engine:
+    """The engine of that name, ready to run a filter; its sets contain `contents` at first.
 
     Raises:
         KernelError: only for the kernel engine.
+        LimitError: a set would have more entries than it takes.
         ToolchainError: only for the kernel engine: clang is missing or failed.
     """
-    return ReferenceEngine(rules) if name == "reference" else KernelEngine(rules)
+    made = ReferenceEngine if name == "reference" else KernelEngine
+    return made(rules, contents)

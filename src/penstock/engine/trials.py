@@ -28,6 +28,7 @@ from penstock.model.packet import build_packet
 from penstock.model.verdict import Verdict
 from penstock.observe.capture import ethernet_frames
 from penstock.pipeline.policy import choose_filter
+from penstock.pipeline.set_contents import Contents, of_entries, of_file
 
 _COMPARE = {
     "<": operator.lt,
@@ -61,11 +62,15 @@ class Tally:
     warnings: tuple[str, ...] = ()
 
 
-def run_tests(policy: ast.Policy, engine: EngineName, folder: Path) -> Iterator[Result]:
-    """The result of each step of each test block; captures are looked for in `folder`.
+def run_tests(
+    policy: ast.Policy, engine: EngineName, folder: Path, contents: Contents | None = None
+) -> Iterator[Result]:
+    """The result of each step of each test block; captures and lists of entries are looked for in `folder`.
+
+    At the beginning of a test sets contain `contents`.
 
     Raises:
-        PenstockError: a filter cannot be compiled or loaded, or a capture cannot be read.
+        PenstockError: a filter cannot be compiled or loaded, or a file cannot be read.
     """
     with ExitStack() as opened:
         engines: dict[str, tuple[RuleSet, Engine]] = {}
@@ -73,11 +78,14 @@ def run_tests(policy: ast.Policy, engine: EngineName, folder: Path) -> Iterator[
             wanted = choose_filter(policy, None, test.filter or policy.filters[0].name)
             if wanted.name not in engines:
                 rules = lower_filter(policy, wanted)
-                engines[wanted.name] = rules, opened.enter_context(open_engine(engine, rules))
+                engines[wanted.name] = rules, opened.enter_context(open_engine(engine, rules, contents))
             rules, running = engines[wanted.name]
             running.start_afresh()
             for step in test.steps:
-                yield _result(policy, test, step, rules, running, folder)
+                if isinstance(step, ast.Given):
+                    running.give(contents_of(step, rules, folder))
+                else:
+                    yield _result(policy, test, step, rules, running, folder)
 
 
 def _result(
@@ -103,6 +111,19 @@ def _result(
             except CaptureError as error:
                 passed, got, warnings = False, error.message, ()
             return Result(test.title, text, line, passed, got, warnings)
+
+
+def contents_of(step: ast.Given, rules: RuleSet, folder: Path) -> Contents:
+    """The entries that a line of a test gives a set; none if the filter asks no such set.
+
+    Raises:
+        PenstockError: its file cannot be read, or has lines that are no entries.
+    """
+    spec = next((one for one in rules.sets if one.name == step.set), None)
+    if spec is None:
+        return {}
+    entries = of_file(spec, folder / step.path) if step.path is not None else of_entries(spec, step.entries)
+    return {spec.name: entries}
 
 
 def _run_capture(
@@ -148,8 +169,10 @@ def _told(outcome: Outcome, rules: RuleSet) -> str:
     return f"{outcome.verdict.value} by {decider_name(outcome, rules).removeprefix('on ')}"
 
 
-def run_over_capture(rules: RuleSet, engine: EngineName, path: str) -> Tally:
-    """What a filter does with the packets of a capture.
+def run_over_capture(
+    rules: RuleSet, engine: EngineName, path: str, contents: Contents | None = None
+) -> Tally:
+    """What a filter does with the packets of a capture; its sets contain `contents` at first.
 
     Raises:
         PenstockError: the filter cannot be loaded, or the capture cannot be read.
@@ -159,7 +182,7 @@ def run_over_capture(rules: RuleSet, engine: EngineName, path: str) -> Tally:
     warnings: list[str] = []
     packets = 0
     names = counter_names(rules)
-    with open_engine(engine, rules) as running:
+    with open_engine(engine, rules, contents) as running:
         for frame in ethernet_frames(path, warnings):
             outcome = running.outcome(frame.data, frame.wire_length, frame.timestamp_ns)
             packets += 1

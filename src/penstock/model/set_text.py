@@ -24,7 +24,7 @@ from penstock.model.address_range import pieces_of
 from penstock.model.sets import GRAIN, LONGEST_S, TIME_UNITS, SetSpec
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "icmp6": 58, "sctp": 132}
-_PROTOCOL_WORDS = {number: word for word, number in PROTOCOLS.items()}
+PROTOCOL_NAMES = {number: word for word, number in PROTOCOLS.items()}
 _LINE = re.compile(r"\s*(?P<entry>[^#;]*?)(?:\s+timeout\s+(?P<time>\S+))?\s*(?:[#;].*)?")
 _TIME = re.compile(r"([0-9]{1,9})([smhd])")
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
@@ -291,7 +291,7 @@ def _part_text(kind: str, part: bytes) -> str:
         case "mac":
             return part.hex(":")
         case "proto":
-            return _PROTOCOL_WORDS.get(part[0], str(part[0]))
+            return PROTOCOL_NAMES.get(part[0], str(part[0]))
         case _:
             return str(int.from_bytes(part, "big"))
 

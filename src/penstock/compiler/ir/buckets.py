@@ -8,7 +8,7 @@ A bucket is the time at which it is full again, in parts of a nanosecond
 places than `Limiter.places`, and a common bucket for keys that find none.
 
 `FULL` are buckets that are never asked to remember: each packet finds its own
-full.  That is what analyses and single packets are shown.
+full.  That is what analyses and single packets are shown.  `SPENT` are their opposite.
 """
 
 from __future__ import annotations
@@ -67,7 +67,14 @@ class _AlwaysFull(Buckets):
         return False
 
 
+class _AlwaysSpent(Buckets):
+    def asks(self, test: Over, packet: Packet) -> bool:
+        """True of each packet that has the key."""
+        return key_of(test, packet) is not None
+
+
 FULL = _AlwaysFull()
+SPENT = _AlwaysSpent()
 
 
 def cost_of(limiter: Limiter, packet: Packet) -> int:

@@ -7,6 +7,9 @@
 A term is one test of one field.  In a conjunction it is the first that is
 false; in a disjunction all are, and the one that came nearest is named: the
 first whose field the packet has.  Under `not` it is the test that was true.
+
+What a rule that holds asked besides the packet itself is told as well: which entry
+of which set has it, and what its bucket is taken to hold (reasons.py).
 """
 
 from __future__ import annotations
@@ -14,9 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
-from penstock.compiler.ir.buckets import key_of
+from penstock.compiler.ir.buckets import FULL, Buckets, key_of
 from penstock.compiler.ir.classic import run
-from penstock.compiler.ir.dump import dump_interval, dump_predicate, dump_term, dump_value
+from penstock.compiler.ir.dump import dump_interval, dump_predicate, dump_term
 from penstock.compiler.ir.evaluate import change, evaluate_packet, holds, matches, term_value
 from penstock.compiler.ir.headers import Packet, frame_length
 from penstock.compiler.ir.ops import (
@@ -41,10 +44,13 @@ from penstock.compiler.ir.ops import (
     Within,
 )
 from penstock.compiler.ir.outcome import Outcome
+from penstock.compiler.ir.reasons import PROTOCOL_WORDS, reasons, shown, told
 from penstock.compiler.ir.stores import EMPTY, SetContent, Stores
 from penstock.model.field import VLAN_TPIDS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from penstock.model.net import IntervalSet
 
 #: More values than this are not listed one by one.
@@ -61,18 +67,6 @@ _WORDS = {
     "udp.sport": "UDP source port", "udp.dport": "UDP destination port",
     "vlan.id": "VLAN id", "vlan.tpid": "tag type",
 }  # fmt: skip
-_PROTOCOLS = {
-    1: "ICMP",
-    2: "IGMP",
-    6: "TCP",
-    17: "UDP",
-    47: "GRE",
-    50: "ESP",
-    51: "AH",
-    58: "ICMPv6",
-    132: "SCTP",
-}
-_TYPES = {0x0800: "IPv4", 0x86DD: "IPv6", 0x0806: "ARP", 0x8035: "RARP", 0x8847: "MPLS", 0x8864: "PPPoE"}
 _FRAGMENTS = {0: "not a fragment", 1: "a first fragment", 2: "a later fragment"}
 
 
@@ -88,40 +82,63 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The outcome, and every rule that was tried before the search ended, in order."""
+    """The outcome, and every rule that was tried before the search ended, in order.
+
+    `because` is what the rule that decided found in sets and buckets.
+    """
 
     outcome: Outcome
     rules: tuple[Passed, ...]
+    because: tuple[str, ...] = ()
 
 
 def explain(
-    rule_set: RuleSet, frame: bytes, wire_length: int | None = None, now_ns: int | None = None
+    rule_set: RuleSet,
+    frame: bytes,
+    wire_length: int | None = None,
+    now_ns: int | None = None,
+    *,
+    sets: Mapping[str, SetContent] | None = None,
+    buckets: Buckets = FULL,
 ) -> Explanation:
     """What becomes of a frame, and why not something else; arguments as for `evaluate`.
 
-    Sets are empty at first, and have for the rules behind what the rules in front have added.
+    What `sets` says nothing of is empty at first.  Rules behind find what rules in front have added.
     """
     packet = Packet(frame, wire_length)
-    outcome = evaluate_packet(rule_set, packet, now_ns, _empty_sets(rule_set))
-    stores = _empty_sets(rule_set)
+    outcome = evaluate_packet(rule_set, packet, now_ns, _stores(rule_set, sets, buckets))
+    stores = _stores(rule_set, sets, buckets)
     tried: list[Passed] = []
+    because: tuple[str, ...] = ()
     if outcome.slot == 0 or outcome.slot >= FIRST_RULE_SLOT:
         for slot, rule in enumerate(rule_set.rules, FIRST_RULE_SLOT):
             if slot == outcome.slot:
+                because = reasons(rule.condition, packet, stores)
                 break
             tried.append(_passed(rule, slot, packet, now_ns, stores))
-    return Explanation(outcome, tuple(tried))
+    return Explanation(outcome, tuple(tried), because)
 
 
-def _empty_sets(rule_set: RuleSet) -> Stores:
-    return Stores({spec.name: SetContent(spec.kind, timeout_ns=spec.timeout_ns) for spec in rule_set.sets})
+def _stores(rule_set: RuleSet, sets: Mapping[str, SetContent] | None, buckets: Buckets) -> Stores:
+    """What rules can ask, with nothing added by rules yet."""
+    known = sets or {}
+    contents = {
+        spec.name: SetContent(
+            spec.kind, known[spec.name].entries if spec.name in known else {}, spec.timeout_ns
+        )
+        for spec in rule_set.sets
+    }
+    return Stores(contents, buckets=buckets)
 
 
 def _passed(rule: Rule, slot: int, packet: Packet, now_ns: int | None, stores: Stores) -> Passed:
     if matches(rule, packet, now_ns, stores):
+        because = "".join(f": {one}" for one in ["; ".join(reasons(rule.condition, packet, stores))] if one)
         if rule.target is not None:
             change(rule, packet, stores)
-        return Passed(rule, slot, matched=True, reason=f"matched; {rule.action.value} does not decide")
+        return Passed(
+            rule, slot, matched=True, reason=f"matched{because}; {rule.action.value} does not decide"
+        )
     if holds(rule.condition, packet, stores):
         return Passed(rule, slot, matched=False, reason="its time is over")
     return Passed(rule, slot, matched=False, reason=first_failure(rule.condition, packet, stores))
@@ -163,46 +180,31 @@ def _blame(predicate: Predicate, packet: Packet, stores: Stores, *, wanted: bool
         case HeaderWalked(number, _, _):
             return f"{'no' if wanted else 'has an'} extension header {number}", not wanted
         case Member() | Over() | Sample():
-            return _blame_kept(predicate, packet, wanted=wanted)
+            return _blame_kept(predicate, packet, stores)
         case Classic():
             return _blame_program(predicate, packet, wanted=wanted)
         case _:
             assert_never(predicate)
 
 
-def _blame_set(test: Member, packet: Packet, *, wanted: bool) -> _Blame:
-    """That a key is not in a set, or not there; which entries a set has is known only where it is."""
-    values = [packet.value(ref) for ref in test.keys]
-    for ref, value in zip(test.keys, values, strict=True):
-        if value is None:
-            return _absence(ref, packet), False
-    shown = " . ".join(_shown(ref, value or 0) for ref, value in zip(test.keys, values, strict=True))
-    return f"{shown} is {'not ' if wanted else ''}in @{test.set}", True
-
-
 def _blame_program(test: Classic, packet: Packet, *, wanted: bool) -> _Blame:
-    result, shown = run(test.program, packet.frame, frame_length(packet)), dump_predicate(test)
+    result, text = run(test.program, packet.frame, frame_length(packet)), dump_predicate(test)
     if result.out_of_bounds:
-        return f"{shown} reads beyond the packet's end, which makes it false as a whole", False
+        return f"{text} reads beyond the packet's end, which makes it false as a whole", False
     if result.zero_divisor:
-        return f"{shown} divides by zero, which makes it false as a whole", False
-    return f"{shown} does not match" if wanted else f"{shown} matches", True
+        return f"{text} divides by zero, which makes it false as a whole", False
+    return f"{text} does not match" if wanted else f"{text} matches", True
 
 
-def _blame_kept(test: Member | Over | Sample, packet: Packet, *, wanted: bool) -> _Blame:
+def _blame_kept(test: Member | Over | Sample, packet: Packet, stores: Stores) -> _Blame:
+    """What a set or a bucket says; a packet without the key has nothing to ask with."""
     if isinstance(test, Member):
-        return _blame_set(test, packet, wanted=wanted)
-    return _blame_counting(test, packet)
-
-
-def _blame_counting(test: Over | Sample, packet: Packet) -> _Blame:
-    """A packet that is explained by itself finds every bucket full, and chance elsewhere."""
-    if isinstance(test, Sample):
-        return f"chance takes one packet in {test.one_in}, and here it is taken to leave this one", True
-    limiter = test.limiter
-    if key_of(test, packet) is None:
-        return f"it has no {limiter.key.kind} to be limited by", False
-    return f"a packet by itself is never over {limiter.text}", True
+        absent = next((ref for ref in test.keys if packet.value(ref) is None), None)
+        if absent is not None:
+            return _absence(absent, packet), False
+    elif isinstance(test, Over) and key_of(test, packet) is None:
+        return f"it has no {test.limiter.key.kind} to be limited by", False
+    return told(test, packet, stores), True
 
 
 def _blame_field(ref: FieldRef, values: IntervalSet, packet: Packet, *, wanted: bool) -> _Blame:
@@ -222,22 +224,16 @@ def _blame_field(ref: FieldRef, values: IntervalSet, packet: Packet, *, wanted: 
     if ref.name == "vlan.tpid" and values.size() == len(VLAN_TPIDS):
         return f"{'no' if wanted else 'has a'} VLAN tag{inner}", True
     verb = "wanted" if wanted else "wanted anything but"
-    return f"{name}{inner} is {_shown(ref, found)}, {verb} {_listed(ref, values)}", True
+    return f"{name}{inner} is {shown(ref, found)}, {verb} {_listed(ref, values)}", True
 
 
 def _listed(ref: FieldRef, values: IntervalSet) -> str:
-    shown = [
-        _shown(ref, interval[0]) if interval[0] == interval[1] else dump_interval(ref, interval)
+    texts = [
+        shown(ref, interval[0]) if interval[0] == interval[1] else dump_interval(ref, interval)
         for interval in values.intervals[:MAX_SHOWN]
     ]
-    more = len(values.intervals) - len(shown)
-    return " or ".join(shown) + (f" or {more} more" if more else "")
-
-
-def _shown(ref: FieldRef, value: int) -> str:
-    text = dump_value(ref, value)
-    known = _PROTOCOLS if "proto" in ref.name else _TYPES if ref.name == "eth.type" else {}
-    return f"{text} ({known[value]})" if value in known else text
+    more = len(values.intervals) - len(texts)
+    return " or ".join(texts) + (f" or {more} more" if more else "")
 
 
 def _absence(ref: FieldRef, packet: Packet) -> str:
@@ -256,7 +252,7 @@ def _absence(ref: FieldRef, packet: Packet) -> str:
     needed = {"tcp": 6, "udp": 17, "icmp": 1, "icmp6": 58}.get(family)
     ports = ref.name in ("sport", "dport")
     if needed is not None and headers.network.proto != needed:
-        return f"no {_PROTOCOLS[needed]} header"
+        return f"no {PROTOCOL_WORDS[needed]} header"
     if ports and headers.network.proto not in (6, 17, 132):
         return "no TCP, UDP or SCTP header"
     if (needed is not None or ports) and headers.network.frag == 2:
@@ -278,4 +274,4 @@ def _blame_comparison(test: Compare, packet: Packet, *, wanted: bool) -> _Blame:
 
 def _value(term: Term, value: int) -> str:
     """A term's value, as its field is written."""
-    return _shown(term.ref, value) if isinstance(term, FieldTerm) else str(value)
+    return shown(term.ref, value) if isinstance(term, FieldTerm) else str(value)

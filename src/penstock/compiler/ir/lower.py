@@ -106,16 +106,17 @@ def lower_terms(
     sets: Sequence[ast.SetDefinition] = (),
     *,
     hook: Hook | None = None,
+    rule: str | None = None,
 ) -> tuple[tuple[Span, Predicate], ...]:
     """The terms of an expression in the order of the text: where each stands, and what it means there alone.
 
-    `hook` is where the filter runs, for what lies beside a packet.
+    `hook` is where the filter runs, for what lies beside a packet; `rule` is whose condition it is, for rates.
 
     Raises:
         PolicyError: with every fault of the expression.
     """
     lowering = _lowering(source, constants, None, None, sets)
-    lowering.hook = hook
+    lowering.hook, lowering.rule = hook, rule
     terms = Terms(lowering)
     terms.predicate(expression)
     if lowering.faults:

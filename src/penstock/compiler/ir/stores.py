@@ -13,13 +13,21 @@ What rules add lies apart from what was there: they take away nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from penstock.compiler.ir.buckets import FULL, Buckets
 
 #: Expiries are kept in steps of this many nanoseconds.
 STEP_NS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Covering:
+    """An entry that covers a key, as `SetContent` has it; whether a rule has added it."""
+
+    key: tuple[int, ...]
+    by_rule: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +47,21 @@ class SetContent:
 
     def has(self, key: tuple[int, ...], bits: int, now_ns: int) -> bool:
         """Whether an entry that has not expired covers the key."""
-        return any(expiry == 0 or now_ns < expiry for expiry in self._covering(key, bits))
+        return next(self.covering(key, bits, now_ns), None) is not None
 
-    def _covering(self, key: tuple[int, ...], bits: int) -> list[int]:
+    def covering(self, key: tuple[int, ...], bits: int, now_ns: int) -> Iterator[Covering]:
+        """The entries that cover the key and have not expired, the narrowest first, those of rules last."""
         keys = [(*key, bits)]
         if self.kind == ("net",):
             (address,) = key
-            keys = [(address >> bits - length << bits - length, length, bits) for length in range(bits + 1)]
-        found = [self.entries[network] for network in keys if network in self.entries]
-        return [*found, *([self.added[*key, bits]] if (*key, bits) in self.added else [])]
+            keys = [
+                (address >> bits - length << bits - length, length, bits) for length in range(bits, -1, -1)
+            ]
+        found = [(one, self.entries, False) for one in keys]
+        for one, entries, by_rule in (*found, ((*key, bits), self.added, True)):
+            expiry = entries.get(one)
+            if expiry is not None and (expiry == 0 or now_ns < expiry):
+                yield Covering(one, by_rule)
 
     def add(self, key: tuple[int, ...], bits: int, now_ns: int, stay_ns: int | None) -> None:
         """Let a key stay so long; one that is there already stays longer or as it is."""

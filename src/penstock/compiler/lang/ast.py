@@ -218,11 +218,26 @@ class CaptureTest:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """`with @SET ENTRY, ENTRY …`, or `with @SET "FILE"`: what a set contains besides from here to the test's end."""
+
+    set: str
+    entries: tuple[str, ...] = ()
+    path: str | None = None
+    set_span: Span = no_span()
+    entry_spans: tuple[Span, ...] = field(default=(), compare=False, repr=False)
+    span: Span = no_span()
+
+
+Step = PacketTest | CaptureTest | Given
+
+
+@dataclass(frozen=True, slots=True)
 class Test:
     """`test "title" { … }`.  Packets are tried against the policy's first filter unless `filter` names another."""
 
     title: str
-    steps: tuple[PacketTest | CaptureTest, ...]
+    steps: tuple[Step, ...]
     filter: str | None = None
     title_span: Span = no_span()
     span: Span = no_span()
@@ -286,6 +301,7 @@ __all__ = [
     "FieldFlag",
     "FieldValue",
     "Filter",
+    "Given",
     "Inner",
     "Item",
     "Kind",
@@ -318,6 +334,7 @@ __all__ = [
     "Rule",
     "Sample",
     "SetDefinition",
+    "Step",
     "Test",
     "Value",
     "Way",

@@ -14,6 +14,7 @@ from penstock.compiler.lang.denial import check_denial
 from penstock.compiler.lang.diagnostic import Diagnostic, Severity
 from penstock.compiler.lang.difference import check_differences
 from penstock.compiler.lang.findings import Findings
+from penstock.compiler.lang.given import check_given
 from penstock.compiler.lang.names import check_names, check_references
 from penstock.compiler.lang.placement import check_placement
 from penstock.compiler.lang.set_change import check_field
@@ -27,6 +28,7 @@ def check_policy(policy: Policy) -> tuple[Diagnostic, ...]:
     findings = Findings(policy.source)
     check_names(policy, findings)
     check_sets(policy, findings)
+    check_given(policy, findings)
     for item in policy.filters:
         for rule in item.rules:
             check_contradictions(rule.condition, findings)

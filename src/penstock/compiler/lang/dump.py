@@ -17,9 +17,9 @@ from collections.abc import Iterator
 
 from penstock.compiler.lang.ast import (
     And,
-    CaptureTest,
     Expr,
     Filter,
+    Given,
     Inner,
     Item,
     Leaf,
@@ -31,6 +31,7 @@ from penstock.compiler.lang.ast import (
     Primitive,
     Rule,
     SetDefinition,
+    Step,
     Test,
     Value,
     Xor,
@@ -90,7 +91,10 @@ def _test(item: Test) -> Iterator[str]:
         yield from _indented(_step(step))
 
 
-def _step(step: PacketTest | CaptureTest) -> Iterator[str]:
+def _step(step: Step) -> Iterator[str]:
+    if isinstance(step, Given):
+        yield f"with @{step.set}: " + (repr(step.path) if step.path else ", ".join(step.entries))
+        return
     expect = step.expect
     share = "" if expect.comparison is None else f" {expect.comparison} {expect.percent:g}%"
     wanted = f"{expect.verdict.value}{f' by {expect.rule}' if expect.rule else ''}{share}"

@@ -14,9 +14,9 @@ or behind a comma, and comments stay where they were.
 from __future__ import annotations
 
 from penstock.compiler.lang.ast import (
-    CaptureTest,
     Expectation,
     Filter,
+    Given,
     Item,
     Let,
     OnCondition,
@@ -24,6 +24,7 @@ from penstock.compiler.lang.ast import (
     Policy,
     Rule,
     SetDefinition,
+    Step,
     Test,
 )
 from penstock.compiler.lang.feeds import feed_words
@@ -182,9 +183,12 @@ def _test(item: Test, layout: Layout) -> tuple[list[str], bool]:
     around = [layout.around(step.span) for step in item.steps]
     closing = layout.closing(item.span.end)
     subjects = [_step(step) for step in item.steps]
-    width = max((len(subject) for subject in subjects if len(subject) <= _WIDEST_STEP), default=0)
+    asking = [
+        subject for subject, step in zip(subjects, item.steps, strict=True) if not isinstance(step, Given)
+    ]
+    width = max((len(subject) for subject in asking if len(subject) <= _WIDEST_STEP), default=0)
     groups = [
-        surroundings.lines(f"{subject:<{width}}  -> {_expectation(step.expect)}", _INDENT)
+        surroundings.lines(_expecting(subject, step, width), _INDENT)
         for subject, step, surroundings in zip(subjects, item.steps, around, strict=True)
     ]
     body = join_lines(groups, [surroundings.is_apart for surroundings in around])
@@ -192,11 +196,28 @@ def _test(item: Test, layout: Layout) -> tuple[list[str], bool]:
     return _block(f"test {_string(item.title)}{target}", opening, body, closing), opening.is_apart
 
 
-def _step(step: PacketTest | CaptureTest) -> str:
+def _expecting(subject: str, step: Step, width: int) -> str:
+    """A step with what it demands in a column of its own."""
+    if isinstance(step, Given):
+        return subject
+    return f"{subject:<{width}}  -> {_expectation(step.expect)}"
+
+
+def _step(step: Step) -> str:
+    if isinstance(step, Given):
+        return _given(step)
     if isinstance(step, PacketTest):
         return f"packet {_packet(step)}"
     condition = "" if step.condition is None else f" '{format_expression(step.condition)}'"
     return f"pcap {_string(step.path)}{condition}"
+
+
+def _given(step: Given) -> str:
+    head = f"with @{step.set} "
+    if step.path is not None:
+        return head + _string(step.path)
+    entries = [f"{entry}," for entry in step.entries]
+    return head + wrapped([*entries[:-1], entries[-1][:-1]], len(_INDENT) + len(head))
 
 
 def _packet(step: PacketTest) -> str:

@@ -8,7 +8,7 @@ if nothing had happened.
     let    = "let" NAME "=" value { "," value }
     filter = "filter" NAME "at" HOOK "{" { default | on | rule } "}"
     rule   = [LABEL ":"] ACTION ["if" expression]
-    test   = "test" TITLE ["for" NAME] "{" { packet | pcap } "}"
+    test   = "test" TITLE ["for" NAME] "{" { packet | pcap | with } "}"
 
 >>> policy = parse_policy(Source("edge.policy", "filter edge at xdp { drop if udp port 53 }"))
 >>> policy.filters[0].rules[0].action
@@ -331,7 +331,7 @@ class _Reader:
 
         def statement() -> None:
             if cursor.peek_word() not in TEST_WORDS:
-                raise cursor.unexpected("`packet` or `pcap`", known=TEST_WORDS)
+                raise cursor.unexpected("`packet`, `pcap` or `with`", known=TEST_WORDS)
             steps.append(read_step(cursor))
 
         end = self._block(opening, "this test", statement)

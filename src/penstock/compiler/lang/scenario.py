@@ -3,6 +3,7 @@
 packet IPv4(src="10.1.2.3")/UDP(dport=53)  -> pass
 packet hex "02 00 00 …"                    -> drop by dns
 pcap "yesterday.pcap" 'udp port 53'        -> drop >= 90%
+with @threats 192.0.2.0/24                 (given.py)
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import re
 from typing import cast
 
-from penstock.compiler.lang.ast import CaptureTest, Expectation, Expr, PacketTest, RelationOperator
+from penstock.compiler.lang.ast import CaptureTest, Expectation, Expr, PacketTest, RelationOperator, Step
 from penstock.compiler.lang.cursor import Cursor
 from penstock.compiler.lang.expression import read_expression
+from penstock.compiler.lang.given import read_given
 from penstock.compiler.lang.lexer import lex
 from penstock.compiler.lang.rule import read_verdict
 from penstock.compiler.lang.source import Span
@@ -26,16 +28,21 @@ _SHARE = re.compile(r"(<=|>=|==|!=|<|>|=)[ \t]*([0-9]{1,3}(?:\.[0-9]{1,6})?)[ \t
 _ETHERNET_HEADER = 14
 
 
-def read_step(cursor: Cursor) -> PacketTest | CaptureTest:
-    """One `packet` or `pcap` line; one of these words comes next.
+def read_step(cursor: Cursor) -> Step:
+    """One `packet`, `pcap` or `with` line; one of these words comes next.
 
     Raises:
         SyntaxFault: the line is not one.
     """
     start = cursor.here()
     cursor.advance(start.end - start.start)
-    is_packet = cursor.text[start.start : start.end] == "packet"
-    return _packet(cursor, start) if is_packet else _capture(cursor, start)
+    match cursor.text[start.start : start.end]:
+        case "packet":
+            return _packet(cursor, start)
+        case "with":
+            return read_given(cursor, start)
+        case _:
+            return _capture(cursor, start)
 
 
 # ── packets ──────────────────────────────────────────────────────────────────

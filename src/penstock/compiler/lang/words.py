@@ -198,7 +198,7 @@ VERDICTS = DECIDING[:-1]
 ACTIONS = (*DECIDING, "audit", "count", "mark", "dscp", "mirror", "add", "remove")
 TOP_WORDS = ("let", "set", "filter", "test")
 BODY_WORDS = ("default", "on", *ACTIONS)
-TEST_WORDS = ("packet", "pcap")
+TEST_WORDS = ("packet", "pcap", "with")
 
 #: Words that are a predicate with what follows them, and names anywhere else.
 FORM_WORDS = ("pcap", "inner", "over", "sample")
