@@ -123,10 +123,11 @@ class Book:
             claims[line.source] = Claim(entry, line.source, line.by, line.at, end, comment)
 
     def _remove(self, line: Line) -> None:
-        for entry, _ in line.entries:
+        entries = [entry for entry, _ in line.entries]
+        for entry in entries:
             self.few.pop(entry, None)
-            for lot in self.lots:
-                lot.gone.add(entry)
+        for lot in self.lots:
+            lot.gone.update(entries)
 
     # ── asking ───────────────────────────────────────────────────────────────
 
