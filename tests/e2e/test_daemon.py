@@ -284,6 +284,46 @@ def test_who_may_not_touch_the_kernel_reads_and_writes_sets_through_the_daemon(
     host("set", "delete", "banned")
 
 
+def test_who_may_not_touch_the_kernel_asks_the_daemon_what_is_in_place(
+    wire: Wire, daemon: Daemon, host: Cli, tmp_path: Path
+) -> None:
+    daemon.policy(
+        "v1.policy",
+        "set banned : net\nset short : host timeout 1s\n"
+        "filter edge at xdp {\n dns: drop if udp dst port 53\n"
+        " trap: drop if tcp and over 5/s per src\n drop if src in @banned or src in @short\n}\n",
+    )
+    bare = Cli(host.environment, (*host.prefix, *NOBODY))
+    with daemon:
+        assert host("set", "add", "banned", "10.8.0.0/16").code == 0
+        assert wire.arrived(53) == 0
+        told = [
+            {key: value for key, value in command("status", "--json").record.items() if key != "daemon"}
+            for command in (bare, host)
+        ]
+        assert told[0] == told[1]
+        assert told[0]["filters"][0]["counters"][-3]["packets"] == 5
+        assert (bare("status").code, "dns" in bare("status", "-i", "v1").out) == (0, True)
+        assert bare("status").out.partition("daemon:")[0] == host("status").out.partition("daemon:")[0]
+        assert bare("status", "-i", "v9").code == 3
+        for command in (bare, host):
+            asked = daemon.ask("Status")["requests"]
+            done = command("set", "test", "banned", "10.8.1.1", "10.9.0.1")
+            assert (done.code, done.out) == (1, "10.8.1.1 is in @banned\n10.9.0.1 is not in @banned\n")
+            assert command("set", "test", "@banned", "10.8.0.0/17", "--json").record["is_in"] is True
+            refused = command("set", "test", "banned", "nonsense")
+            assert (refused.code, "a set of net" in refused.err) == (1, True)
+            assert daemon.ask("Status")["requests"] == asked + 4
+        assert bare("set", "sweep", "short").code == 4, "it may ask, and no more"
+        daemon.ask("SetAdd", set="short", entries=["10.8.0.1"], timeout=0.01)
+        wait_until(lambda: host("set", "test", "short", "10.8.0.1").code == 1)
+        assert host("set", "sweep", "short").err == "@short: 1 removed\n"
+    assert bare("status").code == 4, "without a daemon there is nobody to ask"
+    host("detach", "-i", "v1")
+    host("set", "delete", "banned")
+    host("set", "delete", "short")
+
+
 def test_systemd_hears_of_it_and_the_records_are_as_documented(
     daemon: Daemon, host: Cli, tmp_path: Path
 ) -> None:

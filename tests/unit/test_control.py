@@ -247,7 +247,18 @@ def test_check_43_an_unknown_user_is_refused_and_a_member_of_a_group_is_not(plac
 @pytest.mark.privileged
 @pytest.mark.check(43)
 @pytest.mark.parametrize(
-    "ask", ["SetAdd", "SetRemove", "SetWrite", "SetUpdate", "SetFlush", "Reload", "Release", "FeedRefresh"]
+    "ask",
+    [
+        "SetAdd",
+        "SetRemove",
+        "SetWrite",
+        "SetUpdate",
+        "SetFlush",
+        "SetSweep",
+        "Reload",
+        "Release",
+        "FeedRefresh",
+    ],
 )
 def test_check_43_who_may_read_may_not_change(place: Path, ask: str) -> None:
     fields: dict[str, dict[str, object]] = {
@@ -256,6 +267,7 @@ def test_check_43_who_may_read_may_not_change(place: Path, ask: str) -> None:
         "SetWrite": {"set": "s", "length": 1},
         "SetUpdate": {"set": "s", "length": 1, "first": 1},
         "SetFlush": {"set": "s"},
+        "SetSweep": {"set": "s"},
     }
     more = fields.get(ask, {"interface": "eth0", "netns": 1} if ask == "Release" else {})
     with serving(place) as server:

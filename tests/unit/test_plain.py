@@ -27,6 +27,8 @@ LINES = {
     "--quiet set replace b x --timeout 1m --timeout 2m": ("replace", {"timeout": 120.0}),
     "set update b --add x": ("update", {"come": "x", "gone": None}),
     "set update --remove - b --add=x": ("update", {"come": "x", "gone": "-"}),
+    "set sweep b": ("sweep", {"as_json": False}),
+    "set test b 192.0.2.1 192.0.2.2 --json": ("test", {"entries": ("192.0.2.1", "192.0.2.2")}),
     "set flush b --json": ("flush", {"name": "b", "as_json": True}),
 }
 #: What click has something to say about, and other commands.
@@ -35,11 +37,13 @@ OTHERS = (
     "set add b a --timeout soon", "set add b a --timeout 0", "set add b a --timeout 101000d", "set add b -x a",
     "set add b a --timeout 1m --forever", "set add b -- a", "set add b a --timeou 1m", "set add b a --json=1",
     "set import b", "set import b x y", "set remove b a --timeout 1m", "set update b", "set update b --add",
-    "set update b --add x --remove x", "set update b x --add y", "set flush", "set flush b c",
+    "set update b --add x --remove x", "set update b x --add y", "set flush", "set flush b c", "set sweep",
+    "set test b",
     "set add b a -q", "-q -q set add b a", "--netns x set add b a", "set list", "set delete b", "why 192.0.2.1",
 )  # fmt: skip
 WORDS = (
-    "set", "add", "remove", "import", "replace", "update", "flush", "list", "b", "-", "--", "", "192.0.2.1",
+    "set", "add", "remove", "import", "replace", "update", "flush", "sweep", "test", "list", "b", "-", "--", "",
+    "192.0.2.1",
     "--json", "--forever", "--timeout", "--ttl", "--comment", "--add", "--remove", "1m", "soon", "-1", "--timeout=2h",
     "--comment=why", "--add=x", "--remove=x", "--remove=y", "--json=", "-h", "--help", "-q", "--quiet", "\udc80", " 5 ",
 )  # fmt: skip

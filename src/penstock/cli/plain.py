@@ -48,6 +48,8 @@ GRAMMARS = {
     "replace": Grammar(("name", "file"), _FLAGS, _VALUES),
     "update": Grammar(("name",), _FLAGS, {**_VALUES, **_FILES}),
     "flush": Grammar(("name",), _JSON, {}),
+    "sweep": Grammar(("name",), _JSON, {}),
+    "test": Grammar(("name", "entries"), _JSON, {}),
 }
 
 

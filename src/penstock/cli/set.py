@@ -11,7 +11,7 @@ import click
 from penstock.cli import output, set_reading, set_view
 from penstock.cli.options import STAY, Hinting, json_option
 from penstock.cli.plain import contradiction
-from penstock.cli.set_asking import FAR, answered, content, tell
+from penstock.cli.set_asking import FAR, answered, content, tell, tell_whether
 from penstock.errors import LimitError, PenstockError, PrivilegeError
 
 if TYPE_CHECKING:
@@ -205,16 +205,15 @@ def flush(name: str, as_json: bool) -> None:
         _report(name, commands.flush(name, by=_who()), as_json)
 
 
-@command.command("sweep")
+@command.command("sweep", cls=_Change)
 @_name
 @json_option
 def sweep(name: str, as_json: bool) -> None:
     """Give back the memory of entries of NAME that have expired; no packet meets them anyway."""
-    from penstock.pipeline.set_commands import Changed
+    from penstock.pipeline.set_commands import swept
 
     with _opened(name) as found:
-        done = found.sweep()
-        _report(name, Changed(done.added, done.changed, done.removed, found.count), as_json)
+        _report(name, swept(found), as_json)
 
 
 @command.command("export")
@@ -280,7 +279,7 @@ def info(name: str, as_json: bool) -> None:
         output.answer(line)
 
 
-@command.command("test")
+@command.command("test", cls=_Change)
 @_name
 @click.argument("entries", nargs=-1, required=True, metavar="ENTRY…")
 @json_option
@@ -289,14 +288,11 @@ def test(name: str, entries: tuple[str, ...], as_json: bool) -> int:
 
     An address is in a set of networks if one of them covers it.  `penstock why` tells who put it there.
     """
+    from penstock.pipeline.set_commands import holds
+
     with _opened(name) as found:
-        there = {entry: _holds(found, entry) for entry in entries}
-        for entry, is_in in there.items():
-            if as_json:
-                output.record("penstock.set.test/1", {"set": found.spec.name, "entry": entry, "is_in": is_in})
-            else:
-                output.answer(f"{entry} is {'' if is_in else 'not '}in @{found.spec.name}")
-    return 0 if all(there.values()) else 1
+        there = [holds(found, entry) for entry in entries]
+        return tell_whether(found.spec.name, dict(zip(entries, there, strict=True)), as_json=as_json)
 
 
 @command.command("delete")
@@ -323,14 +319,6 @@ def delete_(name: str, entries: tuple[str, ...], force: bool, as_json: bool) -> 
 
 
 # ── how ──────────────────────────────────────────────────────────────────────
-
-
-def _holds(found: LiveSet, entry: str) -> bool:
-    try:
-        return entry in found
-    except ValueError as error:
-        of = " . ".join(found.spec.kind)
-        raise PenstockError(str(error), hint=f"@{found.spec.name} is a set of {of}") from error
 
 
 def _write(name: str, file: str, times: dict[str, Any], as_json: bool, *, whole: bool) -> None:

@@ -32,10 +32,17 @@ def answered(command: str, parameters: dict[str, Any], *, however_far: bool = Fa
     Raises:
         PenstockError: it is refused, or a file cannot be read.
     """
+    as_json, entries = parameters["as_json"], parameters.get("entries", ())
+    if command == "test":
+        told = ask_if_there("SetTest", to_read=True, set=parameters["name"], entries=entries)
+        if told is None:
+            return None
+        there = dict(zip(entries, told["is_in"], strict=True))
+        return tell_whether(told["set"], there, as_json=as_json)
     done = _done(command, parameters, however_far=however_far)
     if done is None:
         return None
-    tell(done, as_json=parameters["as_json"])
+    tell(done, as_json=as_json)
     return 0
 
 
@@ -48,8 +55,8 @@ def _done(command: str, parameters: dict[str, Any], *, however_far: bool) -> dic
             return ask_if_there("SetAdd", set=name, entries=parameters["entries"], **times)
         case "remove":
             return ask_if_there("SetRemove", set=name, entries=parameters["entries"])
-        case "flush":
-            return ask_if_there("SetFlush", patience_s=_PATIENCE_S, set=name)
+        case "flush" | "sweep":
+            return ask_if_there(f"Set{command.title()}", patience_s=_PATIENCE_S, set=name)
         case "update":
             names = [parameters["come"], parameters["gone"]]
             told = {"names": names, "first": len(_text(names[0]))}
@@ -86,6 +93,16 @@ def content(file: str) -> bytes:
     except OSError as error:
         raise PenstockError(f"read {file}: {error.strerror}") from error
     return text
+
+
+def tell_whether(name: str, there: dict[str, bool], *, as_json: bool) -> int:
+    """Which entries a packet would find; gives 1 if one of them is not there."""
+    for entry, is_in in there.items():
+        if as_json:
+            output.record("penstock.set.test/1", {"set": name, "entry": entry, "is_in": is_in})
+        else:
+            output.answer(f"{entry} is {'' if is_in else 'not '}in @{name}")
+    return 0 if all(there.values()) else 1
 
 
 def tell(done: dict[str, Any], *, as_json: bool) -> None:

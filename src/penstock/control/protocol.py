@@ -112,6 +112,29 @@ class SetFlush(Request, frozen=True):
     set: str
 
 
+class SetSweep(Request, frozen=True):
+    """Give back the memory of entries that have expired."""
+
+    set: str
+
+
+class SetTest(Request, frozen=True):
+    """Whether a packet would find these entries in a set."""
+
+    set: str
+    entries: tuple[str, ...]
+
+
+class Filters(Request, frozen=True):
+    """What is in place: rules, counters, what is wrong; of one interface, or of all.
+
+    `netns` is the inode of the network namespace that is meant.
+    """
+
+    netns: int
+    interface: str | None = None
+
+
 class SetList(Request, frozen=True):
     """The sets, or the entries of one, at most `limit` of them."""
 
@@ -135,9 +158,9 @@ class FeedRefresh(Request, frozen=True):
     set: str | None = None
 
 
-Reading = Ping | Status | SetList | Why | FeedList
+Reading = Ping | Status | Filters | SetList | SetTest | Why | FeedList
 Texted = SetWrite | SetUpdate
-Changing = Reload | Release | SetAdd | SetRemove | Texted | SetFlush | FeedRefresh
+Changing = Reload | Release | SetAdd | SetRemove | Texted | SetFlush | SetSweep | FeedRefresh
 Asked = Reading | Changing
 
 
@@ -178,8 +201,10 @@ def weight(request: Asked) -> int:
     match request:
         case Why():
             return 50
-        case SetList() | FeedList():
+        case SetList() | FeedList() | Filters():
             return 10
+        case SetTest(entries=entries):
+            return 1 + len(entries) // 100
         case _:
             return 1
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any, assert_never
+
+import msgspec
 
 from penstock.control import protocol
 from penstock.control.access import Peer
@@ -22,16 +24,18 @@ from penstock.daemon.feeding import Feeding
 from penstock.daemon.fetcher import Fetcher
 from penstock.daemon.journal import Journal
 from penstock.daemon.keep import Keeper
-from penstock.daemon.sets import OpenSets, entries, listed
+from penstock.daemon.sets import OpenSets, entries, listed, tested
 from penstock.errors import DaemonError, LimitError
 from penstock.kernel import netns, pin
 from penstock.pipeline.feed_listing import feed_rows
 from penstock.pipeline.set_commands import who
+from penstock.pipeline.status import Status, status
 from penstock.pipeline.why import why
 from penstock.version import VERSION
 
 InThread = Callable[..., Awaitable[Any]]
-_Change = protocol.SetAdd | protocol.SetRemove | protocol.SetFlush | WithText
+_Change = protocol.SetAdd | protocol.SetRemove | protocol.SetFlush | protocol.SetSweep | WithText
+_Question = protocol.SetList | protocol.SetTest | protocol.Filters | protocol.FeedList | protocol.Why
 
 
 class Answers:
@@ -69,27 +73,28 @@ class Answers:
                 return await self._reloaded(peer)
             case protocol.Release():
                 return await self._release(request, peer)
-            case protocol.SetAdd() | protocol.SetRemove() | protocol.SetFlush():
+            case protocol.SetAdd() | protocol.SetRemove() | protocol.SetFlush() | protocol.SetSweep():
                 return await self._change(request, request.set, peer)
             case WithText():
                 return await self._change(request, request.request.set, peer)
             case protocol.SetWrite() | protocol.SetUpdate():
                 raise DaemonError("a request with a text came without it")
-            case protocol.SetList():
-                return await self._list(request)
-            case protocol.FeedList():
-                return {"feeds": await self._in_thread("read", feeds)}
+            case (
+                protocol.SetList()
+                | protocol.SetTest()
+                | protocol.Filters()
+                | protocol.FeedList()
+                | protocol.Why()
+            ):
+                return await self._in_thread("read", _read, request)
             case protocol.FeedRefresh():
                 await self._in_thread("feed", self._feeding.look)
                 return {"feeds": await self._in_thread("read", feeds)}
-            case protocol.Why():
-                return await self._in_thread("read", lambda: asdict(why(request.address)))
             case _ as never:
                 assert_never(never)
 
     async def _release(self, request: protocol.Release, peer: Peer) -> object:
-        if request.netns != netns.inode():
-            raise ElsewhereError("the daemon is in another network namespace")
+        _require_netns(request.netns)
         if not self._keeper.keeps(request.interface):
             raise ElsewhereError(f"the daemon keeps nothing on {request.interface}")
         await self._in_thread("keep", self._keeper.release, request.interface, request.hook)
@@ -139,15 +144,12 @@ class Answers:
                 return self._sets.remove(request.set, request.entries, by=by)
             case protocol.SetFlush():
                 return self._sets.flush(request.set, by=by)
+            case protocol.SetSweep():
+                return self._sets.sweep(request.set)
             case protocol.SetAdd():
                 return self._sets.add(request, by=by)
             case _ as never:
                 assert_never(never)
-
-    async def _list(self, request: protocol.SetList) -> object:
-        if request.set is None:
-            return await self._in_thread("read", listed)
-        return await self._in_thread("read", entries, request.set, request.limit)
 
     def _status(self) -> dict[str, object]:
         memory = self._keeper.memory
@@ -169,6 +171,36 @@ def _require_root(root: str | None) -> None:
         raise ElsewhereError(
             f"the daemon keeps its pins in {pin.pin_root()}, and the command means {root or pin.DEFAULT_ROOT}"
         )
+
+
+def _require_netns(inode: int) -> None:
+    """Refuse a request that means another network namespace than ours."""
+    if inode != netns.inode():
+        raise ElsewhereError("the daemon is in another network namespace")
+
+
+def _read(request: _Question) -> object:
+    """What a question is answered that has to look into the kernel, or files."""
+    match request:
+        case protocol.SetList():
+            return listed() if request.set is None else entries(request.set, request.limit)
+        case protocol.SetTest():
+            return tested(request.set, request.entries)
+        case protocol.Filters():
+            _require_netns(request.netns)
+            return {"filters": filters(request.interface)}
+        case protocol.FeedList():
+            return {"feeds": feeds()}
+        case protocol.Why():
+            return asdict(why(request.address))
+        case _ as never:
+            assert_never(never)
+
+
+def filters(interface: str | None) -> tuple[Status, ...]:
+    """What is in place, without the text of whole policies: who asks sees no more than `status` shows."""
+    found = status(interface)
+    return tuple(replace(one, identity=msgspec.structs.replace(one.identity, text="")) for one in found)
 
 
 def feeds() -> list[dict[str, object]]:

@@ -22,7 +22,7 @@ from penstock.control.protocol import SetUpdate, SetWrite
 from penstock.errors import PenstockError
 from penstock.model.state_directory import state_directory
 from penstock.pipeline.ledger import MANUAL
-from penstock.pipeline.set_commands import SetCommands
+from penstock.pipeline.set_commands import SetCommands, holds, swept
 from penstock.pipeline.set_record import every_record, record_of_entry
 from penstock.pipeline.set_store import is_free, names, open_set
 
@@ -84,6 +84,11 @@ class OpenSets:
         """Take back what no feed lists.  Raises PenstockError: as `SetCommands.flush`."""
         return _told(name, self._commands.flush(name, by=by))
 
+    def sweep(self, name: str) -> dict[str, Any]:
+        """Give back the memory of what has expired.  Raises PenstockError."""
+        with open_set(name) as found:
+            return _told(name, swept(found))
+
     def is_quick(self, name: str, count: int) -> bool:
         """Whether a change of so many entries keeps nobody waiting: it is open, has room, and nobody changes it."""
         name = name.removeprefix("@")
@@ -137,6 +142,12 @@ def entries(name: str, limit: int) -> dict[str, Any]:
     with open_set(name) as found:
         shown = [record_of_entry(found, one) for one in islice(found, limit)]
         return {"set": found.spec.name, "count": found.count, "entries": shown}
+
+
+def tested(name: str, asked: Sequence[str]) -> dict[str, Any]:
+    """Whether a packet would find each of these entries.  Raises PenstockError: one is no entry of the set."""
+    with open_set(name) as found:
+        return {"set": found.spec.name, "is_in": [holds(found, entry) for entry in asked]}
 
 
 def listed() -> dict[str, Any]:

@@ -260,6 +260,20 @@ def flush(name: str, *, by: str) -> Changed:
         return commands.flush(name, by=by)
 
 
+def swept(found: LiveSet) -> Changed:
+    """Remove the entries that have expired; of what they were claimed for the ledger forgets by itself."""
+    return _answer(found, found.sweep())
+
+
+def holds(found: LiveSet, entry: str) -> bool:
+    """Whether a packet would find an entry.  Raises PenstockError: it is none of this set."""
+    try:
+        return entry in found
+    except ValueError as error:
+        of = " . ".join(found.spec.kind)
+        raise PenstockError(str(error), hint=f"@{found.spec.name} is a set of {of}") from error
+
+
 def who(uid: int | None = None) -> str:
     """A user's name, of this process by default: who logged in, if anybody did."""
     if uid is None:
