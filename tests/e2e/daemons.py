@@ -56,9 +56,13 @@ class Daemon:
         """Write a policy file, in one step."""
         return self._write(name, text)
 
-    def _write(self, name: str, text: str) -> Path:
+    def built(self, name: str, content: bytes) -> Path:
+        """Write what `penstock build` has made, in one step."""
+        return self._write(name, content)
+
+    def _write(self, name: str, content: str | bytes) -> Path:
         new = self.etc / f".{name}"
-        new.write_text(text)
+        new.write_bytes(content.encode() if isinstance(content, str) else content)
         return new.replace(self.etc / name)
 
     def start(self, *, is_ready: bool = True, fetches: bool = False) -> Self:

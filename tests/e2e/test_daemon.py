@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,52 @@ def test_a_change_that_is_being_made_is_not_taken_for_a_strangers(
             link.update(own, expected_old=other)
         (found,) = looking.result(10)
     assert found.is_current
+
+
+def test_reloads_leave_nothing_behind(daemon: Daemon, host: Cli, tmp_path: Path, root: Path) -> None:
+    """Descriptors and pins are after many reloads what they were after a few: nothing else keeps a program or a map."""
+    (daemon.etc / "v1.policy").unlink()
+    text = "set bad : host size 9\nset nets : net as flat\nfilter edge at xdp {{ drop if src in @bad or src in @nets\n"
+    text += "  drop if udp and over {rate}/s per src }}\n"
+    for rate in (1, 2):
+        (tmp_path / "edge.policy").write_text(text.format(rate=rate))
+        built = str(tmp_path / f"{rate}.pso")
+        assert host("build", str(tmp_path / "edge.policy"), "-o", built).code == 0
+
+    def reload(number: int) -> None:
+        daemon.built("v1.pso", (tmp_path / f"{1 + number % 2}.pso").read_bytes())
+        daemon.ask("Reload")
+        daemon.ask("SetAdd", set="bad", entries=[f"192.0.2.{number}"])
+        daemon.ask("SetAdd", set="nets", entries=[f"198.51.{number}.0/24"])
+        daemon.ask("SetRemove", set="bad", entries=[f"192.0.2.{number}"])
+        daemon.ask("SetRemove", set="nets", entries=[f"198.51.{number}.0/24"])
+
+    with daemon:
+        for number in range(4):
+            reload(number)
+        before = program(host), held(daemon), pinned(root)
+        for number in range(4, 24):
+            reload(number)
+        assert program(host) != before[0]
+        assert (held(daemon), pinned(root)) == before[1:]
+    host("detach", "-i", "v1")
+
+
+def held(daemon: Daemon) -> Counter[str]:
+    """How many descriptors of each kind the daemon has, connections apart, which come and go."""
+    assert daemon.process is not None
+    found: Counter[str] = Counter()
+    for one in Path(f"/proc/{daemon.process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            name = one.readlink().name
+            found["socket" if name.startswith("socket:") else name] += 1
+    del found["socket"]
+    return found
+
+
+def pinned(root: Path) -> int:
+    """How many pins there are, of policies and of sets."""
+    return sum(len(files) for top in root.parent.glob(f"{root.name}*") for _, _, files in os.walk(top))
 
 
 def test_what_commands_put_there_or_take_off_is_left_until_a_reload(
