@@ -588,6 +588,8 @@ def test_check_26_a_full_disk_leaves_the_old_state_and_an_alarm(
             filler.unlink()
             daemon.waits_for("what the daemon remembers can be written again")
             assert (daemon.state / "daemon.json").read_text() != old
+            (daemon.state / "daemon.json").unlink()
+            wait_until((daemon.state / "daemon.json").exists, daemon.said)
     finally:
         subprocess.run(["umount", "--lazy", str(daemon.state)], check=True)
 

@@ -50,6 +50,20 @@ def entries(host: Cli, name: str) -> set[str]:
     return set(host("set", "list", name).out.split())
 
 
+def test_many_feeds_that_were_not_fetched_are_told_in_one_sentence(host: Cli, tmp_path: Path) -> None:
+    feeds = " ".join(
+        f'feed "{write(tmp_path / f"{number}.txt", f"198.51.{number}.0/24")}"' for number in range(5)
+    )
+    text = f"set threats : net {feeds}\nfilter edge at xdp {{ drop if src in @threats }}\n"
+    done = host("apply", str(write(tmp_path / "edge.policy", text)), "-i", "v1")
+    assert "@threats: 5 feeds were not fetched yet: `penstock feed refresh @threats` does" in done.err
+    assert done.err.count("not fetched") == 1
+    assert host("feed", "refresh", "@threats").code == 0
+    assert len(entries(host, "threats")) == 5
+    host("detach", "-i", "v1")
+    host("set", "delete", "threats")
+
+
 def test_a_policys_feed_is_fetched_folded_and_taken_back(host: Cli, fed: Path, tmp_path: Path) -> None:
     assert host("feed", "list", "--json").record["state"] == "new"
     done = host("feed", "refresh")

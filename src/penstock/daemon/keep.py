@@ -129,7 +129,7 @@ class Keeper:
                 state.count(counted)
             except PenstockError:
                 self.counts += counted
-        if (content := msgspec.json.encode(self.memory)) == self._saved:
+        if (content := msgspec.json.encode(self.memory)) == self._saved and state.is_there():
             return
         try:
             state.save(self.memory)

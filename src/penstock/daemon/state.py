@@ -61,6 +61,11 @@ def save(memory: Memory) -> None:
     _write(state_directory() / "daemon.json", memory)
 
 
+def is_there() -> bool:
+    """Whether anything is saved: a state directory may be emptied while the daemon runs."""
+    return (state_directory() / "daemon.json").exists()
+
+
 def counts() -> Counts:
     """What was counted so far; nothing where it cannot be read."""
     try:

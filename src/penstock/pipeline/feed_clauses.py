@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from penstock.pipeline.policy import LoadedPolicy
 
 
+#: So many feeds that were not fetched yet are told one by one.
+_MOST_NAMED = 3
+
+
 def settle_feeds(policies: Sequence[LoadedPolicy], replaced: Sequence[Identity] = ()) -> tuple[str, ...]:
     """Let the sets want what the policies name and hold what there is of it; gives what there is to say.
 
@@ -136,9 +140,14 @@ def _folded(name: str) -> Iterator[str]:
     except PenstockError as error:
         yield f"@{name}: its feeds are as they were: {error.message}"
         return
-    for one in subscriptions(name):
+    wanted = subscriptions(name)
+    missing = [one.name for one in wanted if one.name not in done.notes]
+    if len(missing) > _MOST_NAMED:
+        yield f"@{name}: {len(missing)} feeds were not fetched yet: `penstock feed refresh @{name}` does"
+    else:
+        for one in missing:
+            yield f"@{name}: {one} was not fetched yet: `penstock feed refresh {one}` does"
+    for one in wanted:
         note = done.notes.get(one.name)
-        if note is None:
-            yield f"@{name}: {one.name} was not fetched yet: `penstock feed refresh {one.name}` does"
-        elif note.refused:
+        if note is not None and note.refused:
             yield f"@{name}: {one.name} is not taken: {note.refused}"
