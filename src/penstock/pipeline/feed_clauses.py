@@ -145,8 +145,8 @@ def _folded(name: str) -> Iterator[str]:
     if len(missing) > _MOST_NAMED:
         yield f"@{name}: {len(missing)} feeds were not fetched yet: `penstock feed refresh @{name}` does"
     else:
-        for one in missing:
-            yield f"@{name}: {one} was not fetched yet: `penstock feed refresh {one}` does"
+        for feed in missing:
+            yield f"@{name}: {feed} was not fetched yet: `penstock feed refresh {feed}` does"
     for one in wanted:
         note = done.notes.get(one.name)
         if note is not None and note.refused:
