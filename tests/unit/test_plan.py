@@ -133,6 +133,35 @@ def test_a_diagram_is_inlined_with_rules_that_count_behind_it() -> None:
     assert sum(chosen_size(choice) for choice in plan.choices) > INLINE_SIZE
 
 
+def with_a_set(count: int) -> str:
+    lines = five_tuples(count).splitlines()
+    middle = 1 + count // 2
+    return "\n".join(["set some : host", *lines[:middle], "    drop if src in @some", *lines[middle:]])
+
+
+def test_a_set_between_rules_of_one_diagram_leaves_them_two() -> None:
+    flat, asking = planned(five_tuples(100)), planned(with_a_set(100))
+    assert (flat.inline, forms(flat)) == (True, [Form.NESTED])
+    assert (asking.inline, forms(asking)) == (True, [Form.NESTED, Form.LINEAR, Form.NESTED])
+    assert sum(map(chosen_size, asking.choices)) <= 1.1 * chosen_size(flat.choices[0])
+
+
+def test_a_set_between_rules_too_many_for_one_function_takes_no_diagram_from_them() -> None:
+    plan = planned(with_a_set(150))
+    assert (plan.inline, forms(plan)) == (False, [Form.NESTED, Form.LINEAR, Form.NESTED])
+
+
+def test_a_set_between_rules_of_a_table_leaves_them_one_table() -> None:
+    assert forms(planned(with_a_set(1000))) == [Form.TABLES]
+
+
+def test_a_rule_that_asks_a_set_is_not_taken_to_decide() -> None:
+    (with_set,) = planned(with_a_set(30)).choices
+    (without,) = planned(five_tuples(30)).choices
+    asked, flat = ({one.form: one.ns for one in choice.estimates} for choice in (with_set, without))
+    assert asked[Form.LINEAR] >= flat[Form.LINEAR]
+
+
 def test_what_is_compared_in_a_row_counts_together() -> None:
     """The verifier still knows in the next stretch what one has taught it; but not what a diagram has."""
     one = [line for line in policy_text(generate("acl", 60, 3)).splitlines() if " if " in line]

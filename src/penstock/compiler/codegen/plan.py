@@ -144,16 +144,43 @@ def plan_of(rule_set: RuleSet, rules: Sequence[NumberedRule], wish: Wish | None 
     stretches = list(_stretches(rule_set, rules))
     if wish is not None:
         return _wished(stretches, wish)
-    drawn = sum(stretch.can_nest for stretch in stretches) <= MAX_DIAGRAMS
-    weighed = [(stretch, _weighed(stretch) if drawn else [linear(stretch)]) for stretch in stretches]
-    return _inline(weighed, rule_set) or _staged(weighed, rule_set)
+    weighed = _all_weighed(stretches)
+    if plan := _inline(weighed, rule_set):
+        return plan
+    plan = _staged(weighed, rule_set)
+    return (
+        plan
+        if any(choice.form == Form.TABLES for choice in plan.choices)
+        else _sets_apart(plan, rule_set, rules)
+    )
 
 
-def _stretches(rule_set: RuleSet, rules: Sequence[NumberedRule]) -> Iterator[Stretch]:
+def _sets_apart(plan: Plan, rule_set: RuleSet, rules: Sequence[NumberedRule]) -> Plan:
+    """The plan, or one that asks the rules that ask sets alone between diagrams, if that is inline or cheaper.
+
+    A diagram with such a rule in its midst has all that stands behind it twice.
+    """
+    from penstock.compiler.diagram.convert import asks_sets_alone
+
+    if not 0 < sum(asks_sets_alone(item.rule) for item in rules) <= MAX_BETWEEN:
+        return plan
+    weighed = _all_weighed(list(_stretches(rule_set, rules, sets_apart=True)))
+    return _inline(weighed, rule_set) or min(plan, _staged(weighed, rule_set), key=_plan_ns)
+
+
+def _plan_ns(plan: Plan) -> float:
+    taken = [Option(choice.stage, choice.taken) for choice in plan.choices if choice.taken]
+    return total_ns(taken, inline=plan.inline)
+
+
+def _stretches(
+    rule_set: RuleSet, rules: Sequence[NumberedRule], *, sets_apart: bool = False
+) -> Iterator[Stretch]:
     from penstock.compiler.diagram.convert import Run, blocks
 
     alone: list[NumberedRule] = []
-    for block in blocks(replace(rule_set, rules=tuple(item.rule for item in rules))):
+    some = replace(rule_set, rules=tuple(item.rule for item in rules))
+    for block in blocks(some, sets_apart=sets_apart):
         if isinstance(block, Run):
             if alone:
                 yield Stretch(tuple(alone), None)
@@ -185,6 +212,11 @@ def _fits(stages: Sequence[Stage], rule_set: RuleSet) -> bool:
 _Weighed = tuple[Stretch, list[Option]]
 Weighed = Sequence[_Weighed]
 """Each stretch with its forms; the linear one first."""
+
+
+def _all_weighed(stretches: Sequence[Stretch]) -> list[_Weighed]:
+    drawn = sum(stretch.can_nest for stretch in stretches) <= MAX_DIAGRAMS
+    return [(stretch, _weighed(stretch) if drawn else [linear(stretch)]) for stretch in stretches]
 
 
 def _weighed(stretch: Stretch) -> list[Option]:

@@ -66,12 +66,12 @@ class Single:
 Block = Run | Single
 
 
-def blocks(rule_set: RuleSet) -> tuple[Block, ...]:
-    """The rule set as runs and single rules, in order."""
+def blocks(rule_set: RuleSet, *, sets_apart: bool = False) -> tuple[Block, ...]:
+    """The rule set as runs and single rules, in order; with `sets_apart` those that ask sets alone are single, too."""
     found: list[Block] = []
     gathered: list[_Divided] = []
     for number, rule in enumerate(rule_set.rules):
-        if not is_stateless(rule):
+        if not is_stateless(rule) or (sets_apart and asks_sets_alone(rule)):
             found += _runs(gathered)
             found.append(Single(number))
             gathered = []
@@ -116,6 +116,11 @@ def is_stateless(rule: Rule) -> bool:
     return rule.decides and rule.until_ns is None and not counted and not countings([rule.condition])
 
 
+def asks_sets_alone(rule: Rule) -> bool:
+    """Whether a rule asks sets, and of all packets: a diagram or a table could but say of each that it is to be asked."""
+    return bool(members([rule.condition])) and not any(term.fields for term in _divided(rule.condition)[0])
+
+
 @dataclass(frozen=True, slots=True)
 class Joined:
     """A run to be looked up at once, and the rules (indices) to be asked between its own, in order."""
@@ -127,8 +132,7 @@ class Joined:
 def joined(rules: Sequence[Rule], first: int, last: int, most: int) -> Joined | None:
     """Rules ``first … last`` as one run with at most so many rules between its own; None if that cannot be.
 
-    Asked between are those with a memory, and those that ask sets and no field at all:
-    a table could but say of every packet that they are to be asked.  No rule
+    Asked between are those with a memory, and those that ask sets alone.  No rule
     between changes what a later one of the run asks.
     """
     gathered: list[_Divided] = []
@@ -138,14 +142,12 @@ def joined(rules: Sequence[Rule], first: int, last: int, most: int) -> Joined | 
         rule = rules[number]
         if isinstance(rule.argument, Change):
             changed.add(rule.argument.set)
-        terms, whole = _divided(rule.condition) if is_stateless(rule) else ((), False)
-        asked = members([rule.condition])
-        if not is_stateless(rule) or (asked and not any(term.fields for term in terms)):
+        if not is_stateless(rule) or asks_sets_alone(rule):
             between.append(number)
-        elif changed & asked:
+        elif changed & members([rule.condition]):
             return None
         else:
-            gathered.append((number, terms, whole))
+            gathered.append((number, *_divided(rule.condition)))
     runs = list(_runs(gathered))
     if len(runs) != 1 or len(between) > most:
         return None
