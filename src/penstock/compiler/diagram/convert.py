@@ -117,7 +117,7 @@ def is_stateless(rule: Rule) -> bool:
 
 
 def asks_sets_alone(rule: Rule) -> bool:
-    """Whether a rule asks sets, and of all packets: a diagram or a table could but say of each that it is to be asked."""
+    """Whether a rule asks sets, and of every packet: a diagram or a table could but say of each that it is to ask."""
     return bool(members([rule.condition])) and not any(term.fields for term in _divided(rule.condition)[0])
 
 
