@@ -11,7 +11,7 @@ step (*replace*: penstock finds out what differs, ipset fills another set and sw
 processors. Networks are flat, in nft intervals (`auto-merge`), up to 100,000 of them: a million takes minutes and a
 gigabyte. Starting Python is in penstock's figures: it is most of *add one*, and half of what a hundredth takes, which
 takes the others less than Python needs to start. *Bytes an entry* is by how much the kernel's own memory has grown
-behind loading, the most of the turns: a hash of penstock's has 16 bytes before, for each entry that there may be.
+behind loading, the most of the turns: what a hash takes when it is made (docs/sets.md) is not in it.
 """
 SETS_INSIDE = """\
 In a process that has the set open: a single entry added, or removed, until the next packet is dropped, or passes (each
