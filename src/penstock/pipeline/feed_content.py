@@ -38,7 +38,7 @@ def content_of(spec: SetSpec, listed: Listed, fetched: Moment, now: Moment) -> C
     elapsed = fetched.elapsed_s(now)
     sides = {"v4": (v4, ends.v4), "v6": (v6, ends.v6)}
     return {
-        family: _live(keys, _boot_ends(end - fetched.wall - elapsed, now), now)
+        family: Entries(keys, _boot_ends(end - fetched.wall - elapsed, now)).live(now.boot_ns)
         for family, (keys, end) in sides.items()
     }
 
@@ -50,11 +50,6 @@ def _boot_ends(left_s: F64, now: Moment) -> NDArray[np.uint64]:
     moved = np.clip(left_s[lasts], -1e9, 1e9) * _SECOND
     ends[lasts] = np.maximum(moved.astype(np.int64) + now.boot_ns, GRAIN).astype(np.uint64)
     return ends & np.uint64(EXPIRY_MASK)
-
-
-def _live(keys: NDArray[np.uint8], ends: NDArray[np.uint64], now: Moment) -> Entries:
-    keep = (ends == 0) | (ends > np.uint64(now.boot_ns))
-    return Entries(keys, ends) if keep.all() else Entries(keys[keep], ends[keep])
 
 
 def settled(new: Content, old: Content) -> Content:

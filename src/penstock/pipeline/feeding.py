@@ -249,7 +249,7 @@ class _Folding:
     def _exchange(self, name: str, content: Content | None, source: str) -> None:
         """Let a feed list this, in the ledger and in the kernel; None takes it back."""
         from penstock.pipeline.feed_content import settled
-        from penstock.pipeline.ledger_content import of_texts, together, without
+        from penstock.pipeline.ledger_content import of_texts, together
 
         spec, now, ledger = self._set.spec, moment(), self._ledger
         book = ledger.book()
@@ -266,7 +266,7 @@ class _Folding:
         try:
             target = together(spec, [others, new])
             if is_known:
-                gone = {family: without(entries, target[family]) for family, entries in old.items()}
+                gone = {family: entries.without(target[family]) for family, entries in old.items()}
                 done = self._set.exchange_claims(gone, target)
             else:
                 # What it listed before is told by no file: all that nobody else claims.

@@ -20,7 +20,6 @@ from penstock.pipeline.flat_filling import fill, fill_front, filling
 from penstock.pipeline.flat_keys import distinct, found_in, packed
 from penstock.pipeline.flat_many import in_place
 from penstock.pipeline.flat_present import Difference, Present
-from penstock.pipeline.ledger_content import without
 from penstock.pipeline.live_set import Changed
 from penstock.pipeline.set_change import Change, Held, change, settled
 from penstock.pipeline.set_control import now
@@ -45,7 +44,7 @@ def update(found: FlatSet, entries: Content | Keys) -> Changed:
     (stay, timed), moment = _split(arrays_of(found.spec, entries)), now()
     held = _held(found)
     joined = {
-        family: _together(_live(held[family].entries(found.spec.timed), moment), timed[family])
+        family: Entries.joined([held[family].entries(found.spec.timed).live(moment), timed[family]])
         for family in timed
     }
     if not any(map(len, stay.values())):
@@ -78,18 +77,18 @@ def exchange(
     spec = found.spec
     away, exact = arrays_of(spec, gone), arrays_of(spec, come)
     longer = arrays_of(spec, more) if more else no_entries(spec)
-    longer = {f: without(one, exact[f]) for f, one in longer.items()}
+    longer = {f: one.without(exact[f]) for f, one in longer.items()}
     named = {
-        f: packed(f, np.concatenate([without(away[f], longer[f]).keys, exact[f].keys])) for f in spec.families
+        f: packed(f, np.concatenate([away[f].without(longer[f]).keys, exact[f].keys])) for f in spec.families
     }
     held = _held(found)
     flat, timed = _left(found, held, named)
-    stay, until = _split({f: _together(exact[f], longer[f]) for f in spec.families})
+    stay, until = _split({f: Entries.joined([exact[f], longer[f]]) for f in spec.families})
     return _put(
         found,
         held,
         {family: one.coming(stay[family]) for family, one in flat.items()},
-        {family: _together(timed[family], until[family]) for family in timed},
+        {family: Entries.joined([timed[family], until[family]]) for family in timed},
     )
 
 
@@ -97,7 +96,7 @@ def sweep(found: FlatSet) -> Changed:
     """Remove what has expired.  Raises KernelError."""
     held, moment = _held(found), now()
     timed = found.spec.timed
-    return _put(found, held, None, {f: _live(one.entries(timed), moment) for f, one in held.items()})
+    return _put(found, held, None, {f: one.entries(timed).live(moment) for f, one in held.items()})
 
 
 def recover(found: FlatSet) -> None:
@@ -133,7 +132,7 @@ def _left(found: FlatSet, held: dict[str, Held], unwanted: Flat) -> tuple[Moves,
     timed, moment = {}, now()
     for family, one in held.items():
         timed[family] = _without(
-            family, _live(one.entries(found.spec.timed), moment), distinct(unwanted[family])
+            family, one.entries(found.spec.timed).live(moment), distinct(unwanted[family])
         )
     return flat, timed
 
@@ -229,7 +228,7 @@ def _split(wanted: Content) -> tuple[Flat, Content]:
     for family, one in wanted.items():
         stays = one.expiry == 0
         stay[family] = packed(family, one.keys[stays])
-        timed[family] = Entries(one.keys[~stays], one.expiry[~stays])
+        timed[family] = one.where(~stays)
     return stay, timed
 
 
@@ -239,16 +238,7 @@ def _without(family: str, entries: Entries, present: Present | NDArray[Any]) -> 
         return entries
     keys = packed(family, entries.keys)
     keep = ~(present.has(keys) if isinstance(present, Present) else found_in(present, keys)[0])
-    return Entries(entries.keys[keep], entries.expiry[keep])
-
-
-def _live(entries: Entries, moment: int) -> Entries:
-    keep = entries.expiry > np.uint64(moment)
-    return Entries(entries.keys[keep], entries.expiry[keep])
-
-
-def _together(one: Entries, more: Entries) -> Entries:
-    return Entries(np.concatenate([one.keys, more.keys]), np.concatenate([one.expiry, more.expiry]))
+    return entries.where(keep)
 
 
 def _counted(flat: Mapping[str, Difference], tries: Mapping[str, Change]) -> Changed:

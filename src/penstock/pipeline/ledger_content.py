@@ -13,7 +13,7 @@ import numpy as np
 
 from penstock.model.moment import Moment, boot_ns_of
 from penstock.model.sets import EXPIRY_MASK, GRAIN, SetSpec
-from penstock.pipeline.set_keys import Content, Entries, are_among, keys_of, nothing
+from penstock.pipeline.set_keys import Content, Entries, keys_of, nothing
 
 if TYPE_CHECKING:
     from penstock.pipeline.ledger_book import Claim, Lot
@@ -51,7 +51,7 @@ def of_lot(spec: SetSpec, lot: Lot, now: Moment) -> Content:
         return nothing(spec)
     gone = of_texts(spec, lot.gone) if lot.gone else nothing(spec)
     return {
-        family: _live(without(entries, gone[family]), lot.line.at, now)
+        family: _live(entries.without(gone[family]), lot.line.at, now)
         for family, entries in lot.file.content().items()
     }
 
@@ -73,24 +73,13 @@ def _live(entries: Entries, at: Moment, now: Moment) -> Entries:
         moved = ends.astype(np.int64) - at.boot_ns - int(at.elapsed_s(now) * 1e9) + now.boot_ns
         ends = np.where(ends == 0, np.uint64(0), np.maximum(moved, GRAIN).astype(np.uint64))
         ends &= np.uint64(EXPIRY_MASK)
-    keep = (ends == 0) | (ends > np.uint64(now.boot_ns))
-    return Entries(entries.keys[keep], ends[keep])
-
-
-def without(entries: Entries, others: Entries) -> Entries:
-    """The entries whose keys the others do not have."""
-    if not len(others) or not len(entries):
-        return entries
-    keep = ~are_among(entries.keys, others.keys)
-    return Entries(entries.keys[keep], entries.expiry[keep])
+    return Entries(entries.keys, ends).live(now.boot_ns)
 
 
 def together(spec: SetSpec, parts: Sequence[Content]) -> Content:
     """All of them, one behind the other."""
-    joined = {}
-    for family in spec.families:
-        each = [part[family] for part in parts if family in part] or [nothing(spec)[family]]
-        joined[family] = Entries(
-            np.concatenate([one.keys for one in each]), np.concatenate([one.expiry for one in each])
-        )
-    return joined
+    empty = nothing(spec)
+    return {
+        family: Entries.joined([part[family] for part in parts if family in part] or [empty[family]])
+        for family in spec.families
+    }

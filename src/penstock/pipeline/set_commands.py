@@ -360,11 +360,10 @@ def _left_out(found: LiveSet, entries: Content | Keys, others: Content | Keys) -
         few[family] = {key: end for key, end in some.items() if key not in away}
     else:
         return few
-    from penstock.pipeline.ledger_content import without
     from penstock.pipeline.set_keys import arrays_of
 
     whole, away_of = arrays_of(found.spec, entries), arrays_of(found.spec, others)
-    return {family: without(one, away_of[family]) for family, one in whole.items()}
+    return {family: one.without(away_of[family]) for family, one in whole.items()}
 
 
 def _of_feeds_among(

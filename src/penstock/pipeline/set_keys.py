@@ -9,9 +9,9 @@ million of them in a tenth of a second.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -52,6 +52,26 @@ class Entries:
         raw = self.keys.tobytes()
         for at, end in enumerate(self.expiry.tolist()):
             yield raw[at * width : (at + 1) * width], end
+
+    @classmethod
+    def joined(cls, parts: Sequence[Entries]) -> Self:
+        """All of them, one behind the other; there is at least one part."""
+        return cls(np.concatenate([one.keys for one in parts]), np.concatenate([one.expiry for one in parts]))
+
+    def where(self, chosen: NDArray[np.bool_]) -> Entries:
+        """Those that a mask, shape (n,), chooses."""
+        return Entries(self.keys[chosen], self.expiry[chosen])
+
+    def without(self, others: Entries) -> Entries:
+        """Those whose keys the others do not have."""
+        if not len(others) or not len(self):
+            return self
+        return self.where(~are_among(self.keys, others.keys))
+
+    def live(self, moment_ns: int) -> Entries:
+        """Those that are not over at that time of the boot clock."""
+        lasts = (self.expiry == 0) | (self.expiry > np.uint64(moment_ns))
+        return self if lasts.all() else self.where(lasts)
 
     def by_key(self) -> dict[bytes, int]:
         """The expiry of each key; of one that comes twice the later."""

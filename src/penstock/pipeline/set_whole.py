@@ -17,7 +17,6 @@ from penstock.errors import KernelError
 from penstock.model.set_text import Keys
 from penstock.model.sets import HIDDEN
 from penstock.pipeline import live_set
-from penstock.pipeline.ledger_content import without
 from penstock.pipeline.live_set import Changed
 from penstock.pipeline.set_change import Held, change, initial, settled
 from penstock.pipeline.set_control import now
@@ -36,7 +35,7 @@ def update(found: LiveSet, wanted: Content | Keys) -> Changed:
     """Add entries.  Raises: as `LiveSet.update`."""
     held, moment = _held(found), now()
     joined = {
-        family: _joined(_live(held[family].entries(found.spec), moment), more)
+        family: Entries.joined([held[family].entries(found.spec).live(moment), more])
         for family, more in arrays_of(found.spec, wanted).items()
     }
     return _put(found, held, joined, moment)
@@ -59,13 +58,12 @@ def exchange(
     held, moment = _held(found), now()
     after = {}
     for family, one in held.items():
-        entry = _live(one.entries(found.spec), moment)
+        entry = one.entries(found.spec).live(moment)
         if len(away[family]) or len(exact[family]):
             goes = are_among(entry.keys, away[family].keys) & ~are_among(entry.keys, longer[family].keys)
             keep = ~(goes | are_among(entry.keys, exact[family].keys))
-            entry = Entries(entry.keys[keep], entry.expiry[keep])
-        more_of = without(longer[family], exact[family])
-        after[family] = _joined(_joined(entry, exact[family]), more_of)
+            entry = entry.where(keep)
+        after[family] = Entries.joined([entry, exact[family], longer[family].without(exact[family])])
     return _put(found, held, after, moment)
 
 
@@ -77,7 +75,7 @@ def replace(found: LiveSet, wanted: Content | Keys) -> Changed:
 def sweep(found: LiveSet) -> Changed:
     """Remove what has expired.  Raises KernelError."""
     held, moment = _held(found), now()
-    left = {family: _live(one.entries(found.spec), moment) for family, one in held.items()}
+    left = {family: one.entries(found.spec).live(moment) for family, one in held.items()}
     done = _put(found, held, left, moment)
     found.state.has_seen(_first_ends(left))
     return done
@@ -137,7 +135,7 @@ def _put(found: LiveSet, held: dict[str, Held], wanted: Content, moment: int) ->
 def _forget(found: LiveSet, held: dict[str, Held], moment: int) -> None:
     """Remove what has expired, if anything has; the next who finds the set full need not look before the next end."""
     before = {family: one.entries(found.spec) for family, one in held.items()}
-    left = {family: _live(entries, moment) for family, entries in before.items()}
+    left = {family: entries.live(moment) for family, entries in before.items()}
     is_over = any(len(left[family]) != len(before[family]) for family in held)
     if is_over and not any(_is_too_much(found, one) for one in left.values()):
         _put(found, held, left, moment)
@@ -213,12 +211,3 @@ def _written(
 def _is_too_much(found: LiveSet, entries: Entries) -> bool:
     most = found.spec.size
     return len(entries) > most and len(np.unique(comparable(entries.keys))) > most
-
-
-def _live(entries: Entries, moment: int) -> Entries:
-    keep = (entries.expiry == 0) | (entries.expiry > np.uint64(moment))
-    return entries if keep.all() else Entries(entries.keys[keep], entries.expiry[keep])
-
-
-def _joined(one: Entries, more: Entries) -> Entries:
-    return Entries(np.concatenate([one.keys, more.keys]), np.concatenate([one.expiry, more.expiry]))
