@@ -136,15 +136,61 @@ def test_content_outlives_reload_and_detach_and_is_shared(
 
 def test_another_set_of_the_name_is_refused_and_left_alone(host: Cli, guard: Path, tmp_path: Path) -> None:
     assert host("set", "add", "banned", "192.0.2.1").code == 0
+    assert host("apply", str(guard), "-i", "lo").code == 0
     text = TEXT.format(hook="xdp").replace("size 100", "size 200")
     text = text.replace("set open", "set a : net\nset more").replace("@open", "@more or src in @a")
     done = host("apply", str(write(tmp_path / "other.policy", text)), "-i", "v1")
     assert done.code == 1
     there = "is there already, and is another: set banned : host size 100 timeout 10m counters"
-    assert f"the set @banned {there}" in done.err
-    assert "penstock set delete banned" in done.err
+    assert f"the set @banned {there}; guard on lo use it" in done.err
+    assert "let all of them say the same, or detach those first" in done.err
+    assert host("detach", "-i", "lo").code == 0
+    text = text.replace("banned : host", "banned : net")
+    done = host("apply", str(write(tmp_path / "other.policy", text)), "-i", "v1")
+    assert (done.code, "penstock set delete banned" in done.err) == (1, True)
     assert host("set", "list", "banned").out.startswith("192.0.2.1")
     assert [one for one in host("set", "list").out.split() if one in ("a", "more")] == []
+
+
+def test_a_set_that_is_defined_otherwise_is_made_anew_with_its_content(
+    wire: Wire, host: Cli, guard: Path
+) -> None:
+    assert host("set", "add", "open", "8000").code == 0
+    assert host("set", "add", "banned", CLIENT, "192.0.2.1", "2001:db8::1", "--timeout", "1h").code == 0
+    assert host("apply", str(guard), "-i", "lo").code == 0
+    old = host("set", "info", "banned").out
+    text = guard.read_text().replace("size 100 timeout 10m counters", "size 200 dynamic")
+    done = host("apply", str(write(guard, text.replace("size 200", "size 1"))), "-i", "v1")
+    assert (done.code, "@banned holds 3 entries, and this policy gives it a size of 1" in done.err) == (
+        1,
+        True,
+    )
+    done = host("apply", str(write(guard, text)), "-i", "v1", "--confirm", "60s")
+    assert (done.code, "which --confirm could not take back" in done.err) == (1, True)
+    assert (host("set", "info", "banned").out, host("status").code, wire.arrived(8000)) == (old, 0, 0)
+    done = host("apply", str(guard), "-i", "v1")
+    assert "@banned was made anew, with its 3 entries: set banned : host size 200 dynamic" in done.err
+    assert "guard on lo goes on with what @banned held: apply the policy there too" in done.err
+    assert wire.arrived(8000) == 0
+    entries = host("set", "list", "banned").out
+    assert sorted(line.split()[0] for line in entries.splitlines()) == sorted(
+        [CLIENT, "192.0.2.1", "2001:db8::1"]
+    )
+    assert entries.count("expires in 59m") == 3
+    assert host("status").code == 3
+    assert host("apply", str(guard), "-i", "lo").code == 0
+    assert (host("status").code, host("detach", "-i", "lo").code) == (0, 0)
+    assert host("set", "remove", "banned", CLIENT).code == 0
+    assert wire.arrived(8000) == 5
+    # What was there before comes back as the set that it had.
+    assert host("set", "add", "banned", CLIENT).code == 0
+    write(guard, text.replace(" dynamic", "").replace("size 200", "size 300"))
+    assert "rules of other policies add to the set @banned" in host("apply", str(guard), "-i", "v1").err
+    write(guard, text.replace("size 200", "size 300 counters"))
+    assert host("apply", str(guard), "-i", "v1").code == 0
+    assert host("rollback", "-i", "v1").code == 0
+    assert "size 200" in host("set", "info", "banned").out
+    assert (host("status").code, wire.arrived(8000)) == (0, 0)
 
 
 def test_a_set_that_is_taken_away_under_a_program_is_told_until_it_is_applied_again(

@@ -16,19 +16,24 @@ import penstock
 from penstock.control.protocol import SetAdd
 from penstock.daemon import sets
 from penstock.errors import LimitError, PenstockError
+from penstock.kernel import pin
 from penstock.model.moment import moment
 from penstock.model.prefixes import Prefixes
 from penstock.model.sets import SetSpec
 from penstock.pipeline import set_commands
+from penstock.pipeline.dynamic_set import DynamicSet
 from penstock.pipeline.ledger import Ledger, Line
+from penstock.pipeline.live_set import LiveSet
 from penstock.pipeline.set_commands import SetCommands
 from penstock.pipeline.set_keys import read_entries
 from penstock.pipeline.set_record import memory_of
-from penstock.pipeline.set_store import delete, open_set, shared
+from penstock.pipeline.set_remaking import Applying, remade
+from penstock.pipeline.set_store import delete, open_set, sets_root, shared
 
 pytestmark = pytest.mark.privileged
 
 NET = SetSpec("threats", ("net",), size=1000)
+NOBODY = Applying(frozenset(), "")
 
 
 @pytest.fixture
@@ -287,3 +292,58 @@ def test_a_range_comes_and_goes_by_the_same_text(
         assert commands.remove("ranges", texts, by="alice").removed == 5
         assert (found.count, Ledger("ranges").book().few) == (0, {})
     delete("ranges", force=True)
+
+
+KINDS_OF_NETS = [
+    SetSpec("threats", ("net",), 5000, structure="flat"),
+    SetSpec("threats", ("net",), 2000, structure="trie", dynamic=True),
+    SetSpec("threats", ("net",), 3000, 60_000_000_000, counters=True, structure="trie", dynamic=True),
+    SetSpec("threats", ("net",), 6000, structure="flat", dynamic=True),
+]
+
+
+def test_a_set_becomes_another_with_all_that_it_holds(threats: str) -> None:
+    wanted = {f"10.{n >> 8}.{n & 255}.0/24" for n in range(500)} | {
+        "2001:db8::/32",
+        "192.0.2.7/32",
+        "203.0.113.0/24",
+    }
+    with SetCommands() as commands:
+        commands.add(threats, sorted(wanted - {"203.0.113.0/24"}), by="alice")
+        commands.add(threats, ["203.0.113.0/24"], by="alice", timeout=3600)
+        for spec in KINDS_OF_NETS:
+            before = commands.live(threats)
+            with pytest.raises(LimitError, match="stop"), remade([spec], NOBODY):
+                raise LimitError("stop", limit="")
+            assert commands.live(threats) is before
+            small = SetSpec("threats", ("net",), 100, spec.timeout_ns, dynamic=spec.dynamic)
+            with pytest.raises(PenstockError, match="gives it a size of 100"), remade([small], NOBODY):
+                pass
+            with remade([spec], NOBODY) as made, shared([spec], made.places) as maps:
+                if "ps_set0_tally" in maps and before.spec.dynamic:
+                    # Rules add to the old one until their program is replaced.
+                    added_by_a_rule(before, "198.51.100.9")
+            with pytest.raises(PenstockError, match="made anew or taken away meanwhile"):
+                before.update(["192.0.2.0/24"])
+            found = commands.live(threats)
+            texts = {one.text: one for one in found}
+            assert (found.spec, texts.keys() - {"198.51.100.9/32"}) == (spec, wanted)
+            assert 3500 < (texts["203.0.113.0/24"].expires_in or 0) <= 3600
+            assert all(one.expires_in is None for one in found if one.text.startswith("10."))
+            if "198.51.100.9/32" in texts:
+                assert texts["198.51.100.9/32"].by_rule
+                assert "198.51.100.9" in found
+        assert "198.51.100.9/32" in texts
+        assert commands.remove(threats, ["198.51.100.9"], by="alice").removed == 1
+        assert commands.flush(threats, by="alice").entries == 0
+    assert pin.unfinished(sets_root()) == []
+
+
+def added_by_a_rule(found: LiveSet, address: str) -> None:
+    """What a program does to the maps of what rules add."""
+    assert isinstance(found, DynamicSet)
+    key = ip_address(address).packed
+    found.added.maps["v4_added"].update(key, bytes(found.added.maps["v4_added"].size))
+    found.added.maps["v4_turn"].update(b"", key)
+    tally = found.added.maps["tally"].memory().cast("Q")
+    tally[0] += 1

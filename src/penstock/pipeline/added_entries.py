@@ -12,12 +12,14 @@ word of the tally that counts such removals has no other writer.
 
 from __future__ import annotations
 
+import errno
 import struct
 import sys
 from collections.abc import Iterator, Mapping
 
+from penstock.errors import KernelError
 from penstock.kernel.map_entries import entries
-from penstock.kernel.maps import MMAPABLE, Map, MapType
+from penstock.kernel.maps import MMAPABLE, NOEXIST, Map, MapType
 from penstock.model.closing import Closing
 from penstock.model.sets import ADDED, TALLY, TURN, SetSpec
 from penstock.pipeline.set_control import now
@@ -25,6 +27,8 @@ from penstock.pipeline.set_control import now
 #: struct ps_set_tally of bpf/include/penstock/added.bpf.h: pairs of words, one for each family.
 _CAME, _WENT, _SWEPT, _REFUSED = range(4)
 _TALLY_BYTES = 64
+#: Sums of the tally are those of 64-bit words: more may have been taken over than was removed.
+_WORD = (1 << 64) - 1
 _NO_PREALLOC = 1  # BPF_F_NO_PREALLOC
 
 
@@ -53,7 +57,7 @@ class AddedEntries(Closing):
 
     def _left(self, at: int) -> int:
         gone = self._tally[2 * _WENT + at] + self._tally[2 * _SWEPT + at]
-        return self._tally[2 * _CAME + at] - gone
+        return self._tally[2 * _CAME + at] - gone & _WORD
 
     def has(self, family: str, key: bytes) -> bool:
         """Whether a packet finds the key; that of a set of networks is an address, as `bare` gives it."""
@@ -86,8 +90,30 @@ class AddedEntries(Closing):
         """Take one entry away; whether it was there.  Hold the set's lock.  Raises KernelError."""
         if not self.maps[f"{family}_{ADDED}"].delete(key):
             return False
-        self._tally[2 * _SWEPT + self.spec.families.index(family)] += 1
+        at = 2 * _SWEPT + self.spec.families.index(family)
+        self._tally[at] = (self._tally[at] + 1) & _WORD
         return True
+
+    def take(self, other: AddedEntries) -> None:
+        """Add what another set of the kind has, until then; what is here already stays as it is.
+
+        Hold the set's lock.  Raises KernelError: there is no room.
+        """
+        width = 3 if self.spec.counters else 1
+        for family, key, words in other.entries():
+            bare, at = other.bare(family, key), 2 * _SWEPT + self.spec.families.index(family)
+            assert bare is not None
+            value = struct.pack(f"={width}Q", words[0], *([0] * (width - 1)))
+            # Counted first: the tally may be too large for a moment, never too small.
+            self._tally[at] = (self._tally[at] - 1) & _WORD
+            try:
+                self.maps[f"{family}_{ADDED}"].update(bare, value, NOEXIST)
+            except KernelError as error:
+                self._tally[at] = (self._tally[at] + 1) & _WORD
+                if error.errno != errno.EEXIST:
+                    raise
+            else:
+                self.maps[f"{family}_{TURN}"].update(b"", bare)
 
     def clear(self, *, expired: bool = False) -> int:
         """Take all away, or those that have expired; how many went.  Hold the set's lock.  Raises KernelError."""

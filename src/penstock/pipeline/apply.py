@@ -41,8 +41,10 @@ from penstock.pipeline.limiters import kept_tables, seeded
 from penstock.pipeline.placing import AUTO, Wish, wishes
 from penstock.pipeline.policy import LoadedPolicy, add_emergencies, live, load_policy
 from penstock.pipeline.putting import Applied, Putting, put_together
+from penstock.pipeline.set_remaking import Applying, remade
 from penstock.pipeline.set_store import shared
 from penstock.pipeline.slot import Slot, open_slot
+from penstock.pipeline.subscriptions import owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -119,8 +121,12 @@ def apply_all(
             opened.enter_context(locked(point, root))
         present = [find_open(root, point, opened) for point in points]
         with_rules = [_with_emergencies(*pair) for pair in zip(policies, present, strict=True)]
-        done = _put(root, points, with_rules, present, each, _permitted if force else _checked, probation)
-        fed = settle_feeds(policies, [slot.identity for slot in present if slot])
+        replaced = [slot.identity for slot in present if slot]
+        programs, owner = frozenset(one.program for one in replaced), owner_of(policies[0].identity.place)
+        applying = Applying(programs, owner, probation is not None)
+        check = _permitted if force else _checked
+        done = _put(root, points, with_rules, present, each, check, probation, applying)
+        fed = settle_feeds(policies, replaced)
     lost = [_lost(*pair) for pair in zip(present, policies, strict=True)]
     done = tuple(_with_notice(one, text) for one, text in zip(done, lost, strict=True))
     return (dataclasses.replace(done[0], notices=(*done[0].notices, *fed)), *done[1:])
@@ -151,14 +157,20 @@ def _put(
     wish: Sequence[Wish],
     check: Callable[[AttachPoint, LoadedPolicy, BpfObject], str | None] | None = None,
     probation: Probation | None = None,
+    applying: Applying | None = None,
 ) -> tuple[Applied, ...]:
-    """Load all, and only then change anything; what `check` says of what was loaded becomes a notice."""
+    """Load all, and only then change anything; what `check` says of what was loaded becomes a notice.
+
+    Sets that are defined otherwise than before are made anew where `applying` says for whom.
+    """
     policies = [
         seeded(with_devices(policy), slot.identity if slot else None)
         for policy, slot in zip(policies, present, strict=True)
     ]
     with ExitStack() as opened:
-        sets = [opened.enter_context(shared(policy.identity.sets)) for policy in policies]
+        specs = [spec for policy in policies for spec in policy.identity.sets]
+        made = opened.enter_context(remade(specs, applying))
+        sets = [opened.enter_context(shared(policy.identity.sets, made.places)) for policy in policies]
         tables = [
             opened.enter_context(kept_tables(slot, policy.identity))
             for slot, policy in zip(present, policies, strict=True)
@@ -172,7 +184,9 @@ def _put(
             Putting(root, *each, probation)
             for each in zip(points, policies, loaded, present, wish, strict=True)
         ]
-        return tuple(map(_with_notice, put_together(puttings), told))
+        done = list(map(_with_notice, put_together(puttings), told))
+        done[0] = dataclasses.replace(done[0], notices=(*done[0].notices, *made.notices))
+        return tuple(done)
 
 
 def _checked(point: AttachPoint, policy: LoadedPolicy, loaded: BpfObject) -> None:

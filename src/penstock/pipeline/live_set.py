@@ -256,7 +256,7 @@ class LiveSet(Closing):
         return LimitError(
             f"@{self.spec.name} is full: it takes {self.spec.size:,} entries; it was left as it was",
             limit="entries of a set",
-            hint=f"for more: detach, `penstock set delete {self.spec.name}`, write a larger `size`, apply again",
+            hint="for more: write a larger `size` in the policy, and apply it again",
         )
 
     def refused(self, error: KernelError) -> PenstockError:

@@ -94,11 +94,30 @@ def open_set(name: str) -> LiveSet:
             else "a policy that names one makes it when it is applied"
         )
         raise PenstockError(f"there is no set `{name}`", hint=listed)
+    mark = place_of(name)
     try:
         maps, control, added = _open_maps(place, spec)
     except KernelError as error:
         raise _incomplete(place) if error.errno == errno.ENOENT else error from error
-    return live(spec, maps, control, added, lambda: changing(name), place)
+    return live(spec, maps, control, added, lambda: _changing_this(name, mark), place)
+
+
+def open_unlocked(spec: SetSpec, place: Path) -> LiveSet:
+    """A set whose pins are at some place, for who holds its lock or has it alone.  Raises KernelError."""
+    maps, control, added = _open_maps(place, spec)
+    return live(spec, maps, control, added, place=place)
+
+
+@contextmanager
+def _changing_this(name: str, mark: tuple[int, int]) -> Iterator[None]:
+    """As `changing`, of the very set that was opened.  Raises PenstockError: it is another by now."""
+    with changing(name):
+        if place_of(name) != mark:
+            raise PenstockError(
+                f"the set @{name} was made anew or taken away meanwhile",
+                hint="nothing was changed: try again",
+            )
+        yield
 
 
 def live(
@@ -209,8 +228,10 @@ def _unusable(place: Path, meaning: str) -> KernelError:
 
 
 @contextmanager
-def shared(sets: Sequence[SetSpec]) -> Iterator[Mapping[str, Map]]:
+def shared(sets: Sequence[SetSpec], places: Mapping[str, Path] | None = None) -> Iterator[Mapping[str, Map]]:
     """The maps of a program's sets by the names that they have in it; sets that are not there yet are made.
+
+    `places` are the pins of sets that will be those of their names (set_remaking.py).
 
     A set that was there before a reboot is filled again with what its ledger and its feeds' copies say.
 
@@ -223,11 +244,15 @@ def shared(sets: Sequence[SetSpec]) -> Iterator[Mapping[str, Map]]:
     found: dict[str, Map] = {}
     with ExitStack() as opened, ExitStack() as undo:
         for number, spec in enumerate(sets):
-            with changing(spec.name):
-                is_new = _ensure(spec)
-                if is_new:
-                    undo.callback(pin.remove, sets_root(), spec.name)
-                maps, control, added = _open_maps(sets_root() / spec.name, spec)
+            is_new = False
+            if places and spec.name in places:
+                maps, control, added = _open_maps(places[spec.name], spec)
+            else:
+                with changing(spec.name):
+                    is_new = _ensure(spec)
+                    if is_new:
+                        undo.callback(pin.remove, sets_root(), spec.name)
+                    maps, control, added = _open_maps(sets_root() / spec.name, spec)
             for held in (control, *maps.values(), *added.values()):
                 opened.enter_context(held)
             found[control_map(number)] = control
@@ -247,10 +272,12 @@ def _restore(name: str) -> None:
 
 
 def _ensure(spec: SetSpec) -> bool:
-    """Make the set unless it is there; whether it was made."""
+    """Make the set unless it is there; whether it was made.  What a killed command has left of one goes."""
     from penstock.pipeline.set_maps import create_maps
 
     root = sets_root()
+    for left in pin.leftovers(root, spec.name):
+        pin.discard(left)
     there = _spec_at(root / spec.name)
     if there is not None:
         if replace(there, dynamic=spec.dynamic) != spec or (there.dynamic and not spec.dynamic):
@@ -274,6 +301,22 @@ def _make_dynamic(root: Path, spec: SetSpec, there: SetSpec) -> None:
 
 def _pin(root: Path, spec: SetSpec, maps: dict[str, Map], control: Map) -> None:
     """Make these maps the set's, in one step, with new ones for what rules will add; closes them all."""
+    made = _staged(root, spec, maps, control)
+    try:
+        pin.publish(root, spec.name, made)
+    except BaseException:
+        pin.discard(made)
+        raise
+
+
+def staged(spec: SetSpec) -> Path:
+    """The pins of an empty set, where nobody looks.  Raises KernelError."""
+    from penstock.pipeline.set_maps import create_maps
+
+    return _staged(sets_root(), spec, *create_maps(spec))
+
+
+def _staged(root: Path, spec: SetSpec, maps: dict[str, Map], control: Map) -> Path:
     from penstock.pipeline.added_entries import create_added
 
     with ExitStack() as held:
@@ -283,19 +326,14 @@ def _pin(root: Path, spec: SetSpec, maps: dict[str, Map], control: Map) -> None:
         for one in added.values():
             held.enter_context(one)
         blob = held.enter_context(write_blob(_encoded(spec), "ps_set_spec"))
-        staged = pin.stage(root, spec.name, {CONTROL: control, SPEC: blob, **maps, **added})
-        try:
-            pin.publish(root, spec.name, staged)
-        except BaseException:
-            pin.discard(staged)
-            raise
+        return pin.stage(root, spec.name, {CONTROL: control, SPEC: blob, **maps, **added})
 
 
 def _another(wanted: SetSpec, there: SetSpec) -> PenstockError:
-    if there.dynamic and replace(wanted, dynamic=True) == there:
+    if there.dynamic and not wanted.dynamic and there.kind == wanted.kind:
         return PenstockError(
             f"rules of other policies add to the set @{wanted.name}, and this policy does not say so",
-            hint=f"write `dynamic` behind it: {there.text}",
+            hint=f"write `dynamic` behind it: {replace(wanted, dynamic=True).text}",
         )
     return PenstockError(
         f"the set @{wanted.name} is there already, and is another: {there.text}",

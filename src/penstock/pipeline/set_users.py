@@ -16,6 +16,7 @@ from penstock.model.spec import PROGRAM
 from penstock.pipeline.slot import read_identity
 
 if TYPE_CHECKING:
+    from penstock.pipeline.identity import Identity
     from penstock.pipeline.live_set import LiveSet
 
 
@@ -43,7 +44,7 @@ def users_of(found: LiveSet) -> tuple[User, ...]:
     """
     from penstock.kernel.map_listing import users
 
-    policies = _policies_with(found.spec.name)
+    policies = {user.program: user for user, _ in policies_with(found.spec.name)}
     if missing(SYS_ADMIN):
         return tuple(policies[number] for number in sorted(policies))
     known = users()
@@ -51,13 +52,13 @@ def users_of(found: LiveSet) -> tuple[User, ...]:
     return tuple(policies.get(number, User(number, name)) for number, name in asking)
 
 
-def _policies_with(name: str) -> dict[int, User]:
-    """The programs of the policies in place that name a set, by their ids."""
+def policies_with(name: str) -> list[tuple[User, Identity]]:
+    """The programs of the policies in place that name a set.  Raises KernelError."""
     root = pin.pin_root()
-    named: dict[int, User] = {}
+    named = []
     for point in pin.attach_points(root):
         identity = read_identity(root / point)
         if any(spec.name == name for spec in identity.sets):
             where = identity.name, identity.interface, identity.hook
-            named[identity.program] = User(identity.program, PROGRAM, *where)
+            named.append((User(identity.program, PROGRAM, *where), identity))
     return named
