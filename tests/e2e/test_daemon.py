@@ -266,10 +266,12 @@ def test_sets_are_changed_through_the_daemon(wire: Wire, daemon: Daemon, host: C
         assert (held["set"], held["is_in"], held["reasons"][0]["source"]) == ("banned", True, "manual")
         refused = host("set", "add", "banned", *(f"10.0.0.{number}" for number in range(9)))
         assert (refused.code, "is full" in refused.err) == (1, True)
+        assert ["is full" in one["message"] for one in daemon.ask("Status")["alarms"]] == [True]
         assert host("set", "add", "bannd", "10.9.0.1").err.count("there is no set `bannd`") == 1
         assert daemon.ask("Why", to_read=True, address="10.9.0.1")["held"][0]["reasons"][0]["by"] == "root"
         assert host("set", "remove", "banned", "10.9.0.1").code == 0
         assert wire.arrived(7000) == 5
+        assert daemon.ask("Status")["alarms"] == []
         (listed,) = daemon.ask("SetList", to_read=True)["sets"]
         assert (listed["set"], listed["entries"], listed["size"]) == ("banned", 0, 4)
         requests = daemon.ask("Status")["requests"]

@@ -128,13 +128,16 @@ class Answers:
 
     @contextmanager
     def _fullness(self, name: str) -> Iterator[None]:
-        """Count that a set was full, and say so."""
+        """Count that a set was full, and say so until a change of it succeeds."""
+        name = name.removeprefix("@")
+        key = f"set @{name} full"
         try:
             yield
         except LimitError as error:
             self._keeper.counts.set_full += 1
-            self._journal.alarm(f"set {name}", error.message)
+            self._journal.alarm(key, error.message)
             raise
+        self._journal.settle(key, f"@{name} has room again")
 
     def _changed(self, request: _Change, by: str) -> object:
         if isinstance(request, WithText):

@@ -99,7 +99,8 @@ class Feeding:
         self._again.discard(name)
         self._patience.forget(name)
         self._journal.settle(_key(name))
-        self._journal.settle_all_but(_key(name, ""), ())
+        for begin in (f"{_key(name)} ", _key(name, "")):
+            self._journal.settle_all_but(begin, ())
 
 
 def _key(name: str, feed: str | None = None) -> str:
