@@ -91,6 +91,57 @@ def test_the_ssh_connection(
     assert counters(host("status", "--json"))["shut"] == 0
 
 
+SYN = "tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn"
+BOTH = ["the SSH connection", "a new SSH connection"]
+RATES = {
+    "drop if over 1/h per rule burst 1": [*BOTH, "ARP", "neighbour"],
+    "drop if tcp and over 2/s per src": BOTH[:1],
+    "drop if tcp and over 200/s bytes per src": BOTH[:1],
+    f"drop if {SYN} and over 1/h per src": BOTH[1:],
+    "pass if tcp and not over 1/h per src\n drop if tcp": BOTH,
+    "add src to @flood for 1h if tcp and over 1/s per src\n drop if src in @flood": [*BOTH, "ARP"],
+    "drop if arp and over 1/h per rule": ["ARP"],
+    # What is usual.
+    f"drop if {SYN} and over 20/s per src\n"
+    f" drop if {SYN} and dst port 22 and over 3/m per src\n"
+    " drop if over 1000/s per rule\n"
+    " drop if tcp and over 50k/s bytes per src\n"
+    " drop if (arp or icmp6) and over 1/s per rule\n"
+    " drop if icmp and over 1/h per rule burst 1\n"
+    " count if over 1/h per rule burst 1\n"
+    " add src to @flood for 1h if tcp and over 100/s per src\n"
+    " drop if src in @flood": [],
+}
+
+
+@pytest.mark.parametrize("rules", RATES)
+def test_rates_that_steady_packets_are_over(wire6: Wire, host: Cli, tmp_path: Path, rules: str) -> None:
+    """A full bucket pays for one packet, which is no connection."""
+    sets = "set flood : host\n" if "@flood" in rules else ""
+    policy = write(tmp_path / "edge.policy", f"{sets}filter edge at xdp {{\n {rules}\n}}\n")
+    done = over_ssh(host)("apply", str(policy), "-i", "v1", "--dry-run", "--json", "--force")
+    assert done.code == 0, done.err
+    words = [*BOTH, "ARP", "neighbour"]
+    lost = done.record["would_cut_off"]
+    assert [word for word in words if any(one.startswith(word) for one in lost)] == RATES[rules]
+
+
+def test_what_is_said_of_a_rate_that_is_too_low(wire6: Wire, host: Cli, tmp_path: Path) -> None:
+    policy = write(
+        tmp_path / "edge.policy", "filter edge at tc ingress {\n slow: drop if tcp and over 1/s per src\n}\n"
+    )
+    for _ in range(2):
+        done = over_ssh(host)("apply", str(policy), "-i", "v1")
+        assert done.code == 1
+        assert "would cut off the SSH connection from" in done.err
+        assert "over 1/s per src (of 300 in a minute, which is not much)" in done.err
+        assert "hint: add a higher rate or what is missing" in done.err
+    assert over_ssh(host)("apply", str(policy), "-i", "v1", "--force").code == 0
+    (found,) = host("status", "--json").record["filters"]
+    assert [one["held"] for one in found["limiters"]] == [0], "no token was taken"
+    assert next(entry for entry in found["counters"] if entry["name"] == "slow")["packets"] == 0
+
+
 def test_a_dry_run_ends_as_the_apply_would(wire6: Wire, host: Cli, tmp_path: Path) -> None:
     policy = write(tmp_path / "edge.policy", "filter edge at xdp {\n shut: drop if tcp dst port 22\n}\n")
     done = over_ssh(host)("apply", str(policy), "-i", "v1", "--dry-run")
@@ -268,7 +319,7 @@ def test_check_21_a_set_that_shuts_out_nobody_of_them(wire6: Wire, host: Cli, tm
     """A rate that nobody exceeds adds nobody, and who is in a set may be let in for that."""
     text = (
         "set seen : host size 64\nfilter edge at xdp {\n default pass\n"
-        " add src to @seen for 1h if tcp and over 1/h per src burst 1\n drop if src in @seen\n}\n"
+        " add src to @seen for 1h if tcp and over 100/s per src\n drop if src in @seen\n}\n"
     )
     policy = write(tmp_path / "edge.policy", text)
     done = over_ssh(host)("apply", str(policy), "-i", "v1")

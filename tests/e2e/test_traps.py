@@ -127,7 +127,7 @@ filter guard at {hook} {{
     default pass
     add src to @seen
     count if src in @busy
-    ration: drop if src host {client} and over 1/h per src burst 1
+    ration: drop if src host {client} and over 1/h per src burst 900
 }}
 """
 

@@ -18,6 +18,7 @@ PROBE_MAP = "ps_probe"
 REFUSALS_MAP = "ps_refusals"
 #: Whether packets are trials; only in programs of which one packet changes what the next meets.
 TRIAL_VARIABLE = "ps_trial"
+DEMAND_VARIABLE = "ps_trial_demand"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,11 @@ is taken back, so that a program that is attached begins at nothing; and it is t
 that the packets are none: it leaves sets and buckets as they are, which may be those
 of the program that runs.
 
+A bucket that is full pays for one packet, and one packet alone is no connection.  So of a
+policy with rates each packet comes a second time as one of so many in a minute
+(`Lifeline.per_minute`): a rate that a full bucket and a minute cannot pay these from
+is one that the packet is over.
+
 Rules that add to sets may shut out tomorrow whom they let pass today.  So of such a
 policy the kernel loads the program once more, what its rules add in maps of its own
 and all else shared, and each packet comes twice: the second has to pass too.
@@ -29,7 +34,7 @@ from penstock.kernel.program import skb_context, xdp_context
 from penstock.model.hook import TRAITS, Hook
 from penstock.model.packet import read_packet
 from penstock.model.sets import maps_of, set_map
-from penstock.model.spec import COUNTERS_MAP, PROGRAM, REFUSALS_MAP, TRIAL_VARIABLE
+from penstock.model.spec import COUNTERS_MAP, DEMAND_VARIABLE, PROGRAM, REFUSALS_MAP, TRIAL_VARIABLE
 from penstock.model.verdict import Verdict
 from penstock.pipeline.attach import load
 from penstock.pipeline.counters import clear, read_totals
@@ -57,20 +62,23 @@ _FEW = 256
 class Loss:
     """A packet that would not pass; `key` is the counter of what decides it.
 
-    One `is_later` passes at first, and no more once rules have seen it and its like.
+    One `is_later` passes at first, and no more once rules have seen it and its like; one `is_steady`
+    passes by itself, and does not as one of so many in a minute.
     """
 
     lifeline: Lifeline
     key: CounterKey
     path: str
     is_later: bool = False
+    is_steady: bool = False
 
     @property
     def decider(self) -> str:
         """What decides, and where it stands: ``ssh (edge.policy:7): drop``."""
         place = f" ({self.path}:{self.key.line})" if self.key.line else ""
         later = " (once rules have added such packets to sets)" if self.is_later else ""
-        return f"{self.key.name}{place}: {self.key.text or self.key.action}{later}"
+        steady = f" (of {self.lifeline.per_minute} in a minute, which is not much)" if self.is_steady else ""
+        return f"{self.key.name}{place}: {self.key.text or self.key.action}{later}{steady}"
 
     @property
     def mending_line(self) -> str:
@@ -83,10 +91,11 @@ class Loss:
 
 def refuse(point: AttachPoint, policy: LoadedPolicy, lost: Sequence[Loss]) -> LockoutError:
     """The error for a policy that would lock its host out."""
+    missing = "a higher rate or what is missing" if any(one.is_steady for one in lost) else "what is missing"
     return LockoutError(
         _sentence(point, policy, lost),
         lost,
-        hint="add what is missing, or put it in place all the same with --force",
+        hint=f"add {missing}, or put it in place all the same with --force",
     )
 
 
@@ -127,13 +136,23 @@ def losses(
 def _lost(
     point: AttachPoint, policy: LoadedPolicy, loaded: BpfObject, frames: Mapping[Lifeline, bytes]
 ) -> Iterator[Loss]:
-    """Which of the packets do not pass."""
+    """Which of the packets do not pass: by themselves, or as some of so many in a minute."""
     passes = TRAITS[point.hook].codes[Verdict.PASS]
     ask = _answering(loaded.programs[PROGRAM], point)
     for one, frame in frames.items():
-        if ask(frame) != passes:
-            key = _decider(ask, frame, loaded.maps[COUNTERS_MAP], policy.counters)
-            yield Loss(one, key, policy.identity.path)
+        for is_steady in (False, True) if DEMAND_VARIABLE in loaded.variables else (False,):
+            _demand(loaded, one.per_minute if is_steady else 0)
+            if ask(frame) != passes:
+                key = _decider(ask, frame, loaded.maps[COUNTERS_MAP], policy.counters)
+                yield Loss(one, key, policy.identity.path, is_steady=is_steady)
+                break
+
+
+def _demand(loaded: BpfObject, per_minute: int) -> None:
+    """Ask about so many packets in a minute; 0 is one by itself."""
+    if DEMAND_VARIABLE in loaded.variables:
+        place = loaded.variable(DEMAND_VARIABLE)
+        place[:] = per_minute.to_bytes(len(place), sys.byteorder)
 
 
 def _later_losses(
@@ -145,8 +164,10 @@ def _later_losses(
     shared = {name: loaded.maps[name] for name in maps_of(sets) if name not in own}
     with load(policy, interface(point.ifindex), shared) as other, on_trial(other, adds=True):
         ask = _answering(other.programs[PROGRAM], point)
-        for frame in frames.values():
-            ask(frame)
+        for one, frame in frames.items():
+            for per_minute in (0, one.per_minute):
+                _demand(other, per_minute)
+                ask(frame)
         for loss in _lost(point, policy, other, frames):
             yield replace(loss, is_later=True)
 
@@ -167,6 +188,7 @@ def on_trial(loaded: BpfObject, *, adds: bool = False) -> Iterator[None]:
         yield
     finally:
         _begin_at_nothing(loaded)
+        _demand(loaded, 0)
         if switch is not None:
             switch[:] = bytes(len(switch))
 

@@ -34,6 +34,8 @@ from penstock.model.hook import Hook
 
 #: Where resolvers are listed; the second has those behind systemd-resolved's own address.
 RESOLVER_FILES = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+#: A connection that somebody types into; and what is tried again until it succeeds: connections, questions, renewals.
+TYPING_A_MINUTE, FEW_A_MINUTE = 300, 3
 _SOME_PORT, _OTHER_PORT = 40017, 40018  # of the range that connections are made from
 _SOME_MAC = bytes.fromhex("020000000001")
 _BROADCAST = b"\xff" * 6
@@ -42,11 +44,15 @@ _DISCOVERY = "icmp6[icmp6type] >= 133 and icmp6[icmp6type] <= 137"
 
 @dataclass(frozen=True, slots=True)
 class Lifeline:
-    """`what` is for people, `packet` as `penstock explain` takes it, `mend` the expression that lets it through."""
+    """`what` is for people, `packet` as `penstock explain` takes it, `mend` the expression that lets it through.
+
+    `per_minute` is how many such packets have to pass if the line is to be of use.
+    """
 
     what: str
     packet: str
     mend: str
+    per_minute: int = FEW_A_MINUTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +102,14 @@ class _Here:
             return
         peer, port = connection.peer, connection.local_port
         mend = self._between(peer, "tcp", port) if self._inbound else self._between(peer, "tcp", port, "src")
-        for words, at, flags in (
-            (f"the SSH connection from {peer}", connection.peer_port, "PA"),
-            (f"a new SSH connection from {peer}", _SOME_PORT, "S" if self._inbound else "SA"),
+        syn = "S" if self._inbound else "SA"
+        for words, at, flags, per_minute in (
+            (f"the SSH connection from {peer}", connection.peer_port, "PA", TYPING_A_MINUTE),
+            (f"a new SSH connection from {peer}", _SOME_PORT, syn, FEW_A_MINUTE),
         ):
             ports = (at, port) if self._inbound else (port, at)
-            yield Lifeline(words, self._packet(peer, connection.local, _tcp(*ports, flags)), mend)
+            packet = self._packet(peer, connection.local, _tcp(*ports, flags))
+            yield Lifeline(words, packet, mend, per_minute)
 
     def gateways(self) -> Iterator[Lifeline]:
         """Address resolution with the default gateways, and their advertisements."""
@@ -144,9 +152,8 @@ class _Here:
             if own.address.is_loopback:
                 segment = _tcp(_SOME_PORT, _OTHER_PORT, "PA")
                 words = f"the host's own connections ({own.address})"
-                yield Lifeline(
-                    words, self._packet(own.address, own.address, segment), f"src host {own.address}"
-                )
+                packet = self._packet(own.address, own.address, segment)
+                yield Lifeline(words, packet, f"src host {own.address}", TYPING_A_MINUTE)
 
     def _renewal(self, words: str, server: Address, own: Address, far: int, near: int) -> Lifeline:
         ports = (far, near) if self._inbound else (near, far)

@@ -376,10 +376,27 @@ static __always_inline bool ps_over_common(void *table, __u32 rows, __u64 now, s
 	return over;
 }
 
+#ifdef PS_EFFECTS
+#define PS_MINUTE 60000000000ULL
+
+/* How many of a trial's packets come in a minute; 0 is one by itself. */
+volatile __u32 ps_trial_demand = 0;
+
+/* ps_starves - whether a bucket that was full cannot pay for a minute of such packets. */
+static __always_inline bool ps_starves(struct ps_rate rate, struct ps_price price)
+{
+	__u32 demand = ps_trial_demand;
+
+	return demand && price.ns > (rate.burst_ns + PS_MINUTE) / demand;
+}
+#else
+#define ps_starves(rate, price) false
+#endif
+
 /*
  * ps_over - whether the bucket of a key cannot pay for a packet; else it has paid.  `rows` may be 0.
  *
- * A trial finds every bucket full, as an explanation does.
+ * A trial finds every bucket full, as an explanation does, unless it asks about more packets than one.
  */
 static __always_inline bool ps_over(void *table, const __u64 *key, const __u32 words, const __u32 rows,
 				    struct ps_rate rate, __u64 cost)
@@ -389,7 +406,7 @@ static __always_inline bool ps_over(void *table, const __u64 *key, const __u32 w
 	__u32 answer = PS_NO_PLACE;
 
 	if (ps_is_trial())
-		return false;
+		return ps_starves(rate, price);
 	if (rows)
 		answer = ps_over_rows(table, key, words, rows, now, rate, price);
 	return answer == PS_NO_PLACE ? ps_over_common(table, rows, now, rate, price) : answer;
