@@ -10,12 +10,15 @@ from bench.results import Row, Table
 
 Results = Mapping[str, Table]
 _WORDS = {"host": "addresses", "net": "networks"}
+#: As they are called in results, and on the page.
+_TOOLS = {"penstock": "penstock", "daemon": "by its daemon", "ipset": "ipset", "nft": "nft"}
 _FAMILIES = {"v4": "IPv4", "v6": "IPv6"}
 
 
 def _sets(results: Results) -> list[str]:
     every = results["sets"].rows
-    tools = ("penstock", "ipset", "nft")
+    measured = {tool for row in every for tool in row}
+    tools = tuple(tool for tool in _TOOLS if tool in measured)
     rows = [
         (
             row["task"],
@@ -41,7 +44,7 @@ def _sets(results: Results) -> list[str]:
     ]  # fmt: skip
     return [
         "## Filling and changing sets, beside ipset and nft\n", SETS,
-        table_of(("task", "entries", "of", *(f"{tool}, s" for tool in tools)), [*rows, *memory], left=3),
+        table_of(("task", "entries", "of", *(f"{_TOOLS[tool]}, s" for tool in tools)), [*rows, *memory], left=3),
         SETS_INSIDE, table_of(("entries", "of", "add, µs", "remove, µs", "reopening, ms"), inside, left=2),
     ]  # fmt: skip
 

@@ -13,21 +13,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from bench.set_tools import COMMAND, ITS_OWN, Penstock, Took, Update, took, tools
 from bench.turns import undisturbed, unpreempted
 from penstock.kernel import libc
 from penstock.kernel.bpf_object import load_object
@@ -37,11 +35,8 @@ from penstock.model.packet import build_packet, parse_packet
 from penstock.model.sets import SetSpec
 from penstock.model.spec import PROGRAM
 from penstock.pipeline.policy import load_policy
-from penstock.pipeline.set_store import delete, names, open_set, shared
+from penstock.pipeline.set_store import delete, open_set, shared
 
-LIMIT_S = 120.0
-#: nft keeps networks as intervals, and takes minutes and a gigabyte for a million.
-NFT_NETWORKS = 100_000
 _SINGLES = 200
 _GIVEN_BACK_S = 0.5
 _CHANGED = 100
@@ -51,34 +46,6 @@ _LENGTHS = {16: 1, 19: 1, 20: 3, 21: 3, 22: 4, 23: 4, 24: 24, 29: 3, 30: 3, 31: 
 _DROP = 1
 Row = dict[str, object]
 Numbers = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Took:
-    """Seconds by the clock and of processors, and by how many bytes the kernel's own memory has grown."""
-
-    wall: float
-    cpu: float
-    memory: int
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """Entries that go, entries that come, and what there is then."""
-
-    gone: list[str]
-    come: list[str]
-    whole: list[str]
-
-
-class Tool(Protocol):
-    """What keeps a set; entries are texts."""
-
-    def load(self, entries: list[str]) -> Took: ...
-    def update(self, update: Update) -> Took: ...
-    def add(self, entries: list[str]) -> Took: ...
-    def replace(self, entries: list[str]) -> Took: ...
-    def empty(self) -> None: ...
 
 
 def set_rows(sizes: tuple[int, ...], turns: int, told: Callable[[str], None] = print) -> list[Row]:
@@ -96,9 +63,9 @@ def _rows(folder: Path, kind: str, size: int, turns: int) -> Iterator[Row]:
     entries, strangers = _entries(kind, size), _entries(kind, size, seed=2)
     come = strangers[: size // _CHANGED]
     gone, kept = entries[: len(come)], entries[len(come) :]
-    tools = dict(_tools(folder, kind, size))
-    took: dict[str, dict[str, list[Took]]] = {}
-    for name, tool in tools.items():
+    every = dict(tools(folder, kind, size))
+    taken: dict[str, dict[str, list[Took]]] = {}
+    for name, tool in every.items():
         for _ in range(turns):
             tool.empty()
             # Memory is given back some time behind the end of all readers.
@@ -111,15 +78,18 @@ def _rows(folder: Path, kind: str, size: int, turns: int) -> Iterator[Row]:
                 "add one": lambda tool=tool: tool.add([_STRANGER[kind]]),
                 "replace": lambda tool=tool: tool.replace(entries),
             }
-            if not all(_kept(took.setdefault(task, {}), name, step) for task, step in steps.items()):
+            if not all(_kept(taken.setdefault(task, {}), name, step) for task, step in steps.items()):
                 break
-        if isinstance(tool, Penstock):
+        if name == "penstock":
+            assert isinstance(tool, Penstock)
             with undisturbed(), unpreempted():
                 one = {"task": "to effect", "kind": kind, "entries": size, **_to_effect(tool.spec)}
             yield one
             yield {"task": "reopen", "kind": kind, "entries": size, "penstock": _reopening(tool.spec)}
         tool.empty()
-    for task, found in took.items():
+    for task in ITS_OWN:
+        del taken[task]["daemon"]
+    for task, found in taken.items():
         times = {name: _middle(one) for name, one in found.items()}
         yield {"task": task, "kind": kind, "entries": size, **times}
 
@@ -164,161 +134,6 @@ def _entries(kind: str, count: int, seed: int = 1) -> list[str]:
 
 def _octets(address: Numbers) -> Numbers:
     return np.stack([address >> shift & 255 for shift in (24, 16, 8, 0)], axis=1)
-
-
-# ── the programs ─────────────────────────────────────────────────────────────
-
-
-def _tools(folder: Path, kind: str, size: int) -> Iterator[tuple[str, Tool]]:
-    yield "penstock", Penstock(folder, kind, size)
-    yield "ipset", Ipset(kind, size)
-    if kind == "host" or size <= NFT_NETWORKS:
-        yield "nft", Nft(folder, kind, size)
-
-
-class Penstock:
-    """`penstock set`; the set is made anew for each turn."""
-
-    def __init__(self, folder: Path, kind: str, size: int) -> None:
-        self.spec = SetSpec(f"{kind}{size}", (kind,), 2 * size)
-        self._file = folder / "entries.txt"
-
-    def load(self, entries: list[str]) -> Took:
-        return self._of_file("replace", entries)
-
-    def update(self, update: Update) -> Took:
-        self._file.write_text("\n".join([*update.come, ""]))
-        gone = self._file.with_name("gone.txt")
-        gone.write_text("\n".join([*update.gone, ""]))
-        return took(
-            [*_COMMAND, "set", "update", self.spec.name, "--add", str(self._file), "--remove", str(gone)]
-        )
-
-    def replace(self, entries: list[str]) -> Took:
-        return self._of_file("replace", entries)
-
-    def add(self, entries: list[str]) -> Took:
-        if len(entries) == 1:
-            return took([*_COMMAND, "set", "add", self.spec.name, *entries])
-        return self._of_file("import", entries)
-
-    def empty(self) -> None:
-        if self.spec.name in names():
-            delete(self.spec.name)
-        with shared([self.spec]):
-            pass
-
-    def _of_file(self, command: str, entries: list[str]) -> Took:
-        self._file.write_text("\n".join([*entries, ""]))
-        return took([*_COMMAND, "set", command, self.spec.name, str(self._file)])
-
-
-class Ipset:
-    """`ipset restore`, and `ipset add` for one."""
-
-    def __init__(self, kind: str, size: int) -> None:
-        self._kind = f"hash:{'ip' if kind == 'host' else 'net'} hashsize {size} maxelem {2 * size}"
-        self._is_there = False
-
-    def load(self, entries: list[str]) -> Took:
-        self._is_there = True
-        return _restored(f"create bench {self._kind}\n" + _lines("add bench {}", entries))
-
-    def replace(self, entries: list[str]) -> Took:
-        made = f"create other {self._kind}\n" + _lines("add other {}", entries)
-        return _restored(made + "swap bench other\ndestroy other\n")
-
-    def update(self, update: Update) -> Took:
-        return _restored(_lines("del bench {}", update.gone) + _lines("add bench {}", update.come))
-
-    def add(self, entries: list[str]) -> Took:
-        if len(entries) == 1:
-            return took(["ipset", "add", "bench", *entries])
-        return _restored(_lines("add bench {}", entries))
-
-    def empty(self) -> None:
-        if self._is_there:
-            subprocess.run(["ipset", "destroy", "bench"], check=True)
-            self._is_there = False
-
-
-def _lines(form: str, entries: list[str]) -> str:
-    return "".join(form.format(entry) + "\n" for entry in entries)
-
-
-def _restored(text: str) -> Took:
-    return took(["ipset", "-exist", "restore"], text)
-
-
-class Nft:
-    """`nft -f`, and `nft add element` for one; networks are intervals."""
-
-    def __init__(self, folder: Path, kind: str, size: int) -> None:
-        self._file = folder / "entries.nft"
-        flags = "" if kind == "host" else "flags interval; auto-merge;"
-        self._head = (
-            f"add table ip bench\nadd set ip bench s {{ type ipv4_addr; size {4 * size}; {flags} }}\n"
-        )
-        self._is_interval = kind == "net"
-        self._is_there = False
-
-    def load(self, entries: list[str]) -> Took:
-        self._is_there = True
-        return self._of_file(self._head + _elements("add", entries))
-
-    def update(self, update: Update) -> Took:
-        # What was merged cannot be removed by its old bounds: the list is put in anew, in one step.
-        if self._is_interval:
-            return self._of_file("flush set ip bench s\n" + _elements("add", update.whole))
-        return self._of_file(_elements("delete", update.gone) + _elements("add", update.come))
-
-    def replace(self, entries: list[str]) -> Took:
-        return self._of_file("flush set ip bench s\n" + _elements("add", entries))
-
-    def add(self, entries: list[str]) -> Took:
-        if len(entries) == 1:
-            return took(["nft", "add", "element", "ip", "bench", "s", f"{{ {entries[0]} }}"])
-        return self._of_file(_elements("add", entries))
-
-    def empty(self) -> None:
-        if self._is_there:
-            subprocess.run(["nft", "delete", "table", "ip", "bench"], check=True)
-            self._is_there = False
-
-    def _of_file(self, text: str) -> Took:
-        self._file.write_text(text)
-        return took(["nft", "-f", str(self._file)])
-
-
-def _elements(verb: str, entries: list[str]) -> str:
-    return f"{verb} element ip bench s {{ {', '.join(entries)} }}\n"
-
-
-_COMMAND = (sys.executable, "-m", "penstock", "-q")
-
-
-def took(command: list[str], text: str | None = None) -> Took:
-    """Run a process to its end.
-
-    Raises:
-        subprocess.TimeoutExpired: it takes longer than LIMIT_S, and was ended.
-        subprocess.CalledProcessError: it fails.
-    """
-    before, memory = resource.getrusage(resource.RUSAGE_CHILDREN), _kernel_memory()
-    begun = time.perf_counter()
-    subprocess.run(command, input=text, text=True, check=True, timeout=LIMIT_S, capture_output=True)
-    wall = time.perf_counter() - begun
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Took(wall, cpu, _kernel_memory() - memory)
-
-
-def _kernel_memory() -> int:
-    """Bytes of objects that cannot be reclaimed, and of areas: sets are made of both."""
-    with Path("/proc/meminfo").open() as lines:
-        return sum(
-            int(line.split()[1]) << 10 for line in lines if line.startswith(("SUnreclaim", "VmallocUsed"))
-        )
 
 
 # ── penstock in this process ─────────────────────────────────────────────────
@@ -370,10 +185,10 @@ def sets_place() -> Iterator[Path]:
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         try:
             with shared([SetSpec("bench", ("host",))]):
-                took([*_COMMAND, "set", "add", "bench", "192.0.2.1"])
+                took([*COMMAND, "set", "add", "bench", "192.0.2.1"])
                 (folder / "one").write_text("192.0.2.2\n" * 2000)
-                took([*_COMMAND, "set", "replace", "bench", str(folder / "one")])
-                took([*_COMMAND, "set", "import", "bench", str(folder / "one")])
+                took([*COMMAND, "set", "replace", "bench", str(folder / "one")])
+                took([*COMMAND, "set", "import", "bench", str(folder / "one")])
             delete("bench")
             yield folder
         finally:

@@ -7,15 +7,10 @@ A daemon of its own, with a ledger on disk; each add is answered before the next
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 
+from bench.serving import serving
 from bench.sets import sets_place
 from bench.turns import undisturbed, unpreempted
 from penstock.control.client import Connection, connect
@@ -23,20 +18,27 @@ from penstock.model.sets import SetSpec
 from penstock.pipeline.set_store import delete, shared
 
 _ADDS, _TURNS = 1000, 3
-_PATIENCE_S = 20.0
+
 _SET = "banned"
 Row = dict[str, object]
 
 
 def ban_rows() -> list[Row]:
     """A row a way of asking."""
-    with sets_place() as folder, shared([SetSpec(_SET, ("host",), 100_000)]), _daemon(folder) as held:
-        ways = {"one connection": [], "a connection each": []}
-        for turn in range(_TURNS):
-            with undisturbed(), unpreempted():
-                ways["one connection"].append(_rate(held, 2 * turn))
-                ways["a connection each"].append(_rate(None, 2 * turn + 1))
-    return [{"way": way, "per_s": round(median(rates))} for way, rates in ways.items()]
+    with sets_place() as folder, shared([SetSpec(_SET, ("host",), 100_000)]):
+        with serving(folder) as held:
+            rates = _rates(held)
+        delete(_SET)
+    return [{"way": way, "per_s": round(median(each))} for way, each in rates.items()]
+
+
+def _rates(held: Connection) -> dict[str, list[float]]:
+    ways: dict[str, list[float]] = {"one connection": [], "a connection each": []}
+    for turn in range(_TURNS):
+        with undisturbed(), unpreempted():
+            ways["one connection"].append(_rate(held, 2 * turn))
+            ways["a connection each"].append(_rate(None, 2 * turn + 1))
+    return ways
 
 
 def _rate(held: Connection | None, turn: int) -> float:
@@ -52,29 +54,3 @@ def _rate(held: Connection | None, turn: int) -> float:
                 done = asked.ask("SetAdd", set=_SET, entries=[entry])
         assert done["added"] == 1, done
     return _ADDS / (time.perf_counter() - begun)
-
-
-@contextmanager
-def _daemon(folder: Path) -> Iterator[Connection]:
-    (folder / "etc").mkdir()
-    environment = {**os.environ, "PENSTOCK_CONFIG_DIR": str(folder / "etc")}
-    command = [sys.executable, "-m", "penstock", "-q", "daemon", "--no-fetch"]
-    with unpreempted():
-        # It keeps the priority that it was started with.
-        started = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    with started as process:
-        try:
-            with _connected() as connection:
-                yield connection
-        finally:
-            process.terminate()
-            process.wait(_PATIENCE_S)
-            delete(_SET)
-
-
-def _connected() -> Connection:
-    until = time.monotonic() + _PATIENCE_S
-    while (found := connect()) is None and time.monotonic() < until:
-        time.sleep(0.05)
-    assert found is not None
-    return found

@@ -20,7 +20,7 @@ from statistics import median
 
 import numpy as np
 
-from bench.sets import NFT_NETWORKS
+from bench.set_tools import NFT_NETWORKS
 from bench.sets_hash import policy_of
 from bench.sets_lookup import PACKETS, Networks, addresses, asked, networks
 from bench.turns import undisturbed
