@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.model.flat import FRONT_LINES
+from penstock.model.flat import front_lines
 from penstock.model.sets import SetSpec
 from penstock.pipeline.flat_batch import Batch
 from penstock.pipeline.flat_blocks import NoRoomError
@@ -50,7 +50,7 @@ def sorted_keys(family: str, nets: Iterable[Network]) -> np.ndarray:
 
 def made(contents: dict[str, Sequence[Network]]) -> Content:
     whole = filling({family: sorted_keys(family, set(contents.get(family, ()))) for family in WIDTHS})
-    memory, front = (memoryview(bytearray(size)) for size in (32 * whole.total, 64 * FRONT_LINES))
+    memory, front = (memoryview(bytearray(size)) for size in (32 * whole.total, 64 * front_lines(4096)))
     fill(memory, whole)
     fill_front(front, whole)
     return Content(memory, front)

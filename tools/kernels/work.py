@@ -31,7 +31,7 @@ from penstock.compiler.ir.evaluate import evaluate
 from penstock.compiler.ir.ops import RuleSet
 from penstock.compiler.ir.outcome import Outcome
 from penstock.compiler.ir.stores import SetContent, Stores
-from penstock.model.flat import FRONT_BYTES, FRONT_LINES, LINE_BYTES
+from penstock.model.flat import FRONT_BYTES, LINE_BYTES, front_lines
 from penstock.model.hook import TRAITS, Hook
 from penstock.model.overlay import RULES
 from penstock.model.sets import FAMILIES, FLAT, FRONT, set_map
@@ -189,7 +189,7 @@ def _flat(hook: Hook) -> Item:
     made = filling(keys)
     memory, front = (
         bytearray(LINE_BYTES * made.total),
-        bytearray(FRONT_BYTES * FRONT_LINES),
+        bytearray(FRONT_BYTES * front_lines(rules.sets[0].size)),
     )
     fill(memoryview(memory), made)
     fill_front(memoryview(front), made)

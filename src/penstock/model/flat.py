@@ -29,15 +29,19 @@ words follow, in order, each the line of the next block or leaf, or 0; a leaf is
 alone, {first 64 bits, last 64 bits, their masks}.  Blocks begin at even lines, so that the
 first two are in one line of a cache.
 
-Before the tree of IPv6 a filter is asked, behind all else in the map: a bit for each hash of the
-first 40 bits of an address (or 32, if the networks are wide), and one of the first 24
-for networks wider than another 8.  While both are not set an address is in no network.
+For IPv6 the front has, behind what is of IPv4,
+
+    524288   a header: which lengths are marked, a bit for each of MARKED_V6, and nothing else in its page
+    524800   marks: three bits of one word for a hash of the first bits of a network, which are 48, or of
+             networks shorter than that 40, 32, 24 or 16, so that most have one mark and none many
+
+An address of which no beginning is marked is in no network.
 
 What was written is never changed, but the words that name blocks and leaves: a change
 writes new ones behind the others and moves words, to 0 where a leaf has gone.  Meanwhile
 such a word is MOVING, with a line of the log that has both what it named and what it is
 to name; which of them counts says the line up to which changes have happened, `LOGGED`.  Bits
-of the front are set before, and cleared behind that; marks and bits of the filter are not cleared.
+of the front are set before, and cleared behind that; marks are not cleared.
 """
 
 from __future__ import annotations
@@ -60,12 +64,16 @@ LEAF = 1 << 31
 #: Marks the line of a log.
 MOVING = LEAF | 1 << 30
 
-#: The front: the bytes of a line, the lines of a bank's part, the words before the marks, those of a /16's marks.
+#: The front: the bytes of a line; the words where marks of IPv4 begin, those of a /16, and what is hashed by.
 FRONT_BYTES = 64
-FRONT_LINES = 1 << 16
 MARKS = 1 << ROOT_BITS["v4"]
 MARK_WORDS = 4
 MARK = 0x9E3779B1
+#: Its words of IPv6, how many first bits are marked, and what is hashed by.
+MARKED, MARKS_V6 = 2 * MARKS, 2 * MARKS + 512
+MARKED_V6 = (16, 24, 32, 40, 48)
+HASHES = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
+_MARK_BITS, _LEAST_WORDS, _MOST_WORDS = 16, 512, 1 << 20
 
 
 class Field(IntEnum):
@@ -81,21 +89,15 @@ class Field(IntEnum):
     LOG_END = 7
     #: Read by programs: the line of the log before which everything has happened.
     LOGGED = 8
-    #: Read by programs, too: the filter's first line, its bits less one, and by how much 64 bits are
-    #: shifted, with HAS_WIDE if wider networks are in it.
-    FILTER = 9
-    FILTER_MASK = 10
-    FILTER_SHIFT = 11
     #: The line behind the last that is written, and that before which no word names one.
-    BEGUN = 12
-    SETTLED = 13
+    BEGUN = 9
+    SETTLED = 10
 
 
-#: The shifts that a filter may have, the shift for wider networks, and the most bits of a filter.
-FILTER_SHIFTS, WIDE_SHIFT = (24, 32), 40
-MOST_FILTER_BITS = 1 << 24
-HAS_WIDE = 1 << 8
-HASH = 0x9E3779B97F4A7C15
+def front_lines(size: int) -> int:
+    """The lines of the front of a bank, in whole pages: a set's size says how many marks there is room for."""
+    wanted = 1 << (size * _MARK_BITS // 64 - 1).bit_length()
+    return (MARKS_V6 + min(max(wanted, _LEAST_WORDS), _MOST_WORDS)) * 8 // FRONT_BYTES
 
 
 def mark_v4(address: int) -> tuple[int, int]:
@@ -104,12 +106,15 @@ def mark_v4(address: int) -> tuple[int, int]:
     return MARKS + (address >> 16) * MARK_WORDS + (mark >> 6), 1 << (mark & 63)
 
 
-def filter_bit(number: int, shift: int, mask: int) -> int:
-    """The bit of a filter for the first 64 - shift bits of an address."""
-    return (number << 6 | shift) * HASH % (1 << 64) >> 32 & mask
+def mark_v6(number: int, count: int, words: int) -> tuple[int, int]:
+    """The word of the front, of so many of marks, with the mark of `count` first bits, and the mark's bits in it."""
+    first, second = HASHES
+    found = (number ^ count << 56) * first % (1 << 64)
+    found = (found ^ found >> 32) * second % (1 << 64)
+    bits = 1 << (found >> 38 & 63) | 1 << (found >> 32 & 63) | 1 << (found >> 26 & 63)
+    return MARKS_V6 + (found >> 44 & words - 1), bits
 
 
-def marks(shift: int, hi: int, length: int) -> tuple[int, int, int]:
-    """The shift, the first number and how many of them a network has in a filter of that shift."""
-    shift = shift if length >= 56 - shift else WIDE_SHIFT
-    return shift, hi >> shift, 1 << max(0, 64 - shift - length)
+def marked_v6(length: int) -> int:
+    """How many first bits of a network of that length are marked."""
+    return MARKED_V6[-1] if length >= MARKED_V6[-1] else min(max((length + 4) // 8 * 8, 16), 40)

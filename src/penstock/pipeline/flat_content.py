@@ -20,19 +20,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock.kernel.libc import memory_barrier
 from penstock.model.flat import (
-    HAS_WIDE,
     HEADER,
     LEAF,
     LINE_BYTES,
+    MARKED,
+    MARKED_V6,
     MARKS,
+    MARKS_V6,
     MOVING,
     ROOT_BITS,
     ROOTS,
-    WIDE_SHIFT,
     Field,
-    filter_bit,
     mark_v4,
-    marks,
+    mark_v6,
+    marked_v6,
 )
 from penstock.pipeline.flat_blocks import NoRoomError
 from penstock.pipeline.flat_log import Key, Log, key_of
@@ -111,9 +112,7 @@ class Content:
         at = self.place(self.slot_of(family, address))
         if family == "v4":
             return self._holds_v4(at, address)
-        shift = self.header(Field.FILTER_SHIFT)
-        shifts = [shift & 255, *([WIDE_SHIFT] if shift & HAS_WIDE else [])]
-        return any(self._has_mark(address >> 64 + one, one) for one in shifts) and self._holds_v6(at, address)
+        return self._may_have_v6(address >> 64) and self._holds_v6(at, address)
 
     def slot_of(self, family: str, address: int) -> int:
         """The word of a root for an address, counted from the first line."""
@@ -158,14 +157,11 @@ class Content:
         mark, mark_bit = mark_v4(address)
         return bool(self.front[at] & bit and (self.front[MARKS + at] & bit or self.front[mark] & mark_bit))
 
-    def _has_mark(self, number: int, shift: int) -> bool:
-        at, bit = self._mark_of(number, shift)
-        return bool(self.words[at] & bit)
-
-    def _mark_of(self, number: int, shift: int) -> tuple[int, int]:
-        """The word of the filter, and the bit in it."""
-        bit = filter_bit(number, shift, self.header(Field.FILTER_MASK))
-        return 4 * self.header(Field.FILTER) + (bit >> 6), 1 << (bit & 63)
+    def _may_have_v6(self, hi: int) -> bool:
+        """The same of the first 64 bits of one of IPv6."""
+        marked = [count for at, count in enumerate(MARKED_V6) if self.front[MARKED] >> at & 1]
+        asked = (mark_v6(hi >> 64 - count, count, len(self.front) - MARKS_V6) for count in marked)
+        return any(self.front[at] & bits == bits for at, bits in asked)
 
     # ── changing in place ────────────────────────────────────────────────────
 
@@ -212,7 +208,7 @@ class Content:
         return (self.words[4 * place], self.words[4 * place + 1]) if place else (0, 0)
 
     def mark(self, family: str, address: int, length: int) -> None:
-        """Let the front, or the filter before IPv6, know a network."""
+        """Let the front know a network."""
         if family == "v6":
             self._mark_v6(address >> 64, length)
         elif length > 24:
@@ -221,19 +217,19 @@ class Content:
                 self.front[at] |= bit
 
     def _mark_v6(self, hi: int, length: int) -> None:
-        shift, first, count = marks(self.header(Field.FILTER_SHIFT) & 255, hi, length)
-        if shift == WIDE_SHIFT:
-            self.words[4 * HEADER + Field.FILTER_SHIFT] |= HAS_WIDE
-        for number in range(first, first + count):
-            at, bit = self._mark_of(number, shift)
-            self.words[at] |= bit
+        count = marked_v6(length)
+        self.front[MARKED] |= 1 << MARKED_V6.index(count)
+        first = hi >> 64 - count
+        for number in range(first, first + (1 << max(0, count - length))):
+            at, bits = mark_v6(number, count, len(self.front) - MARKS_V6)
+            self.front[at] |= bits
 
 
 class Moves(Protocol):
     """Words of roots and blocks that move at once, and what packets ask before them."""
 
     def widen(self) -> None:
-        """Let front and filter know what is to be, too."""
+        """Let the front know what is to be, too."""
 
     def name_lines(self, first: int) -> None:
         """Let the words name lines of the log, from this one on."""

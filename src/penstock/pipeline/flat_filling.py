@@ -15,7 +15,7 @@ import numpy as np
 from penstock.model.flat import ALL, FIRST, HEADER, LINE_BYTES, ROOTS, Field
 from penstock.model.sets import FAMILIES
 from penstock.pipeline.flat_build import Built, build
-from penstock.pipeline.flat_filter import filter_of
+from penstock.pipeline.flat_filter import mark_v6
 from penstock.pipeline.flat_keys import DTYPES
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ class Filling:
     keys: Mapping[str, NDArray[Any]]
     built: Mapping[str, Built]
     header: Mapping[Field, int]
-    bits: NDArray[np.uint64]
     total: int
 
 
@@ -52,11 +51,8 @@ def filling(keys: Mapping[str, NDArray[Any]]) -> Filling:
         here += -(-keys[family].nbytes // LINE_BYTES)
     room = min(_MOST_LOG, max(_LEAST_LOG, sum(map(len, keys.values())) // 16))
     header |= dict.fromkeys((Field.LOG, Field.LOGGED, Field.BEGUN, Field.SETTLED), here)
-    shift, bits = filter_of(keys["v6"])
-    here += room
-    header[Field.LOG_END] = here
-    header |= {Field.FILTER: here, Field.FILTER_MASK: 64 * len(bits) - 1, Field.FILTER_SHIFT: shift}
-    return Filling(keys, built, header, bits, here + len(bits) // 4)
+    header[Field.LOG_END] = here + room
+    return Filling(keys, built, header, here + room)
 
 
 def fill(memory: memoryview, made: Filling) -> None:
@@ -72,7 +68,6 @@ def fill(memory: memoryview, made: Filling) -> None:
     header = lines[HEADER : HEADER + 4].reshape(-1)
     for name, value in made.header.items():
         header[name] = value
-    lines[made.header[Field.FILTER] :] = made.bits.reshape(-1, 4)
     for family, found in made.keys.items():
         octets = lines[made.header[_PLACES[family]] :].reshape(-1).view(np.uint8)
         octets[: found.nbytes].view(DTYPES[family])[:] = found
@@ -80,4 +75,6 @@ def fill(memory: memoryview, made: Filling) -> None:
 
 def fill_front(front: memoryview, made: Filling) -> None:
     """Write a part of the front, which no packet reads yet."""
-    np.frombuffer(front, np.uint64)[:] = made.built["v4"].front
+    words, of_v4 = np.frombuffer(front, np.uint64), made.built["v4"].front
+    words[: len(of_v4)], words[len(of_v4) :] = of_v4, 0
+    mark_v6(words, made.keys["v6"])

@@ -15,7 +15,7 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from penstock.model.flat import FRONT_BYTES, FRONT_LINES, LINE_BYTES
+from penstock.model.flat import FRONT_BYTES, LINE_BYTES, front_lines
 from penstock.model.set_text import text_of
 from penstock.model.sets import FLAT, FRONT, SetSpec
 from penstock.pipeline.dynamic_set import DynamicSet
@@ -132,7 +132,7 @@ class FlatSet(LiveSet):
 
     def front(self, bank: int) -> memoryview:
         """What packets ask first while that bank counts.  Raises KernelError."""
-        size = FRONT_LINES * FRONT_BYTES
+        size = front_lines(self.spec.size) * FRONT_BYTES
         return self.maps[FRONT].memory(part=slice(bank * size, (bank + 1) * size))
 
     # ── changing ─────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ import numpy as np
 
 from penstock.errors import KernelError
 from penstock.kernel.maps import INNER_MAP, MMAPABLE, Map, MapType
-from penstock.model.flat import FRONT_BYTES, FRONT_LINES, LINE_BYTES
+from penstock.model.flat import FRONT_BYTES, LINE_BYTES, front_lines
 from penstock.model.sets import FLAT, FRONT, SetSpec
 from penstock.pipeline.set_change import Held
 
@@ -70,7 +70,7 @@ def _create_front(spec: SetSpec) -> Map:
         _kernel_name(spec.name),
         key_size=4,
         value_size=FRONT_BYTES,
-        max_entries=2 * FRONT_LINES,
+        max_entries=2 * front_lines(spec.size),
         flags=MMAPABLE,
     )
 

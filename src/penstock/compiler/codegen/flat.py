@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from penstock.model.flat import FRONT_LINES
+from penstock.model.flat import front_lines
 from penstock.model.sets import ADDED, FLAT, FRONT, SetSpec, control_of, set_map
 
 _ARGUMENTS = {"v4": "__u64 p0", "v6": "const struct ps_ip6 *p0"}
 
 
-def flat_map_lines(number: int) -> Iterator[str]:
+def flat_map_lines(spec: SetSpec, number: int) -> Iterator[str]:
     """The map that is asked first, and that in whose slots the content lies."""
-    yield f"PS_FLAT_FRONT({set_map(number, FRONT)}, {FRONT_LINES});"
+    yield f"PS_FLAT_FRONT({set_map(number, FRONT)}, {front_lines(spec.size)});"
     yield f"PS_FLAT_MAP({set_map(number, FLAT)});"
 
 
@@ -26,7 +26,7 @@ def flat_function_lines(spec: SetSpec, number: int, family: str) -> Iterator[str
     function = f"ps_in_{trie.removeprefix('ps_')}"
     flat = f"{function}_given" if spec.dynamic else function
     maps = ", ".join((control_of(number), set_map(number, FRONT), set_map(number, FLAT), trie))
-    yield f"PS_FLAT_ASK_{family.upper()}({flat}, {maps}, {FRONT_LINES})"
+    yield f"PS_FLAT_ASK_{family.upper()}({flat}, {maps}, {front_lines(spec.size)})"
     if spec.dynamic:
         yield f"static __always_inline bool {function}({_ARGUMENTS[family]}, __u32 len)"
         yield "{"

@@ -34,7 +34,7 @@ def set_lines(sets: Sequence[SetSpec]) -> Iterator[str]:
         if spec.dynamic:
             yield tally_line(number)
         if spec.is_flat:
-            yield from flat_map_lines(number)
+            yield from flat_map_lines(spec, number)
         for family in spec.families:
             if spec.dynamic:
                 yield from added_lines(spec, number, family)

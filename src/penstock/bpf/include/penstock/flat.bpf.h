@@ -18,9 +18,10 @@
 enum { BPF_MAP_TYPE_ARRAY_OF_MAPS = 12 };
 enum { BPF_F_INNER_MAP = 1 << 12 };
 
-enum { PS_FLAT_FILTER = 2, PS_FLAT_ROOT_V4 = 8, PS_FLAT_ROOT_V6 = 32776, PS_FLAT_WIDE = 40, PS_FLAT_MARKS = 32768 };
-#define PS_FLAT_HAS_WIDE (1 << 8)
+enum { PS_FLAT_LOGGED = 2, PS_FLAT_ROOT_V4 = 8, PS_FLAT_ROOT_V6 = 32776 };
+enum { PS_FLAT_MARKS = 32768, PS_FLAT_MARKED = 65536, PS_FLAT_MARKS_V6 = 65600 };
 #define PS_FLAT_HASH 0x9e3779b97f4a7c15ULL
+#define PS_FLAT_REHASH 0xd6e8feb86659fd93ULL
 #define PS_FLAT_MARK 0x9e3779b1U
 #define PS_FLAT_LEAF (1U << 31)
 #define PS_FLAT_MOVING (1U << 30)
@@ -67,7 +68,7 @@ static __always_inline const volatile __u64 *ps_flat_line(void *content, __u32 a
  */
 static __always_inline __u32 ps_flat_settled(void *content, __u32 place)
 {
-	const volatile __u64 *header = ps_flat_line(content, PS_FLAT_FILTER);
+	const volatile __u64 *header = ps_flat_line(content, PS_FLAT_LOGGED);
 	const volatile __u32 *line;
 
 	place &= ~(PS_FLAT_LEAF | PS_FLAT_MOVING);
@@ -166,30 +167,43 @@ static __always_inline __u32 ps_flat_rank(void *content, __u32 at, const volatil
 }
 
 /*
- * ps_flat_may_have - whether the filter has the first 64 - shift bits of an address.
+ * ps_flat_marked - whether the front has the mark of an address's first bits, so many of them.
  *
- * `filter` are words of the header: {how far the log has happened, the filter's first line, its bits less one, its shift and flags}.
+ * `lines` are those of a bank's part.
  */
-static __always_inline bool ps_flat_may_have(void *content, const volatile __u64 *filter, __u64 hi, __u64 shift)
+static __always_inline bool ps_flat_marked(void *front, __u32 part, __u32 lines, __u64 hi, __u64 count)
 {
-	__u32 bit = ((hi >> shift) << 6 | shift) * PS_FLAT_HASH >> 32 & filter[2];
-	const volatile __u64 *line = ps_flat_line(content, filter[1] + (bit >> 8));
+	__u64 hash = (hi >> (64 - count) ^ count << 56) * PS_FLAT_HASH, bits;
+	const volatile struct ps_flat_front *line;
+	__u32 at;
 
-	return line && line[bit >> 6 & 3] >> (bit & 63) & 1;
+	hash = (hash ^ hash >> 32) * PS_FLAT_REHASH;
+	at = part + PS_FLAT_MARKS_V6 + (hash >> 47 & (lines - PS_FLAT_MARKS_V6 - 1));
+	bits = 1ULL << (hash >> 38 & 63) | 1ULL << (hash >> 32 & 63) | 1ULL << (hash >> 26 & 63);
+	line = bpf_map_lookup_elem(front, &at);
+	return line && (line->words[hash >> 44 & 7] & bits) == bits;
+}
+
+/* ps_flat_may_have_v6 - whether the front has a beginning of an address. */
+static __always_inline bool ps_flat_may_have_v6(void *front, __u32 part, __u32 lines, __u64 hi)
+{
+	__u32 at = part + PS_FLAT_MARKED;
+	const volatile struct ps_flat_front *line = bpf_map_lookup_elem(front, &at);
+	__u64 marked = line ? line->words[0] : 0;
+
+	return (marked & 16 && ps_flat_marked(front, part, lines, hi, 48)) ||
+	       (marked & 8 && ps_flat_marked(front, part, lines, hi, 40)) ||
+	       (marked & 4 && ps_flat_marked(front, part, lines, hi, 32)) ||
+	       (marked & 2 && ps_flat_marked(front, part, lines, hi, 24)) ||
+	       (marked & 1 && ps_flat_marked(front, part, lines, hi, 16));
 }
 
 static __always_inline bool ps_flat_has_v6(void *content, __u64 hi, __u64 lo)
 {
-	const volatile __u64 *line = ps_flat_line(content, PS_FLAT_FILTER);
 	__u64 left = hi << 16 | lo >> 48, rest = lo << 16, bit, has;
 	__u32 at, depth, value, rank;
+	const volatile __u64 *line;
 
-	if (!line)
-		return false;
-	at = line[3];
-	if (!ps_flat_may_have(content, line, hi, at & 63) &&
-	    !(at & PS_FLAT_HAS_WIDE && ps_flat_may_have(content, line, hi, PS_FLAT_WIDE)))
-		return false;
 	at = ps_flat_root(content, PS_FLAT_ROOT_V6, hi >> 48);
 
 	/* 16 bits are behind, and 112 before, 8 in each block. */
@@ -268,7 +282,7 @@ static __always_inline bool ps_flat_has_v6(void *content, __u64 hi, __u64 lo)
 #define PS_FLAT_ASK_V6(name, control, front, flat, trie, lines) \
 	__noinline int name##_global(__u64 hi, __u64 lo) \
 	{ \
-		PS_FLAT_ASK(control, flat, trie, lines, ((void)part, true), ps_flat_has_v6(content, hi, lo), \
+		PS_FLAT_ASK(control, flat, trie, lines, ps_flat_may_have_v6(&front, part, lines, hi), ps_flat_has_v6(content, hi, lo), \
 			    (key.length = 128, key.p0_hi = ps_htonll(hi), key.p0_lo = ps_htonll(lo))); \
 	} \
 	static __always_inline bool name(const struct ps_ip6 *p0, __u32 len) \
