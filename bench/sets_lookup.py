@@ -137,8 +137,8 @@ def addresses(nets: Networks, traffic: str, count: int, seed: int = 2) -> tuple[
     if nets.family == "v6":
         places = nets.hi[rng.integers(0, len(nets.hi), count)]
         hi = places >> np.uint64(32) << np.uint64(32) | hi >> np.uint64(32)
-    if traffic == "miss" and nets.family == "v4":
-        hi = _outside(nets, hi)
+    if traffic == "miss":
+        hi = _outside(nets, hi) if nets.family == "v4" else _outside_v6(nets, hi)
     if traffic == "hit":
         chosen = rng.integers(0, len(nets.hi), count)
         inside_hi, inside_lo = _cut(hi, lo, nets.length[chosen])
@@ -155,6 +155,16 @@ def _outside(nets: Networks, hi: Words) -> Words:
     ends = np.maximum.accumulate(first + (np.uint64(1) << (32 - nets.length).astype(np.uint64)))
     at = np.searchsorted(first, hi >> np.uint64(32), "right") - 1
     free = hi[(at < 0) | (ends[at] <= hi >> np.uint64(32))]
+    return free[np.arange(len(hi)) % len(free)]
+
+
+def _outside_v6(nets: Networks, hi: Words) -> Words:
+    """The same; longer networks than /64 are met by nobody by chance."""
+    is_in = np.zeros(len(hi), bool)
+    for length in np.unique(nets.length[nets.length <= 64]):
+        masked = hi & _mask(np.array([length]))
+        is_in |= np.isin(masked, nets.hi[nets.length == length])
+    free = hi[~is_in]
     return free[np.arange(len(hi)) % len(free)]
 
 

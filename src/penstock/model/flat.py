@@ -24,6 +24,12 @@ and whether there is something narrower.  For each of those a 32-bit word follow
 order: 0, with LEAF one network alone (its mask and its value among the last 8 bits), or a
 line with a bit for each address.  Mostly all of it is in one line.
 
+Networks of IPv6 from /48 on are found by a hash of their first 48 bits, in a table with a line for
+each that there are: {first 64 bits, last 64 bits, word, 0}.  The word is 0 for none, with LEAF the
+length of a network that is alone, or the line of a leaf; GONE; or else the line of a block.  A line that
+is taken is looked for in those behind it, up to one without a word, PROBES at most.  Wider
+networks are found from their root.
+
 A block of IPv6 is two lines, {full, has} for each 64 values of the next 8 bits.  32-bit
 words follow, in order, each the line of the next block or leaf, or 0; a leaf is one network
 alone, {first 64 bits, last 64 bits, their masks}.  Blocks begin at even lines, so that the
@@ -31,7 +37,8 @@ first two are in one line of a cache.
 
 For IPv6 the front has, behind what is of IPv4,
 
-    524288   a header: which lengths are marked, a bit for each of MARKED_V6, and nothing else in its page
+    524288   a page of its own: which lengths are marked, a bit for each of MARKED_V6; and of the table that
+             the content has its first line and its slots
     524800   marks: three bits of one word for a hash of the first bits of a network, which are 48, or of
              networks shorter than that 40, 32, 24 or 16, so that most have one mark and none many
 
@@ -49,7 +56,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 #: What lies in the lines, counted up when it becomes something else: another version would misread it.
-LAYOUT = 3
+LAYOUT = 4
 #: The pins of what is in the slots.
 LINES = ("lines0", "lines1")
 LINE_BYTES = 32
@@ -61,6 +68,11 @@ ROOTS = {"v4": 8, "v6": 8 + (4 << ROOT_BITS["v4"]) // LINE_BYTES}
 FIRST = ROOTS["v6"] + (4 << ROOT_BITS["v6"]) // LINE_BYTES
 #: Marks the line of a leaf.
 LEAF = 1 << 31
+#: The bits of networks of IPv6 that the table is for, how far one is looked for, and the word of one that went.
+PIVOT, PROBES = 48, 128
+GONE = LEAF | 255
+#: Where a word is in the line of a slot, in 32 bits.
+SLOT_WORD = 4
 #: Marks the line of a log.
 MOVING = LEAF | 1 << 30
 
@@ -71,7 +83,8 @@ MARK_WORDS = 4
 MARK = 0x9E3779B1
 #: Its words of IPv6, how many first bits are marked, and what is hashed by.
 MARKED, MARKS_V6 = 2 * MARKS, 2 * MARKS + 512
-MARKED_V6 = (16, 24, 32, 40, 48)
+TABLE, SLOTS = MARKED + 1, MARKED + 2
+MARKED_V6 = (16, 24, 32, 40, PIVOT)
 HASHES = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
 _MARK_BITS, _LEAST_WORDS, _MOST_WORDS = 16, 512, 1 << 20
 
@@ -108,13 +121,22 @@ def mark_v4(address: int) -> tuple[int, int]:
 
 def mark_v6(number: int, count: int, words: int) -> tuple[int, int]:
     """The word of the front, of so many of marks, with the mark of `count` first bits, and the mark's bits in it."""
-    first, second = HASHES
-    found = (number ^ count << 56) * first % (1 << 64)
-    found = (found ^ found >> 32) * second % (1 << 64)
+    found = _hash(number, count)
     bits = 1 << (found >> 38 & 63) | 1 << (found >> 32 & 63) | 1 << (found >> 26 & 63)
     return MARKS_V6 + (found >> 44 & words - 1), bits
 
 
 def marked_v6(length: int) -> int:
     """How many first bits of a network of that length are marked."""
-    return MARKED_V6[-1] if length >= MARKED_V6[-1] else min(max((length + 4) // 8 * 8, 16), 40)
+    return PIVOT if length >= PIVOT else min(max((length + 4) // 8 * 8, 16), 40)
+
+
+def home_v6(number: int, slots: int) -> int:
+    """Where in the table the first 48 bits of an address are looked for."""
+    return (_hash(number, PIVOT) & 0xFFFFFFFF) * slots >> 32
+
+
+def _hash(number: int, count: int) -> int:
+    first, second = HASHES
+    found = (number ^ count << 56) * first % (1 << 64)
+    return (found ^ found >> 32) * second % (1 << 64)

@@ -27,7 +27,7 @@ class Batch:
 
     def __init__(self, content: Content) -> None:
         self._content, self.words = content, content.words
-        self.slot_of, self.put = content.slot_of, content.put
+        self.slot_of, self.home, self.put = content.slot_of, content.home, content.put
         #: Lines from here on are of this batch.
         self._first = content.header(Field.NEXT)
         self._changed: dict[Key, bool] = {}

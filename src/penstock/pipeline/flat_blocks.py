@@ -12,7 +12,7 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Protocol
 
-from penstock.model.flat import ALL, LEAF, ROOT_BITS
+from penstock.model.flat import ALL, GONE, LEAF, PIVOT, PROBES, ROOT_BITS, SLOT_WORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +44,9 @@ class Lines(Protocol):
 
     def slot_of(self, family: str, address: int) -> int:
         """The word of a root for an address."""
+
+    def home(self, address: int) -> int:
+        """The line from which on an address of IPv6 is looked for in the table."""
 
     def put(self, lines: bytes) -> int:
         """Write new lines, and tell the first.  Raises NoRoomError."""
@@ -118,8 +121,45 @@ def _put_row(content: Lines, bits: int) -> int:
 
 
 def moved_v6(content: Lines, address: int, length: int, *, is_added: bool) -> tuple[int, int]:
-    """The word of the root or of a block that moves, and what it is to name.  Raises NoRoomError."""
-    slot, depth = content.slot_of("v6", address), ROOT_BITS["v6"]
+    """The word of the root, the table or a block that moves, and what it is to name.  Raises NoRoomError."""
+    if length < PIVOT:
+        slot = content.slot_of("v6", address)
+        return _moved_below(content, slot, address, length, ROOT_BITS["v6"], is_added=is_added)
+    slot = _slot(content, address)
+    at = content.place(slot)
+    if not at & LEAF and at:
+        return _moved_below(content, slot, address, length, PIVOT, is_added=is_added)
+    if not is_added:
+        return slot, GONE
+    if not at:
+        line = slot >> 3
+        content.words[4 * line], content.words[4 * line + 1] = address >> 64, address & _WORD
+        return slot, LEAF | length
+    return slot, _leaves(content, _as_leaf(content, slot, at), address, length, PIVOT)
+
+
+def _slot(content: Lines, address: int) -> int:
+    """The word of the table for an address.  Raises NoRoomError."""
+    first, number = content.home(address), address >> 128 - PIVOT
+    for line in range(first, first + PROBES):
+        slot = 8 * line + SLOT_WORD
+        if not content.place(slot) or content.words[4 * line] >> 64 - PIVOT == number:
+            return slot
+    raise NoRoomError
+
+
+def _as_leaf(content: Lines, slot: int, at: int) -> int:
+    """The place of a leaf that says what a slot does, of which packets may still read what was there; 0 for none."""
+    if at == GONE or at & ~LEAF > 128:
+        return 0 if at == GONE else at
+    hi, lo = content.words[slot >> 3 << 2 : (slot >> 3 << 2) + 2].tolist()
+    return _leaf(content, hi << 64 | lo, at & ~LEAF)
+
+
+def _moved_below(
+    content: Lines, slot: int, address: int, length: int, depth: int, *, is_added: bool
+) -> tuple[int, int]:
+    """The same from a word on that names a block, or of the root, behind so many bits."""
     while True:
         at = content.place(slot)
         if at == ALL:
@@ -208,7 +248,8 @@ def _filled(
     own = _mask(address >> bits - end & (1 << count) - 1, width)
     if is_added:
         return full | own
-    for wider in range(depth + 1, length):
+    # As long as what a block is behind are networks of the table alone.
+    for wider in range(depth if depth == PIVOT else depth + 1, length):
         if content.has(family, address >> bits - wider << bits - wider, wider):
             return full
     stay = 0

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.model.flat import ALL, BLOCK_LINES, LEAF, ROOT_BITS
-from penstock.pipeline.flat_filter import front_v4
+from penstock.model.flat import ALL, BLOCK_LINES, LEAF, PIVOT, PROBES, ROOT_BITS
+from penstock.pipeline.flat_filter import front_v4, homes
 from penstock.pipeline.flat_keys import halves
 
 if TYPE_CHECKING:
@@ -33,12 +33,15 @@ class Built:
     root: NDArray[np.uint32]
     lines: NDArray[np.uint64]
     front: NDArray[np.uint64]
+    #: Of IPv6: the table, with which the lines begin, and its slots; there are some lines more behind them.
+    table: int = 0
+    slots: int = 0
 
 
 def build(family: str, keys: NDArray[Any], first: int) -> Built:
     """What a content has of a family."""
     bits = ROOT_BITS[family]
-    root, front = np.zeros(1 << bits, np.uint32), np.zeros(0, np.uint64)
+    root = np.zeros(1 << bits, np.uint32)
     hi, lo, length = halves(family, keys)
     deep = length > bits
     wide = covered(_bits(hi, lo, 0, bits)[~deep], length[~deep], bits)
@@ -47,12 +50,16 @@ def build(family: str, keys: NDArray[Any], first: int) -> Built:
         whole, has = np.zeros((2, 1 << bits), np.uint64)
         whole[tops], has[tops] = lines[places - first, :2].T
         whole[wide] = _FULL
-        front = front_v4(whole, has, keys)
-    else:
-        tops, places, lines = trees_v6(hi[deep], lo[deep], length[deep], bits, first)
-    root[tops] = places
-    root[wide] = ALL
-    return Built(root, lines, front)
+        root[tops], root[wide] = places, ALL
+        return Built(root, lines, front_v4(whole, has, keys))
+    table = length >= PIVOT
+    slots, size, found = table_v6(hi[table], lo[table], length[table], first)
+    deep &= ~table
+    tops = _bits(hi[deep], lo[deep], 0, bits)
+    begins = _begins(tops)
+    places, lines = trees_v6(hi[deep], lo[deep], length[deep], begins, bits, first + len(found))
+    root[tops[begins]], root[wide] = places, ALL
+    return Built(root, np.concatenate([found, lines]), np.zeros(0, np.uint64), size, slots)
 
 
 def covered(tops: NDArray[np.int64], lengths: NDArray[np.int64], bits: int) -> NDArray[np.bool_]:
@@ -120,17 +127,55 @@ def _union(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64
 # ── IPv6 ─────────────────────────────────────────────────────────────────────
 
 
-def trees_v6(
-    hi: NDArray[np.uint64], lo: NDArray[np.uint64], length: NDArray[np.int64], depth: int, first: int
-) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.uint64]]:
-    """What lies below `depth`: its 8 or 16 bits before that and the place of each tree, and all lines.
+def table_v6(
+    hi: NDArray[np.uint64], lo: NDArray[np.uint64], length: NDArray[np.int64], first: int
+) -> tuple[int, int, NDArray[np.uint64]]:
+    """The slots and the lines of a table, and these with those of the trees behind it."""
+    number = hi >> np.uint64(64 - PIVOT)
+    begins = _begins(number)
+    counts = np.diff(np.append(begins, len(hi)))
+    slots, at = _slots(number[begins])
+    size = slots + PROBES
+    members = np.repeat(counts > 1, counts)
+    places, below = trees_v6(
+        hi[members], lo[members], length[members], _begins(number[members]), PIVOT, first + size
+    )
+    word = (length[begins] | LEAF).astype(np.uint64)
+    word[counts > 1] = places
+    table = np.zeros((size, 4), np.uint64)
+    table[at, 0], table[at, 1], table[at, 2] = hi[begins], lo[begins], word
+    return slots, size, np.concatenate([table, below])
 
-    A place is a line, or with LEAF that of a leaf.  All networks are longer than `depth`,
-    and sorted; those of one tree have the same bits before it.
+
+def _slots(numbers: NDArray[np.uint64]) -> tuple[int, NDArray[np.int64]]:
+    """How many slots a table has, and where each number lies."""
+    slots = max(64, 2 * len(numbers))
+    while True:
+        home = homes(numbers, slots)
+        order = np.argsort(home, kind="stable")
+        ranks = np.arange(len(order))
+        at = ranks + np.maximum.accumulate(home[order] - ranks) if len(order) else ranks
+        # Some room is left for those that come.
+        if not len(order) or (at - home[order]).max() < PROBES - PROBES // 4:
+            found = np.empty(len(order), np.int64)
+            found[order] = at
+            return slots, found
+        slots += slots // 4
+
+
+def trees_v6(
+    hi: NDArray[np.uint64],
+    lo: NDArray[np.uint64],
+    length: NDArray[np.int64],
+    begins: NDArray[np.int64],
+    depth: int,
+    first: int,
+) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
+    """What lies below `depth`: the place of each tree, and all lines.
+
+    A place is a line, or with LEAF that of a leaf.  The networks are sorted, no one is shorter than
+    `depth`, and a tree's begin at each of `begins`: they have the same bits before it.
     """
-    group = _bits(hi, lo, depth - 16, 16)
-    begins = _begins(group)
-    tops = group[begins]
     levels: list[_Level] = []
     here = first
     while len(hi):
@@ -142,7 +187,7 @@ def trees_v6(
     words = lines.reshape(-1).view(np.uint32)
     for above, level in pairwise(levels):
         words[above.slots - 8 * first] = level.places
-    return tops, levels[0].places if levels else np.empty(0, np.uint32), lines
+    return levels[0].places if levels else np.empty(0, np.uint32), lines
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -219,7 +264,7 @@ def _mask(count: NDArray[np.int64]) -> NDArray[np.uint64]:
 # ── both ─────────────────────────────────────────────────────────────────────
 
 
-def _begins(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+def _begins(groups: NDArray[Any]) -> NDArray[np.int64]:
     """Where each run of equal numbers begins."""
     if not len(groups):
         return np.empty(0, np.int64)
@@ -227,7 +272,11 @@ def _begins(groups: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _fill(words: NDArray[np.uint64], at: NDArray[np.int64], count: NDArray[np.int64]) -> None:
-    """Set `count` bits from each place on: powers of two up to 128, aligned, places in order."""
+    """Set `count` bits from each place on: powers of two up to 256, aligned, places in order."""
+    whole = count == 256
+    if whole.any():
+        words.reshape(-1, 4)[at[whole] >> 8] = _FULL
+        at, count = at[~whole], count[~whole]
     whole = count == 128
     if whole.any():
         words.reshape(-1, 2)[at[whole] >> 7] = _FULL

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock.kernel.libc import memory_barrier
 from penstock.model.flat import (
+    GONE,
     HEADER,
     LEAF,
     LINE_BYTES,
@@ -28,9 +29,15 @@ from penstock.model.flat import (
     MARKS,
     MARKS_V6,
     MOVING,
+    PIVOT,
+    PROBES,
     ROOT_BITS,
     ROOTS,
+    SLOT_WORD,
+    SLOTS,
+    TABLE,
     Field,
+    home_v6,
     mark_v4,
     mark_v6,
     marked_v6,
@@ -112,11 +119,18 @@ class Content:
         at = self.place(self.slot_of(family, address))
         if family == "v4":
             return self._holds_v4(at, address)
-        return self._may_have_v6(address >> 64) and self._holds_v6(at, address)
+        marked = self._marked(address >> 64)
+        if PIVOT in marked and self._is_in_table(address):
+            return True
+        return bool(marked - {PIVOT}) and self._holds_v6(at, address, ROOT_BITS["v6"])
 
     def slot_of(self, family: str, address: int) -> int:
         """The word of a root for an address, counted from the first line."""
         return 8 * ROOTS[family] + (address >> _BITS[family] - ROOT_BITS[family])
+
+    def home(self, address: int) -> int:
+        """The line from which on an address of IPv6 is looked for in the table."""
+        return self.front[TABLE] + home_v6(address >> 128 - PIVOT, self.front[SLOTS])
 
     def place(self, slot: int) -> int:
         """What a word of a root or a block names for packets."""
@@ -134,8 +148,24 @@ class Content:
             return not (address ^ place) & place >> 8 & 255
         return bool(place and self.words[4 * place + (address >> 6 & 3)] >> (address & 63) & 1)
 
-    def _holds_v6(self, at: int, address: int) -> bool:
-        hi, lo, depth = address >> 64, address & (1 << 64) - 1, ROOT_BITS["v6"]
+    def _is_in_table(self, address: int) -> bool:
+        first, hi = self.home(address), address >> 64
+        for line in range(first, first + PROBES):
+            held, at = self.words[4 * line], self.places[8 * line + SLOT_WORD]
+            if not at:
+                return False
+            if not (held ^ hi) >> 64 - PIVOT:
+                break
+        else:
+            return False
+        at = self.log.settled(at)
+        if not at & LEAF or at & ~LEAF > 255:
+            return self._holds_v6(at, address, PIVOT)
+        other = held << 64 | self.words[4 * line + 1]
+        return at != GONE and not (other ^ address) >> 128 - (at & ~LEAF)
+
+    def _holds_v6(self, at: int, address: int, depth: int) -> bool:
+        hi, lo = address >> 64, address & (1 << 64) - 1
         while at:
             if at & LEAF:
                 line = self.words[4 * (at & ~LEAF) : 4 * (at & ~LEAF) + 4]
@@ -157,11 +187,11 @@ class Content:
         mark, mark_bit = mark_v4(address)
         return bool(self.front[at] & bit and (self.front[MARKS + at] & bit or self.front[mark] & mark_bit))
 
-    def _may_have_v6(self, hi: int) -> bool:
-        """The same of the first 64 bits of one of IPv6."""
-        marked = [count for at, count in enumerate(MARKED_V6) if self.front[MARKED] >> at & 1]
-        asked = (mark_v6(hi >> 64 - count, count, len(self.front) - MARKS_V6) for count in marked)
-        return any(self.front[at] & bits == bits for at, bits in asked)
+    def _marked(self, hi: int) -> set[int]:
+        """How many of the first 64 bits of an address of IPv6 are marked."""
+        counts = (count for at, count in enumerate(MARKED_V6) if self.front[MARKED] >> at & 1)
+        found = {count: mark_v6(hi >> 64 - count, count, len(self.front) - MARKS_V6) for count in counts}
+        return {count for count, (at, bits) in found.items() if self.front[at] & bits == bits}
 
     # ── changing in place ────────────────────────────────────────────────────
 

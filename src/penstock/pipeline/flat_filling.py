@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.model.flat import ALL, FIRST, HEADER, LINE_BYTES, ROOTS, Field
+from penstock.model.flat import ALL, FIRST, HEADER, LINE_BYTES, ROOTS, SLOTS, TABLE, Field
 from penstock.model.sets import FAMILIES
 from penstock.pipeline.flat_build import Built, build
 from penstock.pipeline.flat_filter import mark_v6
@@ -35,16 +35,20 @@ class Filling:
     keys: Mapping[str, NDArray[Any]]
     built: Mapping[str, Built]
     header: Mapping[Field, int]
+    #: The first line of the table of IPv6.
+    table: int
     total: int
 
 
 def filling(keys: Mapping[str, NDArray[Any]]) -> Filling:
     """The lines of these networks, of each family sorted and each once; with room for changes."""
-    here, built = FIRST, {}
+    here, table, built = FIRST, FIRST, {}
     for family in FAMILIES:
-        built[family] = build(family, keys[family], here)
+        table, built[family] = here, build(family, keys[family], here)
         here += len(built[family].lines) + 1 & ~1
-    header = {Field.NEXT: here, Field.END: here + max(_LEAST_ROOM, (here - FIRST) // 3)}
+    # A table has room of its own.
+    room = max(_LEAST_ROOM, (here - FIRST - built["v6"].table) // 3)
+    header = {Field.NEXT: here, Field.END: here + room}
     here = header[Field.END]
     for family in FAMILIES:
         header[_PLACES[family]], header[_COUNTS[family]] = here, len(keys[family])
@@ -52,7 +56,7 @@ def filling(keys: Mapping[str, NDArray[Any]]) -> Filling:
     room = min(_MOST_LOG, max(_LEAST_LOG, sum(map(len, keys.values())) // 16))
     header |= dict.fromkeys((Field.LOG, Field.LOGGED, Field.BEGUN, Field.SETTLED), here)
     header[Field.LOG_END] = here + room
-    return Filling(keys, built, header, here + room)
+    return Filling(keys, built, header, table, here + room)
 
 
 def fill(memory: memoryview, made: Filling) -> None:
@@ -77,4 +81,5 @@ def fill_front(front: memoryview, made: Filling) -> None:
     """Write a part of the front, which no packet reads yet."""
     words, of_v4 = np.frombuffer(front, np.uint64), made.built["v4"].front
     words[: len(of_v4)], words[len(of_v4) :] = of_v4, 0
+    words[TABLE], words[SLOTS] = made.table, made.built["v6"].slots
     mark_v6(words, made.keys["v6"])

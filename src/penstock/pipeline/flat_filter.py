@@ -20,6 +20,7 @@ from penstock.model.flat import (
     MARKED_V6,
     MARKS,
     MARKS_V6,
+    PIVOT,
     marked_v6,
 )
 from penstock.pipeline.flat_keys import halves
@@ -63,13 +64,23 @@ def _hashed(
     numbers: NDArray[np.uint64], count: int, words: int
 ) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
     """As `model.flat.mark_v6` of each, counted from the first mark."""
-    first, second = map(np.uint64, HASHES)
-    found = (numbers ^ np.uint64(count << 56)) * first
-    found = (found ^ found >> np.uint64(32)) * second
+    found = _hash(numbers, count)
     bits = np.zeros(len(found), np.uint64)
     for shift in (38, 32, 26):
         bits |= np.uint64(1) << (found >> np.uint64(shift) & np.uint64(63))
     return (found >> np.uint64(44) & np.uint64(words - 1)).astype(np.intp), bits
+
+
+def homes(numbers: NDArray[np.uint64], slots: int) -> NDArray[np.int64]:
+    """As `model.flat.home_v6` of each."""
+    low = _hash(numbers, PIVOT) & np.uint64(0xFFFFFFFF)
+    return (low * np.uint64(slots) >> np.uint64(32)).astype(np.int64)
+
+
+def _hash(numbers: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
+    first, second = map(np.uint64, HASHES)
+    found = (numbers ^ np.uint64(count << 56)) * first
+    return (found ^ found >> np.uint64(32)) * second
 
 
 def _numbers(hi: NDArray[np.uint64], length: NDArray[np.int64], shift: int) -> NDArray[np.uint64]:

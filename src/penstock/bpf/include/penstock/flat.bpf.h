@@ -23,6 +23,7 @@ enum { PS_FLAT_MARKS = 32768, PS_FLAT_MARKED = 65536, PS_FLAT_MARKS_V6 = 65600 }
 #define PS_FLAT_HASH 0x9e3779b97f4a7c15ULL
 #define PS_FLAT_REHASH 0xd6e8feb86659fd93ULL
 #define PS_FLAT_MARK 0x9e3779b1U
+enum { PS_FLAT_PROBES = 128, PS_FLAT_GONE = 255 };
 #define PS_FLAT_LEAF (1U << 31)
 #define PS_FLAT_MOVING (1U << 30)
 
@@ -166,6 +167,14 @@ static __always_inline __u32 ps_flat_rank(void *content, __u32 at, const volatil
 	return rank;
 }
 
+/* ps_flat_hash - of so many first bits of an address. */
+static __always_inline __u64 ps_flat_hash(__u64 hi, __u64 count)
+{
+	__u64 hash = (hi >> (64 - count) ^ count << 56) * PS_FLAT_HASH;
+
+	return (hash ^ hash >> 32) * PS_FLAT_REHASH;
+}
+
 /*
  * ps_flat_marked - whether the front has the mark of an address's first bits, so many of them.
  *
@@ -173,47 +182,43 @@ static __always_inline __u32 ps_flat_rank(void *content, __u32 at, const volatil
  */
 static __always_inline bool ps_flat_marked(void *front, __u32 part, __u32 lines, __u64 hi, __u64 count)
 {
-	__u64 hash = (hi >> (64 - count) ^ count << 56) * PS_FLAT_HASH, bits;
+	__u64 hash = ps_flat_hash(hi, count), bits;
 	const volatile struct ps_flat_front *line;
 	__u32 at;
 
-	hash = (hash ^ hash >> 32) * PS_FLAT_REHASH;
 	at = part + PS_FLAT_MARKS_V6 + (hash >> 47 & (lines - PS_FLAT_MARKS_V6 - 1));
 	bits = 1ULL << (hash >> 38 & 63) | 1ULL << (hash >> 32 & 63) | 1ULL << (hash >> 26 & 63);
 	line = bpf_map_lookup_elem(front, &at);
 	return line && (line->words[hash >> 44 & 7] & bits) == bits;
 }
 
-/* ps_flat_may_have_v6 - whether the front has a beginning of an address. */
-static __always_inline bool ps_flat_may_have_v6(void *front, __u32 part, __u32 lines, __u64 hi)
+/* ps_flat_may_have_v6 - where the front has a beginning of an address: 1 in the table, 2 from the root on. */
+static __always_inline __u32 ps_flat_may_have_v6(void *front, __u32 part, __u32 lines, __u64 hi)
 {
-	__u32 at = part + PS_FLAT_MARKED;
+	__u32 at = part + PS_FLAT_MARKED, may;
 	const volatile struct ps_flat_front *line = bpf_map_lookup_elem(front, &at);
 	__u64 marked = line ? line->words[0] : 0;
 
-	return (marked & 16 && ps_flat_marked(front, part, lines, hi, 48)) ||
-	       (marked & 8 && ps_flat_marked(front, part, lines, hi, 40)) ||
-	       (marked & 4 && ps_flat_marked(front, part, lines, hi, 32)) ||
-	       (marked & 2 && ps_flat_marked(front, part, lines, hi, 24)) ||
-	       (marked & 1 && ps_flat_marked(front, part, lines, hi, 16));
+	may = marked & 16 && ps_flat_marked(front, part, lines, hi, 48);
+	if ((marked & 8 && ps_flat_marked(front, part, lines, hi, 40)) ||
+	    (marked & 4 && ps_flat_marked(front, part, lines, hi, 32)) ||
+	    (marked & 2 && ps_flat_marked(front, part, lines, hi, 24)) ||
+	    (marked & 1 && ps_flat_marked(front, part, lines, hi, 16)))
+		may |= 2;
+	return may;
 }
 
-static __always_inline bool ps_flat_has_v6(void *content, __u64 hi, __u64 lo)
+/* ps_flat_walk - whether an address is in the tree that a word names, whose blocks begin behind `depth` bits. */
+static __always_inline bool ps_flat_walk(void *content, __u64 hi, __u64 lo, __u32 at, __u32 depth)
 {
-	__u64 left = hi << 16 | lo >> 48, rest = lo << 16, bit, has;
-	__u32 at, depth, value, rank;
+	__u64 left = hi << depth | lo >> (64 - depth), rest = lo << depth, bit, has;
 	const volatile __u64 *line;
+	__u32 value, rank;
 
-	at = ps_flat_root(content, PS_FLAT_ROOT_V6, hi >> 48);
-
-	/* 16 bits are behind, and 112 before, 8 in each block. */
 #pragma clang loop unroll(disable)
-	for (depth = 0; depth < 14 && at; depth++) {
-		if (at & PS_FLAT_LEAF && at & PS_FLAT_MOVING) {
+	for (; depth < 128 && at; depth += 8) {
+		if (at & PS_FLAT_LEAF && at & PS_FLAT_MOVING)
 			at = ps_flat_settled(content, at);
-			if (!at)
-				return false;
-		}
 		if (at & PS_FLAT_LEAF) {
 			line = ps_flat_line(content, at & ~PS_FLAT_LEAF);
 			return line && !(((hi ^ line[0]) & line[2]) | ((lo ^ line[1]) & line[3]));
@@ -237,14 +242,53 @@ static __always_inline bool ps_flat_has_v6(void *content, __u64 hi, __u64 lo)
 	return false;
 }
 
+/* ps_flat_is_in_table - whether an address is in a network from /48 on. */
+static __always_inline bool ps_flat_is_in_table(void *content, __u32 at, __u32 slots, __u64 hi, __u64 lo)
+{
+	const volatile __u64 *line = 0;
+	__u32 word = 0, probe;
+
+	at += (ps_flat_hash(hi, 48) & 0xffffffff) * slots >> 32;
+#pragma clang loop unroll(disable)
+	for (probe = 0; probe < PS_FLAT_PROBES; probe++) {
+		line = ps_flat_line(content, at + probe);
+		word = line ? ((const volatile __u32 *)line)[4] : 0;
+		if (!word || !((line[0] ^ hi) >> 16))
+			break;
+		word = 0;
+	}
+	if ((word & (PS_FLAT_LEAF | PS_FLAT_MOVING)) == (PS_FLAT_LEAF | PS_FLAT_MOVING))
+		word = ps_flat_settled(content, word);
+	if (!(word & PS_FLAT_LEAF) || (word & ~PS_FLAT_LEAF) > PS_FLAT_GONE)
+		return ps_flat_walk(content, hi, lo, word, 48);
+	word &= ~PS_FLAT_LEAF;
+	if (!line || word == PS_FLAT_GONE)
+		return false;
+	if (word <= 64)
+		return !((line[0] ^ hi) >> (64 - word & 63));
+	return line[0] == hi && !((line[1] ^ lo) >> (128 - word & 63));
+}
+
+/* ps_flat_has_v6 - whether a content has an address where it may be; the front says where its table is. */
+static __always_inline bool ps_flat_has_v6(void *content, void *front, __u32 part, __u32 may, __u64 hi, __u64 lo)
+{
+	const volatile struct ps_flat_front *line;
+	__u32 at = part + PS_FLAT_MARKED;
+
+	line = bpf_map_lookup_elem(front, &at);
+	if (may & 1 && line && ps_flat_is_in_table(content, line->words[1], line->words[2], hi, lo))
+		return true;
+	return may & 2 && ps_flat_walk(content, hi, lo, ps_flat_root(content, PS_FLAT_ROOT_V6, hi >> 48), 16);
+}
+
 /*
- * PS_FLAT_ASK - whether a set has an address: `may` what the front says of it, `has` the content.
+ * PS_FLAT_ASK - whether a set has an address: `asked` is what the front says of it, `has` the content.
  *
  * What is not there may be in the trie of entries with a time; the bank is read once for
  * all.  A slot is emptied behind the move of the banks: who comes late asks the other one.
  */
-#define PS_FLAT_ASK(control, flat, trie, lines, may, has, fill) \
-	__u32 slot, active, part; \
+#define PS_FLAT_ASK(control, flat, trie, lines, asked, has, fill) \
+	__u32 slot, active, part, may; \
 	const volatile struct ps_set_control *state = &control; \
 	struct ps_set_network *entry; \
 	struct trie##_key key = {}; \
@@ -253,6 +297,7 @@ static __always_inline bool ps_flat_has_v6(void *content, __u64 hi, __u64 lo)
 	active = state->active; \
 	slot = active & 1; \
 	part = slot ? lines : 0; \
+	may = asked; \
 	if (may) { \
 		content = bpf_map_lookup_elem(&flat, &slot); \
 		if (!content) { \
@@ -282,7 +327,7 @@ static __always_inline bool ps_flat_has_v6(void *content, __u64 hi, __u64 lo)
 #define PS_FLAT_ASK_V6(name, control, front, flat, trie, lines) \
 	__noinline int name##_global(__u64 hi, __u64 lo) \
 	{ \
-		PS_FLAT_ASK(control, flat, trie, lines, ps_flat_may_have_v6(&front, part, lines, hi), ps_flat_has_v6(content, hi, lo), \
+		PS_FLAT_ASK(control, flat, trie, lines, ps_flat_may_have_v6(&front, part, lines, hi), ps_flat_has_v6(content, &front, part, may, hi, lo), \
 			    (key.length = 128, key.p0_hi = ps_htonll(hi), key.p0_lo = ps_htonll(lo))); \
 	} \
 	static __always_inline bool name(const struct ps_ip6 *p0, __u32 len) \
