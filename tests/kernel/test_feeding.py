@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from tests import once
 from tests.feedserver import BOMB, Answer, FeedServer, body, serving, truncated
 
 from penstock.daemon import patience
@@ -20,7 +21,7 @@ from penstock.kernel import pin
 from penstock.kernel.maps import Map
 from penstock.model.moment import Moment
 from penstock.model.sets import SetSpec
-from penstock.pipeline import feeding, fetching, set_commands, set_store
+from penstock.pipeline import feeding, fetching, set_store
 from penstock.pipeline.damage import damage
 from penstock.pipeline.feed_listing import FeedRow, feed_rows
 from penstock.pipeline.feeding import Folded, fold, restore
@@ -182,14 +183,14 @@ def test_check_32_a_feed_that_does_not_fit_is_refused_whole(threats: str, tmp_pa
     refresh()
     before = held()
     (tmp_path / "list").write_text("".join(f"198.{n >> 8}.{n & 255}.0/24\n" for n in range(990)))
-    set_commands.add(threats, [f"203.0.{n}.0/24" for n in range(50)], by="alice")
+    once.add(threats, [f"203.0.{n}.0/24" for n in range(50)], by="alice")
     _, done = refresh()
     assert "@threats is full" in (done.notes[one.name].refused or "")
     assert held() == before | {f"203.0.{n}.0/24" for n in range(50)}
     assert (row().state, row().entries) == ("refused", 100)
     assert "@threats is full" in (row().reason or "")
     # Nobody tries again by himself; whoever makes room and asks for it is heard.
-    set_commands.flush(threats, by="alice")
+    once.flush(threats, by="alice")
     assert fold(threats).added == 0
     assert (fold(threats, again=True).added > 800, row().state) == (True, "ok")
 
@@ -198,7 +199,7 @@ def test_check_32_a_feed_that_does_not_fit_is_refused_whole(threats: str, tmp_pa
 def test_check_35_an_entry_goes_with_the_last_source_that_lists_it(threats: str, tmp_path: Path) -> None:
     one = file_feed(tmp_path, "one", "198.51.100.0/24", "198.51.101.0/24", "203.0.113.9")
     file_feed(tmp_path, "two", "198.51.100.0/24", "198.51.102.0/24")
-    set_commands.add(threats, ["203.0.113.9"], by="alice", timeout=3600)
+    once.add(threats, ["203.0.113.9"], by="alice", timeout=3600)
     refresh()
     assert held() == {"198.51.100.0/24", "198.51.101.0/24", "198.51.102.0/24", "203.0.113.9/32"}
     unsubscribe(threats, one.source)
@@ -210,7 +211,7 @@ def test_check_35_an_entry_goes_with_the_last_source_that_lists_it(threats: str,
     assert 3500 < left <= 3600
     (tmp_path / "two").write_text("198.51.102.0/24\n198.51.103.0/24\n")
     refresh()
-    set_commands.remove(threats, ["203.0.113.9"], by="alice")
+    once.remove(threats, ["203.0.113.9"], by="alice")
     assert held() == {"198.51.102.0/24", "198.51.103.0/24"}
 
 
@@ -238,8 +239,8 @@ def test_a_kill_between_ledger_and_kernel_is_mended_by_the_next_fold(
 def test_a_set_that_is_made_anew_holds_what_it_held(threats: str, tmp_path: Path) -> None:
     file_feed(tmp_path, "list", *LISTED.split())
     refresh()
-    set_commands.add(threats, ["203.0.113.0/24"], by="alice")
-    set_commands.add(threats, ["203.0.112.0/24"], by="alice", timeout=3600)
+    once.add(threats, ["203.0.113.0/24"], by="alice")
+    once.add(threats, ["203.0.112.0/24"], by="alice", timeout=3600)
     before = held()
     # What a reboot leaves: no pins, and all that is on the disk.
     pin.remove(sets_root(), threats)
@@ -251,7 +252,7 @@ def test_a_set_that_is_made_anew_holds_what_it_held(threats: str, tmp_path: Path
 def test_a_set_that_is_made_anew_with_less_room_holds_what_fits(threats: str, tmp_path: Path) -> None:
     one = file_feed(tmp_path, "list", *LISTED.split())
     refresh()
-    set_commands.add(threats, ["203.0.113.0/24"], by="alice")
+    once.add(threats, ["203.0.113.0/24"], by="alice")
     pin.remove(sets_root(), threats)
     with shared([SetSpec("threats", ("net",), size=50)]):
         assert held() == {"203.0.113.0/24"}
@@ -448,7 +449,7 @@ def test_a_feed_whose_entries_are_damaged_in_the_ledger_is_folded_anew(
 ) -> None:
     file_feed(tmp_path, "list", "198.51.100.0/24", "203.0.113.0/24")
     refresh()
-    set_commands.add("threats", ["192.0.2.0/24"], by="alice")
+    once.add("threats", ["192.0.2.0/24"], by="alice")
     (entries,) = (tmp_path / "sets/threats").glob("*.entries")
     whole = entries.read_bytes()
     entries.unlink()
@@ -471,8 +472,8 @@ def test_a_feed_whose_entries_are_damaged_in_the_ledger_is_folded_anew(
 def test_a_set_whose_ledger_is_damaged_is_made_anew_with_what_can_be_read(
     threats: str, tmp_path: Path
 ) -> None:
-    set_commands.add("threats", [f"10.{n >> 8}.{n & 255}.0/24" for n in range(300)], by="alice")
-    set_commands.add("threats", ["192.0.2.0/24"], by="alice")
+    once.add("threats", [f"10.{n >> 8}.{n & 255}.0/24" for n in range(300)], by="alice")
+    once.add("threats", ["192.0.2.0/24"], by="alice")
     (entries,) = (tmp_path / "sets/threats").glob("*.entries")
     entries.write_bytes(entries.read_bytes()[:100])
     journal = tmp_path / "sets/threats/journal"
@@ -484,5 +485,5 @@ def test_a_set_whose_ledger_is_damaged_is_made_anew_with_what_can_be_read(
     said = [error.message for error in damage("threats")]
     assert [str(tmp_path) in one for one in said] == [True] * 3
     assert f"{journal}: 1 lines of it are not what was written there" in said
-    set_commands.replace("threats", ["192.0.2.0/24"], by="alice")
+    once.replace("threats", ["192.0.2.0/24"], by="alice")
     assert [error.message for error in damage("threats") if "journal" not in error.message] == [said[0]]

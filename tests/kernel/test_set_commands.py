@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests import once
 
 import penstock
 from penstock.control.protocol import SetAdd
@@ -83,29 +84,29 @@ def test_kernel_and_ledger_say_the_same(threats: str) -> None:
 
 def test_what_the_kernel_refuses_is_not_in_the_ledger(threats: str) -> None:
     many = "\n".join(f"10.{n >> 8}.{n & 255}.0/24" for n in range(1001))
-    set_commands.add(threats, ["192.0.2.0/24"], by="alice")
-    for change in (set_commands.add, set_commands.replace):
+    once.add(threats, ["192.0.2.0/24"], by="alice")
+    for change in (once.add, once.replace):
         with pytest.raises(LimitError):
             change(threats, many, by="alice")
         with pytest.raises(PenstockError, match="entry:2: `<html>` is no address"):
             change(threats, ["192.0.2.1", "<html>"], by="alice")
         assert set(held()) == told() == {"192.0.2.0/24"}
         assert Ledger("threats").book().lots == []
-    set_commands.add(threats, many.splitlines()[0], by="alice")
+    once.add(threats, many.splitlines()[0], by="alice")
     assert list(Ledger("threats").place.glob("*.entries")) == []
 
 
 @pytest.mark.check(35)
 def test_check_35_what_a_feed_lists_too_stays(threats: str) -> None:
     of_feed("192.0.2.0/24", "198.51.100.0/24")
-    set_commands.add(threats, ["192.0.2.0/24", "203.0.113.0/24"], by="alice")
-    done = set_commands.remove(threats, ["192.0.2.0/24", "203.0.113.0/24"], by="alice")
+    once.add(threats, ["192.0.2.0/24", "203.0.113.0/24"], by="alice")
+    done = once.remove(threats, ["192.0.2.0/24", "203.0.113.0/24"], by="alice")
     assert (done.removed, [(one.entry, one.feeds) for one in done.kept]) == (1, [("192.0.2.0/24", ("drop",))])
     assert set(held()) == {"192.0.2.0/24", "198.51.100.0/24"}
     assert told() == set()
-    set_commands.replace(threats, b"203.0.113.9\n", by="alice")
+    once.replace(threats, b"203.0.113.9\n", by="alice")
     assert set(held()) == {"192.0.2.0/24", "198.51.100.0/24", "203.0.113.9/32"}
-    assert set_commands.flush(threats, by="alice").entries == 2
+    assert once.flush(threats, by="alice").entries == 2
 
 
 @pytest.mark.check(35)
@@ -132,7 +133,7 @@ def test_check_35_entries_come_and_go_in_one_step_and_those_of_feeds_stay(threat
 
 
 def test_a_difference_that_is_refused_changes_nothing(threats: str) -> None:
-    set_commands.add(threats, ["192.0.2.0/24"], by="alice")
+    once.add(threats, ["192.0.2.0/24"], by="alice")
     many = "\n".join(f"10.{n >> 8}.{n & 255}.0/24" for n in range(1001))
     with SetCommands() as commands:
         for come, gone, fault in (
@@ -146,9 +147,9 @@ def test_a_difference_that_is_refused_changes_nothing(threats: str) -> None:
 
 def test_a_large_change_lies_in_a_file_and_single_entries_of_it_can_go(threats: str) -> None:
     lines = [f"10.0.{n >> 4}.{16 * (n & 15)}/28" for n in range(900)]
-    set_commands.add(threats, "\n".join(lines), by="alice", comment="bulk")
+    once.add(threats, "\n".join(lines), by="alice", comment="bulk")
     assert len(Ledger("threats").book().lots) == 1
-    set_commands.remove(threats, lines[:300], by="alice")
+    once.remove(threats, lines[:300], by="alice")
     assert set(held()) == set(lines[300:])
     with open_set("threats") as found:
         content = Ledger("threats").book().content(NET, moment())
@@ -183,12 +184,12 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 def add_many(count: int) -> None:
     """One by one, each with a long comment."""
     for number in range(count):
-        set_commands.add("threats", [f"203.0.{number}.0/24"], by="alice", comment="x" * 200)
+        once.add("threats", [f"203.0.{number}.0/24"], by="alice", comment="x" * 200)
 
 
 @pytest.mark.check(26)
 def test_check_26_a_full_disk_changes_nothing_and_says_so(threats: str, small_disk: Path) -> None:
-    set_commands.add(threats, ["192.0.2.0/24", "198.51.100.0/24"], by="alice")
+    once.add(threats, ["192.0.2.0/24", "198.51.100.0/24"], by="alice")
     with suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
         while True:
             filler.write(bytes(4096))
@@ -199,13 +200,13 @@ def test_check_26_a_full_disk_changes_nothing_and_says_so(threats: str, small_di
     assert set(held()) == told()
     many = "\n".join(f"10.{n >> 8}.{n & 255}.0/24" for n in range(900))
     with pytest.raises(PenstockError, match=r"write .*\.entries: No space left on device"):
-        set_commands.add(threats, many, by="alice")
+        once.add(threats, many, by="alice")
     with pytest.raises(PenstockError, match="No space left on device") as error:
-        set_commands.remove(threats, ["192.0.2.0/24", *(f"10.0.{n}.0/24" for n in range(200))], by="alice")
+        once.remove(threats, ["192.0.2.0/24", *(f"10.0.{n}.0/24" for n in range(200))], by="alice")
     assert "the set was changed" in (error.value.hint or "")
     assert told() - set(held()) == {"192.0.2.0/24"}
     (small_disk / "filler").unlink()
-    set_commands.remove(threats, ["192.0.2.0/24"], by="alice")
+    once.remove(threats, ["192.0.2.0/24"], by="alice")
     assert set(held()) == told()
 
 
@@ -258,11 +259,11 @@ def test_check_31_a_million_entries_within_their_budget(kind: str, entry_bytes: 
         first, others = ("".join(one).encode() for one in (texts[:size], texts[size:]))
         try:
             began = time.process_time()
-            assert set_commands.add("million", first, by="alice").entries == size
+            assert once.add("million", first, by="alice").entries == size
             loaded = time.process_time() - began
             kernel = memory_of(found) or 0
             began = time.process_time()
-            done = set_commands.add("million", others, by="alice")
+            done = once.add("million", others, by="alice")
             changed = time.process_time() - began
         finally:
             delete("million", force=True)

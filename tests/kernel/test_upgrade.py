@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests import once
 from tests.netns import Namespace, veth
 
 from penstock.errors import KernelError, PenstockError
@@ -18,7 +19,6 @@ from penstock.model.sets import SetSpec
 from penstock.pipeline import set_store
 from penstock.pipeline.apply import apply, detach
 from penstock.pipeline.identity import encode
-from penstock.pipeline.set_commands import add
 from penstock.pipeline.set_store import delete, open_set, sets_root
 from penstock.pipeline.slot import IDENTITY, read_identity
 from penstock.pipeline.status import status
@@ -57,14 +57,14 @@ def other_maps(spec: SetSpec) -> dict[int, bytes | None]:
 def test_check_20_a_set_whose_maps_have_another_shape_is_refused_and_left_as_it_is(wired: Path) -> None:
     apply("v0", POLICY)
     detach("v0")
-    add("old", ["192.0.2.7"], by="me")
+    once.add("old", ["192.0.2.7"], by="me")
     with open_set("old") as old:
         spec = old.spec
     before = other_maps(spec)
     for attempt in (
         lambda: apply("v0", POLICY),
         lambda: open_set("old"),
-        lambda: add("old", ["192.0.2.1"], by="me"),
+        lambda: once.add("old", ["192.0.2.1"], by="me"),
     ):
         with pytest.raises(KernelError, match="another version of penstock made it") as error:
             attempt()
@@ -116,7 +116,7 @@ def test_check_20_a_flat_set_of_another_layout_is_refused_and_not_misread(
     policy = "set nets : net size 1M\nfilter edge at xdp { drop if src in @nets }\n"
     apply("v0", policy)
     detach("v0")
-    add("nets", ["192.0.2.0/24"], by="me")
+    once.add("nets", ["192.0.2.0/24"], by="me")
     with monkeypatch.context() as later:
         later.setattr(set_store, "LAYOUT", 99)
         for attempt in (lambda: apply("v0", policy), lambda: open_set("nets")):

@@ -1,10 +1,8 @@
 """Changing a set: the one way for commands, the daemon and feeds.
 
-    add("threats", ["198.51.100.0/24"], timeout=3600, comment="INC-4711", by=who())
-    remove("threats", ["198.51.100.0/24"], by=who())
-
-    with SetCommands() as commands:      for many calls: sets and ledgers stay open
-        commands.add(…)
+    with SetCommands() as commands:      sets and ledgers stay open from one call to the next
+        commands.add("threats", ["198.51.100.0/24"], timeout=3600, comment="INC-4711", by=who())
+        commands.remove("threats", ["198.51.100.0/24"], by=who())
 
 The kernel holds what all sources claim together, the ledger who claims what.  Promised: an entry
 is in the ledger before it is in the kernel, and out of the kernel before it is out of the
@@ -97,7 +95,7 @@ class SetCommands(Closing):
         """
         with self._changing(name) as (found, ledger):
             wanted = found.read(entries, timeout, forever=forever, source=text)
-            line = _line(found, ledger, "add", wanted, by, source, comment)
+            line = _line(found, ledger, wanted, by, source, comment)
             at = ledger.append(line)
             done = _or_take_back(ledger, at, lambda: found.update(wanted))
             return _answer(found, done)
@@ -138,7 +136,7 @@ class SetCommands(Closing):
             unwanted = _left_out(found, found.read(gone, forever=True, source=texts[1]), wanted)
             back = list(_texts(found, unwanted))
             claims, kept = _of_feeds_among(found, ledger.book(), back)
-            line = _line(found, ledger, "add", wanted, by, source, comment)
+            line = _line(found, ledger, wanted, by, source, comment)
             at = ledger.append(line)
             done = _or_take_back(ledger, at, lambda: found.exchange(unwanted, claims, wanted))
             ledger.append(_removal(back, by), is_done=True)
@@ -159,7 +157,7 @@ class SetCommands(Closing):
         """Make these the only entries beside those of feeds, in one step.  Raises: as `add`."""
         with self._changing(name) as (found, ledger):
             wanted = found.read(entries, timeout, forever=forever, source=text)
-            line = _line(found, ledger, "add", wanted, by, source, comment)
+            line = _line(found, ledger, wanted, by, source, comment)
             others = _of_feeds(found, ledger.book())
             at = ledger.append(line)
             done = _or_take_back(ledger, at, lambda: found.replace(_with(found, wanted, others)))
@@ -220,46 +218,6 @@ class SetCommands(Closing):
         ledger.close()
 
 
-def add(
-    name: str,
-    entries: Text,
-    *,
-    by: str,
-    timeout: float | None = None,
-    forever: bool = False,
-    comment: str | None = None,
-) -> Changed:
-    """As `SetCommands.add`, once."""
-    with SetCommands() as commands:
-        return commands.add(name, entries, by=by, timeout=timeout, forever=forever, comment=comment)
-
-
-def remove(name: str, entries: Text, *, by: str) -> Changed:
-    """As `SetCommands.remove`, once."""
-    with SetCommands() as commands:
-        return commands.remove(name, entries, by=by)
-
-
-def replace(
-    name: str,
-    entries: Text,
-    *,
-    by: str,
-    timeout: float | None = None,
-    forever: bool = False,
-    comment: str | None = None,
-) -> Changed:
-    """As `SetCommands.replace`, once."""
-    with SetCommands() as commands:
-        return commands.replace(name, entries, by=by, timeout=timeout, forever=forever, comment=comment)
-
-
-def flush(name: str, *, by: str) -> Changed:
-    """As `SetCommands.flush`, once."""
-    with SetCommands() as commands:
-        return commands.flush(name, by=by)
-
-
 def swept(found: LiveSet) -> Changed:
     """Remove the entries that have expired; of what they were claimed for the ledger forgets by itself."""
     return _answer(found, found.sweep())
@@ -313,7 +271,6 @@ def _texts(found: LiveSet, content: Content | Keys) -> Iterator[tuple[str, str, 
 def _line(
     found: LiveSet,
     ledger: Ledger,
-    op: str,
     wanted: Content | Keys,
     by: str,
     source: str,
@@ -321,7 +278,6 @@ def _line(
 ) -> Line:
     """What is done, with few entries in it and many in a file."""
     count = sum(len(entries) for entries in wanted.values())
-    assert op == "add"
     if count > FEW:
         file = ledger.write_entries(found.spec.kind, wanted)
         return Line("add", moment(), by, (), file, source, comment)
