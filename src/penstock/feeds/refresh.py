@@ -170,8 +170,8 @@ async def refresh(
     at = Moment(now, moment().boot_ns, boot_id())
     try:
         if books is not None and feed.format == "crowdsec" and isinstance(feed.source, Url):
-            is_ours = kept is not None and _is_current(books.get(feed.name), state)
-            answer = await _ask_stream(feed, feed.source, is_ours, manners, books, now)
+            book = None if kept is None else _current(books.get(feed.name), state)
+            answer = await _ask_stream(feed, feed.source, book, manners, books, now)
         else:
             answer = await ask(feed, known, manners)
         copy, is_changed = await asyncio.to_thread(_believed, answer, kept, feed, state, now)
@@ -179,36 +179,48 @@ async def refresh(
         (books or {}).pop(feed.name, None)
         return await asyncio.to_thread(_failed, feed, store, state, kept, error, at, draw)
     wait = schedule.after_success(feed.interval_s, feed.min_interval_s, draw)
-    found = known if isinstance(answer, NotModified) else answer.validators
-    new = FeedState(
-        body=digest(answer.body) if isinstance(answer, Fetched) else state.body,
-        entries=copy.count,
-        fetched_at=now if is_changed else state.fetched_at,
-        checked_at=now,
-        etag=found.etag,
-        last_modified=found.last_modified,
-        next_at=now + wait,
-        fetched=at if is_changed else state.fetched,
-        checked=at,
-    )
+    new = _succeeded(state, answer, known, copy.count, at, wait, is_changed=is_changed)
     body = answer.body if is_changed and isinstance(answer, Fetched) else None
     await asyncio.to_thread(store.write, feed.name, new, body)
     return Outcome(Status.OK, copy, is_changed, new)
 
 
-def _is_current(book: Book | None, state: FeedState) -> bool:
-    """Whether nobody else has asked since: the API tells each change once to all that share a key."""
-    return book is not None and book.asked_at == state.checked_at
+def _succeeded(
+    state: FeedState,
+    answer: Answer,
+    known: Validators,
+    entries: int,
+    at: Moment,
+    wait_s: float,
+    *,
+    is_changed: bool,
+) -> FeedState:
+    found = known if isinstance(answer, NotModified) else answer.validators
+    return FeedState(
+        body=digest(answer.body) if isinstance(answer, Fetched) else state.body,
+        entries=entries,
+        fetched_at=at.wall if is_changed else state.fetched_at,
+        checked_at=at.wall,
+        etag=found.etag,
+        last_modified=found.last_modified,
+        next_at=at.wall + wait_s,
+        fetched=at if is_changed else state.fetched,
+        checked=at,
+    )
+
+
+def _current(book: Book | None, state: FeedState) -> Book | None:
+    """The book, if nobody else has asked since: the API tells each change once to all that share a key."""
+    return book if book is not None and book.asked_at == state.checked_at else None
 
 
 async def _ask_stream(
-    feed: Feed, source: Url, is_ours: bool, manners: Manners, books: Books, now: float
+    feed: Feed, source: Url, book: Book | None, manners: Manners, books: Books, now: float
 ) -> Answer:
-    """The decisions in force: all of them the first time, then those before with what has come and gone.
+    """The decisions in force: all of them without a book, else those in it with what has come and gone.
 
     Raises FeedError.
     """
-    book = books[feed.name] if is_ours else None
     wanted = replace(source, url=stream_url(source.url, startup=book is None))
     answer = await fetch(wanted, Validators(), manners)
     assert isinstance(answer, Fetched)
