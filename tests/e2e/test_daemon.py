@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.conftest import CLIENT, MARKER, Cli, Wire, counters
 from tests.e2e.daemons import Daemon, wait_until
+from tests.e2e.killing import killed
 from tests.e2e.test_json_page import assert_documented
 
 from penstock.kernel import netns
@@ -596,21 +596,7 @@ def test_check_26_a_full_disk_leaves_the_old_state_and_an_alarm(
         subprocess.run(["umount", "--lazy", str(daemon.state)], check=True)
 
 
-# `penstock daemon`, which kills itself before or after a call once it has put something in place.
-_KILLED = """
-import os, signal, sys
-from importlib import import_module
-module, owner, name, when = sys.argv[1:]
-place = import_module(module)
-place = getattr(place, owner) if owner else place
-whole = getattr(place, name)
-
-def killed(*arguments, **named):
-    if when == "after":
-        whole(*arguments, **named)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-setattr(place, name, killed)
+_DAEMON = """
 from penstock.cli.main import main
 sys.argv = ["penstock", "daemon", "--no-fetch"]
 main()
@@ -636,11 +622,7 @@ def test_check_23_killed_at_any_point_of_a_change_it_leaves_one_policy_whole(
     host("apply", str(daemon.etc / "v1.policy"), "-i", "v1")
     wire.arrived(53, count=3)
     daemon.policy("v1.policy", EDGE.format(port=54))
-    argv = [*daemon.prefix, sys.executable, "-c", _KILLED, *point[:4]]
-    done = subprocess.run(
-        argv, env={**os.environ, **daemon.environment}, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    killed(daemon, point[:4], _DAEMON)
     is_new = point[4] == "new"
     assert (wire.arrived(53, count=2), wire.arrived(54, count=2)) == ((2, 0) if is_new else (0, 2))
     daemon.start()

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from tests.e2e.conftest import Cli, Wire, counters, write
+from tests.e2e.killing import killed
 
 pytestmark = [pytest.mark.privileged, pytest.mark.check(14)]
 
-# A real `apply` in a process of its own that kills itself before or after one call.
-_KILLED = """
-import os, signal, sys
-from importlib import import_module
-module, owner, name, when, path, interface, mode = sys.argv[1:]
-place = import_module(module)
-place = getattr(place, owner) if owner else place
-whole = getattr(place, name)
-
-def killed(*arguments, **named):
-    if when == "after":
-        whole(*arguments, **named)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-setattr(place, name, killed)
+_APPLY = """
 from penstock.pipeline.apply import apply_all
 from penstock.pipeline.policy import load_policies
-apply_all(interface, load_policies(open(path).read(), name=path), mode)
+path, mode = arguments
+apply_all("v1", load_policies(open(path).read(), name=path), mode)
 """
 
 STEPS = {
@@ -50,9 +34,7 @@ NEW = "filter guard at xdp { dns: drop if udp dst port 5353\n ntp: drop if udp d
 
 
 def _killed_apply(host: Cli, step: tuple[str, ...], path: Path, mode: str = "auto") -> None:
-    argv = [*host.prefix, sys.executable, "-c", _KILLED, *step[:4], str(path), "v1", mode]
-    done = subprocess.run(argv, env={**os.environ, **host.environment}, timeout=60)
-    assert done.returncode == -signal.SIGKILL
+    killed(host, step[:4], _APPLY, str(path), mode)
 
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS.keys())
@@ -190,11 +172,7 @@ def test_a_detach(
 ) -> None:
     write(policy, policy.read_text().replace("at xdp", f"at {hook}"))
     host("apply", str(policy), "-i", "v1", "--mode", mode)
-    script = _KILLED.partition("from penstock.pipeline.apply import")[0]
-    script += "from penstock.pipeline.apply import detach\ndetach(interface)\n"
-    argv = [*host.prefix, sys.executable, "-c", script, *step, "-", "v1", mode]
-    done = subprocess.run(argv, env={**os.environ, **host.environment}, timeout=60)
-    assert done.returncode == -signal.SIGKILL
+    killed(host, step, "from penstock.pipeline.apply import detach\ndetach('v1')\n")
     assert wire.arrived(53) == (0 if runs else 5)
     found = host("status", "--json").record["filters"]
     assert [one["trouble"] for one in found] == ([None] if runs else [])

@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.e2e.conftest import Cli, Done, Here, Wire, counters, write
+from tests.e2e.daemons import wait_until
+from tests.e2e.killing import killed
 
 from penstock.pipeline.probation import boot_clock_ns
 
@@ -49,13 +50,6 @@ def host(wire: Wire, root: Path) -> Iterator[Cli]:
 def new(tmp_path: Path) -> str:
     """Another policy: it has `ntp` too, not `dns`, and drops port 8000."""
     return str(write(tmp_path / "new.policy", NEW))
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def reverters() -> list[int]:
@@ -250,24 +244,6 @@ def test_an_emergency_rule_does_not_end_it_and_outlives_it(
     host("undrop", "-i", "v1")
 
 
-_KILLED = """
-import os, signal, sys
-from importlib import import_module
-module, name, when = sys.argv[1:]
-place = import_module(module)
-whole = getattr(place, name)
-
-def killed(*arguments, **named):
-    if when == "after":
-        whole(*arguments, **named)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-setattr(place, name, killed)
-from penstock.pipeline.probation import undo
-undo()
-"""
-
-
 @pytest.mark.check(14)
 @pytest.mark.parametrize(
     ("module", "name", "when", "then"),
@@ -287,9 +263,7 @@ def test_killed_beside_any_step(
     wire.arrived(123, count=3)
     host("apply", new, "-i", "v1", "--confirm", "50s")
     wire.arrived(123, count=2)
-    argv = [*host.prefix, sys.executable, "-c", _KILLED, module, name, when]
-    done = subprocess.run(argv, env={**os.environ, **host.environment}, timeout=60)
-    assert done.returncode == -signal.SIGKILL
+    killed(host, (module, "", name, when), "from penstock.pipeline.probation import undo\nundo()\n")
     assert running(host) == [then]
     host("confirm", "--undo")
     found = host("status", "--json")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.e2e.conftest import Cli, Wire, counters
+from tests.e2e.killing import killed
 
 from penstock.errors import PenstockError, PolicyError
 from penstock.pipeline import emergency, rules
@@ -256,31 +253,14 @@ def test_where_there_is_no_policy(wire: Wire, host: Cli) -> None:
     assert "no policy" in refused.err
 
 
-# A change in a process of its own that kills itself before or after the nth call of something.
-_KILLED = """
-import os, signal, sys
-from importlib import import_module
-module, owner, name, when, nth, change = sys.argv[1:]
-place = import_module(module)
-place = getattr(place, owner) if owner else place
-whole, calls = getattr(place, name), [0]
-
-def killed(*arguments, **named):
-    calls[0] += 1
-    if calls[0] < int(nth):
-        return whole(*arguments, **named)
-    if when == "after":
-        whole(*arguments, **named)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-setattr(place, name, killed)
+_CHANGE = """
 from penstock.pipeline.rules import add_rule, remove_rule
-if change == "add":
-    add_rule("v1", "drop if udp dst port 8002", label="second", first=True)
-elif change == "rebuild":
-    add_rule("v1", "drop if udp dst port 8002", label="second", first=True, rebuild=True)
-else:
+(change,) = arguments
+if change == "remove":
     remove_rule("v1", "first")
+else:
+    rebuild = change == "rebuild"
+    add_rule("v1", "drop if udp dst port 8002", label="second", first=True, rebuild=rebuild)
 """
 
 _MAP = ("penstock.kernel.maps", "Map", "update")
@@ -323,12 +303,10 @@ STEPS = {
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS.keys())
 def test_kill(wire: Wire, host: Cli, running: None, step: tuple[str, ...]) -> None:
     """Afterwards the kernel runs exactly the old rules or the new ones, says so, and takes the next change."""
-    change, *place, side = step
+    change, *point, nth, side = step
     rules.add_rule("v1", "drop if udp dst port 8001", label="first")
     assert wire.arrived(8001, count=2) == 0
-    argv = [*host.prefix, sys.executable, "-c", _KILLED, *place, change]
-    done = subprocess.run(argv, env={**os.environ, **host.environment}, timeout=60)
-    assert done.returncode == -signal.SIGKILL
+    killed(host, point, _CHANGE, change, nth=int(nth))
     names = {"old": ["first"], "new": [] if change == "remove" else ["second", "first"]}[side]
     is_open = [name not in names for name in ("first", "second")]
     assert [wire.arrived(8001) == 5, wire.arrived(8002) == 5] == is_open
