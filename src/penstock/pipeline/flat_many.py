@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 _TOP = 32 - ROOT_BITS["v4"]
 _FULL = np.uint64(0xFFFFFFFFFFFFFFFF)
-#: Blocks of IPv4, and networks of IPv6, of which the whole content is made sooner than these.
-_MOST_BLOCKS, _MOST_V6 = 1 << 16, 2_000
+#: Blocks of IPv4 of which the whole content is made sooner; networks of IPv6, and of how many there are one more.
+_MOST_BLOCKS, _MOST_V6, _V6_OF = 1 << 16, 64, 128
 
 
 def in_place(content: Content, flat: Mapping[str, Difference]) -> bool:
     """Let networks come and go, if there is room and it is worth it; whether it was done."""
     v4, v6 = flat["v4"], flat["v6"]
-    if len(v6.come) + len(v6.gone) > _MOST_V6 or _lines(flat) > content.log.room:
+    if len(v6.come) + len(v6.gone) > _MOST_V6 + v6.count // _V6_OF or _lines(flat) > content.log.room:
         return False
     try:
         batch = _batch(content, v6)
