@@ -209,3 +209,24 @@ def test_an_added_rule_needs_a_name_to_keep_its_count() -> None:
     assert read_added("calm: drop if over 5/s per src", "", "edge").rule.name == "calm"
     with pytest.raises(PenstockError, match="label"):
         read_added("drop if over 5/s per src", "", "edge")
+
+
+@pytest.mark.parametrize(
+    ("rate", "packets", "octets", "pays"),
+    [
+        ("2/m per src burst 1", 3, 60, True),
+        ("2/m per src burst 1", 4, 60, False),
+        ("1/h per rule burst 299", 300, 60, False),
+        ("1/h per rule burst 300", 300, 60, True),
+        ("7/m per rule burst 1", 8, 60, True),
+        ("7/m per rule burst 1", 9, 60, False),
+        ("100/s bytes per src burst 1", 100, 60, True),
+        ("100/s bytes per src burst 1", 100, 61, False),
+        ("100/s bytes per src burst 1", 300, 20, True),
+        ("4G/s per src", 4_000_000_000 * 60, 60, True),
+    ],
+)
+def test_what_a_full_bucket_and_a_minute_pay(rate: str, packets: int, octets: int, pays: bool) -> None:
+    (rule,) = rules_of(f"drop if over {rate}").rules
+    assert isinstance(rule.condition, Over)
+    assert rule.condition.limiter.pays(packets, octets) is pays

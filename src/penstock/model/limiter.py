@@ -84,6 +84,11 @@ class Limiter:
         """What an empty bucket takes to be full."""
         return self.burst * self.token_ns
 
+    def pays(self, packets: int, octets: int) -> bool:
+        """Whether a full bucket and what comes in a minute pay for so many packets of so many bytes each."""
+        tokens = packets * (octets if self.bytes else 1)
+        return tokens * self.token_ns <= self.burst_parts + PERIODS_NS["m"] * self.share
+
     @property
     def rows(self) -> int:
         """Rows of WAYS buckets; 0 where all packets have one bucket."""

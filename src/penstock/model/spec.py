@@ -18,7 +18,7 @@ PROBE_MAP = "ps_probe"
 REFUSALS_MAP = "ps_refusals"
 #: Whether packets are trials; only in programs of which one packet changes what the next meets.
 TRIAL_VARIABLE = "ps_trial"
-DEMAND_VARIABLE = "ps_trial_demand"
+OVER_VARIABLE = "ps_trial_over"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from penstock.kernel.program import skb_context, xdp_context
 from penstock.model.hook import TRAITS, Hook
 from penstock.model.packet import read_packet
 from penstock.model.sets import maps_of, set_map
-from penstock.model.spec import COUNTERS_MAP, DEMAND_VARIABLE, PROGRAM, REFUSALS_MAP, TRIAL_VARIABLE
+from penstock.model.spec import COUNTERS_MAP, OVER_VARIABLE, PROGRAM, REFUSALS_MAP, TRIAL_VARIABLE
 from penstock.model.verdict import Verdict
 from penstock.pipeline.attach import load
 from penstock.pipeline.counters import clear, read_totals
@@ -140,19 +140,32 @@ def _lost(
     passes = TRAITS[point.hook].codes[Verdict.PASS]
     ask = _answering(loaded.programs[PROGRAM], point)
     for one, frame in frames.items():
-        for is_steady in (False, True) if DEMAND_VARIABLE in loaded.variables else (False,):
-            _demand(loaded, one.per_minute if is_steady else 0)
+        for is_steady in (False, True):
+            starved = _starved(policy, one, frame) if is_steady else 0
+            if is_steady and not starved:
+                continue
+            _be_over(loaded, starved)
             if ask(frame) != passes:
                 key = _decider(ask, frame, loaded.maps[COUNTERS_MAP], policy.counters)
                 yield Loss(one, key, policy.identity.path, is_steady=is_steady)
                 break
+    _be_over(loaded, 0)
 
 
-def _demand(loaded: BpfObject, per_minute: int) -> None:
-    """Ask about so many packets in a minute; 0 is one by itself."""
-    if DEMAND_VARIABLE in loaded.variables:
-        place = loaded.variable(DEMAND_VARIABLE)
-        place[:] = per_minute.to_bytes(len(place), sys.byteorder)
+def _starved(policy: LoadedPolicy, one: Lifeline, frame: bytes) -> int:
+    """The limiters that cannot pay for so many of these in a minute, a bit for each."""
+    return sum(
+        1 << number
+        for number, limiter in enumerate(policy.identity.limiters)
+        if not limiter.pays(one.per_minute, len(frame))
+    )
+
+
+def _be_over(loaded: BpfObject, limiters: int) -> None:
+    """Let a trial's packets be over these rates."""
+    if OVER_VARIABLE in loaded.variables:
+        place = loaded.variable(OVER_VARIABLE)
+        place[:] = limiters.to_bytes(len(place), sys.byteorder)
 
 
 def _later_losses(
@@ -165,9 +178,10 @@ def _later_losses(
     with load(policy, interface(point.ifindex), shared) as other, on_trial(other, adds=True):
         ask = _answering(other.programs[PROGRAM], point)
         for one, frame in frames.items():
-            for per_minute in (0, one.per_minute):
-                _demand(other, per_minute)
+            for starved in (0, _starved(policy, one, frame)):
+                _be_over(other, starved)
                 ask(frame)
+        _be_over(other, 0)
         for loss in _lost(point, policy, other, frames):
             yield replace(loss, is_later=True)
 
@@ -188,7 +202,6 @@ def on_trial(loaded: BpfObject, *, adds: bool = False) -> Iterator[None]:
         yield
     finally:
         _begin_at_nothing(loaded)
-        _demand(loaded, 0)
         if switch is not None:
             switch[:] = bytes(len(switch))
 

@@ -377,36 +377,31 @@ static __always_inline bool ps_over_common(void *table, __u32 rows, __u64 now, s
 }
 
 #ifdef PS_EFFECTS
-#define PS_MINUTE 60000000000ULL
+/* The limiters of which a trial's packets are over, a bit for each; the others find every bucket full. */
+volatile __u32 ps_trial_over = 0;
 
-/* How many of a trial's packets come in a minute; 0 is one by itself. */
-volatile __u32 ps_trial_demand = 0;
-
-/* ps_starves - whether a bucket that was full cannot pay for a minute of such packets. */
-static __always_inline bool ps_starves(struct ps_rate rate, struct ps_price price)
+static __always_inline bool ps_over_in_trial(const __u32 number)
 {
-	__u32 demand = ps_trial_demand;
-
-	return demand && price.ns > (rate.burst_ns + PS_MINUTE) / demand;
+	return ps_trial_over & 1U << number;
 }
 #else
-#define ps_starves(rate, price) false
+#define ps_over_in_trial(number) false
 #endif
 
 /*
  * ps_over - whether the bucket of a key cannot pay for a packet; else it has paid.  `rows` may be 0.
  *
- * A trial finds every bucket full, as an explanation does, unless it asks about more packets than one.
+ * A trial finds every bucket full, as an explanation does, unless it is told otherwise of the limiter of that number.
  */
 static __always_inline bool ps_over(void *table, const __u64 *key, const __u32 words, const __u32 rows,
-				    struct ps_rate rate, __u64 cost)
+				    const __u32 number, struct ps_rate rate, __u64 cost)
 {
 	__u64 parts = cost * rate.token, now = ps_now();
 	struct ps_price price = { parts / rate.share, parts % rate.share };
 	__u32 answer = PS_NO_PLACE;
 
 	if (ps_is_trial())
-		return ps_starves(rate, price);
+		return ps_over_in_trial(number);
 	if (rows)
 		answer = ps_over_rows(table, key, words, rows, now, rate, price);
 	return answer == PS_NO_PLACE ? ps_over_common(table, rows, now, rate, price) : answer;
