@@ -24,7 +24,7 @@ from penstock.compiler.lang.source import Source
 from penstock.errors import PenstockError, PolicyError
 from penstock.model.packet import build_packet, parse_packet
 from penstock.model.set_text import read_lines
-from penstock.model.sets import EXPIRY_MASK, SetSpec
+from penstock.model.sets import EXPIRY_MASK, REST, SetSpec
 from penstock.model.verdict import Verdict
 from penstock.pipeline.set_change import Held, change, settled
 from penstock.pipeline.set_keys import Content, Entries, keys_of, read_entries, text_of
@@ -412,3 +412,34 @@ def test_a_change_writes_only_what_differs() -> None:
     steps = change(NET, trie.content(), Entries(many.keys[1:], many.expiry[1:]), trie.active)
     assert (len(steps.first.keys), len(steps.last.keys), len(steps.gone)) == (1, 0, 1)
     assert change(NET, trie.content(), many, trie.active).is_empty
+
+
+@pytest.mark.check(33)
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 12), min_size=1), min_size=2, max_size=4),
+    st.sampled_from([("host",), ("port",), ("host", "proto", "port"), ("mac",)]),
+    st.sampled_from([0, 1536]),
+)
+def test_keys_that_end_alike_are_exchanged_in_one_step(
+    contents: list[list[int]], kind: tuple[str, ...], end: int
+) -> None:
+    spec, held, active = SetSpec("some", kind), dict[bytes, int](), 0
+    width = spec.key_bytes(spec.families[0])
+    before: set[bytes] = set()
+    for content in contents:
+        keys = [number.to_bytes(2, "big") * (width // 2) for number in content]
+        rows = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, width)
+        there = np.frombuffer(b"".join(held), np.uint8).reshape(-1, width)
+        states = np.array(list(held.values()), np.uint64).reshape(-1, 1)
+        steps = change(spec, Held(there, states), Entries(rows, np.full(len(rows), end, np.uint64)), active)
+        assert (steps.added, steps.changed) == (len(set(keys) - before), 0)
+        for part, bank in ((steps.first, active), (steps.last, 1 - active)):
+            for key, state in zip(part.keys, part.values[:, 0].tolist(), strict=True):
+                held[key.tobytes()] = state
+                asked = {key for key, state in held.items() if state >> bank & 1}
+                assert asked == (before if bank == active else set(keys))
+        for key in steps.gone:
+            assert not held.pop(key.tobytes()) >> (1 - active) & 1
+        assert held == dict.fromkeys(keys, end | REST)
+        before, active = set(keys), 1 - active if not steps.is_empty else active

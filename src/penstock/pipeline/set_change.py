@@ -75,6 +75,8 @@ def change(spec: SetSpec, held: Held, wanted: Entries, active: int, moment: int 
 
     What has expired by `moment` is in no content.
     """
+    if (end := _end_of_all(spec, held, wanted, moment)) is not None:
+        return _alike(spec, held, wanted, active, end)
     keys, before, old, new = _sides(spec, held, wanted)
     rest = before.copy()
     rest[:, 0] = new.late | np.uint64(REST)
@@ -94,6 +96,34 @@ def change(spec: SetSpec, held: Held, wanted: Entries, active: int, moment: int 
         int(np.count_nonzero(added)),
         int(np.count_nonzero(both)),
     )
+
+
+def _end_of_all(spec: SetSpec, held: Held, wanted: Entries, moment: int) -> int | None:
+    """The expiry that all entries of a hash have and are to have, whose keys are numbers; None if they differ."""
+    is_plain = spec.structure == "hash" and spec.value_words == 1 and held.keys.shape[1] in (4, 8)
+    if not is_plain or not len(held.keys) or not len(wanted):
+        return None
+    state, end = int(held.values[0, 0]), int(wanted.expiry[0])
+    if state != end | REST or 0 < end <= moment:
+        return None
+    is_one = (held.values == held.values[0]).all() and (wanted.expiry == wanted.expiry[0]).all()
+    return end if is_one else None
+
+
+def _alike(spec: SetSpec, held: Held, wanted: Entries, active: int, end: int) -> Change:
+    """The change where entries differ in nothing but their keys: a third of the time, for nearly all stay."""
+    old, new = (np.sort(codes_of(spec, keys)) for keys in (held.keys, wanted.keys))
+    new = new[_firsts(new)]
+    at = np.searchsorted(old, new)
+    there = old[np.minimum(at, len(old) - 1)] == new
+    stays = np.zeros(len(old), bool)
+    stays[at[there]] = True
+    come, gone = (_keys_of(spec, codes) for codes in (new[~there], old[~stays]))
+    states = [end | 0b0101 << bank for bank in (1 - active, active)]
+    during = np.repeat(np.array(states, np.uint64), [len(come), len(gone)])
+    rest = np.full((len(come), 1), end | REST, np.uint64)
+    first = Held(np.concatenate([come, gone]), during.reshape(-1, 1))
+    return Change(first, Held(come, rest), gone, len(come), 0)
 
 
 def initial(spec: SetSpec, wanted: Entries) -> Held:
@@ -217,7 +247,7 @@ def codes_of(spec: SetSpec, keys: NDArray[np.uint8]) -> NDArray[Any]:
 def _keys_of(spec: SetSpec, codes: NDArray[Any]) -> NDArray[np.uint8]:
     """The keys that have these codes."""
     if spec.structure != "trie":
-        return codes.view(np.uint8).reshape(len(codes), -1)
+        return codes.view(np.uint8).reshape(len(codes), codes.itemsize)
     if codes.dtype == np.uint64:
         words = np.empty((len(codes), 2), np.uint32)
         words[:, 0] = codes & np.uint64(63)
