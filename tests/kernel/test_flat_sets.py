@@ -28,6 +28,9 @@ from penstock.errors import LimitError
 from penstock.kernel.maps import Map
 from penstock.model.spec import COUNTERS_MAP
 from penstock.model.verdict import Verdict
+from penstock.pipeline.flat_batch import Batch
+from penstock.pipeline.flat_content import FewMoves
+from penstock.pipeline.flat_log import line_of
 from penstock.pipeline.live_set import Changed, LiveSet
 
 pytestmark = pytest.mark.privileged
@@ -136,6 +139,32 @@ def test_random_changes_against_a_model() -> None:
                 expected = any(at in net for net in held_by)
                 assert (plane.verdicts([frame(probe)]) == [Verdict.DROP]) == expected
                 assert (probe in nets) == expected
+
+
+class Killed(FewMoves):
+    """A writer that ends when words name lines of the log that have not happened."""
+
+    def name_lines(self, first: int) -> None:
+        super().name_lines(first)
+        raise InterruptedError
+
+
+def test_who_meets_a_wide_network_of_ipv6_that_never_came_finds_nothing() -> None:
+    """A word that moves from nothing, which a killed writer has left, leads nowhere: no line is read as a block."""
+    with planes("drop if src in @nets") as (plane, held):
+        nets = held["nets"]
+        nets.replace(["10.1.1.0/24"])
+        content = nets.content()
+        batch = Batch(content)
+        batch.change("v6", 0x2001 << 112, 32, is_added=True)
+        ((slot, place),) = batch.moves.items()
+        with pytest.raises(InterruptedError):
+            content.carry_out(
+                line_of(batch.changes[0], (slot, 0, place)), Killed(content, [(slot, place)], batch.come)
+            )
+        assert [*content.log.moving()] == [(slot, 0)]
+        asked = [frame(str(IPv6Address((0x2001 << 112) + (n << 104)))) for n in range(256)]
+        assert {*plane.verdicts(asked)} == {Verdict.PASS}
 
 
 def test_thousands_come_and_go_in_place_as_in_a_trie() -> None:

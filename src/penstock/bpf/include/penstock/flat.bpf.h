@@ -217,8 +217,11 @@ static __always_inline bool ps_flat_walk(void *content, __u64 hi, __u64 lo, __u3
 
 #pragma clang loop unroll(disable)
 	for (; depth < 128 && at; depth += 8) {
-		if (at & PS_FLAT_LEAF && at & PS_FLAT_MOVING)
+		if (at & PS_FLAT_LEAF && at & PS_FLAT_MOVING) {
 			at = ps_flat_settled(content, at);
+			if (!at)
+				return false;
+		}
 		if (at & PS_FLAT_LEAF) {
 			line = ps_flat_line(content, at & ~PS_FLAT_LEAF);
 			return line && !(((hi ^ line[0]) & line[2]) | ((lo ^ line[1]) & line[3]));
