@@ -23,7 +23,6 @@ BOTH = (
     "filter inward at xdp { a: drop if udp dst port 53 }\n"
     "filter outward at tc egress { b: drop if udp dst port 54 }\n"
 )
-PATIENCE_S = 30.0
 
 
 class Session(Cli):

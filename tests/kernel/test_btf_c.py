@@ -117,7 +117,7 @@ def test_a_part_has_what_it_needs_and_no_more(tmp_path: Path) -> None:
     kernel = kernel_btf()
     number = kernel.find("ethhdr", Kind.STRUCT)
     assert number is not None
-    text = header(kernel, [number], guard="__ETHHDR_H__")
+    text = header(kernel, [number])
     assert "struct ethhdr {" in text
     assert "typedef" in text
     assert len(text) < 1000

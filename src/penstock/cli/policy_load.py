@@ -26,7 +26,7 @@ def built_policy(path: str) -> LoadedPolicy | None:
     return None if data is None else load_built(data, path)
 
 
-def load_file(path: str, filter_name: str | None = None, *, trusted: bool = False) -> LoadedPolicy:
+def load_file(path: str, filter_name: str | None = None) -> LoadedPolicy:
     """The compiled policy of a file; its warnings are shown.
 
     Raises:
@@ -37,7 +37,7 @@ def load_file(path: str, filter_name: str | None = None, *, trusted: bool = Fals
     built = built_policy(path)
     if built is not None:
         return built
-    source = read_policy(path, trusted=trusted)
+    source = read_policy(path)
     policy = load_policy(source.text, name=source.name, filter=filter_name)
     show_warnings(policy)
     return policy

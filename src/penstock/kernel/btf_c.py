@@ -45,8 +45,8 @@ from penstock.kernel.btf_types import Type
 
 _DEEPEST = 2 * MAX_DEPTH
 _OPENING = """\
-#ifndef {guard}
-#define {guard}
+#ifndef __VMLINUX_H__
+#define __VMLINUX_H__
 
 #ifndef BPF_NO_PRESERVE_ACCESS_INDEX
 #pragma clang attribute push (__attribute__((preserve_access_index)), apply_to = record)
@@ -58,30 +58,30 @@ _CLOSING = """\
 #pragma clang attribute pop
 #endif
 
-#endif /* {guard} */
+#endif /* __VMLINUX_H__ */
 """
 _MODE = {1: "QI", 2: "HI", 8: "DI"}
 #: Names that no header can define.  What stands behind them is the kernel's, which may differ from BPF's.
 _BUILTIN = frozenset(("__builtin_va_list",))
 
 
-def header(btf: Btf, wanted: Iterable[int] | None = None, *, guard: str = "__VMLINUX_H__") -> str:
+def header(btf: Btf, wanted: Iterable[int] | None = None) -> str:
     """The types of `btf`, or those of `wanted` with all that these need, as C.
 
     Raises:
         BtfError: the BTF is damaged, or says what no C can say.
     """
-    return "".join(chunks(btf, wanted, guard=guard))
+    return "".join(chunks(btf, wanted))
 
 
-def chunks(btf: Btf, wanted: Iterable[int] | None = None, *, guard: str = "__VMLINUX_H__") -> Iterator[str]:
+def chunks(btf: Btf, wanted: Iterable[int] | None = None) -> Iterator[str]:
     """What `header` gives, in pieces."""
-    yield _OPENING.format(guard=guard)
+    yield _OPENING
     written = _Header(btf)
     for number in btf.own if wanted is None else wanted:
         written.want(number)
         yield from written.taken()
-    yield _CLOSING.format(guard=guard)
+    yield _CLOSING
 
 
 class _Header:

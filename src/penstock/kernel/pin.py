@@ -41,9 +41,9 @@ _LEAVING = "%old-"
 _TEMPORARY = re.compile(r"%(new|old)-[0-9a-f]{8}-(?P<name>.+)")
 
 
-def pin_root(chosen: str | os.PathLike[str] | None = None) -> Path:
-    """The directory of all pins: as chosen, else $PENSTOCK_BPFFS, else /sys/fs/bpf/penstock."""
-    return Path(chosen or os.environ.get(_ENVIRONMENT) or DEFAULT_ROOT)
+def pin_root() -> Path:
+    """The directory of all pins: $PENSTOCK_BPFFS, else /sys/fs/bpf/penstock."""
+    return Path(os.environ.get(_ENVIRONMENT) or DEFAULT_ROOT)
 
 
 def prepare_root(root: Path) -> None:

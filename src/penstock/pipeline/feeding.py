@@ -80,7 +80,7 @@ def fold(name: str, *, progress: Progress | None = None, again: bool = False) ->
     return done
 
 
-def restore(name: str, *, progress: Progress | None = None) -> int:
+def restore(name: str) -> int:
     """Let a set hold what its ledger and its feeds' last good copies say; gives how many entries were missing.
 
     What of both cannot be read is left out (damage.py).  Raises: as `fold`.
@@ -93,7 +93,6 @@ def restore(name: str, *, progress: Progress | None = None) -> int:
     wanted: tuple[Subscription, ...] = ()
     if ledger.place.exists():
         with open_set(name) as found, ledger.changing():
-            found.progress = progress or found.progress
             book = ledger.book().without_damage()
             content = book.content(found.spec, moment())
             try:
@@ -105,7 +104,7 @@ def restore(name: str, *, progress: Progress | None = None) -> int:
         with suppress(PenstockError):
             wanted = subscriptions(name)
         if wanted:
-            missing += fold(name, progress=progress).added
+            missing += fold(name).added
     return missing
 
 

@@ -112,10 +112,10 @@ def owned(set_name: str) -> tuple[Subscription, ...]:
         ) from error
 
 
-def wanted(directory: Path | None = None) -> dict[str, Wanted]:
+def wanted() -> dict[str, Wanted]:
     """All feeds that any set wants, by name; a set of which that cannot be read wants none (damage.py)."""
     found: dict[str, list[tuple[str, Subscription]]] = {}
-    for name in ledgers(directory):
+    for name in ledgers():
         with suppress(PenstockError):
             for one in subscriptions(name):
                 found.setdefault(one.name, []).append((name, one))
