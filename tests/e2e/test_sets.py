@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from tests.e2e.conftest import CLIENT, Cli, Wire, write
+from tests.e2e.conftest import CLIENT, COLD, Cli, Wire, write
+from tests.property.test_kernel_agrees import oldest_clang
 
 import penstock
 
@@ -79,6 +85,50 @@ def test_the_running_sets_answer_for_a_packet(host: Cli, guard: Path) -> None:
     assert (refused.code, "is of host, and the policy's of net" in refused.err) == (1, True)
     counted = host("set", "list", "banned", "--json").record
     assert counted["packets"] == 0, "nothing was counted"
+
+
+# The wall clock as a process has it that was started while it was set to another day.
+_OTHER_DAY = """
+extern long syscall(long number, ...);
+struct moment {{ long seconds, nanoseconds; }};
+int clock_gettime(int clock, struct moment *now)
+{{
+	long failed = syscall({number}L, clock, now);
+
+	if (!failed && !clock)
+		now->seconds += {jump}L;
+	return (int)failed;
+}}
+"""
+_CLOCK_GETTIME = {"x86_64": 228, "aarch64": 113}
+
+
+@pytest.mark.check(27)
+@pytest.mark.parametrize("jump", [-86_400, 86_400])
+def test_check_27_processes_whose_wall_clocks_are_a_day_apart(
+    wire: Wire, host: Cli, guard: Path, tmp_path: Path, jump: int
+) -> None:
+    """What one adds for an hour stays an hour for the other, for packets, lists and ledgers."""
+    library = tmp_path / "day.so"
+    text = _OTHER_DAY.format(number=_CLOCK_GETTIME[platform.machine()], jump=jump)
+    clang = [oldest_clang().path, "-shared", "-fPIC", "-nostdlib", "-x", "c", "-", "-o", str(library)]
+    subprocess.run(clang, input=text, text=True, check=True)
+    other = Cli({**host.environment, "LD_PRELOAD": str(library), COLD: "1"}, host.prefix)
+    seen = subprocess.run(
+        [sys.executable, "-c", "import time; print(time.time())"],
+        env={**os.environ, **other.environment},
+        capture_output=True,
+        check=True,
+    )
+    assert abs(float(seen.stdout) - time.time() - jump) < 60
+    host("set", "add", "open", "8000")
+    for adding, looking in ((host, other), (other, host)):
+        assert adding("set", "add", "banned", CLIENT, "--timeout", "1h").code == 0
+        assert 3500 < looking("set", "list", "banned", "--json").record["expires_in_s"] <= 3600
+        assert "expires in 1h" in looking("why", CLIENT).out or "expires in 59m" in looking("why", CLIENT).out
+        assert wire.arrived(8000) == 0
+        assert "1 removed" in looking("set", "remove", "banned", CLIENT).err
+        assert wire.arrived(8000) == 5
 
 
 def test_bytes_that_are_no_text_and_times_without_end_are_refused(host: Cli, guard: Path) -> None:

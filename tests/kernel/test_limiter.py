@@ -6,6 +6,7 @@ import os
 import struct
 import threading
 import time
+from contextlib import suppress
 from random import Random
 
 import pytest
@@ -22,6 +23,7 @@ from penstock.compiler.ir.ops import RuleSet
 from penstock.compiler.ir.stores import Stores
 from penstock.compiler.lang.parser import parse_policy
 from penstock.compiler.lang.source import Source
+from penstock.errors import PolicyError
 from penstock.kernel.bpf_object import load_object
 from penstock.kernel.program import Program, skb_context
 from penstock.model.hook import Hook
@@ -111,6 +113,36 @@ def test_the_oldest_clang(hook: Hook) -> None:
     rules = rule_set(policy(draw), hook)
     with DataPlane.of(rules, oldest_clang()) as plane:
         assert differences(rules, plane, draw, 300) == []
+
+
+_MOST = [1, 2, 3, 7, 59, 999, 65_537, 999_999_937, 10**9, 2**31, 2**32 - 5, 2**32 - 1, 4 * 10**9]
+_BURSTS = [1, 2, 1499, 65_535, 2**20, 2**31, 2**32 - 1]
+_LENGTHS = [0, 0, 1500, 65_535, 2**20 - 1, 2**20, 2**31, 2**32 - 1]
+
+
+def extreme(draw: Random) -> str:
+    """A rule with a rate that may be; a burst of more than fifty days may not."""
+    while True:
+        unit = f"{draw.choice(['s', 'm', 'h'])}{draw.choice(['', ' bytes'])}"
+        rate = f"{draw.choice(_MOST)}/{unit} per {draw.choice(_KEYS)} burst {draw.choice(_BURSTS)} size 512"
+        with suppress(PolicyError):
+            rule_set(f"count if over {rate}")
+            return f"count if over {rate}"
+
+
+@pytest.mark.parametrize(("seed", "hook"), enumerate([Hook.XDP, Hook.TC_EGRESS, Hook.SOCKET, Hook.XDP]))
+def test_rates_bursts_and_clocks_at_their_extremes(seed: int, hook: Hook) -> None:
+    """One token an hour and four thousand million a second, frames longer than any, clocks of a century."""
+    draw = Random(seed)
+    rules = rule_set("\n".join(extreme(draw) for _ in range(3)), hook)
+    buckets, known = Buckets([1, 2**32 - 3, 2**52 + 1, 2**61][seed]), frames(draw)
+    with DataPlane.of(rules) as plane:
+        for _ in range(250):
+            buckets.now_ns += draw.randrange(1 << draw.choice([1, 2, 10, 20, 30, 37, 53]))
+            frame = draw.choice(known)
+            length = max(draw.choice(_LENGTHS), len(frame))
+            expected = evaluate(rules, frame, length, stores=Stores(buckets=buckets))
+            assert plane.outcome(frame, wire_length=length, now_ns=buckets.now_ns) == expected
 
 
 def test_behind_an_encapsulation() -> None:
