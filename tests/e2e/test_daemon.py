@@ -12,7 +12,9 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from tests.e2e.conftest import CLIENT, MARKER, Cli, Wire, counters
@@ -544,6 +546,66 @@ def test_feeds_are_fetched_without_capabilities_and_come_into_their_sets(
     wait_until(lambda: not Path(f"/proc/{number}").exists())
     host("detach", "-i", "v1")
     host("set", "delete", "bad")
+
+
+def test_who_may_change_sets_has_the_daemon_fill_them_from_feeds(
+    wire: Wire, daemon: Daemon, host: Cli, tmp_path: Path
+) -> None:
+    """By URLs and presets: what files and commands of the daemon's list is for root to say."""
+    daemon.policy("v1.policy", "set bad : net size 100\nfilter edge at xdp { drop if src in @bad }\n")
+    daemon.settings("check_s = 600\n[access]\nusers = [65534]\n")
+    bare = Cli(host.environment, (*host.prefix, *NOBODY))
+    asked: list[str] = []
+    with daemon, listing(wire, "198.51.100.7\n198.51.100.8\n", asked) as url:
+        for source in ("exec:id", "/etc/hosts"):
+            refused = bare("feed", "add", "bad", source)
+            assert (refused.code, "may not have the daemon use it" in refused.err) == (1, True)
+        refused = bare("feed", "add", "bad", "tor-exits", "--every", "1s")
+        assert (refused.code, "may be asked every 30m at most" in refused.err) == (1, True)
+        done = bare("feed", "add", "bad", url, "--json")
+        name = done.record["feed"]
+        assert done.record == {"schema": "penstock.feed.add/1", "set": "bad", "feed": name, "entries": None}
+        assert bare("feed", "list", "--json").record["owner"] == "command"
+        done = bare("feed", "refresh", "bad")
+        assert (done.code, done.err) == (0, f"{name}: 2 entries\n@bad: 2 added\n")
+        assert "198.51.100.8" in host("set", "list", "bad").out
+        again = bare("feed", "refresh", "--json")
+        fetched, folded = (json.loads(line) for line in again.out.splitlines())
+        assert (again.code, "not asked" in fetched["reason"], folded["added"]) == (0, True, 0)
+        assert host("feed", "refresh", "--json").out.count("\n") == 2
+        assert asked == ["/list"]
+        assert "no set wants a feed `other`" in bare("feed", "refresh", "other").err
+        assert bare("feed", "remove", "bad", "other").code == 1
+        assert bare("feed", "remove", "bad", url).err == f"@bad: {name} fills it no more\n@bad: 2 removed\n"
+        assert host("set", "list", "bad").out == ""
+    host("detach", "-i", "v1")
+    host("set", "delete", "bad")
+
+
+@contextmanager
+def listing(wire: Wire, text: str, asked: list[str]) -> Iterator[str]:
+    """A server in the server's namespace that has one list; gives its URL, and notes what it was asked for."""
+
+    class Listing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with wire.server.inside():
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Listing)
+    with server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/list"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def fetcher(daemon: Daemon) -> int | None:

@@ -257,6 +257,8 @@ def test_check_43_an_unknown_user_is_refused_and_a_member_of_a_group_is_not(plac
         "SetSweep",
         "Reload",
         "Release",
+        "FeedAdd",
+        "FeedRemove",
         "FeedRefresh",
     ],
 )
@@ -268,6 +270,8 @@ def test_check_43_who_may_read_may_not_change(place: Path, ask: str) -> None:
         "SetUpdate": {"set": "s", "length": 1, "first": 1},
         "SetFlush": {"set": "s"},
         "SetSweep": {"set": "s"},
+        "FeedAdd": {"set": "s", "source": "tor-exits"},
+        "FeedRemove": {"set": "s", "sources": ["tor-exits"]},
     }
     more = fields.get(ask, {"interface": "eth0", "netns": 1} if ask == "Release" else {})
     with serving(place) as server:

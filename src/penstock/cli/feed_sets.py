@@ -6,24 +6,25 @@ import asyncio
 import signal
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from penstock.cli import output
 from penstock.cli.options import DURATION, duration_text, json_option
+from penstock.control.client import ask_if_there
 from penstock.errors import FeedError, PenstockError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from penstock.pipeline.feed_listing import FeedRow
-    from penstock.pipeline.feeding import Folded
     from penstock.pipeline.fetching import Fetched, Fetcher
-    from penstock.pipeline.subscriptions import Subscription
 
 _PARTLY = 8
 _TIMED_FROM = 100_000
+#: For sources that take their time, and sets of a million entries.
+_PATIENCE_S = 600.0
 
 
 @click.command("add")
@@ -47,31 +48,36 @@ def add(
 
     Its last good copy comes in at once if there is one; `penstock feed refresh` fetches it.
     """
-    from penstock.pipeline.feeding import fold
-    from penstock.pipeline.set_commands import who
-    from penstock.pipeline.set_store import open_set
-    from penstock.pipeline.subscriptions import Subscription, subscribe
+    from penstock.kernel.capability import BPF, missing
 
-    set_name = set_name.removeprefix("@")
-    new = Subscription(
-        _whole(source), format_, every, by=who(), at=time.time(), is_private=private, allow_http=allow_http
-    )
-    with open_set(set_name) as found:
-        _check(new, found.spec.kind, set_name)
-    subscribe(set_name, new)
-    done = fold(set_name)
-    if as_json:
-        note = done.notes.get(new.name)
-        entries = note.entries if note else None
-        output.record("penstock.feed.add/1", {"set": set_name, "feed": new.name, "entries": entries})
-        return
-    if new.name not in done.notes:
-        output.note(
-            f"@{set_name}: {new.name} fills it once `penstock feed refresh {new.name}` has fetched it"
+    source = _whole(source)
+    asked: dict[str, Any] = {"set": set_name, "source": source, "format": format_, "every": every}
+    done = None
+    if missing(BPF):
+        done = ask_if_there("FeedAdd", **asked, allow_http=allow_http, is_private=private)
+    if done is None:
+        from penstock.pipeline.feed_commands import add_feed
+        from penstock.pipeline.set_commands import who
+        from penstock.pipeline.subscriptions import Subscription
+
+        new = Subscription(
+            source, format_, every, by=who(), at=time.time(), is_private=private, allow_http=allow_http
         )
+        done = add_feed(set_name, new)
+    _say_added(done, as_json)
+
+
+def _say_added(done: dict[str, Any], as_json: bool) -> None:
+    folded = done.pop("folded")
+    if as_json:
+        output.record("penstock.feed.add/1", done)
         return
-    output.note(f"@{set_name}: {new.name} fills it, by the copy that was kept")
-    _say_folded(set_name, done)
+    set_name, name = done["set"], done["feed"]
+    if done["entries"] is None:
+        output.note(f"@{set_name}: {name} fills it once `penstock feed refresh {name}` has fetched it")
+        return
+    output.note(f"@{set_name}: {name} fills it, by the copy that was kept")
+    _say_folded(folded)
 
 
 def _whole(source: str) -> str:
@@ -94,24 +100,6 @@ def _whole(source: str) -> str:
     return from_the_root(where.path)
 
 
-def _check(new: Subscription, kind: tuple[str, ...], set_name: str) -> None:
-    from penstock.feeds.formats import check_format
-    from penstock.model.feeds import FED_KINDS, least_interval_s
-
-    check_format(new.read_as)
-    if kind not in FED_KINDS:
-        raise PenstockError(
-            f"@{set_name} is a set of {' . '.join(kind)}, and feeds list addresses",
-            hint="a set of `net` or `host` can have feeds",
-        )
-    least = least_interval_s(new.source)
-    if new.every_s is not None and new.every_s < least:
-        raise PenstockError(
-            f"{new.source} may be asked every {duration_text(least)} at most",
-            hint=f"--every {duration_text(least)}, or leave it out",
-        )
-
-
 @click.command("remove")
 @click.argument("set_name", metavar="SET")
 @click.argument("source")
@@ -121,33 +109,28 @@ def remove(set_name: str, source: str, as_json: bool) -> None:
 
     SOURCE is as in `feed add`, or the feed's name.  A policy that names the feed brings it back when it is applied.
     """
-    from penstock.feeds.store import Store
-    from penstock.pipeline.damage import damaged_sets
-    from penstock.pipeline.feeding import fold
-    from penstock.pipeline.subscriptions import from_the_root, subscriptions, unsubscribe, wanted
+    from penstock.kernel.capability import BPF, missing
+    from penstock.pipeline.subscriptions import from_the_root
 
-    set_name = set_name.removeprefix("@")
-    there = [one.name for one in subscriptions(set_name)]
-    gone = unsubscribe(set_name, source) or unsubscribe(set_name, from_the_root(source))
-    if not gone:
-        listed = f"there are: {', '.join(there)}" if there else "it has none"
-        raise FeedError(f"@{set_name} has no feed `{source}`", hint=listed)
-    done = fold(set_name)
-    for one in gone:
-        # Of a set whose file is damaged nobody knows what it wants.
-        if one.name not in wanted() and not damaged_sets():
-            Store().forget(one.name)
+    names = (source, from_the_root(source))
+    done = ask_if_there("FeedRemove", set=set_name, sources=names) if missing(BPF) else None
+    if done is None:
+        from penstock.pipeline.feed_commands import remove_feed
+
+        done = remove_feed(set_name, names)
+    set_name, gone, folded = done["set"], done["feeds"], done["folded"]
     if as_json:
         output.record(
-            "penstock.feed.remove/1", {"set": set_name, "feed": gone[0].name, "removed": done.removed}
+            "penstock.feed.remove/1",
+            {"set": set_name, "feed": gone[0]["feed"], "removed": folded["removed"]},
         )
         return
     for one in gone:
-        output.note(f"@{set_name}: {one.name} fills it no more")
-    _say_folded(set_name, done)
+        output.note(f"@{set_name}: {one['feed']} fills it no more")
+    _say_folded(folded)
     for one in gone:
-        if one.owner != "command":
-            output.note(f"{one.owner} names it: applying that brings it back")
+        if one["owner"] != "command":
+            output.note(f"{one['owner']} names it: applying that brings it back")
 
 
 @click.command("list")
@@ -226,28 +209,38 @@ def refresh(names: tuple[str, ...], as_json: bool) -> int:
 
     A source that does not permit it yet is not asked.  Exit code 8 if some of them failed.
     """
-    from penstock.pipeline.feeding import fold
-    from penstock.pipeline.fetching import Fetcher, fetch_named
+    from penstock.kernel.capability import BPF, missing
+
+    done = None
+    if missing(BPF):
+        done = ask_if_there("FeedRefresh", patience_s=_PATIENCE_S, names=names)
+    if done is None:
+        done = _refreshed(names)
+    for one in done["fetched"]:
+        _say_fetched(one, as_json)
+    for one in done["folded"]:
+        if "fault" in one:
+            fault = one["fault"]
+            output.fault(PenstockError(f"@{one['set']}: {fault['message']}", hint=fault["hint"]))
+        elif as_json:
+            output.record(
+                "penstock.feed.fold/1", {key: value for key, value in one.items() if key != "left_out"}
+            )
+        else:
+            _say_folded(one)
+    has_failed = any(one["failed"] for one in done["fetched"])
+    has_failed |= any("fault" in one or one["refused"] for one in done["folded"])
+    return _PARTLY if has_failed or (not names and _say_damage()) else 0
+
+
+def _refreshed(names: tuple[str, ...]) -> dict[str, Any]:
+    """Ask feeds and fold them by this process."""
+    from penstock.pipeline.feed_commands import fold_again
+    from penstock.pipeline.fetching import Fetcher, fetch_named, fetched_record
 
     found = asyncio.run(_watched(fetch_named(Fetcher(), names)))
-    has_failed = any(one.has_failed for one in found)
-    for one in found:
-        _say_fetched(one, as_json)
-    for set_name in dict.fromkeys(place for one in found for place in one.sets):
-        try:
-            done = fold(set_name, progress=_progress, again=True)
-        except PenstockError as error:
-            has_failed = True
-            output.fault(PenstockError(f"@{set_name}: {error.message}", hint=error.hint))
-            continue
-        has_failed |= any(note.refused for note in done.notes.values())
-        if as_json:
-            counts = {"added": done.added, "changed": done.changed, "removed": done.removed}
-            refused = {name: note.refused for name, note in done.notes.items() if note.refused}
-            output.record("penstock.feed.fold/1", {"set": set_name, **counts, "refused": refused})
-        else:
-            _say_folded(set_name, done)
-    return _PARTLY if has_failed or (not names and _say_damage()) else 0
+    folded = fold_again((place for one in found for place in one.sets), _progress)
+    return {"fetched": [fetched_record(one) for one in found], "folded": folded}
 
 
 async def _watched(asking: Awaitable[list[Fetched]]) -> list[Fetched]:
@@ -268,52 +261,51 @@ def fetch(once: bool, as_json: bool) -> int:
     It needs no privilege and changes no set: the daemon or `penstock feed refresh` does that with what it keeps.
     With `--once`, exit code 8 if some of them failed.
     """
-    from penstock.pipeline.fetching import Fetcher, fetch_due
+    from penstock.pipeline.fetching import Fetcher, fetch_due, fetched_record
 
     if once:
         found = asyncio.run(fetch_due(Fetcher()))
         for one in found:
-            _say_fetched(one, as_json)
+            _say_fetched(fetched_record(one), as_json)
         return _PARTLY if _say_damage() or any(one.has_failed for one in found) else 0
     asyncio.run(_until_told(Fetcher(), as_json))
     return 0
 
 
 async def _until_told(fetcher: Fetcher, as_json: bool) -> None:
-    from penstock.pipeline.fetching import keep_fetching
+    from penstock.pipeline.fetching import fetched_record, keep_fetching
 
-    fetching = asyncio.ensure_future(keep_fetching(fetcher, lambda found: _say_fetched(found, as_json)))
+    def told(found: Fetched) -> None:
+        _say_fetched(fetched_record(found), as_json)
+
+    fetching = asyncio.ensure_future(keep_fetching(fetcher, told))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, fetching.cancel)
     with suppress(asyncio.CancelledError):
         await fetching
 
 
-def _say_fetched(found: Fetched, as_json: bool) -> None:
-    copy = found.outcome.copy if found.outcome else None
-    entries = None if copy is None else copy.count
-    is_changed = bool(found.outcome and found.outcome.is_changed)
+def _say_fetched(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        state = found.outcome.status.value if found.outcome else None
-        content = {"feed": found.name, "state": state, "reason": found.reason, "entries": entries}
-        output.record("penstock.feed.fetch/1", {**content, "changed": is_changed})
+        told = {key: value for key, value in found.items() if key not in ("sets", "failed")}
+        output.record("penstock.feed.fetch/1", told)
         return
-    if found.reason is not None:
-        output.warn(f"{found.name}: {found.reason}")
+    if found["reason"] is not None:
+        output.warn(f"{found['feed']}: {found['reason']}")
         return
-    words = f"{entries or 0:,} entries" if is_changed else "nothing has changed"
-    output.note(f"{found.name}: {words}")
+    words = f"{found['entries'] or 0:,} entries" if found["changed"] else "nothing has changed"
+    output.note(f"{found['feed']}: {words}")
 
 
-def _say_folded(set_name: str, done: Folded) -> None:
-    parts = [(done.added, "added"), (done.changed, "changed"), (done.removed, "removed")]
+def _say_folded(done: dict[str, Any]) -> None:
+    parts = [(done[word], word) for word in ("added", "changed", "removed")]
     told = ", ".join(f"{count:,} {word}" for count, word in parts if count) or "nothing changed"
+    set_name = done["set"]
     output.note(f"@{set_name}: {told}")
-    for name, note in done.notes.items():
-        if note.refused:
-            output.warn(f"@{set_name}: {name} is not taken: {note.refused}")
-        elif note.left_out:
-            output.note(f"@{set_name}: {note.left_out} protected addresses of {name} are left out")
+    for name, reason in done["refused"].items():
+        output.warn(f"@{set_name}: {name} is not taken: {reason}")
+    for name, count in done["left_out"].items():
+        output.note(f"@{set_name}: {count} protected addresses of {name} are left out")
 
 
 def _progress(done: int, total: int) -> None:

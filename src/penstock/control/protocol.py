@@ -152,15 +152,38 @@ class FeedList(Request, frozen=True):
     """The feeds, with age and state."""
 
 
-class FeedRefresh(Request, frozen=True):
-    """Fold the last good copies into the sets: of one set, or of all."""
+class FeedAdd(Request, frozen=True):
+    """Fill a set from a source too, which is asked `every` so many seconds."""
 
-    set: str | None = None
+    set: str
+    source: str
+    format: str | None = None
+    every: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    allow_http: bool = False
+    is_private: bool = False
+
+
+class FeedRemove(Request, frozen=True):
+    """Fill a set no more from a feed; `sources` are what it may be called, the first that is one counts."""
+
+    set: str
+    sources: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+
+
+class FeedRefresh(Request, frozen=True):
+    """Fold last good copies into the sets; with `names`, of feeds or sets, ask their sources before.
+
+    No names at all (`[]`) are all of them.
+    """
+
+    names: tuple[str, ...] | None = None
 
 
 Reading = Ping | Status | Filters | SetList | SetTest | Why | FeedList
 Texted = SetWrite | SetUpdate
-Changing = Reload | Release | SetAdd | SetRemove | Texted | SetFlush | SetSweep | FeedRefresh
+Changing = (
+    Reload | Release | SetAdd | SetRemove | Texted | SetFlush | SetSweep | FeedAdd | FeedRemove | FeedRefresh
+)
 Asked = Reading | Changing
 
 

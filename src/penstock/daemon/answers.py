@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import lru_cache
+from time import time
 from typing import Any, assert_never
 
 import msgspec
@@ -21,20 +22,24 @@ from penstock.control.access import Peer
 from penstock.control.protocol import Asked, ElsewhereError, WithText
 from penstock.control.server import Tally
 from penstock.daemon.feeding import Feeding
-from penstock.daemon.fetcher import Fetcher
+from penstock.daemon.fetcher import Fetcher, fetch_now
 from penstock.daemon.journal import Journal
 from penstock.daemon.keep import Keeper
 from penstock.daemon.sets import OpenSets, entries, listed, tested
-from penstock.errors import DaemonError, LimitError
+from penstock.errors import DaemonError, LimitError, PenstockError
 from penstock.kernel import netns, pin
+from penstock.pipeline.feed_commands import add_feed, fold_again, is_from_here, remove_feed
 from penstock.pipeline.feed_listing import feed_rows
+from penstock.pipeline.fetching import chosen_feeds
 from penstock.pipeline.set_commands import who
 from penstock.pipeline.status import Status, status
+from penstock.pipeline.subscriptions import Subscription
 from penstock.pipeline.why import why
 from penstock.version import VERSION
 
 InThread = Callable[..., Awaitable[Any]]
 _Change = protocol.SetAdd | protocol.SetRemove | protocol.SetFlush | protocol.SetSweep | WithText
+_Feeds = protocol.FeedAdd | protocol.FeedRemove | protocol.FeedRefresh
 _Question = protocol.SetList | protocol.SetTest | protocol.Filters | protocol.FeedList | protocol.Why
 
 
@@ -87,11 +92,31 @@ class Answers:
                 | protocol.Why()
             ):
                 return await self._in_thread("read", _read, request)
+            case protocol.FeedAdd() | protocol.FeedRemove() | protocol.FeedRefresh():
+                return await self._feeds(request, peer)
+            case _ as never:
+                assert_never(never)
+
+    async def _feeds(self, request: _Feeds, peer: Peer) -> object:
+        match request:
+            case protocol.FeedAdd():
+                return await self._in_thread("feed", _feed_added, request, peer)
+            case protocol.FeedRemove():
+                return await self._in_thread("feed", remove_feed, request.set, request.sources)
             case protocol.FeedRefresh():
+                if request.names is not None:
+                    return await self._refreshed(request.names)
                 await self._in_thread("feed", self._feeding.look)
                 return {"feeds": await self._in_thread("read", feeds)}
             case _ as never:
                 assert_never(never)
+
+    async def _refreshed(self, names: tuple[str, ...]) -> object:
+        """Have feeds asked by a process without capabilities, and fold what they list."""
+        chosen = await self._in_thread("read", chosen_feeds, names)
+        fetched = await fetch_now(tuple(chosen)) if chosen else []
+        places = [place for one in fetched for place in one["sets"]]
+        return {"fetched": fetched, "folded": await self._in_thread("feed", fold_again, places)}
 
     async def _release(self, request: protocol.Release, peer: Peer) -> object:
         _require_netns(request.netns)
@@ -174,6 +199,25 @@ def _require_root(root: str | None) -> None:
         raise ElsewhereError(
             f"the daemon keeps its pins in {pin.pin_root()}, and the command means {root or pin.DEFAULT_ROOT}"
         )
+
+
+def _feed_added(request: protocol.FeedAdd, peer: Peer) -> object:
+    """Subscribe a set; who may change sets may not have files read and commands run by the daemon's user."""
+    if peer.uid not in (0, os.geteuid()) and is_from_here(request.source):
+        raise PenstockError(
+            f"`{request.source}` is a file or a command, and user {peer.uid} may not have the daemon use it",
+            hint="root may; presets and URLs are for all who may change sets",
+        )
+    new = Subscription(
+        request.source,
+        request.format,
+        request.every,
+        by=_by(peer),
+        at=time(),
+        is_private=request.is_private,
+        allow_http=request.allow_http,
+    )
+    return add_feed(request.set, new)
 
 
 def _require_netns(inode: int) -> None:

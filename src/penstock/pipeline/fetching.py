@@ -118,6 +118,20 @@ class Fetcher:
         return max(least_interval_s(want.subscription.source) - state.checked.elapsed_s(moment()), 0.0)
 
 
+def fetched_record(found: Fetched) -> dict[str, object]:
+    """What asking a feed came to, to be sent and printed."""
+    copy = found.outcome.copy if found.outcome else None
+    return {
+        "feed": found.name,
+        "state": found.outcome.status.value if found.outcome else None,
+        "reason": found.reason,
+        "entries": None if copy is None else copy.count,
+        "changed": bool(found.outcome and found.outcome.is_changed),
+        "sets": found.sets,
+        "failed": found.has_failed,
+    }
+
+
 async def fetch_due(fetcher: Fetcher) -> list[Fetched]:
     """Ask every feed whose time has come, once."""
     ready, _ = fetcher.due()
@@ -132,7 +146,7 @@ async def fetch_named(fetcher: Fetcher, names: Iterable[str]) -> list[Fetched]:
     Raises:
         FeedError: nothing is called so.
     """
-    chosen = _chosen(tuple(names))
+    chosen = chosen_feeds(tuple(names))
     ready = [(name, want) for name, want in chosen.items() if fetcher.too_soon_s(name, want) <= 0]
     asked = {found.name: found for found in await fetcher.ask_all(ready)}
     return [asked.get(name) or _not_asked(fetcher, name, want) for name, want in chosen.items()]
@@ -146,7 +160,8 @@ def _not_asked(fetcher: Fetcher, name: str, want: Wanted) -> Fetched:
     return Fetched(name, want.sets, None, said, was_asked=False)
 
 
-def _chosen(names: tuple[str, ...]) -> dict[str, Wanted]:
+def chosen_feeds(names: tuple[str, ...]) -> dict[str, Wanted]:
+    """The feeds that these names mean, as in `fetch_named`.  Raises FeedError: nothing is called so."""
     every = wanted()
     if not names:
         return every
