@@ -344,6 +344,7 @@ def test_who_may_not_touch_the_kernel_asks_the_daemon_what_is_in_place(
         "filter edge at xdp {\n dns: drop if udp dst port 53\n"
         " trap: drop if tcp and over 5/s per src\n drop if src in @banned or src in @short\n}\n",
     )
+    daemon.settings("check_s = 0.1\nsweep_s = 3600\n")
     bare = Cli(host.environment, (*host.prefix, *NOBODY))
     with daemon:
         assert host("set", "add", "banned", "10.8.0.0/16").code == 0
@@ -352,10 +353,13 @@ def test_who_may_not_touch_the_kernel_asks_the_daemon_what_is_in_place(
             {key: value for key, value in command("status", "--json").record.items() if key != "daemon"}
             for command in (bare, host)
         ]
+        for one in told:
+            # The default counts what the network itself says at any time.
+            (dns,) = [row for row in one["filters"][0].pop("counters") if row["name"] == "dns"]
+            assert dns["packets"] == 5
         assert told[0] == told[1]
-        assert told[0]["filters"][0]["counters"][-3]["packets"] == 5
         assert (bare("status").code, "dns" in bare("status", "-i", "v1").out) == (0, True)
-        assert bare("status").out.partition("daemon:")[0] == host("status").out.partition("daemon:")[0]
+        assert bare("status").out.splitlines()[:2] == host("status").out.splitlines()[:2]
         assert bare("status", "-i", "v9").code == 3
         for command in (bare, host):
             asked = daemon.ask("Status")["requests"]
