@@ -130,7 +130,7 @@ def extreme(draw: Random) -> str:
             return f"count if over {rate}"
 
 
-@pytest.mark.parametrize(("seed", "hook"), enumerate([Hook.XDP, Hook.TC_EGRESS, Hook.SOCKET, Hook.XDP]))
+@pytest.mark.parametrize(("seed", "hook"), [*enumerate([Hook.XDP, Hook.TC_EGRESS, Hook.SOCKET, Hook.XDP])])
 def test_rates_bursts_and_clocks_at_their_extremes(seed: int, hook: Hook) -> None:
     """One token an hour and four thousand million a second, frames longer than any, clocks of a century."""
     draw = Random(seed)
