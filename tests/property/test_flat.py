@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.model.flat import front_lines
+from penstock.model.flat import SLOTS, front_lines
 from penstock.model.sets import SetSpec
 from penstock.pipeline.flat_batch import Batch
 from penstock.pipeline.flat_blocks import NoRoomError
@@ -196,6 +196,34 @@ def test_batches_in_place_leave_what_the_model_has(family: str, many: bool, data
         assert {net for net in pool if content.has(*key(net))} == model
     assert set(texts(content, family)) == {str(net) for net in model}
     assert content.count == len(model)
+
+
+def test_a_table_takes_what_there_are_lines_for_and_finds_it() -> None:
+    """Networks that lie behind others of the same hash, that come again where one has gone, and that share 48 bits."""
+    chance = random.Random(8)
+    model: set[Network] = {ip_network("2001:db8::/48")}
+    content = made({"v6": sorted(model, key=str)})
+    drawn = [
+        IPv6Network((chance.getrandbits(128) >> 128 - length << 128 - length, length))
+        for length in (48, 48, 49, 64, 65, 127, 128)
+        for _ in range(20)
+    ]
+    pool = [
+        *drawn,
+        *(net.supernet(new_prefix=48) for net in drawn[40:60]),
+        *(net.supernet(2) for net in drawn[-20:]),
+    ]
+    for number, net in enumerate(pool):
+        if not toggle(content, [net]):
+            break
+        model ^= {net}
+        gone = chance.choice(sorted(model, key=str))
+        for left in (model - {gone}, model) if number % 6 == 0 else ():
+            assert toggle(content, [gone])
+            assert disagreements(content, "v6", left, boundaries("v6", [gone, net])) == []
+    assert content.front[SLOTS] < len(model)
+    assert disagreements(content, "v6", model, boundaries("v6", pool)) == []
+    assert set(texts(content, "v6")) == {str(net) for net in model}
 
 
 @pytest.mark.check(36)

@@ -22,7 +22,7 @@ enum { PS_FLAT_LOGGED = 2, PS_FLAT_ROOT_V4 = 8, PS_FLAT_ROOT_V6 = 32776 };
 enum { PS_FLAT_MARKS = 32768, PS_FLAT_MARKED = 65536, PS_FLAT_MARKS_V6 = 65600 };
 #define PS_FLAT_HASH 0x9e3779b97f4a7c15ULL
 #define PS_FLAT_REHASH 0xd6e8feb86659fd93ULL
-#define PS_FLAT_MARK 0x9e3779b1U
+#define PS_FLAT_MARK 0x9e3779b1ULL
 enum { PS_FLAT_PROBES = 128, PS_FLAT_GONE = 255 };
 #define PS_FLAT_LEAF (1U << 31)
 #define PS_FLAT_MOVING (1U << 30)
@@ -99,9 +99,9 @@ static __always_inline __u32 ps_flat_bits(__u64 word)
  */
 static __always_inline bool ps_flat_may_have_v4(void *front, __u32 part, __u32 address)
 {
-	__u32 at = part + (address >> 17), word = address >> 14 & 7, mark;
+	__u64 word = address >> 14 & 7, mark, bit = 1ULL << (address >> 8 & 63);
+	__u32 at = part + (address >> 17);
 	const volatile struct ps_flat_front *line = bpf_map_lookup_elem(front, &at);
-	__u64 bit = 1ULL << (address >> 8 & 63);
 
 	if (!line || !(line->words[word] & bit))
 		return false;
@@ -109,8 +109,13 @@ static __always_inline bool ps_flat_may_have_v4(void *front, __u32 part, __u32 a
 	line = bpf_map_lookup_elem(front, &at);
 	if (!line)
 		return false;
-	mark = (address >> 5 & 2047) * PS_FLAT_MARK >> 24;
-	return line->words[word] & bit || line->words[(word & 4) + (mark >> 6)] >> (mark & 63) & 1;
+	mark = (address >> 5 & 2047) * PS_FLAT_MARK >> 24 & 255;
+	if (line->words[word] & bit)
+		return true;
+	word = (word & 4) + (mark >> 6);
+	/* Of a sum that clang makes an `or` a verifier before Linux 6.8 knows no bounds. */
+	asm volatile("" : "+r"(word));
+	return line->words[word & 7] >> (mark & 63) & 1;
 }
 
 static __always_inline bool ps_flat_has_v4(void *content, __u32 address)
