@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.e2e.conftest import Cli, Wire, counters, write
+from tests.e2e.conftest import CLIENT, Cli, Wire, counters, write
 from tests.e2e.killing import killed
 
 pytestmark = [pytest.mark.privileged, pytest.mark.check(14)]
@@ -180,3 +180,38 @@ def test_a_detach(
     assert wire.arrived(53) == 5
     assert list(root.iterdir()) == []
     assert "clsact" not in wire.server.run("tc", "qdisc", "show", "dev", "v1").stdout
+
+
+SET_STEPS = {
+    "half filled": ("penstock.pipeline.set_remaking", "", "_carry_added", "before", "old"),
+    "after update": STEPS["after update"],
+    "between both publications": STEPS["after publish"],
+}
+WITH_SET = """set banned : host size {size}
+filter guard at xdp {{ drop if udp dst port 53 and src in @banned }}
+"""
+
+
+@pytest.mark.parametrize("step", SET_STEPS.values(), ids=SET_STEPS.keys())
+def test_a_set_that_is_made_anew(
+    wire: Wire, host: Cli, tmp_path: Path, root: Path, step: tuple[str, ...]
+) -> None:
+    place = tmp_path / "guard.policy"
+    assert host("apply", str(write(place, WITH_SET.format(size=100))), "-i", "v1").code == 0
+    assert host("set", "add", "banned", CLIENT, "192.0.2.1").code == 0
+    _killed_apply(host, step, write(place, WITH_SET.format(size=200)))
+    assert wire.arrived(53) == 0
+    if step[4] == "old":
+        assert host("status").code == 0
+        assert host("set", "remove", "banned", CLIENT).code == 0
+        assert wire.arrived(53) == 5
+        assert host("set", "add", "banned", CLIENT).code == 0
+    else:
+        found = host("status")
+        assert (found.code, "@banned was taken away or made anew under it" in found.out) == (3, True)
+    assert host("apply", str(place), "-i", "v1").code == 0
+    told = host("set", "info", "banned", "--json").record
+    assert (told["size"], told["entries"], host("status").code, wire.arrived(53)) == (200, 2, 0, 0)
+    assert [path.name for path in root.with_name(f"{root.name}-sets").iterdir()] == ["banned"]
+    assert host("detach", "-i", "v1").code == 0
+    assert host("set", "delete", "banned").code == 0
