@@ -49,6 +49,8 @@ _BY_HELPERS = "ps_by_helpers"  # bpf/include/penstock/uapi.bpf.h
 _NEEDS_PERFMON = re.compile(
     r"pointer \S+ pointer prohibited|leaks? addr|pointer comparison prohibited|prohibited for !root"
     r"|only to CAP_PERFMON|corrupt spilled pointer|sequence of \d+ jumps|speculative"
+    # What hides a number from the verifier (uapi.bpf.h) is too much for older ones.
+    r"|math between \S+ pointer and register with unbounded|pointer arithmetic with \S+ operator prohibited"
 )
 
 

@@ -115,7 +115,7 @@ class Device:
 
 
 _WITHOUT = {
-    "CAP_PERFMON": "CAP_PERFMON is missing: packets are read by the kernel's helpers, which takes Linux 6.17 and "
+    "CAP_PERFMON": "CAP_PERFMON is missing: packets are read by the kernel's helpers, which takes Linux 6.18 and "
     "several times as long, and no policy can `reject`",
     "CAP_SYS_ADMIN": "CAP_SYS_ADMIN is missing: programs and maps of others have no names, --replace and --netns "
     "are refused",

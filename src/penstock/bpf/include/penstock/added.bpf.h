@@ -130,6 +130,28 @@ static __always_inline bool ps_set_lengthens(const struct ps_set_added set, cons
 	return bpf_map_lookup_elem(set.added, key);
 }
 
+/* ps_set_step - the turn of number `k`; whether there may be another one. */
+static __always_inline bool ps_set_step(const struct ps_set_added set, struct ps_set_tally *tally, void *spare, const __u32 k)
+{
+	if (k >= PS_TURNS && ps_set_has_room(set, tally))
+		return false;
+	return ps_set_turn(set, tally, spare);
+}
+
+/*
+ * ps_set_turns - let PS_TURNS keys step forward, and as many as PS_MORE_TURNS where there is no room.
+ *
+ * No loop: the verifier of a program that is guarded against speculation would never leave it (copied.bpf.h).
+ */
+static __always_inline void ps_set_turns(const struct ps_set_added set, struct ps_set_tally *tally, void *spare)
+{
+#define PS_STEP(k) ps_set_step(set, tally, spare, k)
+	_Static_assert(PS_MORE_TURNS == 8, "as many steps");
+	(void)(PS_STEP(0) && PS_STEP(1) && PS_STEP(2) && PS_STEP(3) && PS_STEP(4) && PS_STEP(5) && PS_STEP(6) &&
+	       PS_STEP(7));
+#undef PS_STEP
+}
+
 /* ps_set_put - add a key for so many nanoseconds, 0 for ever; `value` is room for one, all 0, `spare` for a key. */
 static __always_inline void ps_set_put(const struct ps_set_added set, const void *key, struct ps_set_value *value,
 				       void *spare, __u64 stay)
@@ -140,13 +162,7 @@ static __always_inline void ps_set_put(const struct ps_set_added set, const void
 
 	if (!tally || ps_adds_nothing() || ps_set_lengthens(set, key, end))
 		return;
-#pragma clang loop unroll(disable)
-	for (__u32 k = 0; k < PS_MORE_TURNS; k++) {
-		if (k >= PS_TURNS && ps_set_has_room(set, tally))
-			break;
-		if (!ps_set_turn(set, tally, spare))
-			break;
-	}
+	ps_set_turns(set, tally, spare);
 	value->state = end;
 	/* The turn first: an entry without one would never be removed. */
 	if (!ps_set_has_room(set, tally) || bpf_map_push_elem(set.turn, key, BPF_ANY)) {
