@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.model.flat import SLOTS, front_lines
+from penstock.model.flat import LINE_BYTES, SLOTS, Field, front_lines
 from penstock.model.sets import SetSpec
 from penstock.pipeline.flat_batch import Batch
 from penstock.pipeline.flat_blocks import NoRoomError
@@ -144,6 +144,21 @@ def test_thousands_of_random_networks(family: str) -> None:
     assert disagreements(content, family, nets, asked) == []
     assert content.count == len(nets) == 3000 - done
     assert done == 150
+
+
+def test_networks_that_differ_in_the_last_bits_take_little_room() -> None:
+    """One, two or nine hosts in each network of 64 bits: at worst what a block for each byte takes."""
+    for near, most in ((1, 90), (2, 80), (8, 50), (9, 220)):
+        nets = [
+            IPv6Network(((0x2001 << 112) + (n << 80) + low, 128)) for n in range(400) for low in range(near)
+        ]
+        content = made({"v6": nets})
+        taken = LINE_BYTES * (content.header(Field.NEXT) - made({}).header(Field.NEXT))
+        assert taken / len(nets) < most
+        assert toggle(content, nets[-3:])
+        left = nets[:-3]
+        asked = boundaries("v6", nets[-40:]) & {int(net[0]) for net in nets}
+        assert disagreements(content, "v6", left[-60:], asked) == []
 
 
 def key(net: Network) -> tuple[str, int, int]:

@@ -31,8 +31,9 @@ is taken is looked for in those behind it, up to one without a word, PROBES at m
 networks are found from their root.
 
 A block of IPv6 is two lines, {full, has} for each 64 values of the next 8 bits.  32-bit
-words follow, in order, each the line of the next block or leaf, or 0; a leaf is one network
-alone, {first 64 bits, last 64 bits, their masks}.  Blocks begin at even lines, so that the
+words follow, in order, each the line of the next block or leaf, or 0; a leaf has up to 8
+networks, a line each, {first 64 bits, last 64 bits, their masks}: a word has with LEAF the
+first of them, and before it how many follow.  Blocks begin at even lines, so that the
 first two are in one line of a cache.
 
 For IPv6 the front has, behind what is of IPv4,
@@ -56,7 +57,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 #: What lies in the lines, counted up when it becomes something else: another version would misread it.
-LAYOUT = 4
+LAYOUT = 5
 #: The pins of what is in the slots.
 LINES = ("lines0", "lines1")
 LINE_BYTES = 32
@@ -66,8 +67,10 @@ ROOT_BITS = {"v4": 18, "v6": 16}
 HEADER, ALL, BLOCK_LINES = 0, 4, 2
 ROOTS = {"v4": 8, "v6": 8 + (4 << ROOT_BITS["v4"]) // LINE_BYTES}
 FIRST = ROOTS["v6"] + (4 << ROOT_BITS["v6"]) // LINE_BYTES
-#: Marks the line of a leaf.
+#: Marks the line of a leaf; of IPv6 how many networks it may have, where how many follow the first, and the line.
 LEAF = 1 << 31
+MOST_IN_LEAF, LEAF_COUNT = 8, 27
+LEAF_LINE = (1 << LEAF_COUNT) - 1
 #: The bits of networks of IPv6 that the table is for, how far one is looked for, and the word of one that went.
 PIVOT, PROBES = 48, 128
 GONE = LEAF | 255

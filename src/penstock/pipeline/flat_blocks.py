@@ -12,7 +12,18 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Protocol
 
-from penstock.model.flat import ALL, GONE, LEAF, PIVOT, PROBES, ROOT_BITS, SLOT_WORD
+from penstock.model.flat import (
+    ALL,
+    GONE,
+    LEAF,
+    LEAF_COUNT,
+    LEAF_LINE,
+    MOST_IN_LEAF,
+    PIVOT,
+    PROBES,
+    ROOT_BITS,
+    SLOT_WORD,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,13 +140,14 @@ def moved_v6(content: Lines, address: int, length: int, *, is_added: bool) -> tu
     at = content.place(slot)
     if not at & LEAF and at:
         return _moved_below(content, slot, address, length, PIVOT, is_added=is_added)
-    if not is_added:
-        return slot, GONE
-    if not at:
+    if not at and is_added:
         line = slot >> 3
         content.words[4 * line], content.words[4 * line + 1] = address >> 64, address & _WORD
         return slot, LEAF | length
-    return slot, _leaves(content, _as_leaf(content, slot, at), address, length, PIVOT)
+    nets = [net for net in _nets_of(content, slot, at) if net != (address, length)]
+    if is_added:
+        nets.append((address, length))
+    return slot, _put_nets(content, nets, PIVOT) or GONE
 
 
 def _slot(content: Lines, address: int) -> int:
@@ -148,12 +160,12 @@ def _slot(content: Lines, address: int) -> int:
     raise NoRoomError
 
 
-def _as_leaf(content: Lines, slot: int, at: int) -> int:
-    """The place of a leaf that says what a slot does, of which packets may still read what was there; 0 for none."""
-    if at == GONE or at & ~LEAF > 128:
-        return 0 if at == GONE else at
+def _nets_of(content: Lines, slot: int, at: int) -> list[tuple[int, int]]:
+    """The networks that a slot with this word has, which names no block."""
+    if at & ~LEAF > 128:
+        return [] if at == GONE else _leaf(content, at)
     hi, lo = content.words[slot >> 3 << 2 : (slot >> 3 << 2) + 2].tolist()
-    return _leaf(content, hi << 64 | lo, at & ~LEAF)
+    return [(hi << 64 | lo, at & ~LEAF)]
 
 
 def _moved_below(
@@ -165,7 +177,8 @@ def _moved_below(
         if at == ALL:
             return slot, at
         if not at or at & LEAF:
-            return slot, _leaves(content, at, address, length, depth) if is_added else 0
+            nets = [net for net in _leaf(content, at) if net != (address, length)]
+            return slot, _put_nets(content, [*nets, (address, length)] if is_added else nets, depth)
         full, has = _block_v6(content, at)
         if length <= depth + 8:
             full = _filled(content, "v6", full, address, length, depth, 8, is_added=is_added)
@@ -174,41 +187,40 @@ def _moved_below(
         rank = (has & (1 << value) - 1).bit_count()
         if not has >> value & 1:
             children = _children(content, at, has)
-            children.insert(rank, _leaf(content, address, length))
+            children.insert(rank, _put_nets(content, [(address, length)], depth + 8))
             return slot, _put_v6(content, full, has | 1 << value, children)
         slot, depth = 8 * (at + 2) + rank, depth + 8
 
 
-def _leaves(content: Lines, at: int, address: int, length: int, depth: int) -> int:
-    """The place of a network where there is none, or a leaf that has one already."""
+def _leaf(content: Lines, at: int) -> list[tuple[int, int]]:
+    """The networks of a leaf; none of what is no place."""
     if not at:
-        return _leaf(content, address, length)
-    hi, lo, *masks = content.words[4 * (at & ~LEAF) : 4 * (at & ~LEAF) + 4].tolist()
-    other = hi << 64 | lo, masks[0].bit_count() + masks[1].bit_count()
-    return _pair(content, (address, length), other, depth, at)
+        return []
+    first, count = at & LEAF_LINE, (at >> LEAF_COUNT & MOST_IN_LEAF - 1) + 1
+    words = content.words[4 * first : 4 * (first + count)].tolist()
+    lines = zip(*(words[part::4] for part in range(4)), strict=True)
+    return [(hi << 64 | lo, (mask_hi << 64 | mask_lo).bit_count()) for hi, lo, mask_hi, mask_lo in lines]
 
 
-def _pair(content: Lines, one: tuple[int, int], other: tuple[int, int], depth: int, leaf: int) -> int:
-    """A block of two networks, of which `other` has a leaf."""
-    full, children = 0, dict[int, int]()
-    deeper = [net for net in (one, other) if net[1] > depth + 8]
-    for address, length in (one, other):
+def _put_nets(content: Lines, nets: list[tuple[int, int]], depth: int) -> int:
+    """The place of what has these networks: a leaf, or a block if they are many; 0 for none."""
+    if not nets:
+        return 0
+    if len(nets) <= MOST_IN_LEAF:
+        words = array("Q")
+        for address, length in nets:
+            mask = (1 << length) - 1 << 128 - length
+            words.extend((address >> 64, address & _WORD, mask >> 64, mask & _WORD))
+        return content.put(words.tobytes()) | LEAF | len(nets) - 1 << LEAF_COUNT
+    full, groups = 0, dict[int, list[tuple[int, int]]]()
+    for address, length in sorted(nets):
+        value = address >> 120 - depth & 255
         if length <= depth + 8:
-            full |= _mask(address >> 120 - depth & 255, depth + 8 - length)
-    values = {net: net[0] >> 120 - depth & 255 for net in deeper}
-    if len(deeper) == 2 and values[one] == values[other]:
-        children[values[one]] = _pair(content, one, other, depth + 8, leaf)
-    else:
-        for net, value in values.items():
-            children[value] = leaf if net == other else _leaf(content, *net)
-    has = sum(1 << value for value in children)
-    return _put_v6(content, full, has, [children[value] for value in sorted(children)])
-
-
-def _leaf(content: Lines, address: int, length: int) -> int:
-    mask = (1 << length) - 1 << 128 - length
-    numbers = (address >> 64, address & _WORD, mask >> 64, mask & _WORD)
-    return content.put(array("Q", numbers).tobytes()) | LEAF
+            full |= _mask(value, depth + 8 - length)
+        else:
+            groups.setdefault(value, []).append((address, length))
+    has = sum(1 << value for value in groups)
+    return _put_v6(content, full, has, [_put_nets(content, group, depth + 8) for group in groups.values()])
 
 
 def _block_v6(content: Lines, at: int) -> tuple[int, int]:

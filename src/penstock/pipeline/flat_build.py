@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.model.flat import ALL, BLOCK_LINES, LEAF, PIVOT, PROBES, ROOT_BITS
+from penstock.model.flat import ALL, BLOCK_LINES, LEAF, LEAF_COUNT, MOST_IN_LEAF, PIVOT, PROBES, ROOT_BITS
 from penstock.pipeline.flat_filter import front_v4, homes
 from penstock.pipeline.flat_keys import halves
 
@@ -209,8 +209,8 @@ def _level(
 ) -> tuple[_Level, NDArray[np.int64], NDArray[np.int64]]:
     """A level from `here` on, where each of the next begins, and which networks those are."""
     counts = np.diff(np.append(begins, len(hi)))
-    is_leaf = counts == 1
-    alone = begins[is_leaf]
+    is_leaf = counts <= MOST_IN_LEAF
+    alone = np.flatnonzero(np.repeat(is_leaf, counts))
     leaves = np.stack([hi[alone], lo[alone], *_masks(length[alone])], axis=1)
     blocks = np.flatnonzero(~is_leaf)
     number = np.repeat(np.arange(len(blocks)), counts[blocks])
@@ -233,7 +233,8 @@ def _level(
     _put_blocks(lines, at, full, has)
     rank = np.arange(len(child)) - (np.cumsum(children) - children)[child >> 8]
     places = np.empty(len(begins), np.uint32)
-    places[is_leaf] = np.arange(len(leaves)) + here | LEAF
+    sizes = counts[is_leaf]
+    places[is_leaf] = np.cumsum(sizes) - sizes + here | sizes - 1 << LEAF_COUNT | LEAF
     places[blocks] = at + here
     slots = (at[child >> 8] + here + BLOCK_LINES) * 8 + rank
     return _Level(lines, places, slots), next_begins, inner

@@ -23,11 +23,14 @@ from penstock.model.flat import (
     GONE,
     HEADER,
     LEAF,
+    LEAF_COUNT,
+    LEAF_LINE,
     LINE_BYTES,
     MARKED,
     MARKED_V6,
     MARKS,
     MARKS_V6,
+    MOST_IN_LEAF,
     MOVING,
     PIVOT,
     PROBES,
@@ -168,8 +171,10 @@ class Content:
         hi, lo = address >> 64, address & (1 << 64) - 1
         while at:
             if at & LEAF:
-                line = self.words[4 * (at & ~LEAF) : 4 * (at & ~LEAF) + 4]
-                return not ((hi ^ line[0]) & line[2] | (lo ^ line[1]) & line[3])
+                first = 4 * (at & LEAF_LINE)
+                lines = self.words[first : first + 4 * (at >> LEAF_COUNT & MOST_IN_LEAF - 1) + 4].tolist()
+                parts = zip(*(lines[part::4] for part in range(4)), strict=True)
+                return any(not ((hi ^ one) & mask | (lo ^ two) & rest) for one, two, mask, rest in parts)
             value = address >> 120 - depth & 255
             bit, word = 1 << (value & 63), value >> 6
             pairs = self.words[4 * at : 4 * at + 8]

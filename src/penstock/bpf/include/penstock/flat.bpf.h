@@ -26,6 +26,9 @@ enum { PS_FLAT_MARKS = 32768, PS_FLAT_MARKED = 65536, PS_FLAT_MARKS_V6 = 65600 }
 enum { PS_FLAT_PROBES = 128, PS_FLAT_GONE = 255 };
 #define PS_FLAT_LEAF (1U << 31)
 #define PS_FLAT_MOVING (1U << 30)
+/* Of IPv6: the networks of a leaf behind its first, and that one's line. */
+#define PS_FLAT_LEAF_COUNT(place) ((place) >> 27 & 7)
+#define PS_FLAT_LEAF_LINE(place) ((place) & ((1U << 27) - 1))
 
 struct ps_flat_front {
 	__u64 words[8];
@@ -213,6 +216,21 @@ static __always_inline __u32 ps_flat_may_have_v6(void *front, __u32 part, __u32 
 	return may;
 }
 
+/* ps_flat_leaf_has - whether an address is in one of a leaf's networks, {first 64 bits, last 64 bits, their masks}. */
+static __always_inline bool ps_flat_leaf_has(void *content, __u32 place, __u64 hi, __u64 lo)
+{
+	__u32 at = PS_FLAT_LEAF_LINE(place), last = at + PS_FLAT_LEAF_COUNT(place), number;
+	const volatile __u64 *line;
+
+#pragma clang loop unroll(disable)
+	for (number = 0; number < 8 && at <= last; number++, at++) {
+		line = ps_flat_line(content, at);
+		if (line && !(((hi ^ line[0]) & line[2]) | ((lo ^ line[1]) & line[3])))
+			return true;
+	}
+	return false;
+}
+
 /* ps_flat_walk - whether an address is in the tree that a word names, whose blocks begin behind `depth` bits. */
 static __always_inline bool ps_flat_walk(void *content, __u64 hi, __u64 lo, __u32 at, __u32 depth)
 {
@@ -227,10 +245,8 @@ static __always_inline bool ps_flat_walk(void *content, __u64 hi, __u64 lo, __u3
 			if (!at)
 				return false;
 		}
-		if (at & PS_FLAT_LEAF) {
-			line = ps_flat_line(content, at & ~PS_FLAT_LEAF);
-			return line && !(((hi ^ line[0]) & line[2]) | ((lo ^ line[1]) & line[3]));
-		}
+		if (at & PS_FLAT_LEAF)
+			return ps_flat_leaf_has(content, at, hi, lo);
 		value = left >> 56;
 		left = left << 8 | rest >> 56;
 		rest <<= 8;
