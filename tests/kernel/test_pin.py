@@ -65,6 +65,25 @@ def test_a_bpf_file_system_of_another_user_is_a_missing_capability(bpffs: Path) 
     assert "CAP_BPF + CAP_NET_ADMIN + CAP_PERFMON" in str(refused.value)
 
 
+def test_what_a_link_leads_to_is_not_removed(root: Path, tmp_path: Path) -> None:
+    """The directory of pins is the daemon's user's, and root tidies up in it."""
+    (kept := tmp_path / "kept").write_bytes(b"root's")
+    pin.prepare_root(root)
+    for name in ("%old-0123abcd-eth0", "eth0"):
+        (root / name).symlink_to(tmp_path)
+    assert pin.leftovers(root, "eth0") == []
+    assert list(pin.attach_points(root)) == []
+    with pytest.raises(KernelError):
+        pin.discard(root / "%old-0123abcd-eth0")
+    with pytest.raises(KernelError):
+        pin.remove(root, "eth0")
+    with make_map("one") as one, pytest.raises(KernelError):
+        pin.exchange_pin(root / "%old-0123abcd-eth0", "one", one, without="k")
+    assert kept.read_bytes() == b"root's"
+    for link in root.iterdir():
+        link.unlink()
+
+
 def test_nothing_is_seen_before_it_is_published(root: Path) -> None:
     with make_map("one") as one, make_map("two") as two:
         staged = pin.stage(root, "eth0", {"link": one, "counters": two})

@@ -31,7 +31,7 @@ def start_expiry(ifname: str, hook: str = "xdp") -> Process:
 def start_detached(*arguments: str) -> Process:
     """Start a command of penstock's that outlives this one and its terminal."""
     return subprocess.Popen(
-        [sys.executable, "-m", "penstock", *arguments],
+        [sys.executable, "-P", "-m", "penstock", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

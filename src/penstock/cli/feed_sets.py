@@ -234,16 +234,28 @@ def refresh(names: tuple[str, ...], as_json: bool) -> int:
 
 
 def _refreshed(names: tuple[str, ...]) -> dict[str, Any]:
-    """Ask feeds and fold them by this process."""
+    """Ask feeds and fold them without a daemon."""
     from penstock.pipeline.feed_commands import fold_again
-    from penstock.pipeline.fetching import Fetcher, fetch_named, fetched_record
 
-    found = asyncio.run(_watched(fetch_named(Fetcher(), names)))
-    folded = fold_again((place for one in found for place in one.sets), _progress)
-    return {"fetched": [fetched_record(one) for one in found], "folded": folded}
+    found = asyncio.run(_watched(_asked(names)))
+    folded = fold_again((place for one in found for place in one["sets"]), _progress)
+    return {"fetched": found, "folded": folded}
 
 
-async def _watched(asking: Awaitable[list[Fetched]]) -> list[Fetched]:
+async def _asked(names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Ask feeds, by a process of another user where one may write what is asked (fetch_user.py)."""
+    from penstock.pipeline.fetch_user import fetches_as
+    from penstock.pipeline.fetching import Fetcher, chosen_feeds, fetch_named, fetched_record
+
+    if fetches_as() is None:
+        return [fetched_record(one) for one in await fetch_named(Fetcher(), names)]
+    from penstock.daemon.fetcher import fetch_now
+
+    chosen = tuple(chosen_feeds(names))
+    return await fetch_now(chosen) if chosen else []
+
+
+async def _watched(asking: Awaitable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """With a word on the terminal while sources are asked."""
     output.progress("asking feeds …")
     try:
@@ -259,10 +271,13 @@ def fetch(once: bool, as_json: bool) -> int:
     """Ask feeds when they are due and keep their last good copies, until it is told to end.
 
     It needs no privilege and changes no set: the daemon or `penstock feed refresh` does that with what it keeps.
-    With `--once`, exit code 8 if some of them failed.
+    With `--once`, exit code 8 if some of them failed.  As root it becomes the user who has the copies.
     """
+    from penstock.pipeline.fetch_user import become, fetches_as
     from penstock.pipeline.fetching import Fetcher, fetch_due, fetched_record
 
+    if user := fetches_as():
+        become(*user)
     if once:
         found = asyncio.run(fetch_due(Fetcher()))
         for one in found:

@@ -16,10 +16,14 @@ from penstock.cli.feed_sets import fetch
 @click.argument("names", nargs=-1)
 @click.pass_context
 def command(context: click.Context, parent: int, names: tuple[str, ...]) -> int:
-    """Give up all capabilities, and fetch feeds until the daemon, process PARENT, ends; or those NAMES, once."""
+    """Give up all privileges, and fetch feeds until the daemon, process PARENT, ends; or those NAMES, once."""
     from penstock.kernel.libc import end_with_parent, give_up_capabilities
+    from penstock.pipeline.fetch_user import become, fetches_as
     from penstock.pipeline.fetching import Fetcher, fetch_named, fetched_record
 
+    if user := fetches_as():
+        become(*user)
+    # Behind it: who becomes another user does not end with its parent any more (prctl(2), PR_SET_PDEATHSIG).
     end_with_parent()
     if os.getppid() != parent:
         return 0  # It has ended before we asked to hear of it.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError, ToolchainError
 from penstock.model.hook import Hook
-from penstock.model.state_directory import write_atomically
+from penstock.model.state_directory import foreign_owner, make_place, read_kept, write_atomically
 from penstock.pipeline.lifelines import lifelines
 from penstock.pipeline.policy import load_built, load_policy
 
@@ -68,7 +68,7 @@ def prepare(hook: Hook, reachable: Sequence[str], store: Path) -> None:
         pass
     made = load_policy(text, name=PATH)
     try:
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_place(place.parent, 0o700)
         write_atomically(place, made.to_bytes())
     except OSError as error:
         raise PenstockError(f"{place} cannot be written: {error.strerror}") from error
@@ -76,8 +76,11 @@ def prepare(hook: Hook, reachable: Sequence[str], store: Path) -> None:
 
 def _prepared(hook: Hook, store: Path) -> LoadedPolicy:
     place = _file(hook, store)
+    if (owner := foreign_owner("closed", f"closed/{place.name}")) is not None:
+        # Root's programs may do more: what another could have written is compiled anew, or not used.
+        raise PenstockError(f"no closed filter of root's own was prepared: user {owner} can write {place}")
     try:
-        found = load_built(place.read_bytes(), str(place))
+        found = load_built(read_kept(place), str(place))
     except OSError as error:
         raise PenstockError(f"no closed filter was prepared: {place}: {error.strerror}") from error
     return replace(found, dear=())

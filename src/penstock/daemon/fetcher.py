@@ -50,11 +50,7 @@ class Fetcher:
     async def _one(self) -> int | None:
         """Start it and wait for its end; end it if this is cancelled."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "penstock",
-            "_fetch",
-            str(os.getpid()),
+            *_ours(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -92,9 +88,8 @@ async def fetch_now(names: Sequence[str]) -> list[dict[str, Any]]:
         FeedError: it has ended otherwise, or takes too long.
     """
     pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-    words = ("-m", "penstock", "_fetch", str(os.getpid()), "--", *names)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *words, stdin=nothing, stdout=pipe, stderr=nothing
+        *_ours(), "--", *names, stdin=nothing, stdout=pipe, stderr=nothing
     )
     try:
         told, _ = await asyncio.wait_for(process.communicate(), _LONGEST_S)
@@ -106,6 +101,11 @@ async def fetch_now(names: Sequence[str]) -> list[dict[str, Any]]:
     if process.returncode:
         raise FeedError(f"the process that fetches feeds has ended with {process.returncode}")
     return [json.loads(line) for line in told.splitlines()]
+
+
+def _ours() -> tuple[str, ...]:
+    """The command of such a process; -P, for Python would look for penstock in whatever directory this is."""
+    return sys.executable, "-P", "-m", "penstock", "_fetch", str(os.getpid())
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -19,7 +19,7 @@ import msgspec
 from penstock.daemon.reconcile import Kept
 from penstock.errors import PenstockError
 from penstock.model.moment import boot_id
-from penstock.model.state_directory import make_place, state_directory, write_atomically
+from penstock.model.state_directory import make_place, read_kept, state_directory, write_atomically
 
 
 class Counts(msgspec.Struct):
@@ -46,7 +46,7 @@ class Memory(msgspec.Struct):
 def load() -> Memory:
     """What was saved last; what cannot be read is as if it was not there."""
     try:
-        content = (state_directory() / "daemon.json").read_bytes()
+        content = read_kept(state_directory() / "daemon.json")
         found = msgspec.json.decode(content, type=Memory)
     except (OSError, ValueError):
         return Memory()
@@ -69,7 +69,7 @@ def is_there() -> bool:
 def counts() -> Counts:
     """What was counted so far; nothing where it cannot be read."""
     try:
-        return msgspec.json.decode((state_directory() / "failures.json").read_bytes(), type=Counts)
+        return msgspec.json.decode(read_kept(state_directory() / "failures.json"), type=Counts)
     except (OSError, ValueError):
         return Counts()
 

@@ -12,19 +12,22 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
-from contextlib import suppress
 from pathlib import Path
-from shutil import rmtree
 
 import msgspec
 
 from penstock.errors import FeedError
 from penstock.feeds.unpack import MOST_BYTES
 from penstock.model.moment import Moment
-from penstock.model.regular_file import read_regular
-from penstock.model.state_directory import make_place, open_directory, state_directory, write_atomically
+from penstock.model.state_directory import (
+    make_place,
+    read_kept,
+    remove_files,
+    remove_tree,
+    state_directory,
+    write_atomically,
+)
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _MOST_STATE = 1 << 20
@@ -103,7 +106,7 @@ class Store:
         place = self._place(name)
         if place.is_symlink():
             raise OSError(errno.ELOOP, "it is a link")
-        return read_regular(place / file, most, follows_links=False)[0]
+        return read_kept(place / file, most)
 
     def write(self, name: str, state: FeedState, body: bytes | None = None) -> None:
         """Make this the state of a feed, and with a body (whose digest it has) the last good copy.
@@ -126,7 +129,7 @@ class Store:
         """Remove what is known of a feed, and its copy.  Raises FeedError: it cannot be removed, or is a link."""
         place = self._place(name)
         try:
-            rmtree(place)
+            remove_tree(place)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -147,14 +150,7 @@ def digest(body: bytes) -> str:
 
 def _remove_bodies(place: Path, kept: str) -> None:
     """Remove the copies that are no longer in use.  Raises OSError."""
-    directory = open_directory(place, follows_links=False)
-    try:
-        for name in os.listdir(directory):  # noqa: PTH208 - it is open
-            if name.endswith(".body") and name != kept:
-                with suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=directory)
-    finally:
-        os.close(directory)
+    remove_files(place, lambda name: name.endswith(".body") and name != kept)
 
 
 def _failed(operation: str, path: Path, error: OSError) -> FeedError:

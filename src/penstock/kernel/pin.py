@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from penstock.errors import KernelError
 from penstock.kernel import libc, netns, syscall
 from penstock.kernel.capability import BPF, NET_ADMIN, PERFMON, kernel_error, kernel_errors
-from penstock.model.state_directory import owner_of
+from penstock.model.state_directory import owner_of, remove_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -150,12 +150,10 @@ def exchange_pin(directory: Path, name: str, held: Descriptor, *, without: str) 
     """
     aside = directory / f"{name}-new"
     try:
-        aside.unlink(missing_ok=True)
+        remove_files(directory, lambda found: found == aside.name)
         put(held, aside)
         aside.rename(directory / name)
-        for leftover in directory.iterdir():
-            if leftover.name.startswith(without):
-                leftover.unlink()
+        remove_files(directory, lambda leftover: leftover.startswith(without))
     except OSError as error:
         raise _pin_error("change", directory / name, error) from error
 
@@ -187,8 +185,7 @@ def remove(root: Path, name: str, ending: Callable[[], object] | None = None) ->
 def discard(directory: Path) -> None:
     """Remove one directory of pins.  Raises KernelError."""
     try:
-        for pin in directory.iterdir():
-            pin.unlink()
+        remove_files(directory, lambda _name: True)
         directory.rmdir()
     except FileNotFoundError:
         return
@@ -269,7 +266,7 @@ def _leaving(root: Path, name: str) -> Path:
 def _directories(root: Path) -> list[Path]:
     with kernel_errors("list", str(root)):
         try:
-            return sorted(path for path in root.iterdir() if path.is_dir())
+            return sorted(path for path in root.iterdir() if path.is_dir() and not path.is_symlink())
         except FileNotFoundError:
             require_visible(root)
             return []

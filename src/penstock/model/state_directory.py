@@ -3,15 +3,22 @@
     state_directory()                         ->  Path("/var/lib/penstock")
     write_atomically(place / "a.json", b"…")  the file has the new content or, whatever happens, the old
 
-Every process finds the same directory: $PENSTOCK_STATE_DIR, or /var/lib/penstock.
+Every process finds the same directory: $PENSTOCK_STATE_DIR, or /var/lib/penstock.  It belongs to the
+daemon's user, who may do less than root: what root's commands open, make, write and remove there is
+found without following any link, or whoever is that user would have them write elsewhere.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_MOST_KEPT = 64 << 20
 
 
 def state_directory() -> Path:
@@ -28,15 +35,20 @@ def make_place(place: Path, mode: int = 0o755) -> None:
         return
     if place.parent != place:
         make_place(place.parent)
-    place.mkdir(mode=mode, exist_ok=True)
-    # Whoever has the directory above may have put a link there meanwhile.
-    made = open_directory(place, follows_links=False)
+    above = open_directory(place.parent)
     try:
-        os.fchmod(made, mode)
-        if owner := owner_of(place.parent):
-            os.fchown(made, *owner)
+        with suppress(FileExistsError):
+            os.mkdir(place.name, mode, dir_fd=above)
+        # Whoever has the directory above may have put a link there meanwhile.
+        made = os.open(place.name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+        try:
+            os.fchmod(made, mode)
+            if owner := owner_of(above):
+                os.fchown(made, *owner)
+        finally:
+            os.close(made)
     finally:
-        os.close(made)
+        os.close(above)
 
 
 def owner_of(place: Path | int) -> tuple[int, int] | None:
@@ -48,6 +60,18 @@ def owner_of(place: Path | int) -> tuple[int, int] | None:
         return None
     found = os.stat(place)  # noqa: PTH116 - it may be open
     return found.st_uid, found.st_gid
+
+
+def foreign_owner(*names: str) -> int | None:
+    """Another user who has the state directory or one of these in it; None for root alone, and whoever is not root."""
+    if os.geteuid() != 0:
+        return None
+    root = state_directory()
+    for place in (root, *(root / name for name in names)):
+        with suppress(FileNotFoundError):
+            if owner := os.lstat(place).st_uid:
+                return owner
+    return None
 
 
 def write_atomically(
@@ -67,9 +91,77 @@ def write_atomically(
 
 
 def open_directory(path: Path, *, follows_links: bool = True) -> int:
-    """A descriptor of a directory.  Raises OSError: there is none, or it is a link that is not to be followed."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    return os.open(path, flags if follows_links else flags | os.O_NOFOLLOW)
+    """A descriptor of a directory; below the state directory no link is followed anywhere on the way.
+
+    Raises OSError: there is none, or there is a link that is not to be followed.
+    """
+    root = state_directory()
+    if path != root and path.is_relative_to(root):
+        return _open_below(root, path.relative_to(root).parts)
+    return os.open(path, _DIRECTORY if follows_links else _DIRECTORY | os.O_NOFOLLOW)
+
+
+def _open_below(root: Path, parts: tuple[str, ...]) -> int:
+    if ".." in parts:
+        raise OSError(errno.EXDEV, "it leads out of the state directory")
+    found = os.open(root, _DIRECTORY)
+    for part in parts:
+        above = found
+        try:
+            found = os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+        finally:
+            os.close(above)
+    return found
+
+
+def open_file(path: Path, flags: int) -> int:
+    """A descriptor of a regular file that is there, in a directory found as by `open_directory`; it is no link.
+
+    Raises OSError: there is none, or it is something else.
+    """
+    directory = open_directory(path.parent)
+    try:
+        # A pipe would keep the opener waiting.
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        handle = os.open(path.name, flags, dir_fd=directory)
+    finally:
+        os.close(directory)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return handle
+
+
+def read_kept(path: Path, most: int = _MOST_KEPT) -> bytes:
+    """What a file has that is kept in the state directory.  Raises OSError: as `open_file`, or it is larger."""
+    with os.fdopen(open_file(path, os.O_RDONLY), "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return content
+
+
+def remove_files(place: Path, is_over: Callable[[str], bool]) -> None:
+    """Remove the files of a directory whose names are over.  Raises OSError; it may be no link."""
+    directory = open_directory(place, follows_links=False)
+    try:
+        for name in os.listdir(directory):  # noqa: PTH208 - it is open
+            if is_over(name):
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=directory)
+    finally:
+        os.close(directory)
+
+
+def remove_tree(place: Path) -> None:
+    """Remove a directory and all that is in it.  Raises OSError: there is none, or it is a link."""
+    from shutil import rmtree
+
+    above = open_directory(place.parent)
+    try:
+        rmtree(place.name, dir_fd=above)
+    finally:
+        os.close(above)
 
 
 def _write(directory: int, name: str, parts: Iterable[bytes | memoryview], mode: int) -> None:

@@ -13,6 +13,7 @@ was, the ledger says.
 from __future__ import annotations
 
 import mmap
+import os
 import sys
 from array import array
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.errors import PenstockError
-from penstock.model.state_directory import write_atomically
+from penstock.model.state_directory import open_file, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,7 +137,7 @@ class EntryFile:
     @cached_property
     def _opened(self) -> tuple[mmap.mmap, _Head, dict[str, _Part]]:
         try:
-            with self.path.open("rb") as file:
+            with os.fdopen(open_file(self.path, os.O_RDONLY), "rb") as file:
                 data = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is empty"

@@ -22,7 +22,7 @@ import msgspec
 
 from penstock.errors import FeedError, LimitError, PenstockError
 from penstock.model.moment import Moment, moment
-from penstock.model.state_directory import state_directory, write_atomically
+from penstock.model.state_directory import read_kept, state_directory, write_atomically
 from penstock.pipeline.ledger import Ledger, Line
 from penstock.pipeline.subscriptions import Subscription, subscriptions
 
@@ -136,7 +136,7 @@ def _write_notes(name: str, known: dict[str, Note]) -> None:
 def notes(name: str) -> dict[str, Note]:
     """What became of the copies of a set's feeds, by their names."""
     try:
-        return msgspec.json.decode(_path(name).read_bytes(), type=dict[str, Note])
+        return msgspec.json.decode(read_kept(_path(name)), type=dict[str, Note])
     except (OSError, ValueError):
         return {}
 

@@ -30,7 +30,15 @@ from penstock.errors import PenstockError
 from penstock.kernel.attach_point import attach_point, encode, here
 from penstock.model.login import login_uid
 from penstock.model.moment import boot_id
-from penstock.model.state_directory import make_place, state_directory, write_atomically
+from penstock.model.state_directory import (
+    foreign_owner,
+    make_place,
+    open_directory,
+    read_kept,
+    remove_files,
+    state_directory,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -118,7 +126,7 @@ def settle(ifname: str, token: str, outcome: str) -> None:
 def entries(ifname: str) -> tuple[Entry, ...]:
     """What was put on an interface, newest first.  Raises PenstockError: it cannot be read."""
     try:
-        content = _file(state_directory() / "history", ifname).read_bytes()
+        content = read_kept(_file(state_directory() / "history", ifname))
         found = msgspec.json.decode(content, type=tuple[Entry, ...])
     except FileNotFoundError:
         return ()
@@ -157,7 +165,7 @@ def text_of(entry: Entry) -> bytes:
         PenstockError: it is gone, or is not what was written.
     """
     try:
-        content = (state_directory() / "history/policies" / entry.digest).read_bytes()
+        content = read_kept(state_directory() / "history/policies" / entry.digest)
     except OSError as error:
         raise PenstockError(f"the policy {entry.id} cannot be read: {error.strerror}") from error
     if hashlib.sha256(content).hexdigest() != entry.digest:
@@ -175,10 +183,22 @@ def policies_of(entry: Entry) -> tuple[LoadedPolicy, ...]:
 
     content = text_of(entry)
     if entry.is_built:
+        _refuse_of_another(entry)
         return (load_built(content, entry.path),)
     return tuple(
         load_policy(content.decode(), one.hook, name=entry.path, filter=one.name) for one in entry.filters
     )
+
+
+def _refuse_of_another(entry: Entry) -> None:
+    """Root loads no program that somebody who may do less could have written: the kernel would let it do more."""
+    if (
+        owner := foreign_owner("history", "history/policies", f"history/policies/{entry.digest}")
+    ) is not None:
+        raise PenstockError(
+            f"the built policy {entry.id} is kept where user {owner} can write, and programs of root may do more",
+            hint=f"`penstock apply {entry.path}`, the file that it was; or roll back as that user",
+        )
 
 
 @contextmanager
@@ -188,7 +208,7 @@ def _writing() -> Iterator[Path]:
     try:
         make_place(place, 0o700)
         make_place(place / "policies", 0o700)
-        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = open_directory(place)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield place
@@ -204,10 +224,8 @@ def _write(place: Path, ifname: str, every: Sequence[Entry]) -> None:
 
 def _forget_unused(place: Path) -> None:
     """Remove the texts that no entry of any interface names."""
-    named = b"".join(file.read_bytes() for file in place.glob("*.json"))
-    for file in (place / "policies").iterdir():
-        if file.name.encode() not in named:
-            file.unlink()
+    named = b"".join(read_kept(file) for file in place.glob("*.json"))
+    remove_files(place / "policies", lambda name: name.encode() not in named)
 
 
 def _file(place: Path, ifname: str) -> Path:

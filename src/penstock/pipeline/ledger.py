@@ -27,7 +27,15 @@ import msgspec
 
 from penstock.errors import PenstockError
 from penstock.model.moment import Moment, moment
-from penstock.model.state_directory import make_place, state_directory, write_atomically
+from penstock.model.state_directory import (
+    make_place,
+    open_directory,
+    open_file,
+    remove_files,
+    remove_tree,
+    state_directory,
+    write_atomically,
+)
 from penstock.pipeline.ledger_book import Book
 
 if TYPE_CHECKING:
@@ -114,7 +122,7 @@ class Ledger:
             PenstockError: it cannot be read.
         """
         try:
-            with self._journal.open("rb") as file:
+            with os.fdopen(open_file(self._journal, os.O_RDONLY), "rb") as file:
                 state = os.fstat(file.fileno())
                 read = self._read
                 # A journal of another inode was written anew; one that ends otherwise took a line back.
@@ -160,12 +168,11 @@ class Ledger:
             os.close(held)
 
     def _opened(self) -> int:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         try:
-            return os.open(self.place, flags)
+            return open_directory(self.place)
         except FileNotFoundError:
             make_place(self.place)
-            return os.open(self.place, flags)
+            return open_directory(self.place)
 
     def append(self, line: Line, *, is_done: bool = False) -> int:
         """Write a line; gives where it begins, for `take_back`.  `is_done`: the kernel has what it says already.
@@ -224,9 +231,8 @@ class Ledger:
         if self._are_files_stale:
             self._are_files_stale = False
             used = self.book().files()
-            for path in self.place.glob("*.entries"):
-                if path.name not in used:
-                    path.unlink(missing_ok=True)
+            with suppress(OSError):
+                remove_files(self.place, lambda name: name.endswith(".entries") and name not in used)
 
     def _are_most_over(self) -> bool:
         """Whether there is a new file, and most of many others have no entry any more that is in force."""
@@ -246,12 +252,11 @@ class Ledger:
 
     def forget(self) -> None:
         """The set is taken away, and all that is known of its entries.  Raises PenstockError."""
-        from shutil import rmtree
-
         self.close()
         try:
-            if self.place.exists():
-                rmtree(self.place)
+            remove_tree(self.place)
+        except FileNotFoundError:
+            pass
         except OSError as error:
             raise _failed("remove", self.place, error) from error
         self._book, self._read = Book(self.place), _Read()
@@ -269,9 +274,9 @@ class Ledger:
         try:
             if not self._is_current():
                 self.close()
-                if not self._journal.exists():
+                if not os.path.lexists(self._journal):
                     write_atomically(self._journal, mode=0o644)
-                self._file = os.open(self._journal, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+                self._file = open_file(self._journal, os.O_RDWR | os.O_APPEND)
                 self._limit = self._read_limit(self._file)
             assert self._file is not None
             self._mend(self._file)

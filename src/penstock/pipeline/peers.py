@@ -16,7 +16,7 @@ import msgspec
 
 from penstock.feeds.protected import Protected
 from penstock.model.moment import Moment, moment
-from penstock.model.state_directory import make_place, state_directory, write_atomically
+from penstock.model.state_directory import make_place, read_kept, state_directory, write_atomically
 from penstock.pipeline.lifelines import ssh_connection
 
 _DAY_S, _AGAIN_S = 86_400.0, 3600.0
@@ -55,7 +55,7 @@ def _recent(known: Mapping[str, Moment], now: Moment) -> dict[str, Moment]:
 
 def _known() -> dict[str, Moment]:
     try:
-        found = msgspec.json.decode((state_directory() / "peers.json").read_bytes(), type=dict[str, Moment])
+        found = msgspec.json.decode(read_kept(state_directory() / "peers.json"), type=dict[str, Moment])
         return {str(ip_address(peer)): at for peer, at in found.items()}
     except (OSError, ValueError):
         return {}

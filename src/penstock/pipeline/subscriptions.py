@@ -22,7 +22,7 @@ import msgspec
 
 from penstock.errors import PenstockError
 from penstock.model.feeds import PRESET_RHYTHMS, USUAL_INTERVAL_S, SetFeed, least_interval_s
-from penstock.model.state_directory import state_directory, write_atomically
+from penstock.model.state_directory import read_kept, state_directory, write_atomically
 from penstock.pipeline.ledger import Ledger, ledgers
 
 BY_COMMAND = "command"
@@ -101,7 +101,7 @@ def owned(set_name: str) -> tuple[Subscription, ...]:
     """The feeds of a set, once for each owner.  Raises PenstockError: the file cannot be read."""
     path = _path(set_name)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_File).subscriptions
+        return msgspec.json.decode(read_kept(path), type=_File).subscriptions
     except FileNotFoundError:
         return ()
     except (OSError, ValueError) as error:
