@@ -69,7 +69,7 @@ def test_a_policys_feed_is_fetched_folded_and_taken_back(host: Cli, fed: Path, t
     done = host("feed", "refresh")
     assert done.code == 0
     assert "@threats: 2 added" in done.err
-    assert "1 protected addresses" in done.err
+    assert "@threats: 1 protected entry of" in done.err
     assert entries(host, "threats") == {"198.51.100.0/24", "203.0.113.0/24"}
     shown = host("feed", "list", "--json").record
     assert (shown["state"], shown["entries"], shown["protected"]) == ("ok", 2, 1)
@@ -241,6 +241,7 @@ def test_what_cannot_be_a_feed_is_said(host: Cli, fed: Path) -> None:
         (("own", "tor-exits", "--format", "lst"), "did you mean `list`?"),
         (("own", "-"), "`set import SET -` reads it once"),
         (("none", "tor-exits"), "there is no set `none`"),
+        (("own", "http://feeds.example/ips.txt"), "`--allow-http`"),
     ):
         done = host("feed", "add", *arguments)
         assert (done.code, words in done.err) == (1, True), done.err

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli import feed_sets, output
-from penstock.cli.options import Hinting, json_option
+from penstock.cli.options import Hinting, json_option, number_text
 from penstock.errors import FeedError
 
 if TYPE_CHECKING:
@@ -71,10 +71,12 @@ def check(
 
     Exit code 1 if the feed would be refused.
     """
+    from penstock.model.feeds import is_loopback
+
     feed = _feed(source, format_, preset, private=private)
     if max_entries is not None:
         feed = replace(feed, limits=replace(feed.limits, max_entries=max_entries))
-    found = _examined(feed, previous, allow_http=allow_http)
+    found = _examined(feed, previous, allow_http=allow_http or is_loopback(source))
     if as_json:
         output.record("penstock.feed.check/1", _record(feed, found, show_all=show_all))
     else:
@@ -157,7 +159,9 @@ def _asides(found: Examined) -> list[str]:
     asides = [f"{count} {words}" for count, words in counts if count]
     declared = "" if parsed.declared is None else f", as it says: {parsed.declared}"
     families = f"{len(found.listed.prefixes.v4)} IPv4, {len(found.listed.prefixes.v6_high)} IPv6"
-    asides.append(f"{parsed.entries} entries{declared}; {families} prefixes would be used")
+    asides.append(
+        f"{number_text(parsed.entries, 'entry', 'entries')}{declared}; {families} prefixes would be used"
+    )
     return asides
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from penstock.cli import output
-from penstock.cli.options import DURATION, duration_text, json_option
+from penstock.cli.options import DURATION, duration_text, json_option, number_text
 from penstock.control.client import ask_if_there
 from penstock.errors import FeedError, PenstockError
 
@@ -202,7 +202,7 @@ def _time(seconds: float | None) -> str:
 
 
 @click.command("refresh")
-@click.argument("names", nargs=-1, metavar="NAME…")
+@click.argument("names", nargs=-1, metavar="[NAME…]")
 @json_option
 def refresh(names: tuple[str, ...], as_json: bool) -> int:
     """Ask feeds now, all or those of these names, sources or sets, and fold what they list into their sets.
@@ -308,7 +308,9 @@ def _say_fetched(found: dict[str, Any], as_json: bool) -> None:
     if found["reason"] is not None:
         output.warn(f"{found['feed']}: {found['reason']}")
         return
-    words = f"{found['entries'] or 0:,} entries" if found["changed"] else "nothing has changed"
+    words = (
+        number_text(found["entries"] or 0, "entry", "entries") if found["changed"] else "nothing has changed"
+    )
     output.note(f"{found['feed']}: {words}")
 
 
@@ -320,7 +322,8 @@ def _say_folded(done: dict[str, Any]) -> None:
     for name, reason in done["refused"].items():
         output.warn(f"@{set_name}: {name} is not taken: {reason}")
     for name, count in done["left_out"].items():
-        output.note(f"@{set_name}: {count} protected addresses of {name} are left out")
+        protected = number_text(count, "protected entry", "protected entries")
+        output.note(f"@{set_name}: {protected} of {name} left out")
 
 
 def _progress(done: int, total: int) -> None:

@@ -14,6 +14,8 @@ from penstock.errors import PenstockError
 F = TypeVar("F", bound=Callable[..., object])
 
 _NETNS = "penstock.netns"
+#: More than the first sentence of any help.
+_SENTENCE = 400
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -109,7 +111,18 @@ def mode_option(function: F) -> F:
     return click.option("--mode", type=choice, default="auto", show_default=True, help=text)(function)
 
 
-class Hinting(click.Group):
+class Group(click.Group):
+    """A group whose help has the whole first sentence of each command."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, one.get_short_help_str(_SENTENCE)) for name, one in commands if one is not None]
+            )
+
+
+class Hinting(Group):
     """A group that knows what is meant by commands which it does not have."""
 
     def __init__(self, *arguments: Any, meant: Mapping[str, str], **more: Any) -> None:
@@ -151,6 +164,14 @@ def hook_option(text: str, hooks: HookWord = INTERFACE_HOOKS) -> Callable[[F], F
 def hook_words(hook: str) -> str:
     """What a command to be typed next needs to mean the same hook: ` --hook tc-egress`, or nothing for XDP."""
     return "" if hook == "xdp" else f" --hook {hook.replace(' ', '-')}"
+
+
+def number_text(number: int, one: str, more: str) -> str:
+    """
+    >>> number_text(1, "entry", "entries"), number_text(1000, "entry", "entries")
+    ('1 entry', '1,000 entries')
+    """
+    return f"{number:,} {one if number == 1 else more}"
 
 
 def duration_text(seconds: float) -> str:

@@ -39,7 +39,7 @@ def judge(parsed: Parsed, entries: Prefixes, previous: int | None, limits: Limit
     reasons = [*_of_form(parsed), *_of_width(entries, limits)]
     count = len(entries)
     if limits.max_entries is not None and count > limits.max_entries:
-        reasons.append(f"{count} entries, and there is room for {limits.max_entries}")
+        reasons.append(f"{_entries(count)}, and there is room for {limits.max_entries}")
     if count == 0 and not limits.may_be_empty and (previous or not parsed.entries):
         before = f", where there were {previous}" if previous else ""
         reasons.append(f"it has no entries{before}")
@@ -78,8 +78,14 @@ def _of_change(count: int, previous: int, limits: Limits) -> list[str]:
     if limits.shrink is not None and count < previous * (1 - limits.shrink):
         share = 100 * (previous - count) / previous
         most = 100 * limits.shrink
-        return [f"{count} entries, {share:.0f} % fewer than the {previous} before; {most:.0f} % is the limit"]
+        return [
+            f"{_entries(count)}, {share:.0f} % fewer than the {previous} before; {most:.0f} % is the limit"
+        ]
     if limits.growth is not None and count > previous * limits.growth:
         times = count / previous
-        return [f"{count} entries, {times:.1f} times the {previous} before; {limits.growth:g} is the limit"]
+        return [f"{_entries(count)}, {times:.1f} times the {previous} before; {limits.growth:g} is the limit"]
     return []
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count} entries"

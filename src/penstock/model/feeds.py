@@ -103,6 +103,15 @@ def least_interval_s(source: str) -> float:
     return LEAST_INTERVAL_S if source.lower().startswith(("http://", "https://")) else 0.0
 
 
+def is_open_http(source: str) -> bool:
+    """Whether others are on the way of what a source lists, who can read and change it.
+
+    >>> is_open_http("http://feeds.example/"), is_open_http("http://[::1]/"), is_open_http("https://feeds.example/")
+    (True, False, False)
+    """
+    return source.lower().startswith("http://") and not is_loopback(source)
+
+
 def is_loopback(source: str) -> bool:
     """Whether a URL names this machine itself, where nobody is on the way.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import FeedError, PenstockError
-from penstock.model.feeds import FED_KINDS, PRESET_RHYTHMS, least_interval_s
+from penstock.model.feeds import FED_KINDS, PRESET_RHYTHMS, is_open_http, least_interval_s
 from penstock.model.sets import time_text
 from penstock.pipeline.damage import damaged_sets
 from penstock.pipeline.feeding import fold
@@ -49,6 +49,11 @@ def _check(new: Subscription, kind: tuple[str, ...], set_name: str) -> None:
         raise PenstockError(
             f"@{set_name} is a set of {' . '.join(kind)}, and feeds list addresses",
             hint="a set of `net` or `host` can have feeds",
+        )
+    if is_open_http(new.source) and not new.allow_http:
+        raise PenstockError(
+            f"{new.source}: http is not taken: https is",
+            hint="`--allow-http`, if the list may be changed on its way",
         )
     least = least_interval_s(new.source)
     if new.every_s is not None and new.every_s < least:

@@ -17,7 +17,7 @@ from penstock.model.feeds import (
     FED_KINDS,
     PRESET_RHYTHMS,
     format_fault,
-    is_loopback,
+    is_open_http,
     least_interval_s,
     preset_hint,
 )
@@ -80,7 +80,7 @@ def _source_fault(source: str) -> tuple[str, str | None] | None:
         return "the source of a feed is one line of text", None
     if source.startswith("exec:") and not source.removeprefix("exec:").strip():
         return "`exec:` names no command", 'as in: feed "exec:lister --all"'
-    if source.lower().startswith("http://") and not is_loopback(source):
+    if is_open_http(source):
         return (
             "whoever is on the way can change what comes by http, so a policy asks by https",
             f"https, or on the host `penstock feed add SET '{source[:60]}' --allow-http`",
