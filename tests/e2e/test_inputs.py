@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -401,6 +402,15 @@ def test_a_full_disk(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert done.returncode == 1
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("group", ["set", "feed", "daemon", "rule", "program", "map", "btf"])
+def test_the_help_of_a_group_has_whole_sentences(cli: Cli, group: str) -> None:
+    listed = cli(group, "--help").out.partition("Commands:\n")[2].rstrip()
+    assert listed.endswith(".")
+    assert "..." not in listed
+    ends = re.split(r"\n  (?=\S)", listed)
+    assert [one for one in ends if not one.endswith(".")] == []
 
 
 def test_help_on_a_full_disk() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli import output
-from penstock.cli.options import json_option
+from penstock.cli.options import Group, json_option
 from penstock.errors import BtfError, KernelError, PenstockError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _KEYWORDS = ("struct", "union", "enum", "typedef")
 
 
-@click.group("btf")
+@click.group("btf", cls=Group)
 def command() -> None:
     """Show type information (BTF): of the running kernel, of loaded objects, of object files."""
 

@@ -8,10 +8,10 @@ import click
 
 from penstock.cli import output
 from penstock.cli.keeping import daemon_lines
-from penstock.cli.options import json_option, netns_option
+from penstock.cli.options import Group, json_option, netns_option
 
 
-@click.group("daemon", invoke_without_command=True)
+@click.group("daemon", cls=Group, invoke_without_command=True)
 @click.option("--no-fetch", is_flag=True, help="Do not start the process that fetches feeds.")
 @click.option(
     "--foreground", is_flag=True, expose_value=False, hidden=True, help="As always: it does not fork."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli import output
-from penstock.cli.options import json_option
+from penstock.cli.options import Group, json_option
 from penstock.errors import PenstockError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _FLAGS = {"any": 0, "noexist": 1, "exist": 2}
 
 
-@click.group("map")
+@click.group("map", cls=Group)
 def command() -> None:
     """Look into maps and change them.
 

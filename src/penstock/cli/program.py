@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli import output
-from penstock.cli.options import ALL_HOOKS, hook_option, interface_option, json_option, netns_option
+from penstock.cli.options import ALL_HOOKS, Group, hook_option, interface_option, json_option, netns_option
 from penstock.cli.program_run import run
 from penstock.cli.program_view import list_, show
 from penstock.errors import PenstockError, ToolchainError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from penstock.pipeline.programs import Loaded
 
 
-@click.group("program")
+@click.group("program", cls=Group)
 def command() -> None:
     """Build, load, run and inspect eBPF programs written in C by hand."""
 

@@ -8,7 +8,7 @@ import click
 
 from penstock.cli import output
 from penstock.cli.confirm import report_overdue
-from penstock.cli.options import hook_option, interface_option, json_option, netns_option
+from penstock.cli.options import Group, hook_option, interface_option, json_option, netns_option
 
 if TYPE_CHECKING:
     from penstock.pipeline.rules import Change
@@ -19,7 +19,7 @@ _rebuild_option = click.option(
 )
 
 
-@click.group("rule")
+@click.group("rule", cls=Group)
 def command() -> None:
     """Add rules to the policy on an interface while it runs, and take them away.
 

@@ -96,7 +96,7 @@ _name = click.argument("name", shell_complete=_complete)
 _FILE = click.Path(allow_dash=True)
 
 
-@command.command("add", cls=_Change)
+@command.command("add", cls=_Change, short_help="Add entries to NAME: addresses, networks, ports, keys.")
 @_name
 @click.argument("entries", nargs=-1, required=True, metavar="ENTRY…")
 @_timed
