@@ -36,6 +36,11 @@ SMALL = (
     "filter small at HOOK { drop if vlan 5\n drop if udp dst port 53 and ttl > 5\n drop if udp[8:2] = 1 }\n"
 )
 
+FLAT = """
+set nets : net as flat
+filter flat at HOOK { drop if src in @nets or dst in @nets\n drop if src in @nets and tcp dst port 9 }
+"""
+
 BEGIN = """
 import io, json, os, pathlib, sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -199,9 +204,9 @@ def test_check_41_the_whole_life_of_a_policy_with_two_capabilities() -> None:
 def test_check_41_small_and_large_policies_decide_alike_without_perfmon() -> None:
     """At each hook, the form that is nested and the one with tables; the reference says what is right."""
     texts = [LARGE.replace("HOOK", hook) for hook in ("xdp", "tc ingress")]
-    texts += [SMALL.replace("HOOK", hook) for hook in ("xdp", "tc egress", "socket")]
+    texts += [text.replace("HOOK", hook) for text in (SMALL, FLAT) for hook in ("xdp", "tc egress", "socket")]
     told = as_least(VERDICTS, *texts)
-    decided = {name: one for name, one in told.items() if name.startswith("filter")}
+    decided = {name: one for name, one in told.items() if "filter" in name}
     assert len(decided) == len(texts)
     assert {name: answers for name, (answers, _, _) in decided.items()} == {
         name: wanted for name, (_, wanted, _) in decided.items()

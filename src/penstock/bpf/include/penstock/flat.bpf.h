@@ -60,9 +60,17 @@ struct ps_flat_content {
 		__array(values, struct ps_flat_content); \
 	} name SEC(".maps")
 
+/*
+ * ps_flat_line - a line of a content.
+ *
+ * The key fills a word of the stack: behind a store to one that a verifier follows it lets no
+ * speculation go on, where it minds that (Linux 6.17), or it would never leave a loop of lines.
+ */
 static __always_inline const volatile __u64 *ps_flat_line(void *content, __u32 at)
 {
-	return bpf_map_lookup_elem(content, &at);
+	__u64 key = ps_begins(at);
+
+	return bpf_map_lookup_elem(content, &key);
 }
 
 /*
@@ -74,12 +82,17 @@ static __always_inline __u32 ps_flat_settled(void *content, __u32 place)
 {
 	const volatile __u64 *header = ps_flat_line(content, PS_FLAT_LOGGED);
 	const volatile __u32 *line;
+	__u32 before, after;
 
 	place &= ~(PS_FLAT_LEAF | PS_FLAT_MOVING);
 	line = (const volatile __u32 *)ps_flat_line(content, place);
 	if (!header || !line)
 		return 0;
-	return place < header[0] ? line[6] : line[1];
+	before = line[1];
+	after = line[6];
+	/* Of a choice between two places clang makes one of their numbers, which the same verifier refuses. */
+	asm volatile("" : "+r"(before), "+r"(after));
+	return place < header[0] ? after : before;
 }
 
 /* ps_flat_root - a word of a root; 0 for nothing. */

@@ -56,10 +56,12 @@ typedef __u64 __be64;
 #define ps_htons(x) __builtin_bswap16(x)
 #define ps_htonl(x) __builtin_bswap32(x)
 #define ps_htonll(x) __builtin_bswap64(x)
+#define ps_begins(x) ((__u64)(x))
 #else
 #define ps_htons(x) ((__u16)(x))
 #define ps_htonl(x) ((__u32)(x))
 #define ps_htonll(x) ((__u64)(x))
+#define ps_begins(x) ((__u64)(x) << 32)
 #endif
 #define ps_ntohs(x) ps_htons(x)
 #define ps_ntohl(x) ps_htonl(x)
