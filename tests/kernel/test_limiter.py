@@ -15,6 +15,7 @@ from tests.packets import ARP, ICMP, SCTP, TCP, UDP, Ether, Fragment, IPv4, IPv6
 from tests.property.dataplane import DataPlane
 from tests.property.test_kernel_agrees import oldest_clang
 
+from penstock.compiler.codegen.limiters import MAX_LIMITERS
 from penstock.compiler.driver import compile_rule_set
 from penstock.compiler.ir.buckets import Buckets
 from penstock.compiler.ir.evaluate import evaluate
@@ -105,6 +106,18 @@ def test_random_policies(seed: int, hook: Hook) -> None:
     rules = rule_set(policy(draw), hook)
     with DataPlane.of(rules) as plane:
         assert differences(rules, plane, draw, 400) == []
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_as_many_rates_as_a_filter_can_have(hook: Hook) -> None:
+    """Each is followed by the verifier once: as a part of what asks it, two dozen were too many."""
+    rates = [
+        f"drop if over {2 + at % 7}/s per {_KEYS[at % len(_KEYS)]} size 512" for at in range(MAX_LIMITERS)
+    ]
+    rules = rule_set("\n".join(rates), hook)
+    with DataPlane.of(rules) as plane:
+        assert plane.verified_insns < 500_000
+        assert differences(rules, plane, Random(32), 100) == []
 
 
 @pytest.mark.parametrize("hook", HOOKS)

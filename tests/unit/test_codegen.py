@@ -22,6 +22,7 @@ from penstock.compiler.codegen.boundaries import Boundaries
 from penstock.compiler.codegen.classic import MAX_PROGRAMS
 from penstock.compiler.codegen.emit import emit, emit_matcher, file_name
 from penstock.compiler.codegen.fields import Naming, reads_of
+from penstock.compiler.codegen.limiters import MAX_LIMITERS
 from penstock.compiler.codegen.predicate import Printer
 from penstock.compiler.codegen.room import ensure_room
 from penstock.compiler.codegen.writer import comment, string
@@ -174,6 +175,16 @@ def test_check_says_what_emit_would() -> None:
         ensure_room(replace(rule_set(DNS), rules=tuple(replace(rule, action=Verdict.DROP) for rule in many)))
         with nullcontext() if fits else pytest.raises(LimitError, match=r"rule r\d+ is one too many"):
             ensure_room(replace(rule_set(DNS), rules=many))
+
+
+@pytest.mark.check(15)
+def test_a_rate_that_is_one_too_many_is_named() -> None:
+    lines = [f"    drop if over {1 + n}/s per {('src', 'flow', 'rule')[n % 3]}" for n in range(MAX_LIMITERS)]
+    text = "\n".join(["filter f at xdp {", *lines, "    count if sample 1/9", "}"])
+    ensure_room(rule_set(text))
+    more = text.replace("\n}", "\n    last: drop if udp and over 1/h per proto\n}")
+    with pytest.raises(LimitError, match="line 35: rule last has one rate too many; a filter can have 32"):
+        ensure_room(rule_set(more))
 
 
 @pytest.mark.check(15)

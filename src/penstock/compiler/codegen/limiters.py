@@ -5,7 +5,9 @@ sample 1/100             ->  ps_sampled(42949672U)
 
 Each limiter is a function of its own, called wherever its rule is printed: a
 program may have its rules several times over, and the search for a place is
-long.  A policy without rates has none of this.
+long.  It is a global one, which the verifier follows once, whoever calls it; until
+Linux 5.13 those take numbers alone, and a packet's cost travels in the last word
+of a key of five.  A policy without rates has none of this.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from penstock.model.limiter import KEY_WORDS, Limiter, limiter_map
 
 #: Each is a map and a function.
 MAX_LIMITERS = 32
+#: A function of eBPF takes no more.
+_MOST_ARGUMENTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +76,49 @@ def _lines(number: int, limiter: Limiter) -> Iterator[str]:
     words, name = KEY_WORDS[limiter.key.kind], limiter_map(number)
     burst_ns, burst_part = divmod(limiter.burst_parts, limiter.share)
     rate = f"{{ {limiter.token_ns}ULL, {limiter.share}ULL, {burst_ns}ULL, {burst_part}ULL }}"
+    call = _call(words, f"ps_cost(ctx, len, {int(limiter.bytes)})")
     yield ""
     yield comment(f"{limiter.name}: over {limiter.text} burst {limiter.burst}")
     yield f"PS_LIMIT_MAP({name}, {words}, {limiter.rows});"
-    yield f"static __noinline __u32 ps_over_{number}(struct ps_ctx *ctx, const __u64 *key, __u64 len)"
+    yield f"__noinline __u32 ps_over_{number}({call.parameters})"
     yield "{"
     yield f"\tconst struct ps_rate rate = {rate};"
+    yield f"\tconst __u64 key[{max(words, 1)}] = {{ {call.key} }};"
     yield ""
-    yield "\tps_keep(ctx);"
-    yield "\tps_keep(key);"
-    yield "\tps_keep(len);"
-    cost = f"ps_cost(ctx, len, {int(limiter.bytes)})"
-    yield f"\treturn ps_over(&{name}, key, {words}, {limiter.rows}, {number}, rate, {cost});"
+    yield f"\treturn ps_over(&{name}, key, {words}, {limiter.rows}, {number}, rate, {call.cost});"
     yield "}"
     yield ""
     yield f"static __always_inline bool ps_ask_{number}(struct ps_ctx *ctx, const struct ps_view *v, __u64 len)"
     yield "{"
-    yield f"\t__u64 key[{max(words, 1)}] = {{}};"
-    yield ""
-    yield f"\treturn {' && '.join([*_parts(limiter), f'ps_over_{number}(ctx, key, len)'])};"
+    if words:
+        yield f"\t__u64 key[{words}] = {{}};"
+        yield ""
+    yield f"\treturn {' && '.join([*_parts(limiter), f'ps_over_{number}({call.arguments})'])};"
     yield "}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """How a key's words and what the packet costs get into a function, and how they are called there."""
+
+    parameters: str
+    key: str
+    cost: str
+    arguments: str
+
+
+def _call(words: int, cost: str) -> _Call:
+    names = [f"k{at}" for at in range(words)]
+    given = [f"key[{at}]" for at in range(words)]
+    if words == _MOST_ARGUMENTS:
+        joint = f"ps_with_cost({given.pop()}, {cost})"
+        key = ", ".join([*names[:-1], f"ps_less_cost({names[-1]})"])
+        return _Call(_numbers(names), key, f"ps_cost_with({names[-1]})", ", ".join([*given, joint]))
+    return _Call(_numbers([*names, "cost"]), ", ".join(names), "cost", ", ".join([*given, cost]))
+
+
+def _numbers(names: Sequence[str]) -> str:
+    return ", ".join(f"__u64 {name}" for name in names)
 
 
 def _parts(limiter: Limiter) -> Iterator[str]:

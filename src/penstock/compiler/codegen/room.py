@@ -10,9 +10,10 @@ and what is far from the limits costs a sum.  Rules that decide become tables, o
 from __future__ import annotations
 
 from penstock.compiler.codegen.blocks import BLOCK_COST, MAX_BLOCKS, MAX_RULE_COST, rule_cost
+from penstock.compiler.codegen.limiters import MAX_LIMITERS
 from penstock.compiler.codegen.maps import MAX_MAPS, MOST_OWN
 from penstock.compiler.ir.depth import countings
-from penstock.compiler.ir.ops import RuleSet
+from penstock.compiler.ir.ops import Over, RuleSet
 from penstock.model.sets import maps_of
 
 #: Functions are filled by half at least, unless a rule is longer than one.
@@ -25,11 +26,14 @@ def ensure_room(rule_set: RuleSet) -> None:
     Raises:
         LimitError: naming the rule that does not fit.
     """
-    counted = len(maps_of(rule_set.sets)) + len(countings([rule.condition for rule in rule_set.rules]))
+    asked = countings([rule.condition for rule in rule_set.rules])
+    rates = sum(isinstance(test, Over) for test in asked)
+    counted = len(maps_of(rule_set.sets)) + len(asked)
     costs = [(rule_cost(rule), rule.decides) for rule in rule_set.rules]
     longest = max((cost for cost, _ in costs), default=0)
     length = sum(cost for cost, decides in costs if not decides)
-    if longest <= MAX_RULE_COST and length <= _SURELY_ENOUGH and counted <= MAX_MAPS - MOST_OWN:
+    fits = longest <= MAX_RULE_COST and length <= _SURELY_ENOUGH
+    if fits and counted <= MAX_MAPS - MOST_OWN and rates <= MAX_LIMITERS:
         return
     from penstock.compiler.codegen.emit import emit
 

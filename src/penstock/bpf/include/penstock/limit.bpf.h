@@ -34,7 +34,7 @@
 
 #define PS_WAYS 8
 #define PS_GRACE 1000000000ULL
-#define PS_MOST_COST ((1U << 20) - 1)
+#define PS_MOST_COST ((1ULL << 20) - 1)
 #define PS_NO_PLACE 255
 #define PS_FOUND 8	/* added to the number of a place that is the key's own */
 #define PS_PATIENCE 256	/* tries to take a row's lock */
@@ -192,6 +192,13 @@ static __always_inline bool ps_key_ports(__u64 *key, __u32 proto, __u32 sport, _
 	*key = (__u64)proto << 32 | (sport > 0xffff ? 0 : sport << 16) | (dport > 0xffff ? 0 : dport);
 	return proto <= 0xff;
 }
+
+/* A word of protocol and ports has room for a cost above it. */
+#define PS_COST_AT 40
+_Static_assert((PS_MOST_COST << PS_COST_AT >> PS_COST_AT) == PS_MOST_COST, "a cost needs more bits");
+#define ps_with_cost(word, cost) ((word) | (cost) << PS_COST_AT)
+#define ps_less_cost(joint) ((joint) & ((1ULL << PS_COST_AT) - 1))
+#define ps_cost_with(joint) ((joint) >> PS_COST_AT)
 
 /* ps_key_number - a field of at most 16 bits. */
 static __always_inline bool ps_key_number(__u64 *key, __u32 number)
