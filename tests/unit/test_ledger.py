@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penstock.errors import PenstockError
+from penstock.errors import KernelError, PenstockError
 from penstock.model.moment import Moment, boot_ns_of, moment
 from penstock.model.sets import SetSpec
 from penstock.pipeline.entry_file import EntryFile, write_entries
@@ -57,6 +57,26 @@ def test_what_is_added_is_told_and_taken_back(tmp_path: Path) -> None:
     written(other, Line("only", NOON, "bob"))
     assert ledger.book().few == {}
     assert ledgers(tmp_path) == ["threats"]
+
+
+def test_a_process_that_is_stopped_holds_nobody_up_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = written(Ledger("threats", tmp_path), added("192.0.2.9/32"))
+    script = (
+        "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], 0), 2); print(flush=True); sys.stdin.read()"
+    )
+    argv = [sys.executable, "-c", script, str(ledger.place)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        holder.send_signal(signal.SIGSTOP)
+        monkeypatch.setattr("penstock.pipeline.ledger._PATIENCE_S", 0.05)
+        with pytest.raises(KernelError, match=f"@threats: busy: process {holder.pid} is changing it"):
+            written(ledger, added("192.0.2.10/32"))
+        holder.kill()
+    written(ledger, added("192.0.2.10/32"))
+    assert set(ledger.book().few) == {"192.0.2.9/32", "192.0.2.10/32"}
 
 
 def test_adding_again_lets_an_entry_stay_longer_never_shorter(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ import pytest
 
 from penstock.daemon.desired import Desired
 from penstock.daemon.journal import Journal
+from penstock.daemon.keep import Keeper
 from penstock.daemon.patience import CALM_S, LONGEST_S, Patience
 from penstock.daemon.policies import Place, PolicyFile, Wanted, read_policies, where
 from penstock.daemon.reconcile import Keep, Kept, Leave, Put, Step, TakeOff, decide
 from penstock.daemon.settings import PolicySettings, Settings, read_settings
+from penstock.daemon.state import Memory
 from penstock.errors import SettingsError
 from penstock.model.hook import Hook
 from penstock.pipeline.identity import Identity, Probation
@@ -62,6 +64,21 @@ def test_another_text_is_replaced_when_the_file_is_new_and_left_when_it_was_put_
     step = one((other,), KEPT)
     assert isinstance(step, Leave)
     assert "by hand" in step.why
+
+
+def test_what_is_undone_at_two_hooks_of_a_file_is_waited_for_once(tmp_path: Path) -> None:
+    """They are put back together, here in vain: the file is none by then."""
+    said: list[str] = []
+    keeper = Keeper(tmp_path, Journal(lambda _priority, text: said.append(text)), Memory())
+    keeper._desired.settings = Settings()
+    broken = replace(FILE, text="filter edge at xdp {", content=b"filter edge at xdp {")
+    steps = [
+        Put(Place("eth0", hook), Wanted(broken, "edge"), "somebody has taken it off", is_foreign=True)
+        for hook in (Hook.XDP, Hook.TC_INGRESS)
+    ]
+    assert [one.state for one in keeper._put(steps, {"eth0": 2})] == ["open", "open"]
+    assert [one.partition("next time ")[2] for one in said[:2]] == 2 * ["not within 1 s"]
+    assert said[-1].endswith("it is tried again in 1 s, or when something changes")
 
 
 def test_what_somebody_has_undone_is_foreign() -> None:

@@ -194,8 +194,10 @@ class Keeper:
         name, now = f"{interface} {file.name}", time.monotonic()
         if not self._patience.may(name, now):
             return [look(one.place, one.wanted, "waiting", one.why) for one in steps]
-        for one in (one for one in steps if one.is_foreign):
-            pause = self._patience.wait(name, now)
+        foreign = [one for one in steps if one.is_foreign]
+        # Once, at however many hooks: they are put back together.
+        pause = self._patience.wait(name, now) if foreign else 0.0
+        for one in foreign:
             self._journal.warn(
                 f"{one.place}: {one.why}; it is put back, and next time not within {pause:g} s"
             )
@@ -203,8 +205,8 @@ class Keeper:
             policies = [self._load(file, one.wanted.filter, one.place.hook) for one in steps]
             done = _put_in_place(interface, policies, file.settings, [one.place.hook for one in steps])
         except PenstockError as error:
-            return self._failed(name, steps, error, indices)
-        if not any(one.is_foreign for one in steps):
+            return self._failed(name, steps, error, indices, pause)
+        if not foreign:
             self._patience.forget(name)
         for step, applied in zip(steps, done, strict=True):
             self._seen.add(step.place)
@@ -224,10 +226,10 @@ class Keeper:
         ]
 
     def _failed(
-        self, name: str, steps: list[Put], error: PenstockError, indices: Mapping[str, int]
+        self, name: str, steps: list[Put], error: PenstockError, indices: Mapping[str, int], pause: float
     ) -> list[Look]:
         """It cannot be put in place: what runs there runs on, and where nothing does the settings decide."""
-        pause = self._patience.wait(name, time.monotonic())
+        pause = pause or self._patience.wait(name, time.monotonic())
         if _is_busy(error):
             return [look(one.place, one.wanted, "waiting", error.message) for one in steps]
         looks = []

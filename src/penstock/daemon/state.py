@@ -10,7 +10,6 @@ it does not know to be its own.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import msgspec
 
 from penstock.daemon.reconcile import Kept
 from penstock.errors import PenstockError
+from penstock.kernel.lock import hold_directory
 from penstock.model.moment import boot_id
 from penstock.model.state_directory import make_place, read_kept, state_directory, write_atomically
 
@@ -83,7 +83,7 @@ def count(more: Counts) -> None:
     except OSError as error:
         raise PenstockError(f"{place} cannot be used: {error.strerror}") from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        hold_directory(fd, "what is counted of failures")
         _write(place / "failures.json", counts() + more)
     finally:
         os.close(fd)

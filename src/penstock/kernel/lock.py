@@ -49,6 +49,31 @@ def lock(attach_point: str, words: str | None = None, wait_s: float = 0.0) -> It
         os.close(fd)
 
 
+def hold_directory(fd: int, words: str, wait_s: float = 10.0) -> None:
+    """Hold an open directory of the state directory, called `words`, until it is closed.
+
+    Raises:
+        KernelError: another process holds it for longer than that (errno EBUSY).
+    """
+    deadline = time.monotonic() + wait_s
+    while not _taken(fd):
+        if time.monotonic() >= deadline:
+            raise _busy(words, holder_of(fd))
+        time.sleep(_PAUSE_S)
+
+
+def holder_of(fd: int) -> str:
+    """The process that holds what is open there, as proc(5) has it in /proc/locks; nothing if that does not tell."""
+    found = os.fstat(fd)
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and words[5] == place:
+                return words[4]
+    return ""
+
+
 def is_free(name: str) -> bool:
     """Whether nobody holds that lock at the moment.  Raises: as `lock`."""
     fd = _opened(name)
@@ -116,16 +141,20 @@ def _take(fd: int, name: str, words: str | None, deadline: float) -> None:
             time.sleep(_PAUSE_S)
             continue
         holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-        who = f"process {holder}" if holder else "another process"
-        raise KernelError(
-            "change",
-            words or _place_words(name),
-            errno.EBUSY,
-            meaning=f"busy: {who} is changing it",
-            hint="try again when it is done",
-        )
+        raise _busy(words or _place_words(name), holder)
     # As long for every number, so that nothing of the last holder's is left: truncating costs a disk access.
     os.pwrite(fd, f"{os.getpid():<10}\n".encode(), 0)
+
+
+def _busy(words: str, holder: str) -> KernelError:
+    who = f"process {holder}" if holder else "another process"
+    return KernelError(
+        "change",
+        words,
+        errno.EBUSY,
+        meaning=f"busy: {who} is changing it",
+        hint="try again when it is done",
+    )
 
 
 def _taken(fd: int) -> bool:

@@ -15,7 +15,6 @@ entries, which is flushed to disk before, is what makes it known.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ import msgspec
 
 from penstock.errors import PenstockError
 from penstock.kernel.attach_point import attach_point, encode, here
+from penstock.kernel.lock import hold_directory
 from penstock.model.login import login_uid
 from penstock.model.moment import boot_id
 from penstock.model.state_directory import (
@@ -210,7 +210,7 @@ def _writing() -> Iterator[Path]:
         make_place(place / "policies", 0o700)
         fd = open_directory(place)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            hold_directory(fd, "the history")
             yield place
         finally:
             os.close(fd)

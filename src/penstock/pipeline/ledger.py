@@ -17,7 +17,6 @@ are in the kernel alone.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from contextlib import contextmanager, suppress
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from penstock.errors import PenstockError
+from penstock.kernel.lock import hold_directory
 from penstock.model.moment import Moment, moment
 from penstock.model.state_directory import (
     make_place,
@@ -49,6 +49,7 @@ MANUAL = "manual"
 #: A change of more entries than these keeps them in a file of their own.
 FEW = 256
 _SMALL = 1 << 20
+_PATIENCE_S = 10.0
 #: From so many files on is looked whether those of most are over.
 _MANY_FILES = 32
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -155,13 +156,14 @@ class Ledger:
 
         Raises:
             PenstockError: there is no place for it, or it cannot be written.
+            KernelError: another process holds it for too long.
         """
         try:
             held = self._opened()
         except OSError as error:
             raise _failed("open", self.place, error) from error
         try:
-            fcntl.flock(held, fcntl.LOCK_EX)
+            hold_directory(held, f"the ledger of @{self.name}", _PATIENCE_S)
             self._open()
             yield
         finally:
