@@ -112,6 +112,52 @@ def test_a_file_keeps_the_latest_end_of_equal_entries(tmp_path: Path) -> None:
         assert sorted(found.content()["v4"].expiry.tolist()) == sorted(expected)
 
 
+def imported(ledger: Ledger, number: int, lines: list[str], at: Moment, end: int = 0, **more: str) -> None:
+    with ledger.changing():
+        file = ledger.write_entries(NET.kind, content(*lines, end=end))
+        more = {"source": "import drop.txt", **more}
+        ledger.append(Line("add", at, "alice", file=file, comment=f"{number}" if number else None, **more))  # type: ignore[arg-type]
+        ledger.tidy()
+
+
+def test_a_list_that_is_imported_every_day_leaves_one_file_a_week_at_most(tmp_path: Path) -> None:
+    """Its entries stay, with their ends; so do those of others, and what was taken back stays away."""
+    ledger, now = Ledger("threats", tmp_path), moment()
+    late = now.boot_ns + DAY
+    imported(ledger, 1, ["203.0.113.0/24", "10.0.3.0/24"], now)
+    for day in range(30):
+        at = Moment(now.wall + day, now.boot_ns + day, now.boot_id)
+        imported(ledger, 0, [f"10.0.{day}.0/24", "192.0.2.0/24"], at, late if day == 5 else 0)
+        if day == 3:
+            written(ledger, Line("remove", at, "bob", (("10.0.3.0/24", 0), ("10.0.2.0/24", 0))))
+        assert len(ledger.book().lots) < 10
+        assert {path.name for path in ledger.place.glob("*.entries")} == ledger.book().files()
+    # Another process reads what this one has written.
+    for one in (ledger, Ledger("threats", tmp_path)):
+        assert claims(one, "10.0.5.0/24") == [("import drop.txt", None, late)]
+        assert claims(one, "203.0.113.0/24") == [("import drop.txt", "1", 0)]
+        assert {claim[2] for claim in claims(one, "192.0.2.0/24")} == {0}
+        for gone in ("10.0.2.0/24", "10.0.3.0/24"):
+            assert claims(one, gone) == []
+        assert len({key.tobytes() for key in one.book().content(NET, now)["v4"].keys}) == 28 + 2
+        written(one, Line("remove", now, "bob", (("10.0.0.0/24", 0),)), added("10.0.0.0/24"))
+        assert claims(one, "10.0.0.0/24") == [("manual", None, 0)]
+
+
+def test_lots_of_an_earlier_boot_are_joined_on_its_clock(tmp_path: Path) -> None:
+    ledger, now = Ledger("threats", tmp_path), moment()
+    before = Moment(now.wall - 100, 5_000 * SECOND, "an earlier one")
+    end = before.boot_ns + 1_000 * SECOND
+    for day in range(8):
+        at = Moment(before.wall + day, before.boot_ns + day * SECOND, before.boot_id)
+        imported(ledger, 0, [f"10.0.{day}.0/24"], at, end)
+    (lot,) = ledger.book().lots
+    assert lot.line.at == at
+    found = ledger.book().content(NET, now)["v4"]
+    assert len(found) == 8
+    assert np.allclose(found.expiry / 1e9, (now.boot_ns + 900 * SECOND) / 1e9, atol=1)
+
+
 def test_lookups_need_no_numpy(tmp_path: Path) -> None:
     ledger = Ledger("threats", tmp_path)
     with ledger.changing():

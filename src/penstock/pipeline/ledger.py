@@ -221,14 +221,16 @@ class Ledger:
         return name
 
     def tidy(self) -> None:
-        """Write the journal anew if that makes it much shorter, and remove the files that nothing names.
+        """Join files of one origin, write the journal anew if that makes it much shorter, and remove unnamed files.
 
         Nothing is done while the journal is short and no file has come or gone.  A failure leaves all as it
         was: the journal is longer than it need be.
         """
         assert self._file is not None
-        if os.fstat(self._file).st_size >= self._limit or self._are_most_over():
-            self.rewrite()
+        is_new, self._has_new_file = self._has_new_file, False
+        fewer = self._with_fewer_lots() if is_new else None
+        if fewer or os.fstat(self._file).st_size >= self._limit or (is_new and self._are_most_over()):
+            self.rewrite(fewer)
             self._are_files_stale = True
         if self._are_files_stale:
             self._are_files_stale = False
@@ -237,16 +239,29 @@ class Ledger:
                 remove_files(self.place, lambda name: name.endswith(".entries") and name not in used)
 
     def _are_most_over(self) -> bool:
-        """Whether there is a new file, and most of many others have no entry any more that is in force."""
-        is_new, self._has_new_file = self._has_new_file, False
-        if not is_new or len(lots := self.book().lots) < _MANY_FILES:
+        """Whether most of many files have no entry any more that is in force."""
+        if len(lots := self.book().lots) < _MANY_FILES:
             return False
         now = moment()
         return 2 * sum(lot.is_over(now) for lot in lots) > len(lots)
 
-    def rewrite(self) -> None:
-        """Write the journal anew: what is over or taken back is forgotten.  A failure leaves it as it was."""
-        lines = b"".join(msgspec.json.encode(line) + b"\n" for line in self.book().lines(moment()))
+    def _with_fewer_lots(self) -> Book | None:
+        """What the journal adds up to, where lots of one origin are many and were joined."""
+        from penstock.pipeline.ledger_joining import MANY_LOTS, joined
+
+        if len((book := self.book()).lots) < MANY_LOTS:
+            return None
+        with suppress(PenstockError):
+            return joined(self.name, book, moment(), self.write_entries)
+        return None
+
+    def rewrite(self, book: Book | None = None) -> None:
+        """Write the journal anew, from another book that says the same if there is one.
+
+        What is over or taken back is forgotten.  A failure leaves it as it was.
+        """
+        each = (book or self.book()).lines(moment())
+        lines = b"".join(msgspec.json.encode(line) + b"\n" for line in each)
         start = msgspec.json.encode(_Start(_SCHEMA, len(lines))) + b"\n"
         with suppress(OSError):
             write_atomically(self._journal, start, lines, mode=0o644)

@@ -152,6 +152,13 @@ class Book:
         for each in self.feeds.values():
             yield from each
 
+    def with_lots(self, lots: list[Lot], lines: list[Line]) -> Book:
+        """The same with these lots of commands, and behind them those that lines name."""
+        found = Book(self._directory)
+        found.few, found.feeds = self.few, self.feeds
+        found.lots = [*lots, *(self._lot(line) for line in lines)]
+        return found
+
     def without_damage(self) -> Book:
         """The same without the files that are not what was written there."""
         found = Book(self._directory)
