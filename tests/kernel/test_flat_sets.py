@@ -26,6 +26,7 @@ from penstock.compiler.lang.parser import parse_policy
 from penstock.compiler.lang.source import Source
 from penstock.errors import LimitError
 from penstock.kernel.maps import Map
+from penstock.model.flat import MARKED
 from penstock.model.spec import COUNTERS_MAP
 from penstock.model.verdict import Verdict
 from penstock.pipeline.flat_batch import Batch
@@ -230,6 +231,63 @@ def test_packets_meet_an_entry_of_both_contents_at_every_moment() -> None:
             flow.join()
         counted = plane.counters()
         assert len(counted) == 1, f"{COUNTERS_MAP}: {counted}"
+
+
+def test_who_comes_late_to_a_slot_asks_the_other_content_where_its_table_is() -> None:
+    """A packet that read the banks before they moved finds its slot empty, and another table in the other one.
+
+    The front of the bank that counts knows no network here: only packets that come late find any.
+    """
+    asked, done = "2001:db8:7::/48", Event()
+    with planes("drop if src in @nets") as (plane, held):
+        nets = held["nets"]
+        nets.replace([asked])
+        nets.replace([asked, *(f"2001:db9:{n:x}::/48" for n in range(300))])
+        now, content = nets.bank, nets.content()
+        content.front[MARKED] = 0
+        packet = frame("2001:db8:7::1")
+        assert plane.verdicts([packet]) == [Verdict.PASS]
+        ((missed, _),) = plane.counters().items()
+
+        def flips() -> None:
+            while not done.is_set():
+                for _ in range(1000):
+                    nets.state.active = 1 - now
+                    nets.state.active = now
+
+        writer = Thread(target=flips)
+        writer.start()
+        try:
+            for _ in range(100):
+                plane.program.test_run(packet, repeat=100_000)
+                if plane.counters().keys() != {missed}:
+                    break
+        finally:
+            done.set()
+            writer.join()
+        assert plane.counters().keys() != {missed}
+
+
+@pytest.mark.parametrize("stays", [[], ["10.3.0.0/24"]], ids=["nothing stays", "something stays"])
+def test_what_goes_from_the_trie_is_there_until_packets_have_left_its_bank(
+    stays: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A packet that read the bank before needs it: the slot of that bank, if it has one, is empty before."""
+    used = []
+    with planes("drop if src in @nets") as (plane, held):
+        nets = held["nets"]
+        nets.replace([*stays, "10.1.0.0/24 timeout 1000s"])
+        before, delete_all = nets.bank, Map.delete_all
+
+        def deleted(table: Map, keys: Any) -> Any:
+            used.append((nets.bank == 1 - before, nets.slots.is_used(before), len(keys)))
+            return delete_all(table, keys)
+
+        monkeypatch.setattr(Map, "delete_all", deleted)
+        nets.replace(["10.1.0.0/16"])
+        assert (True, False, 1) in used
+        assert {one[:2] for one in used} == {(True, False)}
+        assert plane.verdicts([frame("10.1.0.9")]) == [Verdict.DROP]
 
 
 @pytest.mark.parametrize("count", [20, 300], ids=["few", "many"])

@@ -38,8 +38,9 @@ first two are in one line of a cache.
 
 For IPv6 the front has, behind what is of IPv4,
 
-    524288   a page of its own: which lengths are marked, a bit for each of MARKED_V6; and of the table that
-             the content has its first line and its slots
+    524288   a page of its own: which lengths are marked, a bit for each of MARKED_V6; of the table that the
+             content has its first line and its slots; and a number that is drawn for each content, by which
+             its networks are hashed, so that nobody can choose ones that crowd one place
     524800   marks: three bits of one word for a hash of the first bits of a network, which are 48, or of
              networks shorter than that 40, 32, 24 or 16, so that most have one mark and none many
 
@@ -57,7 +58,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 #: What lies in the lines, counted up when it becomes something else: another version would misread it.
-LAYOUT = 5
+LAYOUT = 6
 #: The pins of what is in the slots.
 LINES = ("lines0", "lines1")
 LINE_BYTES = 32
@@ -86,7 +87,7 @@ MARK_WORDS = 4
 MARK = 0x9E3779B1
 #: Its words of IPv6, how many first bits are marked, and what is hashed by.
 MARKED, MARKS_V6 = 2 * MARKS, 2 * MARKS + 512
-TABLE, SLOTS = MARKED + 1, MARKED + 2
+TABLE, SLOTS, SEED = MARKED + 1, MARKED + 2, MARKED + 3
 MARKED_V6 = (16, 24, 32, 40, PIVOT)
 HASHES = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
 _MARK_BITS, _LEAST_WORDS, _MOST_WORDS = 16, 512, 1 << 20
@@ -122,9 +123,9 @@ def mark_v4(address: int) -> tuple[int, int]:
     return MARKS + (address >> 16) * MARK_WORDS + (mark >> 6), 1 << (mark & 63)
 
 
-def mark_v6(number: int, count: int, words: int) -> tuple[int, int]:
+def mark_v6(number: int, count: int, words: int, seed: int) -> tuple[int, int]:
     """The word of the front, of so many of marks, with the mark of `count` first bits, and the mark's bits in it."""
-    found = _hash(number, count)
+    found = _hash(number, count, seed)
     bits = 1 << (found >> 38 & 63) | 1 << (found >> 32 & 63) | 1 << (found >> 26 & 63)
     return MARKS_V6 + (found >> 44 & words - 1), bits
 
@@ -134,12 +135,12 @@ def marked_v6(length: int) -> int:
     return PIVOT if length >= PIVOT else min(max((length + 4) // 8 * 8, 16), 40)
 
 
-def home_v6(number: int, slots: int) -> int:
+def home_v6(number: int, slots: int, seed: int) -> int:
     """Where in the table the first 48 bits of an address are looked for."""
-    return (_hash(number, PIVOT) & 0xFFFFFFFF) * slots >> 32
+    return (_hash(number, PIVOT, seed) & 0xFFFFFFFF) * slots >> 32
 
 
-def _hash(number: int, count: int) -> int:
+def _hash(number: int, count: int, seed: int) -> int:
     first, second = HASHES
-    found = (number ^ count << 56) * first % (1 << 64)
+    found = (number ^ count << 56 ^ seed) * first % (1 << 64)
     return (found ^ found >> 32) * second % (1 << 64)

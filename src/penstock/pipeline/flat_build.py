@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from secrets import randbits
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,9 +34,11 @@ class Built:
     root: NDArray[np.uint32]
     lines: NDArray[np.uint64]
     front: NDArray[np.uint64]
-    #: Of IPv6: the table, with which the lines begin, and its slots; there are some lines more behind them.
+    #: Of IPv6: the table, with which the lines begin; there are some lines more behind its slots.
     table: int = 0
     slots: int = 0
+    #: What is hashed by.
+    seed: int = 0
 
 
 def build(family: str, keys: NDArray[Any], first: int) -> Built:
@@ -53,13 +56,13 @@ def build(family: str, keys: NDArray[Any], first: int) -> Built:
         root[tops], root[wide] = places, ALL
         return Built(root, lines, front_v4(whole, has, keys))
     table = length >= PIVOT
-    slots, size, found = table_v6(hi[table], lo[table], length[table], first)
+    seed, slots, found, size = table_v6(hi[table], lo[table], length[table], first)
     deep &= ~table
     tops = _bits(hi[deep], lo[deep], 0, bits)
     begins = _begins(tops)
     places, lines = trees_v6(hi[deep], lo[deep], length[deep], begins, bits, first + len(found))
     root[tops[begins]], root[wide] = places, ALL
-    return Built(root, np.concatenate([found, lines]), np.zeros(0, np.uint64), size, slots)
+    return Built(root, np.concatenate([found, lines]), np.zeros(0, np.uint64), size, slots, seed)
 
 
 def covered(tops: NDArray[np.int64], lengths: NDArray[np.int64], bits: int) -> NDArray[np.bool_]:
@@ -129,12 +132,12 @@ def _union(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64
 
 def table_v6(
     hi: NDArray[np.uint64], lo: NDArray[np.uint64], length: NDArray[np.int64], first: int
-) -> tuple[int, int, NDArray[np.uint64]]:
-    """The slots and the lines of a table, and these with those of the trees behind it."""
+) -> tuple[int, int, NDArray[np.uint64], int]:
+    """What a table is hashed by, its slots, its lines with those of the trees behind it, and how many are its own."""
     number = hi >> np.uint64(64 - PIVOT)
     begins = _begins(number)
     counts = np.diff(np.append(begins, len(hi)))
-    slots, at = _slots(number[begins])
+    seed, slots, at = _slots(number[begins])
     size = slots + PROBES
     members = np.repeat(counts > 1, counts)
     places, below = trees_v6(
@@ -144,14 +147,15 @@ def table_v6(
     word[counts > 1] = places
     table = np.zeros((size, 4), np.uint64)
     table[at, 0], table[at, 1], table[at, 2] = hi[begins], lo[begins], word
-    return slots, size, np.concatenate([table, below])
+    return seed, slots, np.concatenate([table, below]), size
 
 
-def _slots(numbers: NDArray[np.uint64]) -> tuple[int, NDArray[np.int64]]:
-    """How many slots a table has, and where each number lies."""
+def _slots(numbers: NDArray[np.uint64]) -> tuple[int, int, NDArray[np.int64]]:
+    """What a table is hashed by, how many slots it has, and where each number lies."""
     slots = max(64, 2 * len(numbers))
     while True:
-        home = homes(numbers, slots)
+        seed = randbits(64)
+        home = homes(numbers, slots, seed)
         order = np.argsort(home, kind="stable")
         ranks = np.arange(len(order))
         at = ranks + np.maximum.accumulate(home[order] - ranks) if len(order) else ranks
@@ -159,7 +163,7 @@ def _slots(numbers: NDArray[np.uint64]) -> tuple[int, NDArray[np.int64]]:
         if not len(order) or (at - home[order]).max() < PROBES - PROBES // 4:
             found = np.empty(len(order), np.int64)
             found[order] = at
-            return slots, found
+            return seed, slots, found
         slots += slots // 4
 
 

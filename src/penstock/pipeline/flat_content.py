@@ -36,6 +36,7 @@ from penstock.model.flat import (
     PROBES,
     ROOT_BITS,
     ROOTS,
+    SEED,
     SLOT_WORD,
     SLOTS,
     TABLE,
@@ -133,7 +134,7 @@ class Content:
 
     def home(self, address: int) -> int:
         """The line from which on an address of IPv6 is looked for in the table."""
-        return self.front[TABLE] + home_v6(address >> 128 - PIVOT, self.front[SLOTS])
+        return self.front[TABLE] + home_v6(address >> 128 - PIVOT, self.front[SLOTS], self.front[SEED])
 
     def place(self, slot: int) -> int:
         """What a word of a root or a block names for packets."""
@@ -195,7 +196,8 @@ class Content:
     def _marked(self, hi: int) -> set[int]:
         """How many of the first 64 bits of an address of IPv6 are marked."""
         counts = (count for at, count in enumerate(MARKED_V6) if self.front[MARKED] >> at & 1)
-        found = {count: mark_v6(hi >> 64 - count, count, len(self.front) - MARKS_V6) for count in counts}
+        words, seed = len(self.front) - MARKS_V6, self.front[SEED]
+        found = {count: mark_v6(hi >> 64 - count, count, words, seed) for count in counts}
         return {count for count, (at, bits) in found.items() if self.front[at] & bits == bits}
 
     # ── changing in place ────────────────────────────────────────────────────
@@ -256,7 +258,7 @@ class Content:
         self.front[MARKED] |= 1 << MARKED_V6.index(count)
         first = hi >> 64 - count
         for number in range(first, first + (1 << max(0, count - length))):
-            at, bits = mark_v6(number, count, len(self.front) - MARKS_V6)
+            at, bits = mark_v6(number, count, len(self.front) - MARKS_V6, self.front[SEED])
             self.front[at] |= bits
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.model.flat import ALL, FIRST, HEADER, LINE_BYTES, ROOTS, SLOTS, TABLE, Field
+from penstock.model.flat import ALL, FIRST, HEADER, LINE_BYTES, ROOTS, SEED, SLOTS, TABLE, Field
 from penstock.model.sets import FAMILIES
 from penstock.pipeline.flat_build import Built, build
 from penstock.pipeline.flat_filter import mark_v6
@@ -81,5 +81,5 @@ def fill_front(front: memoryview, made: Filling) -> None:
     """Write a part of the front, which no packet reads yet."""
     words, of_v4 = np.frombuffer(front, np.uint64), made.built["v4"].front
     words[: len(of_v4)], words[len(of_v4) :] = of_v4, 0
-    words[TABLE], words[SLOTS] = made.table, made.built["v6"].slots
+    words[TABLE], words[SLOTS], words[SEED] = made.table, made.built["v6"].slots, made.built["v6"].seed
     mark_v6(words, made.keys["v6"])

@@ -21,6 +21,7 @@ from penstock.model.flat import (
     MARKS,
     MARKS_V6,
     PIVOT,
+    SEED,
     marked_v6,
 )
 from penstock.pipeline.flat_keys import halves
@@ -49,7 +50,7 @@ def mark_v4(words: NDArray[np.uint64], keys: NDArray[np.uint64]) -> None:
 
 
 def mark_v6(words: NDArray[np.uint64], keys: NDArray[Any]) -> None:
-    """Set the marks of sorted networks in the front's words."""
+    """Set the marks of sorted networks in the front's words, which have what is hashed by."""
     hi, _, length = halves("v6", keys)
     counts = np.array([marked_v6(one) for one in range(129)])[length]
     for number, count in enumerate(MARKED_V6):
@@ -57,29 +58,29 @@ def mark_v6(words: NDArray[np.uint64], keys: NDArray[Any]) -> None:
         if own.any():
             words[MARKED] |= np.uint64(1 << number)
             numbers = _numbers(hi[own], length[own], 64 - count)
-            np.bitwise_or.at(words[MARKS_V6:], *_hashed(numbers, count, len(words) - MARKS_V6))
+            np.bitwise_or.at(words[MARKS_V6:], *_hashed(numbers, count, len(words) - MARKS_V6, words[SEED]))
 
 
 def _hashed(
-    numbers: NDArray[np.uint64], count: int, words: int
+    numbers: NDArray[np.uint64], count: int, words: int, seed: np.uint64
 ) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
     """As `model.flat.mark_v6` of each, counted from the first mark."""
-    found = _hash(numbers, count)
+    found = _hash(numbers, count, seed)
     bits = np.zeros(len(found), np.uint64)
     for shift in (38, 32, 26):
         bits |= np.uint64(1) << (found >> np.uint64(shift) & np.uint64(63))
     return (found >> np.uint64(44) & np.uint64(words - 1)).astype(np.intp), bits
 
 
-def homes(numbers: NDArray[np.uint64], slots: int) -> NDArray[np.int64]:
+def homes(numbers: NDArray[np.uint64], slots: int, seed: int) -> NDArray[np.int64]:
     """As `model.flat.home_v6` of each."""
-    low = _hash(numbers, PIVOT) & np.uint64(0xFFFFFFFF)
+    low = _hash(numbers, PIVOT, np.uint64(seed)) & np.uint64(0xFFFFFFFF)
     return (low * np.uint64(slots) >> np.uint64(32)).astype(np.int64)
 
 
-def _hash(numbers: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
+def _hash(numbers: NDArray[np.uint64], count: int, seed: np.uint64) -> NDArray[np.uint64]:
     first, second = map(np.uint64, HASHES)
-    found = (numbers ^ np.uint64(count << 56)) * first
+    found = (numbers ^ np.uint64(count << 56) ^ seed) * first
     return (found ^ found >> np.uint64(32)) * second
 
 

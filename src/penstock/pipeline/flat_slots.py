@@ -75,14 +75,15 @@ class Slots:
             old.close()
         self._held[slot] = lines
 
-    def drop(self, slot: int) -> None:
-        """Empty a slot; packets that are in its map leave it first.  Raises KernelError."""
-        self._outer.delete(_NUMBER.pack(slot))
+    def drop(self, slot: int) -> bool:
+        """Empty a slot; packets that are in its map leave it first.  False if it was.  Raises KernelError."""
+        was_used = self._outer.delete(_NUMBER.pack(slot))
         if self._place is not None:
             with kernel_errors("remove", str(self._pin(slot))):
                 self._pin(slot).unlink(missing_ok=True)
         if (old := self._held.pop(slot, None)) is not None:
             old.close()
+        return was_used
 
     def take(self, other: Slots) -> None:
         """Go on with what another object of the same slots holds open, which it gives away."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.errors import KernelError
+from penstock.kernel.libc import synchronize_rcu
 from penstock.pipeline.flat_filling import fill, fill_front, filling
 from penstock.pipeline.flat_keys import distinct, found_in, packed
 from penstock.pipeline.flat_many import in_place
@@ -176,11 +177,13 @@ def _exchange(found: FlatSet, flat: Flat | None, tries: dict[str, Change], timed
     except KernelError as error:
         raise found.refused(error) from error
     found.state.active = 1 - active
+    # Packets that have read the other bank need what it had in the tries, too.
+    if not found.slots.drop(active) and any(len(one.gone) for one in tries.values()):
+        synchronize_rcu()
     _write_tries(found, {family: one.last for family, one in tries.items()})
     for family, one in tries.items():
         found.tries.maps[family].delete_all(one.gone)
     found.progress(total, total)
-    found.slots.drop(active)
     _rest(found)
 
 

@@ -188,10 +188,10 @@ static __always_inline __u32 ps_flat_rank(void *content, __u32 at, const volatil
 	return rank;
 }
 
-/* ps_flat_hash - of so many first bits of an address. */
-static __always_inline __u64 ps_flat_hash(__u64 hi, __u64 count)
+/* ps_flat_hash - of so many first bits of an address, by what was drawn for the content. */
+static __always_inline __u64 ps_flat_hash(__u64 hi, __u64 count, __u64 seed)
 {
-	__u64 hash = (hi >> (64 - count) ^ count << 56) * PS_FLAT_HASH;
+	__u64 hash = (hi >> (64 - count) ^ count << 56 ^ seed) * PS_FLAT_HASH;
 
 	return (hash ^ hash >> 32) * PS_FLAT_REHASH;
 }
@@ -201,9 +201,9 @@ static __always_inline __u64 ps_flat_hash(__u64 hi, __u64 count)
  *
  * `lines` are those of a bank's part.
  */
-static __always_inline bool ps_flat_marked(void *front, __u32 part, __u32 lines, __u64 hi, __u64 count)
+static __always_inline bool ps_flat_marked(void *front, __u32 part, __u32 lines, __u64 hi, __u64 count, __u64 seed)
 {
-	__u64 hash = ps_flat_hash(hi, count), bits;
+	__u64 hash = ps_flat_hash(hi, count, seed), bits;
 	const volatile struct ps_flat_front *line;
 	__u32 at;
 
@@ -218,13 +218,13 @@ static __always_inline __u32 ps_flat_may_have_v6(void *front, __u32 part, __u32 
 {
 	__u32 at = part + PS_FLAT_MARKED, may;
 	const volatile struct ps_flat_front *line = bpf_map_lookup_elem(front, &at);
-	__u64 marked = line ? line->words[0] : 0;
+	__u64 marked = line ? line->words[0] : 0, seed = line ? line->words[3] : 0;
 
-	may = marked & 16 && ps_flat_marked(front, part, lines, hi, 48);
-	if ((marked & 8 && ps_flat_marked(front, part, lines, hi, 40)) ||
-	    (marked & 4 && ps_flat_marked(front, part, lines, hi, 32)) ||
-	    (marked & 2 && ps_flat_marked(front, part, lines, hi, 24)) ||
-	    (marked & 1 && ps_flat_marked(front, part, lines, hi, 16)))
+	may = marked & 16 && ps_flat_marked(front, part, lines, hi, 48, seed);
+	if ((marked & 8 && ps_flat_marked(front, part, lines, hi, 40, seed)) ||
+	    (marked & 4 && ps_flat_marked(front, part, lines, hi, 32, seed)) ||
+	    (marked & 2 && ps_flat_marked(front, part, lines, hi, 24, seed)) ||
+	    (marked & 1 && ps_flat_marked(front, part, lines, hi, 16, seed)))
 		may |= 2;
 	return may;
 }
@@ -280,12 +280,12 @@ static __always_inline bool ps_flat_walk(void *content, __u64 hi, __u64 lo, __u3
 }
 
 /* ps_flat_is_in_table - whether an address is in a network from /48 on. */
-static __always_inline bool ps_flat_is_in_table(void *content, __u32 at, __u32 slots, __u64 hi, __u64 lo)
+static __always_inline bool ps_flat_is_in_table(void *content, __u32 at, __u32 slots, __u64 seed, __u64 hi, __u64 lo)
 {
 	const volatile __u64 *line = 0;
 	__u32 word = 0, probe;
 
-	at += (ps_flat_hash(hi, 48) & 0xffffffff) * slots >> 32;
+	at += (ps_flat_hash(hi, 48, seed) & 0xffffffff) * slots >> 32;
 #pragma clang loop unroll(disable)
 	for (probe = 0; probe < PS_FLAT_PROBES; probe++) {
 		line = ps_flat_line(content, at + probe);
@@ -313,7 +313,7 @@ static __always_inline bool ps_flat_has_v6(void *content, void *front, __u32 par
 	__u32 at = part + PS_FLAT_MARKED;
 
 	line = bpf_map_lookup_elem(front, &at);
-	if (may & 1 && line && ps_flat_is_in_table(content, line->words[1], line->words[2], hi, lo))
+	if (may & 1 && line && ps_flat_is_in_table(content, line->words[1], line->words[2], line->words[3], hi, lo))
 		return true;
 	return may & 2 && ps_flat_walk(content, hi, lo, ps_flat_root(content, PS_FLAT_ROOT_V6, hi >> 48), 16);
 }
@@ -322,7 +322,8 @@ static __always_inline bool ps_flat_has_v6(void *content, void *front, __u32 par
  * PS_FLAT_ASK - whether a set has an address: `asked` is what the front says of it, `has` the content.
  *
  * What is not there may be in the trie of entries with a time; the bank is read once for
- * all.  A slot is emptied behind the move of the banks: who comes late asks the other one.
+ * all.  A slot is emptied behind the move of the banks: who comes late asks the other one,
+ * of which the front has said nothing yet.
  */
 #define PS_FLAT_ASK(control, flat, trie, lines, asked, has, fill) \
 	__u32 slot, active, part, may; \
@@ -338,7 +339,10 @@ static __always_inline bool ps_flat_has_v6(void *content, void *front, __u32 par
 	if (may) { \
 		content = bpf_map_lookup_elem(&flat, &slot); \
 		if (!content) { \
-			slot = state->active & 1; \
+			active = state->active; \
+			slot = active & 1; \
+			part = slot ? lines : 0; \
+			may = 3; \
 			content = bpf_map_lookup_elem(&flat, &slot); \
 		} \
 		if (content && (has)) \
