@@ -144,6 +144,25 @@ def test_a_list_that_is_imported_every_day_leaves_one_file_a_week_at_most(tmp_pa
         assert claims(one, "10.0.0.0/24") == [("manual", None, 0)]
 
 
+def test_what_was_taken_back_of_large_files_is_not_said_again_for_each(tmp_path: Path) -> None:
+    """As of `set update` of 1 %: the journal and its files stay as large as what they say."""
+    ledger, now = Ledger("threats", tmp_path), moment()
+    lines = [f"10.{n >> 8}.{n & 255}.0/24" for n in range(60_000)] + ["2001:db8::/32", "2001:db8:1::/48"]
+    imported(ledger, 0, lines, now)
+    for turn in range(6):
+        gone = [*lines[turn * 9_000 : (turn + 1) * 9_000], lines[-1 - turn % 2]]
+        imported(ledger, turn, [f"172.16.{turn}.0/24"], now)
+        with ledger.changing():
+            ledger.append(Line("remove", now, "bob", tuple((entry, 0) for entry in gone)))
+            ledger.tidy()
+        assert (ledger.place / "journal").stat().st_size < 1_100_000
+    for one in (ledger, Ledger("threats", tmp_path)):
+        found = one.book().content(NET, now)
+        assert (len(found["v4"]), len(found["v6"])) == (6_000 + 6, 0)
+        assert claims(one, lines[-3]) == [("import drop.txt", None, 0)]
+        assert claims(one, lines[0]) == claims(one, lines[53_999]) == []
+
+
 def test_lots_of_an_earlier_boot_are_joined_on_its_clock(tmp_path: Path) -> None:
     ledger, now = Ledger("threats", tmp_path), moment()
     before = Moment(now.wall - 100, 5_000 * SECOND, "an earlier one")

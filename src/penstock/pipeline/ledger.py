@@ -17,6 +17,7 @@ are in the kernel alone.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from contextlib import contextmanager, suppress
@@ -228,8 +229,9 @@ class Ledger:
         """
         assert self._file is not None
         is_new, self._has_new_file = self._has_new_file, False
-        fewer = self._with_fewer_lots() if is_new else None
-        if fewer or os.fstat(self._file).st_size >= self._limit or (is_new and self._are_most_over()):
+        is_due = os.fstat(self._file).st_size >= self._limit or (is_new and self._are_most_over())
+        fewer = self._with_fewer_lots(is_due=is_due) if is_new or is_due else None
+        if fewer or is_due:
             self.rewrite(fewer)
             self._are_files_stale = True
         if self._are_files_stale:
@@ -245,14 +247,19 @@ class Ledger:
         now = moment()
         return 2 * sum(lot.is_over(now) for lot in lots) > len(lots)
 
-    def _with_fewer_lots(self) -> Book | None:
-        """What the journal adds up to, where lots of one origin are many and were joined."""
+    def _with_fewer_lots(self, *, is_due: bool) -> Book | None:
+        """What the journal adds up to, where lots of one origin are many and were joined.
+
+        Where the journal `is_due` to be written, files are, too, without what was taken back: a line of each
+        would repeat that.
+        """
         from penstock.pipeline.ledger_joining import MANY_LOTS, joined
 
-        if len((book := self.book()).lots) < MANY_LOTS:
+        book = self.book()
+        if not is_due and len(book.lots) < MANY_LOTS:
             return None
         with suppress(PenstockError):
-            return joined(self.name, book, moment(), self.write_entries)
+            return joined(self.name, book, moment(), self.write_entries, FEW if is_due else math.inf)
         return None
 
     def rewrite(self, book: Book | None = None) -> None:

@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from penstock.errors import PenstockError
 from penstock.model.moment import Moment, boot_ns_of
 from penstock.model.sets import EXPIRY_MASK, GRAIN, SetSpec
-from penstock.pipeline.set_keys import Content, Entries, keys_of, nothing
+from penstock.pipeline.set_keys import Content, Entries, keys_of, nothing, read_entries
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from penstock.pipeline.ledger_book import Claim, Lot
+
+_NUMBERS = {4: ">u4", 8: ">u8"}
 
 
 def of_claims(spec: SetSpec, claims: Iterable[Claim], now: Moment) -> Content:
@@ -51,13 +56,39 @@ def of_lot(spec: SetSpec, lot: Lot, now: Moment) -> Content:
         return nothing(spec)
     gone = of_texts(spec, lot.gone) if lot.gone else nothing(spec)
     return {
-        family: _live(entries.without(gone[family]), lot.line.at, now)
+        family: _live(_without(entries, gone[family]), lot.line.at, now)
         for family, entries in lot.file.content().items()
     }
 
 
+def _without(entries: Entries, gone: Entries) -> Entries:
+    """The entries of a file, which are sorted as bytes, without some: these are few, so they are what is looked for."""
+    width = entries.keys.shape[1]
+    if width not in _NUMBERS or not len(gone) or not len(entries):
+        return entries.without(gone)
+    there, unwanted = (_numbers(one.keys, _NUMBERS[width]) for one in (entries, gone))
+    at = np.minimum(np.searchsorted(there, unwanted), len(there) - 1)
+    stays = np.ones(len(there), np.bool_)
+    stays[at[there[at] == unwanted]] = False
+    return entries.where(stays)
+
+
+def _numbers(keys: NDArray[np.uint8], kind: str) -> NDArray[np.uint64]:
+    """Keys as numbers that are in order as their bytes are."""
+    return np.ascontiguousarray(keys).view(kind).reshape(-1).astype(np.uint64)
+
+
 def of_texts(spec: SetSpec, texts: Iterable[str]) -> Content:
     """Entries without an end."""
+    every = list(texts)
+    try:
+        return read_entries(spec, "\n".join(every).encode(), 0, 0)
+    except PenstockError:
+        return _of_each(spec, every)
+
+
+def _of_each(spec: SetSpec, texts: Iterable[str]) -> Content:
+    """The same, without those that are no entries of such a set."""
     keys: dict[str, list[bytes]] = {family: [] for family in spec.families}
     for text in texts:
         for family, key in _keys(spec, text):
