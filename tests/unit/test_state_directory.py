@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
 import pytest
 
 from penstock.daemon import state
@@ -236,3 +237,21 @@ def test_a_built_policy_that_another_could_have_written_is_not_loaded_by_root(st
     os.chown(state_of_another / "history", *OWNER)
     with pytest.raises(PenstockError, match="user 65534 can write"):
         history._refuse_of_another(entry)
+
+
+def test_what_is_known_of_namespaces_that_are_gone_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "MOST_NAMESPACES", 2)
+    make_place(tmp_path / "policies")
+    now = moment.boot_id()
+    files = {"eth0": "", "4026532%a": "an earlier one", "1%v0": now, "2%v0": now, "3%v0": now}
+    for age, (name, boot) in enumerate(files.items()):
+        digest = f"{age:064}"
+        entry = history.Entry(digest, (), "edge.policy", "", 0, "apply", boot=boot)
+        (tmp_path / f"{name}.json").write_bytes(msgspec.json.encode((entry,)))
+        os.utime(tmp_path / f"{name}.json", ns=(age, age))
+        (tmp_path / "policies" / digest).write_bytes(b"")
+    history._forget_unused(tmp_path)
+    assert {path.stem for path in tmp_path.glob("*.json")} == {"eth0", "2%v0", "3%v0"}
+    assert {int(path.name) for path in (tmp_path / "policies").iterdir()} == {0, 3, 4}

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from penstock.pipeline.policy import LoadedPolicy
 
 MOST = 10
+#: Interfaces in namespaces of their own of which is remembered what was put there.
+MOST_NAMESPACES = 128
 _SHOWN = 8
 #: What became of a policy on probation.
 CONFIRMED, TAKEN_BACK = "confirmed", "taken back"
@@ -223,9 +225,31 @@ def _write(place: Path, ifname: str, every: Sequence[Entry]) -> None:
 
 
 def _forget_unused(place: Path) -> None:
-    """Remove the texts that no entry of any interface names."""
+    """Remove what is known of namespaces that are gone, and the texts that no entry of any interface names."""
+    remove_files(place, _of_gone_namespaces(place).__contains__)
     named = b"".join(read_kept(file) for file in place.glob("*.json"))
     remove_files(place / "policies", lambda name: name.encode() not in named)
+
+
+def _of_gone_namespaces(place: Path) -> set[str]:
+    """The files of namespaces of an earlier boot, and of this one all but those that were written last.
+
+    Which of this boot's are gone nobody can tell: another namespace may have the number of one that is.
+    """
+    of_this_boot: list[tuple[int, str]] = []
+    gone: set[str] = set()
+    for file in place.glob("*.json"):
+        try:
+            boots = {one.boot for one in msgspec.json.decode(read_kept(file), type=tuple[Entry, ...])}
+            written_ns = os.lstat(file).st_mtime_ns
+        except (OSError, ValueError):
+            continue
+        if boots and "" not in boots and boot_id():
+            if boot_id() in boots:
+                of_this_boot.append((written_ns, file.name))
+            else:
+                gone.add(file.name)
+    return gone | {name for _, name in sorted(of_this_boot)[:-MOST_NAMESPACES]}
 
 
 def _file(place: Path, ifname: str) -> Path:
