@@ -139,6 +139,17 @@ def test_undo_puts_it_back_at_once(wire: Wire, host: Cli, policy: Path, new: str
     assert wire.arrived(53) == 0
 
 
+@pytest.mark.parametrize("ending", ["undo", "apply"])
+def test_its_process_ends_when_nothing_is_left_to_take_back(
+    wire: Wire, host: Cli, policy: Path, new: str, ending: str
+) -> None:
+    host("apply", new, "-i", "v1", "--confirm", "1h")
+    assert len(reverters()) == 1
+    ways = {"undo": ("confirm", "--undo"), "apply": ("apply", str(policy), "-i", "v1")}
+    assert host(*ways[ending]).code == 0
+    wait_until(lambda: not reverters())
+
+
 @pytest.mark.parametrize("mode", ["tcx", "clsact"])
 def test_all_hooks_go_back_together(wire: Wire, host: Cli, tmp_path: Path, mode: str) -> None:
     old = BOTH.replace("53", "63").replace("54", "64")

@@ -150,7 +150,7 @@ def probation_of(seconds: float | None) -> Iterator[Probation | None]:
     if seconds is None:
         yield None
         return
-    from penstock.cli.reverter import start_reverter
+    from penstock.cli.reverter import start_reverter, tell
     from penstock.pipeline.probation import begin
 
     probation = begin(seconds)
@@ -161,6 +161,7 @@ def probation_of(seconds: float | None) -> Iterator[Probation | None]:
         process.terminate()
         process.wait()
         raise
+    tell(process)
 
 
 def told_of(probation: Probation | None, seconds: float | None, interface: str, *, wait: bool) -> int:

@@ -28,11 +28,12 @@ def start_expiry(ifname: str, hook: str = "xdp") -> Process:
     return start_detached("_expire", ifname, hook)
 
 
-def start_detached(*arguments: str) -> Process:
-    """Start a command of penstock's that outlives this one and its terminal."""
+def start_detached(*arguments: str, is_told: bool = False) -> Process:
+    """Start a command of penstock's that outlives this one and its terminal; `is_told`: with a pipe to it."""
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "penstock", *arguments],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if is_told else subprocess.DEVNULL,
+        bufsize=0,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",

@@ -169,6 +169,17 @@ def outcome(token: str) -> bool | None:
     return any(one is not None and one.confirmed == token for one in found)
 
 
+def is_known(token: str) -> bool:
+    """Whether a policy of any network namespace is on this probation.
+
+    Raises:
+        KernelError: pins cannot be read.
+    """
+    root = pin.pin_root()
+    found = [slots.read_identity(root / name).probation for name in pin.attach_points(root)]
+    return any(one is not None and one.token == token for one in found)
+
+
 def _candidates(root: Path, ifname: str | None = None) -> list[_Candidate]:
     """The pins on probation of this network namespace, or of one of its interfaces."""
     places, found = whereabouts.Places(), []
