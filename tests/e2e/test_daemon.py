@@ -22,6 +22,7 @@ from tests.e2e.daemons import Daemon, wait_until
 from tests.e2e.killing import killed
 from tests.e2e.test_json_page import assert_documented
 
+from penstock.errors import PenstockError
 from penstock.kernel import netns
 from penstock.kernel.attach_point import attach_point
 from penstock.kernel.bpf_object import load_object
@@ -566,6 +567,18 @@ def test_who_may_change_sets_has_the_daemon_fill_them_from_feeds(
             assert (refused.code, "may not have the daemon use it" in refused.err) == (1, True)
         refused = bare("feed", "add", "bad", "tor-exits", "--every", "1s")
         assert (refused.code, "may be asked every 30m at most" in refused.err) == (1, True)
+        for source in ("https://[::1", "https://", "", "hosts", "/x\ny", 'exec:"'):
+            with pytest.raises(PenstockError) as error:
+                daemon.ask("FeedAdd", set="bad", source=source)
+            assert error.value.exit_code == 1
+        with pytest.raises(PenstockError, match="there is no set"):
+            daemon.ask("SetAdd", set="b\0d", entries=["192.0.2.1"])
+        assert host("feed", "list", "--json").out == ""
+        refused = bare("set", "add", "bad", "\udc80")
+        assert (refused.code, "is not UTF-8 text" in refused.err) == (1, True)
+        # Of what is called nothing but signs, too.
+        assert host("feed", "add", "bad", "/.").code == 0
+        assert host("feed", "remove", "bad", "/.").code == 0
         done = bare("feed", "add", "bad", url, "--json")
         name = done.record["feed"]
         assert done.record == {"schema": "penstock.feed.add/1", "set": "bad", "feed": name, "entries": None}

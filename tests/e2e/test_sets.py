@@ -210,7 +210,9 @@ def test_a_set_that_is_defined_otherwise_is_made_anew_with_its_content(
     assert host("apply", str(guard), "-i", "lo").code == 0
     old = host("set", "info", "banned").out
     text = guard.read_text().replace("size 100 timeout 10m counters", "size 200 dynamic")
-    done = host("apply", str(write(guard, text.replace("size 200", "size 1"))), "-i", "v1")
+    done = host("apply", str(write(guard, text.replace("size 200", "size 1"))), "-i", "v1", "--dry-run")
+    assert (done.code, "@banned holds 3 entries" in done.err) == (1, True)
+    done = host("apply", str(guard), "-i", "v1")
     assert (done.code, "@banned holds 3 entries, and this policy gives it a size of 1" in done.err) == (
         1,
         True,
@@ -218,6 +220,18 @@ def test_a_set_that_is_defined_otherwise_is_made_anew_with_its_content(
     done = host("apply", str(write(guard, text)), "-i", "v1", "--confirm", "60s")
     assert (done.code, "which --confirm could not take back" in done.err) == (1, True)
     assert (host("set", "info", "banned").out, host("status").code, wire.arrived(8000)) == (old, 0, 0)
+    done = host("apply", str(guard), "-i", "v1", "--dry-run")
+    assert (done.code, "applied" in done.out) == (0, False)
+    would = "@banned would be made anew, with its 3 entries: set banned : host size 200 dynamic"
+    assert would in done.err
+    assert host("apply", str(guard), "-i", "v1", "--dry-run", "--json").record["notices"] == [
+        "guard on lo goes on with what @banned held: apply the policy there too", would,
+    ]  # fmt: skip
+    assert (
+        "which --confirm could not"
+        in host("apply", str(guard), "-i", "v1", "--dry-run", "--confirm", "9s").err
+    )
+    assert (host("set", "info", "banned").out, host("status").code) == (old, 0)
     done = host("apply", str(guard), "-i", "v1")
     assert "@banned was made anew, with its 3 entries: set banned : host size 200 dynamic" in done.err
     assert "guard on lo goes on with what @banned held: apply the policy there too" in done.err
@@ -228,6 +242,11 @@ def test_a_set_that_is_defined_otherwise_is_made_anew_with_its_content(
     )
     assert entries.count("expires in 59m") == 3
     assert host("status").code == 3
+    # What cannot wait goes on with the set that the policy has there.
+    assert host("rule", "add", "drop if udp port 7777", "-i", "lo", "--rebuild").code == 0
+    assert host("drop", "-i", "lo", "--for", "1m", "udp port 7778").code == 0
+    assert "@banned was taken away or made anew under it" in host("status").out
+    assert host("undrop", "-i", "lo").code == 0
     assert host("apply", str(guard), "-i", "lo").code == 0
     assert (host("status").code, host("detach", "-i", "lo").code) == (0, 0)
     assert host("set", "remove", "banned", CLIENT).code == 0
@@ -253,6 +272,12 @@ def test_a_set_that_is_taken_away_under_a_program_is_told_until_it_is_applied_ag
     found = host("status")
     assert (found.code, "@banned was taken away or made anew under it" in found.out) == (3, True)
     assert f"`penstock apply {guard} -i v1` mends it" in found.out
+    assert wire.arrived(8000) == 0
+    assert host("drop", "-i", "v1", "--for", "1m", "udp port 7777").code == 0
+    assert host("rule", "add", "drop if udp port 7778", "-i", "v1", "--rebuild").code == 0
+    assert [wire.arrived(port) for port in (8000, 7777, 7778, 7779)] == [0, 0, 0, 5]
+    assert host("status").code == 3
+    assert host("undrop", "-i", "v1").code == 0
     assert wire.arrived(8000) == 0
     assert host("apply", str(guard), "-i", "v1").code == 0
     assert (host("status").code, wire.arrived(8000)) == (0, 5)

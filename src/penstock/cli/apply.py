@@ -92,9 +92,8 @@ def command(
         from penstock.kernel.order import read_order
         from penstock.pipeline.placing import Wish
 
-        would_stay = _dry_run(
-            policies, interface, Wish(mode, read_order(order) if order else None, replace), force, as_json
-        )
+        wish = Wish(mode, read_order(order) if order else None, replace)
+        would_stay = _dry_run(policies, interface, wish, force, confirm_s is not None, as_json)
         return 0 if would_stay else 1
     return put_in_place(
         interface,
@@ -184,17 +183,24 @@ def told_of(probation: Probation | None, seconds: float | None, interface: str, 
 
 
 def _dry_run(
-    policies: tuple[LoadedPolicy, ...], interface: str, wanted: Wish, force: bool, as_json: bool
+    policies: tuple[LoadedPolicy, ...],
+    interface: str,
+    wanted: Wish,
+    force: bool,
+    is_on_probation: bool,
+    as_json: bool,
 ) -> bool:
     """Say what would change; False if `apply` would refuse it for what it cuts off."""
     from penstock.model.hook import Hook
     from penstock.pipeline.placing import wishes
-    from penstock.pipeline.preview import preview
+    from penstock.pipeline.preview import preview, replaced
 
-    wishes([Hook(policy.identity.hook) for policy in policies], wanted)
+    hooks = [Hook(policy.identity.hook) for policy in policies]
+    wishes(hooks, wanted)
+    programs = replaced(interface, hooks)
     is_taken = True
     for policy in policies:
-        found = preview(interface, policy)
+        found = preview(interface, policy, programs=programs, is_on_probation=is_on_probation)
         is_taken &= force or not found.losses
         if as_json:
             _record_preview(interface, policy, found)
@@ -213,6 +219,8 @@ def _tell_preview(interface: str, policy: LoadedPolicy, found: Preview, force: b
             )
         lost = f", lost: {', '.join(found.lost)}" if found.lost else ""
         output.answer(f"  in the place of {found.replaces}; {found.kept} counters go on{lost}")
+    for notice in found.notices:
+        output.warn(notice)
     for loss in found.losses:
         would = "cut off, as --force asks for" if force else "refused, as it cuts off"
         output.warn(f"it would be {would}: {loss.lifeline.what}: {loss.decider}")
@@ -232,6 +240,7 @@ def _record_preview(interface: str, policy: LoadedPolicy, found: Preview) -> Non
         ],
         "counters_kept": found.kept,
         "counters_lost": list(found.lost),
+        "notices": list(found.notices),
         "would_cut_off": [loss.lifeline.what for loss in found.losses],
     }
     output.record("penstock.apply/1", content)

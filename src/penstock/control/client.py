@@ -60,6 +60,8 @@ class Connection:
             RefusedError: it does not do it, and says why.
             DaemonError: it does not answer, or not as a daemon of this version does.
         """
+        for value in fields.values():
+            _require_text(value)
         root = os.environ.get(_ROOT)
         envelope = {"ask": request, "penstock": VERSION, **({"root": root} if root else {})}
         line = json.dumps({**envelope, **{key: value for key, value in fields.items() if value is not None}})
@@ -175,6 +177,13 @@ def connect_surely(*, to_read: bool = False, patience_s: float = _PATIENCE_S) ->
             hint="`penstock daemon` starts one, or its systemd unit",
         )
     return found
+
+
+def _require_text(value: object) -> None:
+    """Raises UnicodeEncodeError: an argument is no UTF-8, which is shown as if no daemon were asked."""
+    for one in value if isinstance(value, (tuple, list)) else (value,):
+        if isinstance(one, str):
+            one.encode()
 
 
 def _content(line: bytes) -> dict[str, Any]:

@@ -101,8 +101,8 @@ def read_file(source: File) -> bytes:
     try:
         with source.path.open("rb") as file:
             return _limited(file)
-    except OSError as error:
-        raise FeedError(f"read {source.path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # a path with a NUL in it
+        raise FeedError(f"read {source.path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def read_stdin() -> bytes:

@@ -88,6 +88,42 @@ def format_fault(name: str) -> tuple[str, str] | None:
     return None
 
 
+def source_fault(source: str) -> str | None:
+    """What is wrong with a source that nobody could ever ask; None for a good one.
+
+    >>> source_fault("https://[::1"), source_fault("https://feeds.example/ips.csv")
+    ('`https://[::1` is no URL', None)
+    """
+    if not source.isprintable():
+        return "the source of a feed is one line of text"
+    if not source.strip():
+        return "a feed has a source"
+    if source.startswith("exec:"):
+        return _command_fault(source)
+    if source.lower().startswith(("http://", "https://")) and not _is_url(source):
+        return f"`{source[:60]}` is no URL"
+    return None
+
+
+def _command_fault(source: str) -> str | None:
+    import shlex
+
+    try:
+        return None if shlex.split(source.removeprefix("exec:")) else "`exec:` names no command"
+    except ValueError as error:
+        return f"`{source[:60]}`: {error}"
+
+
+def _is_url(source: str) -> bool:
+    from urllib.parse import urlsplit
+
+    try:
+        found = urlsplit(source)
+        return bool(found.hostname) and (found.port is None or found.port > 0)
+    except ValueError:
+        return False
+
+
 def preset_hint(name: str) -> str:
     """What to say to whoever names a preset that there is none of."""
     near = get_close_matches(name, PRESET_RHYTHMS, n=1)

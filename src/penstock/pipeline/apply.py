@@ -31,7 +31,7 @@ from penstock.kernel.lock import lock
 from penstock.kernel.netlink import interface
 from penstock.kernel.order import read_order
 from penstock.model.hook import Hook
-from penstock.pipeline import guard, whereabouts
+from penstock.pipeline import bonds, guard, whereabouts
 from penstock.pipeline import slot as slots
 from penstock.pipeline.attach import load
 from penstock.pipeline.counters import Counter
@@ -170,7 +170,11 @@ def _put(
     with ExitStack() as opened:
         specs = [spec for policy in policies for spec in policy.identity.sets]
         made = opened.enter_context(remade(specs, applying))
-        sets = [opened.enter_context(shared(policy.identity.sets, made.places)) for policy in policies]
+        before = [None if applying else slot for slot in present]
+        sets = [
+            opened.enter_context(shared(policy.identity.sets, made.places, tuple(bonds.kept(running))))
+            for policy, running in zip(policies, before, strict=True)
+        ]
         tables = [
             opened.enter_context(kept_tables(slot, policy.identity))
             for slot, policy in zip(present, policies, strict=True)

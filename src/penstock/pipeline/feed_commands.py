@@ -11,7 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import FeedError, PenstockError
-from penstock.model.feeds import FED_KINDS, PRESET_RHYTHMS, is_open_http, least_interval_s
+from penstock.model.feeds import (
+    FED_KINDS,
+    PRESET_RHYTHMS,
+    is_open_http,
+    least_interval_s,
+    preset_hint,
+    source_fault,
+)
 from penstock.model.sets import time_text
 from penstock.pipeline.damage import damaged_sets
 from penstock.pipeline.feeding import fold
@@ -21,6 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from penstock.pipeline.feeding import Folded, Progress
+
+
+#: How a source begins that is the same to every process.
+_WHOLE = ("https://", "http://", "exec:", "/", "file:///")
 
 
 def add_feed(set_name: str, new: Subscription) -> dict[str, Any]:
@@ -44,6 +55,12 @@ def add_feed(set_name: str, new: Subscription) -> dict[str, Any]:
 def _check(new: Subscription, kind: tuple[str, ...], set_name: str) -> None:
     from penstock.feeds.formats import check_format
 
+    if fault := source_fault(new.source):
+        raise FeedError(fault)
+    if new.source not in PRESET_RHYTHMS and not new.source.lower().startswith(_WHOLE):
+        raise FeedError(
+            f"`{new.source[:60]}` is no preset and no file from the root", hint=preset_hint(new.source)
+        )
     check_format(new.read_as)
     if kind not in FED_KINDS:
         raise PenstockError(

@@ -125,6 +125,8 @@ class Identity(msgspec.Struct, frozen=True):
     sets: tuple[SetSpec, ...] = ()
     #: What tells their maps from others of the name, in the same order (bonds.py).
     set_ids: tuple[int, ...] = ()
+    #: All maps of each set by the names of its pins.
+    set_maps: tuple[dict[str, int], ...] = ()
     #: The feeds that fill them.
     feeds: tuple[SetFeed, ...] = ()
     #: Where a `path` that is relative begins.

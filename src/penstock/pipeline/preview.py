@@ -26,7 +26,9 @@ from penstock.pipeline import guard, whereabouts
 from penstock.pipeline.attach import load
 from penstock.pipeline.devices import with_devices
 from penstock.pipeline.identity import kept_slots
+from penstock.pipeline.set_remaking import Applying, foreseen
 from penstock.pipeline.slot import Slot, open_slot
+from penstock.pipeline.subscriptions import owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,12 +61,21 @@ class Preview:
     kept: int
     lost: tuple[str, ...]
     losses: tuple[Loss, ...]
+    #: What would be said of sets that are made anew.
+    notices: tuple[str, ...] = ()
 
 
-def preview(ifname: str, policy: LoadedPolicy) -> Preview:
-    """What putting a policy on an interface would change.
+def preview(
+    ifname: str,
+    policy: LoadedPolicy,
+    *,
+    programs: frozenset[int] = frozenset(),
+    is_on_probation: bool = False,
+) -> Preview:
+    """What putting a policy on an interface would change, where these programs make room for it and others.
 
     Raises:
+        PenstockError: it would be refused for a set that is there.
         KernelError: there is no such interface, or the kernel refuses the program.
     """
     point = attach_point(ifname, Hook(policy.identity.hook))
@@ -74,15 +85,24 @@ def preview(ifname: str, policy: LoadedPolicy) -> Preview:
         effort = loaded.programs[PROGRAM].info.verified_insns
         lost = guard.losses(point, policy, loaded)
         present = _present(point, opened)
+        applying = Applying(programs, owner_of(policy.identity.place), is_on_probation)
+        told = tuple(foreseen(policy.identity.sets, applying))
         if present is None:
-            return Preview(None, effort, rule_changes((), policy.rule_keys), 0, (), lost)
+            return Preview(None, effort, rule_changes((), policy.rule_keys), 0, (), lost, told)
         pairs = kept_slots(present.keys, policy.counters)
         going = set(range(len(present.keys))) - {old for old, _ in pairs}
         totals = present.totals()
         forgotten = tuple(present.keys[slot].name for slot in sorted(going) if totals[slot].packets)
         before = [key for key in present.keys_in_order()[_FIXED:] if key.until_ns is None]
         changes = rule_changes(before, policy.rule_keys)
-        return Preview(present.identity.name, effort, changes, len(pairs), forgotten, lost)
+        return Preview(present.identity.name, effort, changes, len(pairs), forgotten, lost, told)
+
+
+def replaced(ifname: str, hooks: Sequence[Hook]) -> frozenset[int]:
+    """The programs that make room for policies at these hooks.  Raises KernelError: there is no such interface."""
+    with ExitStack() as opened:
+        found = [_present(attach_point(ifname, hook), opened) for hook in hooks]
+        return frozenset(one.identity.program for one in found if one is not None)
 
 
 def _present(point: AttachPoint, opened: ExitStack) -> Slot | None:

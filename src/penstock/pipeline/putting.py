@@ -17,6 +17,7 @@ import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -30,7 +31,7 @@ from penstock.kernel.clsact import Filter
 from penstock.kernel.program import Program
 from penstock.model.hook import Hook
 from penstock.model.overlay import BANKS_MAP, SWITCH_MAP
-from penstock.model.sets import control_map
+from penstock.model.sets import SetSpec, control_map, set_map
 from penstock.model.spec import COUNTERS_MAP, PROGRAM, REFUSALS_MAP
 from penstock.pipeline import slot as slots
 from penstock.pipeline.identity import Clsact, Identity, encode, kept_slots
@@ -38,6 +39,7 @@ from penstock.pipeline.limiters import tables_by_name
 from penstock.pipeline.overlay import BANKS, SWITCH
 from penstock.pipeline.placing import AUTO, Wish, mode_of, put_on
 from penstock.pipeline.refusals import REFUSALS
+from penstock.pipeline.set_store import CONTROL as SET_CONTROL
 from penstock.pipeline.slot import BEFORE, CARRIED, COUNTERS, IDENTITY, LINK, PROGRAM_PIN, Holder, Slot
 from penstock.pipeline.whereabouts import owns_clsact
 
@@ -228,11 +230,18 @@ class Putting:
                 self._loaded.maps[control_map(number)].info.id
                 for number in range(len(self._policy.identity.sets))
             ),
+            set_maps=tuple(map(self._set_maps, count(), self._policy.identity.sets)),
             clsact=self._clsact(),
             probation=self._probation,
             # A program that reads packets by helpers alone asks no overlay (bpf/include/penstock/overlay.bpf.h).
             offer=None if missing(PERFMON) else self._policy.identity.offer,
         )
+
+    def _set_maps(self, number: int, spec: SetSpec) -> dict[str, int]:
+        maps = self._loaded.maps
+        tables = {name: set_map(number, name) for name in (*spec.tables, *spec.added_tables)}
+        named = {SET_CONTROL: control_map(number), **tables}
+        return {name: maps[one].info.id for name, one in named.items()}
 
     def _kept_for_later(self, held: ExitStack) -> dict[str, Descriptor]:
         """The pins of what a policy on probation replaces, or of what the one that it replaces had replaced."""

@@ -62,7 +62,7 @@ def remade(specs: Iterable[SetSpec], applying: Applying | None) -> Iterator[Rema
     with ExitStack() as held, ExitStack() as undo:
         moved: dict[str, tuple[LiveSet, LiveSet]] = {}
         notices: list[str] = []
-        for spec in {spec.name: spec for spec in specs}.values() if applying else ():
+        for _, spec in sorted({spec.name: spec for spec in specs}.items()) if applying else ():
             assert applying is not None
             if not _is_another(spec, set_store.spec_of(spec.name)):
                 continue
@@ -84,6 +84,41 @@ def remade(specs: Iterable[SetSpec], applying: Applying | None) -> Iterator[Rema
         undo.pop_all()
         for name, (_, new) in moved.items():
             pin.publish(set_store.sets_root(), name, _place(new))
+
+
+def foreseen(specs: Iterable[SetSpec], applying: Applying) -> Iterator[str]:
+    """What `apply` would say of the sets that it makes anew; nothing is changed.
+
+    Raises:
+        PenstockError: it would be refused for a set that is there.
+    """
+    for spec in specs:
+        there = set_store.spec_of(spec.name)
+        if there is None or replace(there, dynamic=spec.dynamic) == spec:
+            if there is not None and there.dynamic and not spec.dynamic:
+                raise set_store.another(spec, there)
+            continue
+        if not _is_another(spec, there):
+            raise set_store.another(spec, there)
+        yield from _users_left(spec, applying)
+        with set_store.open_set(spec.name) as old:
+            if old.count > spec.size and _most_of_a_family(old) > spec.size:
+                raise _too_many(old, spec)
+            yield f"@{spec.name} would be made anew, with its {old.count:,} entries: {spec.text}"
+
+
+def _most_of_a_family(old: LiveSet) -> int:
+    lines = [one.text for one in old if not one.by_rule]
+    of_6 = sum(":" in line for line in lines)
+    return max(of_6, len(lines) - of_6)
+
+
+def _too_many(old: LiveSet, spec: SetSpec) -> PenstockError:
+    return PenstockError(
+        f"@{old.spec.name} holds {old.count:,} entries, and this policy gives it a size of "
+        f"{count_text(spec.size)}; nothing was changed",
+        hint="write a larger `size`, or `penstock set remove` what is too much",
+    )
 
 
 def _is_another(wanted: SetSpec, there: SetSpec | None) -> bool:
@@ -143,11 +178,7 @@ def _fill(old: LiveSet, new: LiveSet) -> None:
     except (LimitError, KernelError) as error:
         if isinstance(error, KernelError) and error.errno not in (errno.E2BIG, errno.ENOSPC):
             raise
-        raise PenstockError(
-            f"@{old.spec.name} holds {old.count:,} entries, and this policy gives it a size of "
-            f"{count_text(new.spec.size)}; nothing was changed",
-            hint="write a larger `size`, or `penstock set remove` what is too much",
-        ) from error
+        raise _too_many(old, new.spec) from error
 
 
 def _content(old: LiveSet) -> Content:
@@ -172,4 +203,4 @@ def _carry_added(old: LiveSet, new: LiveSet) -> None:
         new.added.take(old.added)
 
 
-__all__ = ["Applying", "Remade", "remade"]
+__all__ = ["Applying", "Remade", "foreseen", "remade"]

@@ -153,7 +153,7 @@ def place_of(name: str) -> tuple[int, int]:
     """What tells the set that is there now from another one of its name; (0, 0) for none."""
     try:
         found = os.stat(f"{pin.pin_root()}{_SUFFIX}/{name}/{SPEC}")  # noqa: PTH116 - asked at every change
-    except OSError:
+    except (OSError, ValueError):  # a name with a NUL in it
         return 0, 0
     return found.st_ino, found.st_ctime_ns
 
@@ -187,6 +187,14 @@ def _open_maps(place: Path, spec: SetSpec) -> tuple[dict[str, Map], Map, dict[st
             _require_layout(place)
         opened.pop_all()
     return maps, control, added
+
+
+def _maps_by_id(spec: SetSpec, ids: Mapping[str, int]) -> tuple[dict[str, Map], Map, dict[str, Map]]:
+    with ExitStack() as opened:
+        every = {name: opened.enter_context(Map.by_id(number)) for name, number in ids.items()}
+        opened.pop_all()
+    maps = {table: every[table] for table in spec.tables}
+    return maps, every[CONTROL], {name: every[name] for name in spec.added_tables}
 
 
 def _require_shape(place: Path, held: Map, expected: tuple[int, int]) -> None:
@@ -228,10 +236,15 @@ def _unusable(place: Path, meaning: str) -> KernelError:
 
 
 @contextmanager
-def shared(sets: Sequence[SetSpec], places: Mapping[str, Path] | None = None) -> Iterator[Mapping[str, Map]]:
+def shared(
+    sets: Sequence[SetSpec],
+    places: Mapping[str, Path] | None = None,
+    kept: Sequence[tuple[SetSpec, Mapping[str, int]]] = (),
+) -> Iterator[Mapping[str, Map]]:
     """The maps of a program's sets by the names that they have in it; sets that are not there yet are made.
 
-    `places` are the pins of sets that will be those of their names (set_remaking.py).
+    `places` are the pins of sets that will be those of their names (set_remaking.py), `kept` the ids of maps
+    that have no pins any more (bonds.py).
 
     A set that was there before a reboot is filled again with what its ledger and its feeds' copies say.
 
@@ -245,7 +258,9 @@ def shared(sets: Sequence[SetSpec], places: Mapping[str, Path] | None = None) ->
     with ExitStack() as opened, ExitStack() as undo:
         for number, spec in enumerate(sets):
             is_new = False
-            if places and spec.name in places:
+            if ids := next((ids for one, ids in kept if one == spec), None):
+                maps, control, added = _maps_by_id(spec, ids)
+            elif places and spec.name in places:
                 maps, control, added = _open_maps(places[spec.name], spec)
             else:
                 with changing(spec.name):
@@ -281,7 +296,7 @@ def _ensure(spec: SetSpec) -> bool:
     there = _spec_at(root / spec.name)
     if there is not None:
         if replace(there, dynamic=spec.dynamic) != spec or (there.dynamic and not spec.dynamic):
-            raise _another(spec, there)
+            raise another(spec, there)
         if there != spec:
             _make_dynamic(root, spec, there)
         return False
@@ -329,7 +344,8 @@ def _staged(root: Path, spec: SetSpec, maps: dict[str, Map], control: Map) -> Pa
         return pin.stage(root, spec.name, {CONTROL: control, SPEC: blob, **maps, **added})
 
 
-def _another(wanted: SetSpec, there: SetSpec) -> PenstockError:
+def another(wanted: SetSpec, there: SetSpec) -> PenstockError:
+    """What is said where a set is there that is not the one of a policy."""
     if there.dynamic and not wanted.dynamic and there.kind == wanted.kind:
         return PenstockError(
             f"rules of other policies add to the set @{wanted.name}, and this policy does not say so",

@@ -50,8 +50,8 @@ class Subscription(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.source in PRESET_RHYTHMS and not (self.format or self.is_private or self.allow_http):
             return self.source
         told = repr((self.source, self.read_as, self.is_private, self.allow_http))
-        words = _PLAIN.sub("-", self.source.removeprefix("https://").removeprefix("http://")).strip("-")
-        return f"{words[:40]}-{sha256(told.encode()).hexdigest()[:8]}"
+        words = _PLAIN.sub("-", self.source.removeprefix("https://").removeprefix("http://")).strip("-.")
+        return f"{words[:40] or 'feed'}-{sha256(told.encode()).hexdigest()[:8]}"
 
     @property
     def read_as(self) -> str:

@@ -20,6 +20,7 @@ from penstock.model.feeds import (
     is_open_http,
     least_interval_s,
     preset_hint,
+    source_fault,
 )
 from penstock.model.sets import time_text
 
@@ -76,10 +77,8 @@ def _source_fault(source: str) -> tuple[str, str | None] | None:
     """What is wrong with a source in quotes, and what to do."""
     if source in PRESET_RHYTHMS:
         return "a feed that is known by name is written without quotes", f"feed {source}"
-    if not source.isprintable():
-        return "the source of a feed is one line of text", None
-    if source.startswith("exec:") and not source.removeprefix("exec:").strip():
-        return "`exec:` names no command", 'as in: feed "exec:lister --all"'
+    if fault := source_fault(source):
+        return fault, 'as in: feed "exec:lister --all"' if source.startswith("exec:") else None
     if is_open_http(source):
         return (
             "whoever is on the way can change what comes by http, so a policy asks by https",
