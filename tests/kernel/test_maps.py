@@ -14,6 +14,7 @@ from penstock.errors import KernelError
 from penstock.kernel import maps, syscall
 from penstock.kernel.blob import LARGEST, read_blob, write_blob
 from penstock.kernel.bpf_object import BpfObject, load_object
+from penstock.kernel.map_pieces import value_pieces
 from penstock.kernel.maps import EXIST, MMAPABLE, NOEXIST, Map, MapType, possible_cpus
 
 if TYPE_CHECKING:
@@ -44,6 +45,15 @@ def test_a_map_describes_itself(table: Map) -> None:
     assert (info.type, info.key_size, info.value_size, info.max_entries) == (MapType.HASH, 4, 3, 4)
     assert info.name == table.name == "ps_table"
     assert info.id > 0
+
+
+@pytest.mark.parametrize("room", [1, 7, 100, 1 << 14])
+def test_values_of_a_large_array_come_in_pieces(room: int) -> None:
+    with Map.create(MapType.ARRAY, "ps_large", key_size=4, value_size=8, max_entries=700) as table:
+        table.update_all(np.arange(700, dtype=np.uint32), np.arange(700, dtype=np.uint64))
+        pieces = [rows.view(np.uint64)[:, 0].tolist() for rows in value_pieces(table, room)]
+    assert [number for piece in pieces for number in piece] == list(range(700))
+    assert max(map(len, pieces)) <= room
 
 
 def test_entries_come_and_go(table: Map) -> None:

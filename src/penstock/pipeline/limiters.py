@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from penstock.errors import KernelError
+from penstock.kernel.map_pieces import value_pieces
 from penstock.kernel.maps import Map
 from penstock.model.limiter import KEY_WORDS, SEED_VARIABLE, WAYS, Limiter, limiter_map
 from penstock.pipeline.identity import CounterKey, Identity, kept_slots
@@ -60,11 +61,14 @@ def read_usage(table: Map, limiter: Limiter, now_ns: int) -> Usage:
     if (table.info.value_size, table.info.max_entries) != (8 * words, limiter.rows + 1):
         meaning = f"it is not the table of {limiter.name}"
         raise KernelError("read", table.name, errno.ESTALE, meaning=meaning)
-    _, raw = table.read_all()
-    rows = np.ascontiguousarray(raw).view(np.uint64).reshape(len(raw), -1)[: limiter.rows]
-    buckets = rows[:, _HEAD_WORDS:].reshape(len(rows), WAYS, _BUCKET_WORDS + KEY_WORDS[limiter.key.kind])
-    held = int((buckets[:, :, 0] > now_ns).sum()) if len(rows) else 0
-    given, refused = (int(rows[:, at].sum()) for at in (1, 2))
+    left, held, given, refused = limiter.rows, 0, 0, 0
+    for raw in value_pieces(table):
+        # Behind the rows is the bucket that all have who find no place.
+        rows = raw.view(np.uint64)[:left]
+        left -= len(rows)
+        ends = rows[:, _HEAD_WORDS :: _BUCKET_WORDS + KEY_WORDS[limiter.key.kind]]
+        held += int((ends > now_ns).sum())
+        given, refused = given + int(rows[:, 1].sum()), refused + int(rows[:, 2].sum())
     return Usage(limiter, held, limiter.places, given, refused)
 
 
