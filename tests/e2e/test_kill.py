@@ -215,3 +215,14 @@ def test_a_set_that_is_made_anew(
     assert [path.name for path in root.with_name(f"{root.name}-sets").iterdir()] == ["banned"]
     assert host("detach", "-i", "v1").code == 0
     assert host("set", "delete", "banned").code == 0
+
+
+def test_a_set_that_was_not_made_anew_goes_with_all_that_was_left(
+    wire: Wire, host: Cli, tmp_path: Path, root: Path
+) -> None:
+    place = tmp_path / "guard.policy"
+    assert host("apply", str(write(place, WITH_SET.format(size=100))), "-i", "v1").code == 0
+    _killed_apply(host, SET_STEPS["half filled"], write(place, WITH_SET.format(size=200)))
+    assert host("detach", "-i", "v1").code == 0
+    assert host("set", "delete", "banned").code == 0
+    assert list(root.with_name(f"{root.name}-sets").iterdir()) == []

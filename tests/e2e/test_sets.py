@@ -222,7 +222,7 @@ def test_a_set_that_is_defined_otherwise_is_made_anew_with_its_content(
     assert (host("set", "info", "banned").out, host("status").code, wire.arrived(8000)) == (old, 0, 0)
     done = host("apply", str(guard), "-i", "v1", "--dry-run")
     assert (done.code, "applied" in done.out) == (0, False)
-    would = "@banned would be made anew, with its 3 entries: set banned : host size 200 dynamic"
+    would = "@banned would be made anew, with all 3 of its entries: set banned : host size 200 dynamic"
     assert would in done.err
     assert host("apply", str(guard), "-i", "v1", "--dry-run", "--json").record["notices"] == [
         "guard on lo goes on with what @banned held: apply the policy there too", would,
@@ -233,7 +233,7 @@ def test_a_set_that_is_defined_otherwise_is_made_anew_with_its_content(
     )
     assert (host("set", "info", "banned").out, host("status").code) == (old, 0)
     done = host("apply", str(guard), "-i", "v1")
-    assert "@banned was made anew, with its 3 entries: set banned : host size 200 dynamic" in done.err
+    assert "@banned was made anew, with all 3 of its entries: set banned : host size 200 dynamic" in done.err
     assert "guard on lo goes on with what @banned held: apply the policy there too" in done.err
     assert wire.arrived(8000) == 0
     entries = host("set", "list", "banned").out

@@ -225,6 +225,12 @@ def leftovers(root: Path, name: str) -> list[Path]:
     return [path for path, match in matches if match and match["name"] == name]
 
 
+def discard_leftovers(root: Path, name: str) -> None:
+    """Remove them.  Hold the lock of `name`.  Raises KernelError."""
+    for left in leftovers(root, name):
+        discard(left)
+
+
 def unfinished(root: Path) -> list[str]:
     """The names of the attach points of which there are leftovers, sorted."""
     matches = (_TEMPORARY.fullmatch(path.name) for path in _directories(root))

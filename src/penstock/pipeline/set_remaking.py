@@ -75,7 +75,7 @@ def remade(specs: Iterable[SetSpec], applying: Applying | None) -> Iterator[Rema
             new = held.enter_context(_made(spec, undo))
             _fill(old, new)
             moved[spec.name] = old, new
-            notices.append(f"@{spec.name} was made anew, with its {new.count:,} entries: {spec.text}")
+            notices.append(f"@{spec.name} was made anew, with all {new.count:,} of its entries: {spec.text}")
         yield Remade({name: _place(new) for name, (_, new) in moved.items()}, tuple(notices))
         for old, new in moved.values():
             # Programs add to the new one by now, which may be full of that.
@@ -104,7 +104,7 @@ def foreseen(specs: Iterable[SetSpec], applying: Applying) -> Iterator[str]:
         with set_store.open_set(spec.name) as old:
             if old.count > spec.size and _most_of_a_family(old) > spec.size:
                 raise _too_many(old, spec)
-            yield f"@{spec.name} would be made anew, with its {old.count:,} entries: {spec.text}"
+            yield f"@{spec.name} would be made anew, with all {old.count:,} of its entries: {spec.text}"
 
 
 def _most_of_a_family(old: LiveSet) -> int:
@@ -161,8 +161,7 @@ def _in_use(spec: SetSpec, others: list[User]) -> PenstockError:
 @contextmanager
 def _made(spec: SetSpec, undo: ExitStack) -> Iterator[LiveSet]:
     """An empty set, pinned where nobody looks."""
-    for left in pin.leftovers(set_store.sets_root(), spec.name):
-        pin.discard(left)
+    pin.discard_leftovers(set_store.sets_root(), spec.name)
     place = set_store.staged(spec)
     undo.callback(pin.discard, place)
     with set_store.open_unlocked(spec, place) as new:

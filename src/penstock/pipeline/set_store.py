@@ -291,8 +291,7 @@ def _ensure(spec: SetSpec) -> bool:
     from penstock.pipeline.set_maps import create_maps
 
     root = sets_root()
-    for left in pin.leftovers(root, spec.name):
-        pin.discard(left)
+    pin.discard_leftovers(root, spec.name)
     there = _spec_at(root / spec.name)
     if there is not None:
         if replace(there, dynamic=spec.dynamic) != spec or (there.dynamic and not spec.dynamic):
@@ -380,6 +379,8 @@ def delete(name: str, *, force: bool = False) -> tuple[User, ...]:
             raise PenstockError(
                 f"the set @{name} is in use by {listed}", hint="detach what uses it, or --force"
             )
+        if not force:
+            pin.discard_leftovers(sets_root(), name)
         pin.remove(sets_root(), name)
         Ledger(name).forget()
         return users
