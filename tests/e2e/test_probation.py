@@ -14,7 +14,7 @@ from tests.e2e.conftest import Cli, Done, Here, Wire, counters, write
 from tests.e2e.daemons import wait_until
 from tests.e2e.killing import killed
 
-from penstock.pipeline.probation import boot_clock_ns
+from penstock.model.boot_clock import boot_clock_ns
 
 pytestmark = [pytest.mark.privileged, pytest.mark.check(22)]
 

@@ -121,6 +121,22 @@ def test_check_27_processes_whose_wall_clocks_are_a_day_apart(
         check=True,
     )
     assert abs(float(seen.stdout) - time.time() - jump) < 60
+    _means_the_same_times(wire, host, other)
+
+
+@pytest.mark.check(27)
+@pytest.mark.parametrize("jump", [-3600, 86_400])
+def test_check_27_processes_whose_boot_clocks_are_a_day_apart(
+    wire: Wire, host: Cli, guard: Path, jump: int
+) -> None:
+    """A time namespace gives its processes another boot clock; that of programs is the host's."""
+    prefix = ("unshare", "--time", "--boottime", str(jump))
+    seen = subprocess.run([*prefix, "cat", "/proc/uptime"], capture_output=True, check=True, text=True)
+    assert abs(float(seen.stdout.split()[0]) - time.clock_gettime(time.CLOCK_BOOTTIME) - jump) < 60
+    _means_the_same_times(wire, host, Cli(host.environment, (*prefix, *host.prefix)))
+
+
+def _means_the_same_times(wire: Wire, host: Cli, other: Cli) -> None:
     host("set", "add", "open", "8000")
     for adding, looking in ((host, other), (other, host)):
         assert adding("set", "add", "banned", CLIENT, "--timeout", "1h").code == 0

@@ -33,6 +33,7 @@ from penstock.compiler.lang.source import Source
 from penstock.engine.policy import KernelEngine, ReferenceEngine
 from penstock.errors import LimitError, PenstockError
 from penstock.kernel.elf import Symbol, variables
+from penstock.model.boot_clock import boot_clock_ns
 from penstock.model.hook import Hook
 from penstock.model.sets import REST, SetSpec, control_map, set_map
 from penstock.model.verdict import Verdict
@@ -41,7 +42,6 @@ from penstock.pipeline.live_set import LiveSet
 from penstock.pipeline.policy import load_policy
 from penstock.pipeline.set_change import settled
 from penstock.pipeline.set_contents import modelled, of_entries
-from penstock.pipeline.set_control import now
 from penstock.pipeline.set_keys import keys_of
 from penstock.pipeline.set_maps import create_maps, read_map
 from penstock.pipeline.set_store import live
@@ -502,7 +502,7 @@ def test_a_few_changes_with_times_against_a_model(structure: str) -> None:
             if chance.random() < 0.6:
                 seconds = chance.choice([None, 0.000_001, 1000.0, 2000.0, 3000.0])
                 held.update(some, seconds)
-                end = None if seconds is None else now() + seconds * 1e9
+                end = None if seconds is None else boot_clock_ns() + seconds * 1e9
                 model |= {text: _later(end, model.get(text, 0.0)) for text in some}
             else:
                 held.discard(some)
@@ -520,7 +520,7 @@ def _later(one: float | None, other: float | None) -> float | None:
 
 
 def _is_live(end: float | None) -> bool:
-    return end is None or end > now()
+    return end is None or end > boot_clock_ns()
 
 
 def _is_at_rest(held: LiveSet) -> None:

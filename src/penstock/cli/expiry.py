@@ -47,7 +47,8 @@ def start_detached(*arguments: str, is_told: bool = False) -> Process:
 @click.argument("hook", default="xdp")
 def command(interface: str, hook: str) -> None:
     """Remove the emergency rules of an interface when their time is over, until none is left."""
-    from penstock.pipeline.emergency import boot_clock_ns, expire
+    from penstock.model.boot_clock import boot_clock_ns
+    from penstock.pipeline.emergency import expire
 
     attempts = 0
     while True:

@@ -46,11 +46,12 @@ def tell(process: Process) -> None:
 def command(token: str, until_ns: int) -> None:
     """Undo a probation at its time, unless it was confirmed."""
     # Whatever is needed then is imported now: the disk may be full or gone later.
+    from penstock.model.boot_clock import boot_clock_ns
     from penstock.pipeline import probation
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     watch, pause_s = _Watch(token), _FIRST_SLEEP_S
-    while (left := until_ns - probation.boot_clock_ns()) > 0:
+    while (left := until_ns - boot_clock_ns()) > 0:
         if watch.is_over():
             return
         # The boot clock goes on while the machine sleeps and time.sleep does not: look again now and then.

@@ -23,6 +23,7 @@ from penstock.kernel.libc import address_of
 from penstock.kernel.maps import Map, MapInfo
 from penstock.kernel.program import Program
 from penstock.kernel.syscall import Command
+from penstock.model.boot_clock import boot_clock_ns
 
 _INFO_SIZE = 224
 _LOAD_TIME_AT, _MAP_COUNT_AT, _MAPS_AT = 40, 52, 56
@@ -57,7 +58,7 @@ def details(program: Program) -> Details:
         raw = syscall.object_info(program.fd, _INFO_SIZE)
         (since_boot,) = struct.unpack_from("=Q", raw, _LOAD_TIME_AT)
         numbers = map_ids(program.fd)
-    age = time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot / 1e9
+    age = (boot_clock_ns() - since_boot) / 1e9
     return Details(time.time() - age, tuple(_map_info(number) for number in numbers), _memory(program.fd))
 
 

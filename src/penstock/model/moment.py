@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from penstock.model.boot_clock import boot_clock_ns
+
 _SECOND = 1_000_000_000
 
 
@@ -36,7 +38,7 @@ class Moment:
 
 def moment() -> Moment:
     """Now."""
-    return Moment(time.time(), time.clock_gettime_ns(time.CLOCK_BOOTTIME), boot_id())
+    return Moment(time.time(), boot_clock_ns(), boot_id())
 
 
 @cache

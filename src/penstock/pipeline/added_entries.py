@@ -20,9 +20,9 @@ from collections.abc import Iterator, Mapping
 from penstock.errors import KernelError
 from penstock.kernel.map_entries import entries
 from penstock.kernel.maps import MMAPABLE, NOEXIST, Map, MapType
+from penstock.model.boot_clock import boot_clock_ns
 from penstock.model.closing import Closing
 from penstock.model.sets import ADDED, TALLY, TURN, SetSpec
-from penstock.pipeline.set_control import now
 
 #: struct ps_set_tally of bpf/include/penstock/added.bpf.h: pairs of words, one for each family.
 _CAME, _WENT, _SWEPT, _REFUSED = range(4)
@@ -165,4 +165,4 @@ def create_added(spec: SetSpec) -> dict[str, Map]:
 
 def _lives(value: bytes) -> bool:
     end = int.from_bytes(value[:8], sys.byteorder)
-    return not end or now() < end
+    return not end or boot_clock_ns() < end

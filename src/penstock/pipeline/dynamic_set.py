@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
+from penstock.model.boot_clock import boot_clock_ns
 from penstock.model.set_text import text_of
 from penstock.pipeline.added_entries import AddedEntries
 from penstock.pipeline.live_set import Changed, Entry, LiveSet, Text
-from penstock.pipeline.set_control import now
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +64,7 @@ class DynamicSet(LiveSet):
     def __iter__(self) -> Iterator[Entry]:
         """The entries that have not expired, in the kernel's order; those of rules come last."""
         yield from super().__iter__()
-        moment = now()
+        moment = boot_clock_ns()
         for family, key, value in self.added.entries():
             left = (value[0] - moment) / 1e9 if value[0] else None
             packets, octets = value[1:] if self.spec.counters else (None, None)

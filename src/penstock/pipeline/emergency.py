@@ -23,6 +23,7 @@ from typing import Literal
 from penstock.errors import KernelError, PenstockError
 from penstock.kernel import pin
 from penstock.kernel.attach_point import AttachPoint, attach_point
+from penstock.model.boot_clock import boot_clock_ns
 from penstock.model.hook import Hook
 from penstock.pipeline import whereabouts
 from penstock.pipeline.apply import find_open, locked, nothing_there, put, take_off
@@ -188,11 +189,6 @@ def _without_policy(
     text = EMPTY_POLICY.format(hook=point.hook.value)
     policy = load_policy(text, name=_NOBODY, emergencies=rules, has_policy=False)
     return put(root, point, policy, present, Wish(mode))
-
-
-def boot_clock_ns() -> int:
-    """CLOCK_BOOTTIME, which goes on during suspend and does not jump when the date is set."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def _free_name(rules: tuple[Emergency, ...], action: Action) -> str:

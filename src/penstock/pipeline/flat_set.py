@@ -15,6 +15,7 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
+from penstock.model.boot_clock import boot_clock_ns
 from penstock.model.flat import FRONT_BYTES, LINE_BYTES, front_lines
 from penstock.model.set_text import text_of
 from penstock.model.sets import FLAT, FRONT, SetSpec
@@ -24,7 +25,6 @@ from penstock.pipeline.flat_blocks import NoRoomError
 from penstock.pipeline.flat_content import Content
 from penstock.pipeline.flat_slots import Slots
 from penstock.pipeline.live_set import Changed, Entry, LiveSet, Text
-from penstock.pipeline.set_control import now
 from penstock.pipeline.set_few import Few
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ class FlatSet(LiveSet):
         if not self.state.timed:
             return False
         table, spec = self.tries.maps[family], self.spec.timed
-        found = Few(spec, table, active=self.state.active, moment=now(), folded=False).match(key)
+        found = Few(spec, table, active=self.state.active, moment=boot_clock_ns(), folded=False).match(key)
         return found is not None and found.key == key
 
     def _recover(self) -> None:

@@ -17,13 +17,13 @@ import numpy as np
 
 from penstock.errors import KernelError
 from penstock.kernel.libc import synchronize_rcu
+from penstock.model.boot_clock import boot_clock_ns
 from penstock.pipeline.flat_filling import fill, fill_front, filling
 from penstock.pipeline.flat_keys import distinct, found_in, packed
 from penstock.pipeline.flat_many import in_place
 from penstock.pipeline.flat_present import Difference, Present
 from penstock.pipeline.live_set import Changed
 from penstock.pipeline.set_change import Change, Held, change, settled
-from penstock.pipeline.set_control import now
 from penstock.pipeline.set_keys import Content, Entries, arrays_of
 from penstock.pipeline.set_keys import nothing as no_entries
 from penstock.pipeline.set_maps import create_lines, read_map
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 def update(found: FlatSet, entries: Content | Keys) -> Changed:
     """Add entries.  Raises: as `LiveSet.update`."""
-    (stay, timed), moment = _split(arrays_of(found.spec, entries)), now()
+    (stay, timed), moment = _split(arrays_of(found.spec, entries)), boot_clock_ns()
     held = _held(found)
     joined = {
         family: Entries.joined([held[family].entries(found.spec.timed).live(moment), timed[family]])
@@ -95,7 +95,7 @@ def exchange(
 
 def sweep(found: FlatSet) -> Changed:
     """Remove what has expired.  Raises KernelError."""
-    held, moment = _held(found), now()
+    held, moment = _held(found), boot_clock_ns()
     timed = found.spec.timed
     return _put(found, held, None, {f: one.entries(timed).live(moment) for f, one in held.items()})
 
@@ -130,7 +130,7 @@ def _flat(found: FlatSet) -> Moves:
 def _left(found: FlatSet, held: dict[str, Held], unwanted: Flat) -> tuple[Moves, Content]:
     """What is there without some entries."""
     flat = {family: one.going(unwanted[family]) for family, one in _flat(found).items()}
-    timed, moment = {}, now()
+    timed, moment = {}, boot_clock_ns()
     for family, one in held.items():
         timed[family] = _without(
             family, one.entries(found.spec.timed).live(moment), distinct(unwanted[family])
@@ -144,7 +144,7 @@ def _put(found: FlatSet, held: dict[str, Held], flat: Moves | None, timed: Conte
         flat = _flat(found) if any(map(len, timed.values())) else {}
     timed = {f: _without(f, one, flat[f].after) if flat else one for f, one in timed.items()}
     _check_size(found, flat, timed)
-    moment = now()
+    moment = boot_clock_ns()
     tries = {f: change(found.spec.timed, held[f], timed[f], found.bank, moment) for f in held}
     same = not any(len(one.come) or len(one.gone) for one in flat.values())
     if all(one.is_empty for one in tries.values()):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import secrets
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from msgspec import structs
 from penstock.errors import KernelError
 from penstock.kernel.map_pieces import value_pieces
 from penstock.kernel.maps import Map
+from penstock.model.boot_clock import boot_clock_ns
 from penstock.model.limiter import KEY_WORDS, SEED_VARIABLE, WAYS, Limiter, limiter_map
 from penstock.pipeline.identity import CounterKey, Identity, kept_slots
 
@@ -74,7 +74,7 @@ def read_usage(table: Map, limiter: Limiter, now_ns: int) -> Usage:
 
 def usage_in(directory: Path, identity: Identity) -> tuple[Usage, ...]:
     """Of the filter whose pins lie in this directory, each limiter's.  Raises KernelError: they cannot be read."""
-    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    now = boot_clock_ns()
     found = []
     for number, limiter in enumerate(identity.limiters):
         with Map.open(directory / pin_name(number)) as table:

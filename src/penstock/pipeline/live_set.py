@@ -28,10 +28,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from penstock.errors import KernelError, LimitError, PenstockError
 from penstock.kernel.map_batch import delete_each
 from penstock.kernel.maps import Map
+from penstock.model.boot_clock import boot_clock_ns
 from penstock.model.closing import Closing
 from penstock.model.set_text import Keys, expiry_after, keys_of, read_lines
 from penstock.model.sets import HIDDEN, LONGEST_S, SetSpec
-from penstock.pipeline.set_control import Control, now
+from penstock.pipeline.set_control import Control
 from penstock.pipeline.set_few import Few, Step, TooManyError
 from penstock.pipeline.set_listing import listed
 
@@ -115,7 +116,9 @@ class LiveSet(Closing):
         """What a packet would be told."""
         value, active = self.maps[family].lookup(key), self.state.active
         return (
-            value is not None and self.state.holds(value, active) and not self.state.has_ended(value, now())
+            value is not None
+            and self.state.holds(value, active)
+            and not self.state.has_ended(value, boot_clock_ns())
         )
 
     @property
@@ -152,7 +155,7 @@ class LiveSet(Closing):
         """
         if isinstance(entries, dict):
             return entries
-        moment = now()
+        moment = boot_clock_ns()
         expiry = self._expiry(timeout, moment, forever=forever)
         if not isinstance(entries, str | bytes | tuple | list) and "numpy" in sys.modules:
             from penstock.pipeline.set_arrays import content_of
@@ -295,7 +298,7 @@ class LiveSet(Closing):
             LimitError: there is room for fewer, and none has expired.
         """
         state = self.state
-        moment, folded = now(), state.expiring and self.spec.structure == "trie"
+        moment, folded = boot_clock_ns(), state.expiring and self.spec.structure == "trie"
         # A walk may leave a ghost behind if its process is killed.
         state.changing = folded
         steps = {}

@@ -8,7 +8,6 @@ check_text(source)                                               ->  every diagn
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +19,7 @@ from penstock.compiler.lang.diagnostic import Diagnostic, Severity
 from penstock.compiler.lang.source import Source
 from penstock.errors import PenstockError, PolicyError
 from penstock.kernel.elf import initial_value
+from penstock.model.boot_clock import boot_clock_ns
 from penstock.model.hook import Hook
 from penstock.model.overlay import OFFSETS_VARIABLE
 from penstock.model.verdict import Condition, Verdict
@@ -199,7 +199,7 @@ def compiled_again(
 
 def live(rules: tuple[Emergency, ...]) -> tuple[Emergency, ...]:
     """The rules whose time is not over."""
-    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    now = boot_clock_ns()
     return tuple(rule for rule in rules if rule.until_ns > now)
 
 

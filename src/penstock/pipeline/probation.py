@@ -31,6 +31,7 @@ from penstock.kernel.blob import write_blob
 from penstock.kernel.lock import is_free
 from penstock.kernel.maps import Map
 from penstock.kernel.program import Program
+from penstock.model.boot_clock import boot_clock_ns
 from penstock.model.hook import Hook
 from penstock.pipeline import history, whereabouts
 from penstock.pipeline import slot as slots
@@ -85,11 +86,6 @@ class _Candidate:
 def begin(seconds: float) -> Probation:
     """A probation that ends in so many seconds."""
     return Probation(secrets.token_hex(8), boot_clock_ns() + round(seconds * 1e9))
-
-
-def boot_clock_ns() -> int:
-    """CLOCK_BOOTTIME, which goes on during suspend and does not jump when the date is set."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def confirm(ifname: str | None = None) -> tuple[Ended, ...]:

@@ -10,7 +10,6 @@ It is memory that programs read, and is read and written as such.
 from __future__ import annotations
 
 import struct
-import time
 from typing import TYPE_CHECKING
 
 from penstock.model.sets import EXPIRY_MASK
@@ -26,11 +25,6 @@ _AT_ANY_TIME = 1
 _SECOND = 1_000_000_000
 _COUNTS_AT = 2  # in 64-bit words
 _STATE = struct.Struct("=Q")
-
-
-def now() -> int:
-    """The boot clock, in nanoseconds."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 class Control:

@@ -3,7 +3,7 @@
 In: the map of one family, at rest, and keys.  Out: a `Step`, as `set_change` makes
 one for whole contents.
 
-    few = Few(spec, table, active=0, moment=now(), folded=False)
+    few = Few(spec, table, active=0, moment=boot_clock_ns(), folded=False)
     few.becoming({key: expiry})     ->  Step(first, last, gone, added, changed, grown)
 
 The longest match of a trie tells what covers a prefix.  What lies beneath one is

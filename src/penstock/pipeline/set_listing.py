@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from penstock.kernel.map_entries import batches
 from penstock.kernel.maps import Map
+from penstock.model.boot_clock import boot_clock_ns
 from penstock.model.set_text import text_of
 from penstock.model.sets import EXPIRY_MASK, HIDDEN, SetSpec
-from penstock.pipeline.set_control import Control, now
+from penstock.pipeline.set_control import Control
 from penstock.pipeline.set_walk import end_of
 
 Listed = tuple[str, int, int, tuple[int, ...]]
@@ -32,7 +33,7 @@ def listed(spec: SetSpec, maps: Mapping[str, Map], state: Control) -> Iterator[L
     asked, own = 4 << bank, 1 if spec.structure == "trie" else 0
     for family, table in maps.items():
         for batch in _in_order(table) if spec.structure == "trie" else batches(table):
-            moment = now()
+            moment = boot_clock_ns()
             for key, value in batch:
                 if value is None:
                     continue

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 
 from penstock.errors import KernelError, LimitError, PenstockError
 from penstock.kernel import pin
+from penstock.model.boot_clock import boot_clock_ns
 from penstock.model.sets import SetSpec, count_text
 from penstock.pipeline import set_store
-from penstock.pipeline.set_control import now
 from penstock.pipeline.set_users import User, policies_with
 from penstock.pipeline.subscriptions import owner_of
 
@@ -190,7 +190,7 @@ def _content(old: LiveSet) -> Content:
     parts = [{family: read_map(spec, old.maps[family]).entries(spec) for family in spec.families}]
     if old.spec.is_flat:
         lines = "\n".join(one.text for one in old if one.expires_in is None and not one.by_rule)
-        parts.append(read_entries(spec, lines.encode(), 0, now()))
+        parts.append(read_entries(spec, lines.encode(), 0, boot_clock_ns()))
     return together(spec, parts)
 
 

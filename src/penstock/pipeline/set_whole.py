@@ -1,6 +1,6 @@
 """Changes of many entries, or of all: the whole content is read, and what differs is written.
 
-    set_whole.replace(found, read_entries(found.spec, text, 0, now()))
+    set_whole.replace(found, read_entries(found.spec, text, 0, boot_clock_ns()))
 
 The set is locked and at rest.  `set_change` says what is to be written.
 """
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from penstock.errors import KernelError
+from penstock.model.boot_clock import boot_clock_ns
 from penstock.model.set_text import Keys
 from penstock.model.sets import HIDDEN
 from penstock.pipeline import live_set
 from penstock.pipeline.live_set import Changed
 from penstock.pipeline.set_change import Held, change, initial, settled
-from penstock.pipeline.set_control import now
 from penstock.pipeline.set_keys import Content, Entries, are_among, arrays_of, comparable, nothing, size
 from penstock.pipeline.set_maps import read_map
 
@@ -33,7 +33,7 @@ _MOST_THREADS = {"hash": 8, "trie": 2}
 
 def update(found: LiveSet, wanted: Content | Keys) -> Changed:
     """Add entries.  Raises: as `LiveSet.update`."""
-    held, moment = _held(found), now()
+    held, moment = _held(found), boot_clock_ns()
     joined = {
         family: Entries.joined([held[family].entries(found.spec).live(moment), more])
         for family, more in arrays_of(found.spec, wanted).items()
@@ -55,7 +55,7 @@ def exchange(
     """
     none = nothing(found.spec)
     away, exact, longer = ({**none, **arrays_of(found.spec, side or {})} for side in (gone, come, more))
-    held, moment = _held(found), now()
+    held, moment = _held(found), boot_clock_ns()
     after = {}
     for family, one in held.items():
         entry = one.entries(found.spec).live(moment)
@@ -69,12 +69,12 @@ def exchange(
 
 def replace(found: LiveSet, wanted: Content | Keys) -> Changed:
     """Make these the only entries.  Raises: as `LiveSet.update`."""
-    return _put(found, _held(found), arrays_of(found.spec, wanted), now())
+    return _put(found, _held(found), arrays_of(found.spec, wanted), boot_clock_ns())
 
 
 def sweep(found: LiveSet) -> Changed:
     """Remove what has expired.  Raises KernelError."""
-    held, moment = _held(found), now()
+    held, moment = _held(found), boot_clock_ns()
     left = {family: one.entries(found.spec).live(moment) for family, one in held.items()}
     done = _put(found, held, left, moment)
     found.state.has_seen(_first_ends(left))

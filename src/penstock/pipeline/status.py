@@ -18,6 +18,7 @@ from penstock.kernel.attach_point import decode, here
 from penstock.kernel.attached import mode_on, programs_at
 from penstock.kernel.link import AttachedProgram
 from penstock.kernel.netlink import Interface, interface
+from penstock.model.boot_clock import boot_clock_ns
 from penstock.model.hook import Hook
 from penstock.pipeline import bonds, whereabouts
 from penstock.pipeline.counters import Counter
@@ -139,7 +140,7 @@ def _settled_status(directory: Path) -> Status | None:
 def _status(directory: Path) -> Status:
     with open_slot(directory) as slot:
         counters = slot.counter_values()
-        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        now = boot_clock_ns()
         place = Places().of(slot.info)
         name = place.name if place else slot.identity.interface
         mode = mode_on(place, slot.info) if place else ""
@@ -199,5 +200,5 @@ def _damaged(directory: Path, error: KernelError) -> Status:
     trouble = (
         f"its pins cannot be read ({error.message}); `penstock detach -i {name}` takes away what is left"
     )
-    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    now = boot_clock_ns()
     return Status(name, identity, "", {}, (), now, is_current=False, trouble=trouble)
