@@ -34,6 +34,8 @@
 
 #define PS_WAYS 8
 #define PS_GRACE 1000000000ULL
+/* Of a key; clang before 15 unrolls what it can count before it inlines, and no other loop over keys is taken without CAP_PERFMON. */
+#define PS_MOST_WORDS 5
 #define PS_MOST_COST ((1ULL << 20) - 1)
 #define PS_NO_PLACE 255
 #define PS_FOUND 8	/* added to the number of a place that is the key's own */
@@ -212,7 +214,9 @@ static __always_inline __u64 ps_key_hash(const __u64 *key, const __u32 words)
 	__u64 hash = ps_limit_seed;
 
 #pragma unroll
-	for (__u32 k = 0; k < words; k++) {
+	for (__u32 k = 0; k < PS_MOST_WORDS; k++) {
+		if (k >= words)
+			break;
 		hash = (hash ^ key[k]) * 0x9e3779b97f4a7c15ULL;
 		hash ^= hash >> 29;
 	}
@@ -231,8 +235,9 @@ static __always_inline bool ps_key_is(const struct ps_bucket *bucket, const __u6
 	__u64 other = 0;
 
 #pragma unroll
-	for (__u32 k = 0; k < words; k++)
-		other |= bucket->key[k] ^ key[k];
+	for (__u32 k = 0; k < PS_MOST_WORDS; k++)
+		if (k < words)
+			other |= bucket->key[k] ^ key[k];
 	return !other;
 }
 
@@ -312,8 +317,9 @@ static __always_inline __u32 ps_over_place(struct ps_row *row, __u32 place, cons
 		row->given++;
 	bucket->full_at = bucket->part = bucket->again = 0;
 #pragma unroll
-	for (__u32 k = 0; k < words; k++)
-		bucket->key[k] = key[k];
+	for (__u32 k = 0; k < PS_MOST_WORDS; k++)
+		if (k < words)
+			bucket->key[k] = key[k];
 	return ps_over_bucket(bucket, now, rate, price);
 }
 

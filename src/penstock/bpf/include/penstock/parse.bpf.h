@@ -103,7 +103,9 @@ static __always_inline void ps_ipv4_fields(const struct ps_cursor *cur, struct p
 /* ps_ipv4 - the header at v->net; scratch->end is where the IP length says that the packet ends. */
 static __always_inline void ps_ipv4(const struct ps_cursor *cur, struct ps_view *v, __u32 len)
 {
-	__u32 at = ps_unknown(v->net), header = 0;
+	__u32 at = ps_unknown(v->net);
+	/* Of 64 bits as what it may share a place of the stack with, which half a word may not be written to. */
+	__u64 header = 0;
 	__u64 first = ps_read8(cur, at), total = ps_read16(cur, at + 2);
 	__u64 word = ps_read16(cur, at + 6), proto = ps_read8(cur, at + 9);
 
