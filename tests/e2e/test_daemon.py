@@ -491,7 +491,8 @@ def test_nobody_is_locked_out_by_a_daemon(wire: Wire, daemon: Daemon, host: Cli)
         daemon.policy("v1.policy", "filter edge at xdp { default drop }\n")
         daemon.waits_for("would cut off")
         assert program(host) == before
-        assert [state for *_, state in daemon.filters()] == ["old"]
+        # Between two attempts it is "waiting".
+        wait_until(lambda: [state for *_, state in daemon.filters()] == ["old"], daemon.said)
         daemon.settings('check_s = 0.1\n[policy."v1.policy"]\nforce = true\n')
         wait_until(lambda: daemon.filters() == [("v1", "edge", "in place")], daemon.said)
 
