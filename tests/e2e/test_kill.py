@@ -153,8 +153,8 @@ def test_filters_of_several_hooks_are_each_old_or_new(
 DETACH_STEPS = {
     "xdp, before": ("xdp", "auto", ("penstock.kernel.link", "Link", "detach", "before"), True),
     "xdp, after": ("xdp", "auto", ("penstock.kernel.link", "Link", "detach", "after"), False),
-    "xdp, within discard": ("xdp", "auto", ("pathlib", "Path", "unlink", "after"), False),
-    "tcx, within discard": ("tc ingress", "tcx", ("pathlib", "Path", "unlink", "after"), False),
+    "xdp, within discard": ("xdp", "auto", ("os", "", "unlink", "after"), False),
+    "tcx, within discard": ("tc ingress", "tcx", ("os", "", "unlink", "after"), False),
     "clsact, before": (
         "tc ingress",
         "clsact",
@@ -162,7 +162,7 @@ DETACH_STEPS = {
         True,
     ),
     "clsact, after": ("tc ingress", "clsact", ("penstock.kernel.clsact", "Filter", "detach", "after"), False),
-    "clsact, within discard": ("tc ingress", "clsact", ("pathlib", "Path", "unlink", "after"), False),
+    "clsact, within discard": ("tc ingress", "clsact", ("os", "", "unlink", "after"), False),
 }
 
 
