@@ -107,10 +107,13 @@ def _of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bpffs(mounted_bpffs: Path) -> Iterator[Path]:
-    """An empty BPF file system: what a test before has left, of a namespace whose number comes again, is gone."""
+    """An empty BPF file system: what a test before has left, of a namespace whose number comes again, is gone.
+
+    iproute2's own links are among that: it takes the first BPF file system that is mounted anywhere for its own.
+    """
     yield mounted_bpffs
     for left in mounted_bpffs.iterdir():
-        if left.is_dir():
+        if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left)
         elif left.suffix != ".debug":  # the kernel's own
             left.unlink()
