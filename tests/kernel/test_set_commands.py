@@ -141,7 +141,7 @@ def test_a_difference_that_is_refused_changes_nothing(threats: str) -> None:
             ("192.0.2.1", "x", "gone:1: `x` is no address"),
         ):
             with pytest.raises(PenstockError, match=fault):
-                commands.update(threats, come, gone, by="bob", texts=("come", "gone"))
+                commands.update(threats, come, gone, by="bob", files=("come", "gone"))
             assert set(held()) == told() == {"192.0.2.0/24"}
 
 

@@ -175,8 +175,7 @@ def update(
             timeout=timeout,
             forever=forever,
             comment=comment,
-            source=f"import {come}" if come else "manual",
-            texts=(str(come), str(gone)),
+            files=(come, gone),
         )
     _report(name, done, as_json)
 
@@ -326,7 +325,7 @@ def _write(name: str, file: str, times: dict[str, Any], as_json: bool, *, whole:
     text = content(file)
     with _commands() as commands:
         change = commands.replace if whole else commands.add
-        done = change(name, text, by=_who(), source=f"import {file}", text=file, **times)
+        done = change(name, text, by=_who(), file=file, **times)
     _report(name, done, as_json)
 
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, assert_never
 from penstock.control.protocol import SetUpdate, SetWrite
 from penstock.errors import PenstockError
 from penstock.model.state_directory import state_directory
-from penstock.pipeline.ledger import MANUAL
 from penstock.pipeline.set_commands import SetCommands, holds, swept
 from penstock.pipeline.set_record import every_record, record_of_entry
 from penstock.pipeline.set_store import is_free, names, open_set
@@ -68,14 +67,11 @@ class OpenSets:
         match asked:
             case SetWrite(source=name):
                 change = self._commands.replace if asked.whole else self._commands.add
-                done = change(asked.set, text, by=by, source=f"import {name}", text=name, **_times(asked))
+                done = change(asked.set, text, by=by, file=name, **_times(asked))
                 return _told(asked.set, done)
-            case SetUpdate(names=(come, gone), first=first):
-                source = MANUAL if come is None else f"import {come}"
-                texts, names = (text[:first], text[first:]), (str(come), str(gone))
-                done = self._commands.update(
-                    asked.set, *texts, by=by, source=source, texts=names, **_times(asked)
-                )
+            case SetUpdate(names=files, first=first):
+                texts = text[:first], text[first:]
+                done = self._commands.update(asked.set, *texts, by=by, files=files, **_times(asked))
                 return _told(asked.set, done)
             case _ as never:
                 assert_never(never)

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from penstock.errors import PenstockError
 from penstock.model.closing import Closing
 from penstock.model.moment import moment
@@ -81,12 +83,11 @@ class SetCommands(Closing):
         timeout: float | None = None,
         forever: bool = False,
         comment: str | None = None,
-        source: str = MANUAL,
-        text: str = "entry",
+        file: str | None = None,
     ) -> Changed:
         """Add entries: for `timeout` seconds, for ever, or as the policy says.
 
-        `text` is what they are called where one of them is wrong.
+        `file` is where they are from: the ledger notes it, and an error names it.
 
         Raises:
             PenstockError: one is no entry of this set, or the ledger cannot be written; nothing was added.
@@ -94,8 +95,8 @@ class SetCommands(Closing):
             KernelError: the kernel refuses it; nothing was added.
         """
         with self._changing(name) as (found, ledger):
-            wanted = found.read(entries, timeout, forever=forever, source=text)
-            line = _line(found, ledger, wanted, by, source, comment)
+            wanted = found.read(entries, timeout, forever=forever, source=file or "entry")
+            line = _line(found, ledger, wanted, by, file, comment)
             at = ledger.append(line)
             done = _or_take_back(ledger, at, lambda: found.update(wanted))
             return _answer(found, done)
@@ -124,19 +125,18 @@ class SetCommands(Closing):
         timeout: float | None = None,
         forever: bool = False,
         comment: str | None = None,
-        source: str = MANUAL,
-        texts: tuple[str, str] = ("entry", "entry"),
+        files: tuple[str | None, str | None] = (None, None),
     ) -> Changed:
         """As `add` and `remove` in one step; what both name is added.
 
-        `texts` is what entries that come and that go are called where one of them is wrong.  Raises: as `add`.
+        `files` is where those that come and those that go are from.  Raises: as `add`.
         """
         with self._changing(name) as (found, ledger):
-            wanted = found.read(come, timeout, forever=forever, source=texts[0])
-            unwanted = _left_out(found, found.read(gone, forever=True, source=texts[1]), wanted)
+            wanted = found.read(come, timeout, forever=forever, source=files[0] or "entry")
+            unwanted = _left_out(found, found.read(gone, forever=True, source=files[1] or "entry"), wanted)
             back = list(_texts(found, unwanted))
             claims, kept = _of_feeds_among(found, ledger.book(), back)
-            line = _line(found, ledger, wanted, by, source, comment)
+            line = _line(found, ledger, wanted, by, files[0], comment)
             at = ledger.append(line)
             done = _or_take_back(ledger, at, lambda: found.exchange(unwanted, claims, wanted))
             ledger.append(_removal(back, by), is_done=True)
@@ -151,17 +151,16 @@ class SetCommands(Closing):
         timeout: float | None = None,
         forever: bool = False,
         comment: str | None = None,
-        source: str = MANUAL,
-        text: str = "entry",
+        file: str | None = None,
     ) -> Changed:
         """Make these the only entries beside those of feeds, in one step.  Raises: as `add`."""
         with self._changing(name) as (found, ledger):
-            wanted = found.read(entries, timeout, forever=forever, source=text)
-            line = _line(found, ledger, wanted, by, source, comment)
+            wanted = found.read(entries, timeout, forever=forever, source=file or "entry")
+            line = _line(found, ledger, wanted, by, file, comment)
             others = _of_feeds(found, ledger.book())
             at = ledger.append(line)
             done = _or_take_back(ledger, at, lambda: found.replace(_with(found, wanted, others)))
-            ledger.append(_only(line), is_done=True)
+            ledger.append(structs.replace(line, op="only"), is_done=True)
             return _answer(found, done)
 
     def flush(self, name: str, *, by: str) -> Changed:
@@ -273,20 +272,17 @@ def _line(
     ledger: Ledger,
     wanted: Content | Keys,
     by: str,
-    source: str,
+    file: str | None,
     comment: str | None,
 ) -> Line:
-    """What is done, with few entries in it and many in a file."""
+    """What is done, with few entries in it and many in a file of their own."""
+    source = MANUAL if file is None else f"import {file}"
     count = sum(len(entries) for entries in wanted.values())
     if count > FEW:
-        file = ledger.write_entries(found.spec.kind, wanted)
-        return Line("add", moment(), by, (), file, source, comment)
+        kept = ledger.write_entries(found.spec.kind, wanted)
+        return Line("add", moment(), by, (), kept, source, comment)
     texts = tuple((entry, end) for entry, _, _, end in _texts(found, wanted))
     return Line("add", moment(), by, texts, None, source, comment)
-
-
-def _only(line: Line) -> Line:
-    return Line("only", line.at, line.by, line.entries, line.file, line.source, line.comment)
 
 
 def _of_feeds(found: LiveSet, book: Book) -> Content | None:
