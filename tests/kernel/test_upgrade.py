@@ -16,7 +16,7 @@ from penstock.kernel import pin
 from penstock.kernel.blob import write_blob
 from penstock.kernel.maps import Map, MapType
 from penstock.model.sets import SetSpec
-from penstock.pipeline import set_store
+from penstock.pipeline import set_format
 from penstock.pipeline.apply import apply, detach
 from penstock.pipeline.identity import encode
 from penstock.pipeline.set_store import delete, open_set, sets_root
@@ -118,7 +118,7 @@ def test_check_20_a_flat_set_of_another_layout_is_refused_and_not_misread(
     detach("v0")
     once.add("nets", ["192.0.2.0/24"], by="me")
     with monkeypatch.context() as later:
-        later.setattr(set_store, "LAYOUT", 99)
+        later.setattr(set_format, "LAYOUT", 99)
         for attempt in (lambda: apply("v0", policy), lambda: open_set("nets")):
             with pytest.raises(KernelError, match="another version of penstock made it") as error:
                 attempt()
@@ -126,7 +126,7 @@ def test_check_20_a_flat_set_of_another_layout_is_refused_and_not_misread(
     with open_set("nets") as nets:
         assert "192.0.2.7" in nets, "it was left as it was"
     with monkeypatch.context() as later:
-        later.setattr(set_store, "LAYOUT", 99)
+        later.setattr(set_format, "LAYOUT", 99)
         delete("nets", force=True)
         apply("v0", policy)
         with open_set("nets") as nets:

@@ -20,18 +20,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from penstock.errors import KernelError, PenstockError
 from penstock.kernel import pin
-from penstock.kernel.blob import read_blob, write_blob
+from penstock.kernel.blob import write_blob
 from penstock.kernel.capability import kernel_errors
 from penstock.kernel.lock import is_free as lock_is_free
 from penstock.kernel.lock import lock
 from penstock.kernel.maps import Map
-from penstock.model.flat import LAYOUT, LINES
+from penstock.model.flat import LINES
 from penstock.model.sets import SetSpec, control_map, set_map
 from penstock.pipeline.ledger import Ledger
+from penstock.pipeline.set_format import SPEC, encoded, incomplete, require_readable, spec_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from penstock.pipeline.set_users import User
 
 _SUFFIX = "-sets"
-CONTROL, SPEC = "control", "spec"
+CONTROL = "control"
 _PATIENCE_S = 10.0
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
@@ -83,9 +82,9 @@ def open_set(name: str) -> LiveSet:
     """
     name = name.removeprefix("@")
     place = sets_root() / name
-    spec = _spec_at(place) if _NAME.fullmatch(name) else None
+    spec = spec_at(place) if _NAME.fullmatch(name) else None
     if spec is None and _NAME.fullmatch(name) and place.is_dir():
-        raise _incomplete(place)
+        raise incomplete(place)
     if spec is None:
         there = names()
         listed = (
@@ -98,7 +97,7 @@ def open_set(name: str) -> LiveSet:
     try:
         maps, control, added = _open_maps(place, spec)
     except KernelError as error:
-        raise _incomplete(place) if error.errno == errno.ENOENT else error from error
+        raise incomplete(place) if error.errno == errno.ENOENT else error from error
     return live(spec, maps, control, added, lambda: _changing_this(name, mark), place)
 
 
@@ -146,7 +145,7 @@ def live(
 
 def spec_of(name: str) -> SetSpec | None:
     """What the set of that name is; None if there is none.  Raises KernelError: it cannot be read."""
-    return _spec_at(sets_root() / name) if _NAME.fullmatch(name) else None
+    return spec_at(sets_root() / name) if _NAME.fullmatch(name) else None
 
 
 def place_of(name: str) -> tuple[int, int]:
@@ -158,33 +157,13 @@ def place_of(name: str) -> tuple[int, int]:
     return found.st_ino, found.st_ctime_ns
 
 
-def _spec_at(place: Path) -> SetSpec | None:
-    try:
-        blob = read_blob(place / SPEC)
-    except KernelError as error:
-        if error.errno == errno.ENOENT:
-            return None
-        raise
-    try:
-        found = msgspec.json.decode(blob, type=SetSpec)
-        # Before there were flat sets a spec did not name its structure.
-        is_old = b'"structure"' not in blob
-        return replace(found, structure="trie") if is_old and found.is_flat else found
-    except ValueError as error:
-        meaning = f"it was written by another version of penstock: {error}"
-        raise KernelError("read", str(place / SPEC), errno.EINVAL, meaning=meaning) from error
-
-
 def _open_maps(place: Path, spec: SetSpec) -> tuple[dict[str, Map], Map, dict[str, Map]]:
     """The maps of what was put in, their control, and the maps of what rules have added."""
     with ExitStack() as opened:
         control = opened.enter_context(Map.open(place / CONTROL))
         maps = {table: opened.enter_context(Map.open(place / table)) for table in spec.tables}
         added = {name: opened.enter_context(Map.open(place / name)) for name in spec.added_tables}
-        for table, held in maps.items():
-            _require_shape(place / table, held, spec.shape_of(table))
-        if spec.is_flat:
-            _require_layout(place)
+        require_readable(place, spec, maps)
         opened.pop_all()
     return maps, control, added
 
@@ -197,44 +176,6 @@ def _maps_by_id(spec: SetSpec, ids: Mapping[str, int]) -> tuple[dict[str, Map], 
     return maps, every[CONTROL], {name: every[name] for name in spec.added_tables}
 
 
-def _require_shape(place: Path, held: Map, expected: tuple[int, int]) -> None:
-    """Refuse a map that another version of penstock has made differently: its entries would be misread."""
-    found = held.info.key_size, held.info.value_size
-    if found != expected:
-        raise _of_another_version(
-            place.parent, f"{place.name} has keys and values of {found} bytes, not {expected}"
-        )
-
-
-def _encoded(spec: SetSpec) -> bytes:
-    """What is kept of a spec beside the set; of a flat one also how its entries lie in memory."""
-    layout = {"layout": LAYOUT} if spec.is_flat else {}
-    return msgspec.json.encode({**msgspec.to_builtins(spec), **layout})
-
-
-def _require_layout(place: Path) -> None:
-    """Refuse a flat set whose entries lie in memory as another version of penstock reads them."""
-    found = msgspec.json.decode(read_blob(place / SPEC)).get("layout")
-    if found != LAYOUT:
-        raise _of_another_version(place, f"its entries lie in memory in layout {found}, not {LAYOUT}")
-
-
-def _of_another_version(place: Path, why: str) -> KernelError:
-    return _unusable(place, f"another version of penstock made it: {why}")
-
-
-def _incomplete(place: Path) -> KernelError:
-    return _unusable(place, "some of its pins are missing")
-
-
-def _unusable(place: Path, meaning: str) -> KernelError:
-    hint = (
-        f"it is left as it is; `penstock set delete --force {place.name}`, and the next `apply` makes it "
-        "anew, with what commands and feeds have put there"
-    )
-    return KernelError("open", str(place), errno.EINVAL, meaning=meaning, hint=hint)
-
-
 @contextmanager
 def shared(
     sets: Sequence[SetSpec],
@@ -243,12 +184,11 @@ def shared(
 ) -> Iterator[Mapping[str, Map]]:
     """The maps of a program's sets by the names that they have in it; sets that are not there yet are made.
 
+    One that was there before a reboot is filled again with what its ledger and its feeds' copies say.
+    Those that were made are taken away again if the block fails.
+
     `places` are the pins of sets that will be those of their names (set_remaking.py), `kept` the ids of maps
     that have no pins any more (bonds.py).
-
-    A set that was there before a reboot is filled again with what its ledger and its feeds' copies say.
-
-    Those that were made are taken away again if the block fails.
 
     Raises:
         PenstockError: a set of that name is there, and is another; it is left alone.
@@ -292,7 +232,7 @@ def _ensure(spec: SetSpec) -> bool:
 
     root = sets_root()
     pin.discard_leftovers(root, spec.name)
-    there = _spec_at(root / spec.name)
+    there = spec_at(root / spec.name)
     if there is not None:
         if replace(there, dynamic=spec.dynamic) != spec or (there.dynamic and not spec.dynamic):
             raise another(spec, there)
@@ -339,7 +279,7 @@ def _staged(root: Path, spec: SetSpec, maps: dict[str, Map], control: Map) -> Pa
         added = create_added(spec) if spec.dynamic else {}
         for one in added.values():
             held.enter_context(one)
-        blob = held.enter_context(write_blob(_encoded(spec), "ps_set_spec"))
+        blob = held.enter_context(write_blob(encoded(spec), "ps_set_spec"))
         return pin.stage(root, spec.name, {CONTROL: control, SPEC: blob, **maps, **added})
 
 
