@@ -42,8 +42,9 @@ from penstock.compiler.lang.source import Source
 from penstock.errors import LimitError
 from penstock.model.sets import EXPIRY_MASK, GRAIN, control_map, set_map
 from penstock.model.verdict import Verdict
-from penstock.pipeline import live_set, set_few
+from penstock.pipeline import live_set, set_few, set_many
 from penstock.pipeline.live_set import LiveSet
+from penstock.pipeline.set_keys import arrays_of
 from penstock.pipeline.set_maps import read_map
 from penstock.pipeline.set_store import live
 
@@ -347,6 +348,22 @@ class TimedHostMachine(HostMachine):
     definition, default_timeout = "host timeout 250s", 250.0
 
 
+class ManyHostMachine(HostMachine):
+    """Whatever comes and goes is done as if it were thousands."""
+
+    def _opened(self) -> LiveSet:
+        held = super()._opened()
+        read = held.read
+        held.read = lambda *entries, **more: arrays_of(held.spec, read(*entries, **more))  # type: ignore[method-assign]
+        return held
+
+
+class ManyTimedHostMachine(ManyHostMachine):
+    """The same, of entries that end."""
+
+    definition, default_timeout = "host timeout 250s", 250.0
+
+
 class NetMachine(SetMachine):
     """Networks that lie in each other."""
 
@@ -378,7 +395,16 @@ class FlowMachine(SetMachine):
         return f"{address} . {port}" in model
 
 
-MACHINES = [HostMachine, TimedHostMachine, NetMachine, TimedNetMachine, FlatMachine, FlowMachine]
+MACHINES = [
+    HostMachine,
+    TimedHostMachine,
+    ManyHostMachine,
+    ManyTimedHostMachine,
+    NetMachine,
+    TimedNetMachine,
+    FlatMachine,
+    FlowMachine,
+]
 
 
 @pytest.fixture(autouse=True)
@@ -387,9 +413,18 @@ def _few_are_looked_at_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(set_few, "MOST_BENEATH", 3)
 
 
+@pytest.fixture
+def _all_are_many(monkeypatch: pytest.MonkeyPatch, machine: type[SetMachine]) -> None:
+    """Where entries come as arrays, one is enough for the way of thousands."""
+    if issubclass(machine, ManyHostMachine):
+        monkeypatch.setattr(live_set, "_FEW", 0)
+        monkeypatch.setattr(set_many, "_RATHER_ALL", 0)
+
+
 @pytest.mark.check(33)
 @pytest.mark.check(34)
 @pytest.mark.check(36)
+@pytest.mark.usefixtures("_all_are_many")
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.__name__)
 def test_a_set_is_as_its_model(machine: type[SetMachine]) -> None:
     run_state_machine_as_test(machine, settings=_SETTINGS)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 from tests.packets import TCP, UDP, Ether, IPv4, IPv6
 from tests.property.dataplane import DataPlane, disagreements
@@ -31,8 +32,10 @@ from penstock.compiler.ir.stores import SetContent, Stores
 from penstock.compiler.lang.parser import parse_policy
 from penstock.compiler.lang.source import Source
 from penstock.engine.policy import KernelEngine, ReferenceEngine
-from penstock.errors import LimitError, PenstockError
+from penstock.errors import KernelError, LimitError, PenstockError
 from penstock.kernel.elf import Symbol, variables
+from penstock.kernel.map_rows import map_rows
+from penstock.kernel.maps import Map, MapType
 from penstock.model.boot_clock import boot_clock_ns
 from penstock.model.hook import Hook
 from penstock.model.sets import REST, SetSpec, control_map, set_map
@@ -42,7 +45,7 @@ from penstock.pipeline.live_set import LiveSet
 from penstock.pipeline.policy import load_policy
 from penstock.pipeline.set_change import settled
 from penstock.pipeline.set_contents import modelled, of_entries
-from penstock.pipeline.set_keys import keys_of
+from penstock.pipeline.set_keys import Content, arrays_of, keys_of, nothing
 from penstock.pipeline.set_maps import create_maps, read_map
 from penstock.pipeline.set_store import live
 
@@ -513,6 +516,75 @@ def test_a_few_changes_with_times_against_a_model(structure: str) -> None:
                 live = [text for text, end in model.items() if _is_live(end)]
                 assert (f"10.0.0.{value}" in held) == any(_holds(text, value) for text in live)
             _is_at_rest(held)
+
+
+@pytest.mark.check(33)
+@pytest.mark.parametrize("counters", [False, True])
+def test_thousands_of_entries_against_a_model(counters: bool) -> None:
+    """Of both families, by the kernel's rows of work: what is there stays longer, never shorter, with its counts."""
+    chance = np.random.default_rng(7)
+    spec = SetSpec("s", ("host",), 12_000, counters=counters)
+    with LiveSet(spec, *create_maps(spec)) as held:
+        model = dict.fromkeys(_hosts(chance, 9000), 0)
+        held.update(_content(spec, model))
+        assert held.count == len(model)
+        for turn in range(8):
+            # Half of either is there.
+            come = dict.fromkeys(_hosts(chance, 500) + list(model)[:500], (0, 1 << 60, 1 << 61)[turn % 3])
+            gone = list(model)[-500:] + _hosts(chance, 500)
+            end = next(iter(come.values()))
+            later = {
+                key: 0 if model.get(key, 1) == 0 or not end else max(end, model.get(key, end)) for key in come
+            }
+            done = held.exchange(_content(spec, dict.fromkeys(gone, 0)), nothing(spec), _content(spec, come))
+            there = {key: end for key, end in model.items() if key not in gone or key in come}
+            assert done.added == len(come.keys() - model.keys())
+            assert done.removed == len(model) - len(there)
+            assert done.changed == sum(later[key] != there[key] for key in come.keys() & there.keys())
+            model = {**there, **later}
+            assert _read(held) == model
+            assert held.count == len(model)
+            _is_at_rest(held)
+
+
+def _hosts(chance: np.random.Generator, count: int) -> list[bytes]:
+    """Keys, of a tenth as many of them IPv6."""
+    found = [chance.bytes(16 if number % 10 == 0 else 4) for number in range(count)]
+    return [key[:-2] + bytes((key[-2] & 127, key[-1])) for key in found]
+
+
+def _content(spec: SetSpec, ends: dict[bytes, int]) -> Content:
+    sides = {"v4": 4, "v6": 16}
+    keys = {family: [key for key in ends if len(key) == width] for family, width in sides.items()}
+    return arrays_of(spec, {family: {key: ends[key] for key in some} for family, some in keys.items()})
+
+
+def _read(held: LiveSet) -> dict[bytes, int]:
+    found = {}
+    for table in held.maps.values():
+        content = read_map(held.spec, table)
+        found |= content.entries(held.spec).by_key()
+    return found
+
+
+def test_rows_are_put_once_turned_where_they_are_and_removed() -> None:
+    with Map.create(MapType.HASH, "rows", key_size=12, value_size=24, max_entries=5000) as table:
+        keys = np.arange(12 * 4000, dtype=np.uint32).view(np.uint8).reshape(-1, 12)[:4000]
+        values = np.arange(3 * 4000, dtype=np.uint64).reshape(-1, 3)
+        with map_rows(table, 1500) as rows:
+            assert rows is not None
+            assert rows.put(keys[::2], values[::2]).all()
+            assert rows.put(keys, values).tolist() == [False, True] * 2000
+            assert table.lookup(keys[7].tobytes()) == values[7].tobytes()
+            rows.remove(keys[:1000])
+            words = np.full(4000, 1 << 40, np.uint64)
+            assert rows.turn(keys, words, keep=255).tolist() == [False] * 1000 + [True] * 3000
+            expected = values[1234] & np.array([255, -1, -1], np.int64).view(np.uint64)
+            expected[0] |= words[0]
+            assert table.lookup(keys[1234].tobytes()) == expected.tobytes()
+            more = np.arange(12 * 4000, 12 * 8000, dtype=np.uint32).view(np.uint8).reshape(-1, 12)[:4000]
+            with pytest.raises(KernelError, match="update map"):
+                rows.put(more, values)
 
 
 def _later(one: float | None, other: float | None) -> float | None:

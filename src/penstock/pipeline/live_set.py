@@ -32,7 +32,7 @@ from penstock.model.boot_clock import boot_clock_ns
 from penstock.model.closing import Closing
 from penstock.model.set_text import Keys, expiry_after, keys_of, read_lines
 from penstock.model.sets import HIDDEN, LONGEST_S, SetSpec
-from penstock.pipeline.set_control import Control
+from penstock.pipeline.set_control import AtRest, Control
 from penstock.pipeline.set_few import Few, Step, TooManyError
 from penstock.pipeline.set_listing import listed
 
@@ -48,8 +48,8 @@ Text: TypeAlias = "str | bytes | Iterable[object] | Prefixes | NDArray[Any] | Co
 """Entries as text, as what becomes text (addresses and networks of `ipaddress`), as arrays, or as they were read."""
 Progress = Callable[[int, int], None]
 PART = 1 << 16
-#: Texts that are no longer are read line by line, and so many entries are always few.
-_SHORT_TEXT, _FEW = 1 << 19, 256
+#: Texts that are no longer are read line by line, unless numpy is there already; so many entries are always few.
+_SHORT_TEXT, _SHORTER_TEXT, _FEW = 1 << 19, 1 << 13, 256
 #: One entry that is looked up and written by itself costs what this many cost that are all read.
 _DEARER = 8
 
@@ -163,7 +163,7 @@ class LiveSet(Closing):
             if (content := content_of(self.spec, entries, expiry)) is not None:
                 return content
         text = _bytes_of(entries)
-        if len(text) <= _SHORT_TEXT:
+        if len(text) <= (_SHORTER_TEXT if "numpy" in sys.modules else _SHORT_TEXT):
             return read_lines(self.spec, text.decode("utf-8-sig", "replace"), expiry, moment, source)
         from penstock.pipeline.set_keys import read_entries
 
@@ -181,6 +181,8 @@ class LiveSet(Closing):
         """
         wanted = self.read(entries, timeout, forever=forever, source=source)
         with self._changing():
+            if done := self._put_many({}, wanted):
+                return done
             few = self._few_of(wanted)
             if few and (done := self._put_few(few, few)):
                 return done
@@ -195,6 +197,8 @@ class LiveSet(Closing):
         """
         unwanted = self.read(entries, forever=True)
         with self._changing():
+            if done := self._put_many(unwanted, {}):
+                return done
             few = self._few_of(unwanted)
             if few and (done := self._put_few({family: dict.fromkeys(keys) for family, keys in few.items()})):
                 return done
@@ -213,6 +217,8 @@ class LiveSet(Closing):
         """
         sides = gone, come, more or {}
         with self._changing():
+            if not any(map(len, come.values())) and (done := self._put_many(gone, more or {})):
+                return done
             few = [one for side in sides if (one := self._few_of(side)) is not None]
             if len(few) == len(sides):
                 away, exact, longer = few
@@ -282,8 +288,17 @@ class LiveSet(Closing):
             return None
         return {family: one if isinstance(one, dict) else one.by_key() for family, one in entries.items()}
 
+    def _put_many(self, gone: Content | Keys, come: Content | Keys) -> Changed | None:
+        """What goes and what comes of a hash, if it is many and read as arrays; None if it is done otherwise."""
+        every = [one for side in (gone, come) for one in side.values() if len(one)]
+        if self.spec.structure != "hash" or sum(map(len, every)) <= _FEW or any(map(_is_dict, every)):
+            return None
+        from penstock.pipeline import set_many
+
+        return set_many.exchange(self, cast("Content", gone), cast("Content", come))
+
     def _changing(self) -> AbstractContextManager[None]:
-        return _Change(self._lock(), self._recover)
+        return AtRest(self._lock(), self._recover)
 
     def _put_few(
         self,
@@ -359,22 +374,8 @@ class LiveSet(Closing):
             set_whole.recover(self)
 
 
-class _Change:
-    """The lock, and behind it a set at rest."""
-
-    def __init__(self, lock: AbstractContextManager[None], recover: Callable[[], None]) -> None:
-        self._lock, self._recover = lock, recover
-
-    def __enter__(self) -> None:
-        self._lock.__enter__()
-        try:
-            self._recover()
-        except BaseException:
-            self._lock.__exit__(None, None, None)
-            raise
-
-    def __exit__(self, *details: object) -> None:
-        self._lock.__exit__(None, None, None)
+def _is_dict(entries: object) -> bool:
+    return isinstance(entries, dict)
 
 
 def _silent(_done: int, _total: int) -> None:

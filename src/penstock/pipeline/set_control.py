@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from penstock.model.sets import EXPIRY_MASK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from penstock.kernel.maps import Map
 
@@ -108,3 +109,21 @@ class Control:
         """Whether the time of a value's entry and of all that cover it is over."""
         expiry: int = _STATE.unpack_from(value)[0] & EXPIRY_MASK
         return 0 < expiry <= moment
+
+
+class AtRest:
+    """The lock of a set, and behind it the set at rest."""
+
+    def __init__(self, lock: AbstractContextManager[None], recover: Callable[[], None]) -> None:
+        self._lock, self._recover = lock, recover
+
+    def __enter__(self) -> None:
+        self._lock.__enter__()
+        try:
+            self._recover()
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
+
+    def __exit__(self, *details: object) -> None:
+        self._lock.__exit__(None, None, None)
