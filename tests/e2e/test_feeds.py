@@ -223,6 +223,21 @@ def test_without_a_last_good_copy_a_feed_is_refused(server: FeedServer, store: S
     assert "web page" in str(store.state("drop").reason)
 
 
+def test_a_feed_whose_source_never_answered_is_not_called_refused(server: FeedServer, store: Store) -> None:
+    feed = feed_of(Url(server.url()))
+    server.answer = body(b"", status=404)
+    outcome = asked(feed, store)
+    assert (outcome.status, store.state("drop").status) == (Status.NEVER_FETCHED, "never fetched")
+    assert "404" in str(store.state("drop").reason)
+    server.answer = body(b"<html>")
+    outcome = asked(feed, store, NOW + 1)
+    assert (outcome.status, store.state("drop").status) == (Status.REFUSED, "refused")
+    server.answer = body(GOOD)
+    assert asked(feed, store, NOW + 2).status is Status.OK
+    server.answer = body(b"", status=404)
+    assert (asked(feed, store, NOW + 3).status, store.state("drop").status) == (Status.STALE, "stale")
+
+
 @pytest.mark.check(29)
 def test_tls(store: Store, tmp_path: Path) -> None:
     """A certificate that nobody vouches for, a name that is not in it, and no TLS at all."""

@@ -306,7 +306,8 @@ def _say_fetched(found: dict[str, Any], as_json: bool) -> None:
         output.record("penstock.feed.fetch/1", told)
         return
     if found["reason"] is not None:
-        output.warn(f"{found['feed']}: {found['reason']}")
+        state = f"{found['state']}: " if found["state"] else ""
+        output.warn(f"{found['feed']}: {state}{found['reason']}")
         return
     words = (
         number_text(found["entries"] or 0, "entry", "entries") if found["changed"] else "nothing has changed"

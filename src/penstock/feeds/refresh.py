@@ -4,9 +4,10 @@ In: a feed, the store of last good copies, the time.  Out: an `Outcome`: what th
 now and how far that can be trusted.  Promised: whatever the source does, the outcome lists
 the new copy as a whole or the last good one as a whole, and says which and why.
 
-    ok       the source has answered; its copy, or the one that it says is still right, is in use
-    stale    it has not, or its answer was refused: the last good copy goes on
-    refused  the same, and there is no last good copy
+    ok             the source has answered; its copy, or the one that it says is still right, is in use
+    stale          it has not, or its answer was refused: the last good copy goes on
+    refused        its answer was refused, and there is no last good copy
+    never fetched  it has not answered, and there is no last good copy
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Status(Enum):
     OK = "ok"
     STALE = "stale"
     REFUSED = "refused"
+    NEVER_FETCHED = "never fetched"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,7 @@ async def refresh(
     # Without the copy that they speak of, validators would get a 304 with nothing behind it.
     known = Validators() if kept is None else Validators(state.etag, state.last_modified)
     at = Moment(now, moment().boot_ns, boot_id())
+    answer: Answer | None = None
     try:
         if books is not None and feed.format == "crowdsec" and isinstance(feed.source, Url):
             book = None if kept is None else _current(books.get(feed.name), state)
@@ -177,7 +180,8 @@ async def refresh(
         copy, is_changed = await asyncio.to_thread(_believed, answer, kept, feed, state, now)
     except FeedError as error:
         (books or {}).pop(feed.name, None)
-        return await asyncio.to_thread(_failed, feed, store, state, kept, error, at, draw)
+        failed = msgspec.structs.replace(state, reason=error.message, has_answered=answer is not None)
+        return await asyncio.to_thread(_failed, feed, store, failed, kept, error, at, draw)
     wait = schedule.after_success(feed.interval_s, feed.min_interval_s, draw)
     new = _succeeded(state, answer, known, copy.count, at, wait, is_changed=is_changed)
     body = answer.body if is_changed and isinstance(answer, Fetched) else None
@@ -278,9 +282,12 @@ def _failed(
         state,
         checked_at=at.wall,
         failures=failures,
-        reason=error.message,
         next_at=at.wall + wait,
         checked=at,
     )
     store.write(feed.name, new)
-    return Outcome(Status.REFUSED if copy is None else Status.STALE, copy, False, new)
+    return Outcome(_without_answer(new) if copy is None else Status.STALE, copy, False, new)
+
+
+def _without_answer(state: FeedState) -> Status:
+    return Status.REFUSED if state.has_answered or state.body is not None else Status.NEVER_FETCHED

@@ -37,7 +37,7 @@ class FeedState(msgspec.Struct, frozen=True):
     """What is known of a feed.
 
     Times are seconds since 1970, and for those that waits are counted from the boot clock's too; `body` is
-    the last good copy's SHA-256.
+    the last good copy's SHA-256.  `has_answered` is whether the last try in vain got an answer that was refused.
     """
 
     body: str | None = None
@@ -51,6 +51,7 @@ class FeedState(msgspec.Struct, frozen=True):
     next_at: float | None = None
     fetched: Moment | None = None
     checked: Moment | None = None
+    has_answered: bool = False
 
     def wait_s(self, now: Moment) -> float:
         """Seconds until the feed is to be asked again, whatever was done to the wall clock meanwhile."""
@@ -61,10 +62,12 @@ class FeedState(msgspec.Struct, frozen=True):
 
     @property
     def status(self) -> str:
-        """``new``, ``ok``, ``stale`` or ``refused``."""
+        """``new``, ``ok``, ``stale``, ``refused`` or ``never fetched``."""
         if self.reason is None:
             return "new" if self.checked_at is None else "ok"
-        return "refused" if self.body is None else "stale"
+        if self.body is not None:
+            return "stale"
+        return "refused" if self.has_answered else "never fetched"
 
 
 class Store:

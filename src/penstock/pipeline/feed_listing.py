@@ -30,7 +30,8 @@ class FeedRow:
     """A feed of a set.
 
     `state` is ``new`` before it was asked, ``ok``, ``stale`` while the last good copy is used though the
-    source has failed, and ``refused`` where there is none or the set cannot take it; `reason` says why.
+    source has failed, ``never fetched`` where it has failed from the first, and ``refused`` where what it
+    has answered was never good, or the set cannot take it; `reason` says why.
     It is ``damaged`` in a row without a name for a set of which it cannot be read what feeds it has.
     `entries` is how many the set holds of it, `age_s` how old its copy is.
     """
