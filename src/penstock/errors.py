@@ -207,13 +207,15 @@ class PrivilegeError(KernelError):
 
     exit_code = 4
 
-    def __init__(self, operation: str, subject: str, errno: int, *, capability: str) -> None:
+    def __init__(
+        self, operation: str, subject: str, errno: int, *, capability: str, hint: str | None = None
+    ) -> None:
         super().__init__(
             operation,
             subject,
             errno,
             meaning=f"not permitted; this needs {capability}",
-            hint="run it as root, or give the process that capability",
+            hint=hint or "run it as root, or give the process that capability",
         )
         self.capability = capability
 

@@ -491,8 +491,12 @@ def test_nobody_is_locked_out_by_a_daemon(wire: Wire, daemon: Daemon, host: Cli)
         daemon.policy("v1.policy", "filter edge at xdp { default drop }\n")
         daemon.waits_for("would cut off")
         assert program(host) == before
-        # Between two attempts it is "waiting".
+        # Between two attempts it is "waiting", and the reason is still told.
         wait_until(lambda: [state for *_, state in daemon.filters()] == ["old"], daemon.said)
+        wait_until(lambda: [state for *_, state in daemon.filters()] == ["waiting"], daemon.said)
+        shown = next(line for line in host("daemon", "status").out.splitlines() if "v1 at xdp: edge" in line)
+        assert "waiting: the last try failed: " in shown
+        assert "would cut off" in shown
         daemon.settings('check_s = 0.1\n[policy."v1.policy"]\nforce = true\n')
         wait_until(lambda: daemon.filters() == [("v1", "edge", "in place")], daemon.said)
 

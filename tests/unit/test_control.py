@@ -280,8 +280,11 @@ def test_check_43_who_may_read_may_not_change(place: Path, ask: str) -> None:
         assert not server.requests
         assert "ok" in stranger(place / "read.sock", '{"ask":"Ping"}')
         # Root too: the door decides, not only who comes in by it.
-        with there(to_read=True) as daemon, pytest.raises(RefusedError, match="not permitted"):
+        with there(to_read=True) as daemon, pytest.raises(RefusedError, match="not permitted") as refusal:
             daemon.ask(ask, **more)
+        # The remedy is the other socket: being root is none here.
+        assert str(place / "control.sock") in str(refusal.value.hint)
+        assert "access.groups" in str(refusal.value.hint)
 
 
 @pytest.mark.check(43)

@@ -25,6 +25,7 @@ from penstock.control.protocol import (
     weight,
 )
 from penstock.errors import DaemonError, InternalError, PenstockError, PrivilegeError
+from penstock.model.run_directory import CONTROL_SOCKET
 
 if TYPE_CHECKING:
     import socket
@@ -175,7 +176,9 @@ class Connection:
                         "ask at",
                         self.door.path.name,
                         0,
-                        capability="the socket for changes; this one is for reading",
+                        capability="the socket for changes; this one is for questions",
+                        hint=f"ask at {self.door.path.with_name(CONTROL_SOCKET)}: root may, the daemon's user, "
+                        "and whom `access.users` and `access.groups` of the settings name",
                     )
                 await asyncio.sleep(self._server.wait_s(self.uid, weight(request), self._loop.time()))
             if isinstance(request, Texted):

@@ -193,7 +193,8 @@ class Keeper:
         interface, file = steps[0].place.interface, steps[0].wanted.file
         name, now = f"{interface} {file.name}", time.monotonic()
         if not self._patience.may(name, now):
-            return [look(one.place, one.wanted, "waiting", one.why) for one in steps]
+            why = self._patience.why(name)
+            return [look(one.place, one.wanted, "waiting", why or one.why) for one in steps]
         foreign = [one for one in steps if one.is_foreign]
         # Once, at however many hooks: they are put back together.
         pause = self._patience.wait(name, now) if foreign else 0.0
@@ -230,6 +231,7 @@ class Keeper:
     ) -> list[Look]:
         """It cannot be put in place: what runs there runs on, and where nothing does the settings decide."""
         pause = pause or self._patience.wait(name, time.monotonic())
+        self._patience.explain(name, f"the last try failed: {sentence(error)}")
         if _is_busy(error):
             return [look(one.place, one.wanted, "waiting", error.message) for one in steps]
         looks = []

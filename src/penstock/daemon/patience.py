@@ -19,6 +19,7 @@ class Patience:
 
     _tries: dict[str, int] = field(default_factory=dict)
     _until: dict[str, float] = field(default_factory=dict)
+    _why: dict[str, str] = field(default_factory=dict)
 
     def may(self, name: str, now: float) -> bool:
         """Whether to try now."""
@@ -31,16 +32,27 @@ class Patience:
         tries = self._tries[name] = self._tries.get(name, 0) + 1
         pause: float = min(FIRST_S * 2.0 ** (tries - 1), LONGEST_S)
         self._until[name] = now + pause
+        self._why.pop(name, None)
         return pause
+
+    def explain(self, name: str, why: str) -> None:
+        """Why it was tried in vain, until it is tried again."""
+        self._why[name] = why
+
+    def why(self, name: str) -> str | None:
+        """What was explained."""
+        return self._why.get(name)
 
     def forget(self, name: str | None = None) -> None:
         """It has succeeded; or, without a name, something has changed that may help all of them."""
         if name is None:
             self._tries.clear()
             self._until.clear()
+            self._why.clear()
             return
         self._tries.pop(name, None)
         self._until.pop(name, None)
+        self._why.pop(name, None)
 
     def next_s(self, now: float) -> float | None:
         """Seconds until the first of them is tried again; None where nothing waits."""

@@ -44,7 +44,7 @@ def given(specs: Iterable[SetSpec], texts: Sequence[str]) -> Contents:
         if name not in named:
             known = ", ".join(f"@{one}" for one in named)
             raise PenstockError(
-                f"the policy has no set @{name[:60]}", hint=f"it has {known}" if known else None
+                f"no rule asks a set @{name[:60]}", hint=f"the rules ask {known}" if known else None
             )
         if entries.startswith("@"):
             more = of_file(named[name], Path(entries[1:]))
