@@ -713,3 +713,17 @@ def test_check_23_killed_at_any_point_of_a_change_it_leaves_one_policy_whole(
     wait_until(lambda: daemon.filters() == [("v1", "edge", "in place")], daemon.said)
     assert wire.arrived(54, count=2) == 0
     assert counters(host("status", "--json"))["dns"] == 3 + 2 + 2
+
+
+def test_a_filter_is_taken_off_although_the_daemon_says_nothing(daemon: Daemon, host: Cli) -> None:
+    assert host("apply", "-i", "v1", str(daemon.etc / "v1.policy")).code == 0
+    with socket.socket(socket.AF_UNIX) as listening, ThreadPoolExecutor(2) as other:
+        listening.bind(str(daemon.run / "control.sock"))
+        listening.listen()
+        accepted = other.submit(listening.accept)
+        detaching = other.submit(host, "detach", "-i", "v1")
+        accepted.result(10)[0].close()
+        done = detaching.result(30)
+    assert done.code == 0
+    assert "may put it back" in done.err
+    assert host("status", "--json").record["filters"] == []

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import pytest
 
-from penstock.control import protocol
+from penstock.control import client, protocol
 from penstock.control.access import Access, Peer
 from penstock.control.client import Connection, RefusedError, ask_if_there, connect
 from penstock.control.server import Door, Limits, Server
@@ -41,6 +41,7 @@ class Asking:
     def __init__(self, directory: Path, access: Access, limits: Limits) -> None:
         self.requests: list[tuple[protocol.Asked | protocol.WithText, Peer]] = []
         self.slow = threading.Event()
+        self.pinged = asyncio.Event()
         self._doors = (
             Door(directory / "control.sock", access, can_change=True, mode=0o666),
             Door(directory / "read.sock", Access(everybody=True), can_change=False, mode=0o666),
@@ -71,6 +72,12 @@ class Asking:
         match request:
             case protocol.SetAdd(set="full"):
                 raise PenstockError("@full is full", hint="a larger size")
+            case protocol.Ping():
+                self.pinged.set()
+                return {"pid": os.getpid()}
+            case protocol.SetFlush():
+                await self.pinged.wait()
+                return {"pings": True}
             case protocol.SetList():
                 return {"text": 40 * "x" * (request.limit or 0)}
             case _:
@@ -179,6 +186,26 @@ def test_one_that_hangs_is_an_error_with_exit_code_5(place: Path, monkeypatch: p
         with there(patience_s=0.1) as daemon, pytest.raises(DaemonError, match="does not answer") as error:
             daemon.ask("Ping")
     assert error.value.exit_code == 5
+
+
+def test_one_that_takes_long_is_waited_for_while_it_lives(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_SILENCE_S", 0.05)
+    with serving(place) as server, there() as daemon:
+        assert daemon.ask("SetFlush", set="s") == {"pings": True}
+        assert isinstance(server.requests[1][0], protocol.Ping)
+
+
+def test_one_that_stands_still_is_not_waited_for(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_RUN_DIR", str(place))
+    monkeypatch.setattr(client, "_SILENCE_S", 0.05)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(place / "control.sock"))
+        listening.listen()
+        with there() as daemon, pytest.raises(DaemonError, match="does not answer") as error:
+            daemon.ask("SetFlush", set="s")
+    assert "may still do" in str(error.value.hint)
 
 
 def test_what_answers_nonsense_is_no_daemon(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

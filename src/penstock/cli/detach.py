@@ -8,6 +8,7 @@ from penstock.cli import output
 from penstock.cli.confirm import report_overdue
 from penstock.cli.options import hook_option, interface_option, json_option, netns_option
 from penstock.control.client import ask_if_there
+from penstock.errors import DaemonError
 
 
 @click.command("detach")
@@ -25,8 +26,12 @@ def command(interface: str, hook: str | None, as_json: bool) -> None:
 
     report_overdue()
     # Before it is gone: the daemon would put it back.
-    if ask_if_there("Release", interface=interface, netns=inode(), hook=hook) is not None:
-        output.note("the daemon does not put it back before `penstock daemon reload`")
+    try:
+        if ask_if_there("Release", interface=interface, netns=inode(), hook=hook) is not None:
+            output.note("the daemon does not put it back before `penstock daemon reload`")
+    except DaemonError as error:
+        # Whoever detaches may have to, and the daemon may be what stands still.
+        output.warn(f"{error.message}, and may put it back when it goes on")
     for done in detach(interface, hook):
         if not as_json:
             output.answer(f"{done.name}: taken off {interface} at {done.hook}")

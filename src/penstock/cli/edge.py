@@ -19,6 +19,7 @@ import sys
 from penstock.cli import output
 from penstock.errors import (
     InternalError,
+    KernelError,
     LockoutError,
     PenstockError,
     PolicyError,
@@ -59,6 +60,9 @@ def _code(command: Callable[[], int]) -> int:
             return _bug(error)
         show(PenstockError(f"`{error.object[:60]}` is not UTF-8 text"))
         return 1
+    except MemoryError:
+        show(PenstockError("there is not enough memory for this"))
+        return KernelError.exit_code
     except Exception as error:  # noqa: BLE001 - the outermost edge: a bug is shown as one
         return _bug(error)
 

@@ -9,12 +9,9 @@ in FAR lines and more, if it may: it then has the memory, the processor and the 
 
 from __future__ import annotations
 
-import os
-import stat
-
 from penstock.cli import output
 from penstock.control.client import ask_if_there
-from penstock.errors import PenstockError
+from penstock.model import entry_text
 
 TYPE_CHECKING = False  # `typing` takes long to import (cli/start.py)
 if TYPE_CHECKING:
@@ -85,13 +82,9 @@ def content(file: str) -> bytes:
     """
     if file in _gone_through:
         return _gone_through[file]
-    try:
-        with open(0 if file == "-" else file, "rb", closefd=file != "-") as opened:
-            text = opened.read()
-            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode) or file == "-":
-                _gone_through[file] = text
-    except OSError as error:
-        raise PenstockError(f"read {file}: {error.strerror}") from error
+    is_told_once, text = entry_text.is_told_once(file), entry_text.read_entries(file)
+    if is_told_once:
+        _gone_through[file] = text
     return text
 
 

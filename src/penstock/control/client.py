@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import struct
+import time
 
 from penstock.errors import DaemonError, PenstockError
 from penstock.model.run_directory import CONTROL_SOCKET, READ_SOCKET, run_directory, socket_path
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
 VERSION = 1
-_PATIENCE_S = 30.0
+_PATIENCE_S = 120.0
+#: Who is silent for so long is asked whether it lives: others may be before us, and take long.
+_SILENCE_S = 10.0
 _PART = 1 << 16
 _LONGEST_REPLY = 64 << 20
 _TIME = struct.Struct("@ll")  # struct timeval
@@ -47,10 +50,16 @@ class ElsewhereError(DaemonError):
 
 
 class Connection:
-    """A connection to the daemon.  Close it, or use it as a context."""
+    """A connection to the daemon.  Close it, or use it as a context.
 
-    def __init__(self, channel: socket.socket) -> None:
+    With the `path` of its socket a reply is waited for as long as the daemon lives, for `patience_s` at most.
+    """
+
+    def __init__(
+        self, channel: socket.socket, path: str | None = None, patience_s: float = _PATIENCE_S
+    ) -> None:
         self._channel = channel
+        self._path, self._patience_s = path, patience_s
         self._rest = b""
 
     def ask(self, request: str, **fields: object) -> dict[str, Any]:
@@ -87,10 +96,13 @@ class Connection:
 
     def _line(self) -> bytes:
         parts, length = [self._rest], len(self._rest)
+        end = time.monotonic() + self._patience_s
         while b"\n" not in parts[-1]:
             try:
                 part = self._channel.recv(_PART)
             except OSError as error:
+                if error.errno in _TOO_LATE and time.monotonic() < end and self._lives():
+                    continue
                 raise _away(error) from error
             if not part:
                 raise DaemonError("the daemon has closed the connection", hint=_HINT)
@@ -100,6 +112,18 @@ class Connection:
                 raise DaemonError("what answers at the daemon's socket does not end its reply", hint=_HINT)
         line, _, self._rest = b"".join(parts).partition(b"\n")
         return line
+
+    def _lives(self) -> bool:
+        """Whether the daemon says anything, to somebody who asks it nothing but that."""
+        if self._path is None:
+            return False
+        with _patient(min(_SILENCE_S, self._patience_s)) as other:
+            try:
+                other.connect(self._path)
+                other.sendall(b'{"ask": "Ping"}\n')
+                return bool(other.recv(1))
+            except OSError:
+                return False
 
     def close(self) -> None:
         """End the connection."""
@@ -115,6 +139,7 @@ class Connection:
 
 
 _HINT = "`penstock status` says whether it runs; its log is in `journalctl -u penstock`"
+_LATE_HINT = f"what it was asked for it may still do, when it goes on; {_HINT}"
 
 
 def connect(*, to_read: bool = False, patience_s: float = _PATIENCE_S) -> Connection | None:
@@ -124,11 +149,7 @@ def connect(*, to_read: bool = False, patience_s: float = _PATIENCE_S) -> Connec
         DaemonError: there is one, and this user may not talk to it.
     """
     path = socket_path(READ_SOCKET if to_read else CONTROL_SOCKET)
-    channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    # Not `settimeout`: a socket that does not block is turned away where one that does waits in the queue (unix(7)).
-    patience = _TIME.pack(int(patience_s), int(patience_s % 1 * 1e6))
-    channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
-    channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+    channel = _patient(min(_SILENCE_S, patience_s))
     try:
         channel.connect(path)
     except OSError as error:
@@ -136,7 +157,17 @@ def connect(*, to_read: bool = False, patience_s: float = _PATIENCE_S) -> Connec
         if error.errno in _NOBODY:
             return None
         raise _unreachable(path, error) from error
-    return Connection(channel)
+    return Connection(channel, path, patience_s)
+
+
+def _patient(patience_s: float) -> socket.socket:
+    """A socket that waits for so long for whatever it does."""
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    # Not `settimeout`: a socket that does not block is turned away where one that does waits in the queue (unix(7)).
+    patience = _TIME.pack(int(patience_s), int(patience_s % 1 * 1e6))
+    channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+    channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+    return channel
 
 
 def ask_if_there(
@@ -207,7 +238,7 @@ def _content(line: bytes) -> dict[str, Any]:
 
 def _away(error: OSError) -> DaemonError:
     if error.errno in _TOO_LATE:
-        return DaemonError("the daemon does not answer", hint=_HINT)
+        return DaemonError("the daemon does not answer", hint=_LATE_HINT)
     return DaemonError(f"the daemon has gone away: {error.strerror}", hint=_HINT)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from penstock.compiler.ir.stores import SetContent
 from penstock.errors import LimitError, PenstockError
+from penstock.model.entry_text import read_entries
 from penstock.model.set_text import Keys, read_lines
 from penstock.model.sets import SetSpec
 
@@ -60,10 +61,7 @@ def of_file(spec: SetSpec, path: Path) -> Keys:
     Raises:
         PenstockError: it cannot be read, or one of its lines is no entry.
     """
-    try:
-        text = path.read_text("utf-8-sig", "replace")
-    except OSError as error:
-        raise PenstockError(f"{path} cannot be read: {error.strerror}") from error
+    text = read_entries(str(path)).decode("utf-8-sig", "replace")
     return _staying(read_lines(spec, text, 0, 0, str(path)))
 
 
