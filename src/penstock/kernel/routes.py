@@ -2,7 +2,7 @@
 
 In: addresses and interface indexes.  Out: frozen values; nothing is changed.
 
-    route_to(ip_address("192.0.2.9"))   ->  Route(ifindex=4, source=192.0.2.1, gateway=None, is_local=False)
+    route_to(ip_address("192.0.2.9"))   ->  Route(ifindex=4, source=192.0.2.1, gateway=None)
     gateways(4)                         ->  (IPv4Address("192.0.2.254"),)
 
 Message layouts: rtnetlink(7), <linux/rtnetlink.h>, <linux/if_addr.h>, <linux/neighbour.h>.
@@ -35,7 +35,7 @@ _IFLA_ADDRESS, _IFLA_MASTER = 1, 10
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO = 1, 2, 6
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_MULTIPATH, _RTA_VIA = 1, 4, 5, 7, 9, 18
 _NDA_DST, _NDA_LLADDR = 1, 2
-_UNICAST, _LOCAL = 1, 2
+_UNICAST = 1
 _FOREVER = 0xFFFFFFFF
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ETHER_SIZE = 6
@@ -54,12 +54,11 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How this host sends to an address; `is_local` where it is one of the host's own."""
+    """How this host sends to an address."""
 
     ifindex: int
     source: Address | None
     gateway: Address | None
-    is_local: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +97,8 @@ def route_to(address: Address) -> Route | None:
         return None
     for body in answers:
         found = dict(attributes(body[_ROUTE.size :]))
-        kind = _ROUTE.unpack_from(body)[7]
         gateway = next(_hops(found), (0, None))[1]
-        return Route(_number(found.get(_RTA_OIF)), _address(found.get(_RTA_PREFSRC)), gateway, kind == _LOCAL)
+        return Route(_number(found.get(_RTA_OIF)), _address(found.get(_RTA_PREFSRC)), gateway)
     return None
 
 

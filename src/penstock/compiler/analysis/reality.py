@@ -8,7 +8,7 @@ pseudo-rule IMPOSSIBLE, put before all others, take such combinations out
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise, product
 
@@ -21,8 +21,6 @@ from penstock.compiler.ir.ops import FieldRef
 from penstock.model.net import Interval
 
 IMPOSSIBLE = -2
-
-Ranges = Mapping[FieldRef, tuple[Keys, Keys]]
 
 
 def with_reality(boxes: Boxes, world: World = EVERY_FRAME) -> Boxes:
