@@ -79,10 +79,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     pytest.skip(f"{lack.name}: {lack.value}")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than processors: tests that wait, for a lapse or a packet, leave no processor idle."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What penstock remembers beside the kernel is this test session's own."""
-    os.environ["PENSTOCK_STATE_DIR"] = str(tmp_path_factory.mktemp("state"))
+def _directories(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What penstock remembers beside the kernel, its locks and its daemon are this test session's own."""
+    for name in ("state", "run", "lock"):
+        os.environ[f"PENSTOCK_{name.upper()}_DIR"] = str(tmp_path_factory.mktemp(name))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -47,6 +47,7 @@ def run_least(script: str, *arguments: str, as_root: str = "") -> str:
         "PENSTOCK_BPFFS": "/mnt/bpf/penstock",
         "PENSTOCK_STATE_DIR": "/mnt/state",
         "PENSTOCK_RUN_DIR": "/mnt/run",
+        "PENSTOCK_LOCK_DIR": "/mnt/run",
     }
     # Where Python is the system's, its prefix is /usr: bound again, it is there twice.
     places = [

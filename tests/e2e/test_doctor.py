@@ -53,9 +53,10 @@ def test_programs_of_ours_and_of_others(host: Cli, tmp_path: Any) -> None:
     assert about(findings(host, "-i", "v1"), "programs") == ["no BPF program on any hook"]
 
 
-def test_what_is_found_is_mended_by_its_command(cli: Cli, compile_c: CompileC) -> None:  # noqa: F811
+def test_what_is_found_is_mended_by_its_command(root: Path, compile_c: CompileC) -> None:  # noqa: F811
     """Another's XDP program on the interface; jumbo frames; tags that the device takes out."""
     source = 'SEC("xdp") int theirs(struct xdp_md *ctx) { return XDP_PASS; }'
+    cli = Cli({"PENSTOCK_BPFFS": str(root)})
     with Namespace("doctor-l") as left, Namespace("doctor-r") as right:
         veth(left, "v0", right, "v1")
         with load_object(compile_c(source), "theirs") as loaded, right.inside():

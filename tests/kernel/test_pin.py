@@ -318,6 +318,16 @@ def test_a_lock_names_the_process_that_holds_it() -> None:
         path.unlink()
 
 
+def test_locks_are_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And at their usual place again without it."""
+    with lock("ps-test-there"):
+        monkeypatch.setenv("PENSTOCK_LOCK_DIR", str(tmp_path))
+        with lock("ps-test-there"):
+            assert [path.name for path in tmp_path.iterdir()] == ["ps-test-there.lock"]
+        monkeypatch.delenv("PENSTOCK_LOCK_DIR")
+        assert lock_directory() == Path("/run/penstock")
+
+
 def test_what_this_kernel_can_do_is_found_out(bpffs: Path, tmp_path: Path) -> None:
     found = features()
     assert found.bpf_permitted

@@ -3,7 +3,9 @@
     with lock("eth0"):
         …                 # a second process hears: busy, process 4711 is changing it
 
-The lock is flock(2) on a file in /run/penstock.  The kernel drops it with its
+The lock is flock(2) on a file in /run/penstock, or $PENSTOCK_LOCK_DIR, which is
+no part of $PENSTOCK_RUN_DIR: daemons of two network namespaces, each with a run
+directory of its own, share the machine's sets.  The kernel drops it with its
 holder, however that ends, so it is never stale and the file is never removed
 (removing it would let two processes lock two files of one name).
 """
@@ -27,7 +29,7 @@ from penstock.model.state_directory import owner_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PLACE = Path("/run/penstock")
+_VARIABLE = "PENSTOCK_LOCK_DIR"
 _PAUSE_S = 0.01
 
 
@@ -84,14 +86,14 @@ def is_free(name: str) -> bool:
 
 
 def _opened(name: str) -> int:
-    user = os.geteuid(), os.environ.get("XDG_RUNTIME_DIR")
+    asker = os.geteuid(), os.environ.get(_VARIABLE), os.environ.get("XDG_RUNTIME_DIR")
     with kernel_errors("lock", name, needs=()):
         try:
-            return open_lock(f"{_directory_of(user)}/{name}.lock")
+            return open_lock(f"{_directory_of(asker)}/{name}.lock")
         except FileNotFoundError:
             # The directory was taken away since it was looked at.
             _directory_of.cache_clear()
-            return open_lock(f"{_directory_of(user)}/{name}.lock")
+            return open_lock(f"{_directory_of(asker)}/{name}.lock")
 
 
 def open_lock(path: str) -> int:
@@ -109,14 +111,15 @@ def open_lock(path: str) -> int:
 
 
 @cache
-def _directory_of(_user: tuple[int, str | None]) -> str:
+def _directory_of(_asker: tuple[int, str | None, str | None]) -> str:
     return str(lock_directory())
 
 
 def lock_directory() -> Path:
     """Where the locks are: /run/penstock, or for a user who may not write there a directory of their own."""
-    if _is_usable(_PLACE, owners={os.geteuid(), _owner(_PLACE)}):
-        return _PLACE
+    place = Path(os.environ.get(_VARIABLE) or "/run/penstock")
+    if _is_usable(place, owners={os.geteuid(), _owner(place)}):
+        return place
     from tempfile import gettempdir
 
     runtime = os.environ.get("XDG_RUNTIME_DIR")
@@ -124,7 +127,7 @@ def lock_directory() -> Path:
     if _is_usable(private, owners={os.geteuid()}):
         return private
     raise KernelError(
-        "lock in", str(private), errno.EACCES, hint=f"make {_PLACE} or XDG_RUNTIME_DIR writable for this user"
+        "lock in", str(private), errno.EACCES, hint=f"make {place} or XDG_RUNTIME_DIR writable for this user"
     )
 
 
@@ -167,7 +170,10 @@ def _taken(fd: int) -> bool:
 
 def _owner(place: Path) -> int:
     # /run is root's alone, so whoever owns a directory there was given it: a daemon's own user.
-    return os.lstat(place).st_uid if place.exists() else 0
+    try:
+        return os.lstat(place).st_uid
+    except OSError:
+        return 0
 
 
 def _is_usable(place: Path, owners: set[int]) -> bool:
