@@ -223,6 +223,23 @@ def test_lines_have_comments_and_times_and_faults_their_number() -> None:
         read_entries(HOST, b"192.0.2.1\nx\n", 0, 0, "drop.txt")
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("192.0.2.1 . tcp . 70000", "`192.0.2.1 . tcp . 70000`: `70000` is no port"),
+        ("300.0.0.1", "`300.0.0.1` is no address"),
+    ],
+)
+def test_an_argument_that_is_no_entry_is_shown_itself(text: str, fault: str) -> None:
+    """It has no file and no line that could be named."""
+    spec = SetSpec("served", ("host", "proto", "port")) if " . " in text else NET
+    with pytest.raises(PenstockError) as few:
+        read_lines(spec, text, 0, 0)
+    with pytest.raises(PenstockError) as many:
+        read_entries(spec, text.encode(), 0, 0)
+    assert few.value.message == many.value.message == fault
+
+
 NETWORKS = st.builds(
     lambda address, length: str(
         IPv4Network((address >> 32 - length << 32 - length if length else 0, length))

@@ -72,10 +72,22 @@ def read_lines(spec: SetSpec, text: str, expiry: int, now_ns: int, name: str = "
                 ends = found[family]
                 ends[key] = later(end, ends.get(key, end))
         except ValueError as fault:
-            faults.append(f"{name}:{number}: {fault}")
+            faults.append(placed(name, number, line, fault))
     if faults:
         raise wrong_entries(spec, faults[:3], len(faults))
     return found
+
+
+def placed(name: str, number: int, line: str, fault: ValueError) -> str:
+    """A fault with its place: file and line; arguments of a command have none and are shown themselves.
+
+    >>> placed("list.txt", 7, "x", ValueError("`x` is no port")), placed("entry", 1, "x", ValueError("`x` is no port"))
+    ('list.txt:7: `x` is no port', '`x` is no port')
+    """
+    if name != "entry":
+        return f"{name}:{number}: {fault}"
+    shown = line.strip()[:60]
+    return str(fault) if f"`{shown}" in str(fault) else f"`{shown}`: {fault}"
 
 
 def plain_host(line: str) -> tuple[str, bytes] | None:

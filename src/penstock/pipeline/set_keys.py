@@ -24,6 +24,7 @@ from penstock.model.set_text import (
     expiry_after,
     keys_of,
     later,
+    placed,
     plain_reader,
     text_of,
     wrong_entries,
@@ -176,7 +177,7 @@ class _Reading:
         except ValueError as fault:
             self.faulty += 1
             if self.faulty <= _FAULTS_TOLD:
-                self.faults.append(f"{self.name}:{number}: {fault}")
+                self.faults.append(placed(self.name, number, text, fault))
 
     def content(self) -> Content:
         if self.faulty:
