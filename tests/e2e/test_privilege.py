@@ -94,6 +94,8 @@ run("detach", "-i", "v0")
 run("set", "delete", "threats")
 write("refuse.policy", "filter refuse at xdp { reject if tcp dst port 23 }")
 run("apply", "refuse.policy", "-i", "v0")
+run("program", "load", "/mnt/repo/examples/programs/ring_logger.bpf.c")
+run("program", "load", "/mnt/repo/examples/programs/blocklist.bpf.c")
 run("map", "list")
 run("doctor", "-i", "v0")
 print(json.dumps(told))
@@ -176,6 +178,7 @@ def test_check_41_the_whole_life_of_a_policy_with_two_capabilities() -> None:
     refused = {
         "apply locked.policy -i v0": 1,
         "apply refuse.policy -i v0": 4,
+        "program load /mnt/repo/examples/programs/ring_logger.bpf.c": 4,
         "map list": 4,
         "doctor -i v0": 0,
     }
@@ -197,6 +200,8 @@ def test_check_41_the_whole_life_of_a_policy_with_two_capabilities() -> None:
     assert "policy edge" in told["program list"][1]
     assert "CAP_SYS_ADMIN" in told["program list"][2]
     assert "this needs CAP_PERFMON" in told["apply refuse.policy -i v0"][2]
+    assert "this needs CAP_PERFMON" in told["program load /mnt/repo/examples/programs/ring_logger.bpf.c"][2]
+    assert told["program load /mnt/repo/examples/programs/blocklist.bpf.c"][0] == 0
     assert "this needs CAP_SYS_ADMIN" in told["map list"][2]
     assert "CAP_PERFMON is missing" in told["doctor -i v0"][1]
 
