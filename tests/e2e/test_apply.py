@@ -194,6 +194,8 @@ def test_a_dry_run_loads_but_changes_nothing(wire: Wire, host: Cli, policy: Path
 
 
 def test_a_dry_run_says_what_would_change(wire: Wire, host: Cli, policy: Path, tmp_path: Path) -> None:
+    told = host("apply", str(policy), "-i", "v1", "--dry-run").out
+    assert "nothing of penstock's is there; 2 rules would come" in told
     host("apply", str(policy), "-i", "v1")
     wire.arrived(123, count=2)
     new = write(

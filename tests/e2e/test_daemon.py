@@ -229,7 +229,8 @@ def test_what_commands_put_there_or_take_off_is_left_until_a_reload(
     with daemon:
         other = tmp_path / "other.policy"
         other.write_text(EDGE.format(port=60))
-        assert host("apply", str(other), "-i", "v1").code == 0
+        done = host("apply", str(other), "-i", "v1")
+        assert (done.code, "the daemon has v1.policy for this place" in done.err) == (0, True), done
         daemon.waits_for("was put in place by hand")
         assert [state for *_, state in daemon.filters()] == ["left"]
         assert daemon.process is not None

@@ -143,6 +143,7 @@ def test_a_built_policy_comes_back_without_a_compiler(wire: Wire, host: Cli, tmp
     policy, built = write(tmp_path / "a.policy", text(53)), str(tmp_path / "a.pso")
     host("build", str(policy), "-o", built)
     host("apply", built, "-i", "v1")
+    assert outside(host, wire)("history", "-i", "v1", "--show", "0").out == text(53)
     host("detach", "-i", "v1")
     Path(built).unlink()
     bare = replace(host, environment={**host.environment, "PENSTOCK_CLANG": "/nonexistent/clang"})
@@ -200,7 +201,9 @@ def test_what_is_not_there_is_said(wire: Wire, host: Cli, tmp_path: Path) -> Non
     host("apply", str(write(tmp_path / "a.policy", text(53))), "-i", "v1")
     done = host("rollback", "-i", "v1")
     assert done.code == 1
+    assert "no earlier policy than the one put there last" in done.err
     assert f"there are: {remembered(host)[0]['id']}" in done.err
+    assert "has no entry 7" in host("rollback", "7", "-i", "v1").err
 
 
 @pytest.mark.check(7)

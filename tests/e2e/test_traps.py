@@ -92,6 +92,9 @@ def test_what_rules_have_added_outlives_reloads_and_goes_by_command(
     info = host("set", "info", "scanners", "--json").record
     assert (info["entries"], info["added_by_rules"], info["refused_to_rules"]) == (1, 1, 0)
     assert "1 of them added by rules" in host("set", "info", "scanners").out
+    why = host("why", CLIENT).out
+    assert "changed on v1 (xdp) by rule bait of guard: bait: add src" in why
+    assert "asked on v1 (xdp) by rule caught of guard: caught: drop" in why
     assert host("set", "remove", "scanners", CLIENT).code == 0
     assert wire.arrived(8000) == 5
     knock(wire, 23)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -21,6 +21,7 @@ from penstock.cli.options import (
     netns_words,
 )
 from penstock.cli.policy_load import load_filters
+from penstock.control.client import ask_if_there
 from penstock.errors import PenstockError
 
 if TYPE_CHECKING:
@@ -140,7 +141,23 @@ def put_in_place(
         for notice in done.notices:
             output.warn(notice)
         _report(done, len(policy.rule_keys), confirm_s, as_json)
+    _tell_of_the_daemon(every)
     return told_of(probation, confirm_s, interface, wait=wait)
+
+
+def _tell_of_the_daemon(every: Sequence[Applied]) -> None:
+    """Where a daemon has a policy for one of these places: how long it leaves this one there."""
+    if netns_words():
+        return
+    with suppress(PenstockError):
+        found = ask_if_there("Status", to_read=True) or {"filters": ()}
+        places = {(done.interface, done.hook) for done in every}
+        files = {one["file"] for one in found["filters"] if (one["interface"], one["hook"]) in places}
+        for file in sorted(files):
+            output.note(
+                f"the daemon has {file} for this place: it leaves that out until the file changes, "
+                "a `penstock daemon reload` or a reboot"
+            )
 
 
 @contextmanager
@@ -219,6 +236,8 @@ def _tell_preview(interface: str, policy: LoadedPolicy, found: Preview, force: b
             )
         lost = f", lost: {', '.join(found.lost)}" if found.lost else ""
         output.answer(f"  in the place of {found.replaces}; {found.kept} counters go on{lost}")
+    else:
+        output.answer(f"  nothing of penstock's is there; {_rules(len(found.changes))} would come")
     for notice in found.notices:
         output.warn(notice)
     for loss in found.losses:
@@ -263,8 +282,11 @@ def _report(done: Applied, rules: int, confirm_s: float | None, as_json: bool) -
         output.record("penstock.apply/1", content)
         return
     word = f"in the place of {done.replaced} on" if done.replaced else "attached to"
-    plural = "rule" if rules == 1 else "rules"
     where = f"{done.interface} at {done.hook}"
     output.answer(
-        f"{done.name}: {word} {where}, {rules} {plural}, {done.mode} mode, program {done.program_id}"
+        f"{done.name}: {word} {where}, {_rules(rules)}, {done.mode} mode, program {done.program_id}"
     )
+
+
+def _rules(count: int) -> str:
+    return f"{count} rule" if count == 1 else f"{count} rules"

@@ -28,8 +28,7 @@ def command(interface: str, show: str | None, as_json: bool) -> None:
 
     report_overdue()
     if show is not None:
-        entry = history.chosen(interface, show)
-        output.raw(history.text_of(entry))
+        output.raw(_text(history.chosen(interface, show)))
         return
     every = history.entries(interface)
     if as_json:
@@ -39,6 +38,15 @@ def command(interface: str, show: str | None, as_json: bool) -> None:
         return
     rows = [(one.id, one.applied_at, who(one), _how(one), _filters(one), one.path) for one in every]
     output.table(("ID", "WHEN", "WHO", "HOW", "FILTERS", "FROM"), rows)
+
+
+def _text(entry: Entry) -> bytes:
+    """The policy's text; of a built file the one that it holds, and not its machine code."""
+    from penstock.pipeline.history import text_of
+    from penstock.pipeline.policy import load_built
+
+    content = text_of(entry)
+    return load_built(content, entry.path).identity.text.encode() if entry.is_built else content
 
 
 def who(entry: Entry) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from penstock.cli.options import duration_text, json_option
 from penstock.control.client import ask_if_there
 
 if TYPE_CHECKING:
-    from penstock.pipeline.why import Held, Reason, Why
+    from penstock.pipeline.why import Asked, Held, Reason, Why
 
 _PARTLY = 8
 
@@ -56,10 +57,7 @@ def _show(found: Why) -> None:
             output.answer(f"  {_reason(reason)}")
         for rule in found.asked:
             if rule.set == held.set:
-                place = f"{rule.interface} ({rule.hook})"
-                output.answer(
-                    f"  asked on {place} by rule {rule.rule} of {rule.filter}: {one_line(rule.text)}"
-                )
+                output.answer(f"  {_asked(rule)}")
     for fate in found.fates:
         packets = "its packets" if fate.packet == "every" else fate.packet
         output.answer(f"on {fate.interface} ({fate.hook}): {packets}: {fate.verdict} by {fate.rule}")
@@ -69,6 +67,15 @@ def _show(found: Why) -> None:
         output.note(f"not looked at: {words}")
     for words in found.damaged:
         output.warn(f"not known: {words}")
+
+
+def _asked(rule: Asked) -> str:
+    """What a rule has to do with the set: it asks, or it only adds to it or removes from it."""
+    named = re.compile(rf"@{re.escape(rule.set)}(?![A-Za-z0-9_-])")
+    is_changed = len(named.findall(rule.text)) == len(named.findall(rule.action))
+    done = "changed" if is_changed else "asked"
+    place = f"on {rule.interface} ({rule.hook})"
+    return f"{done} {place} by rule {rule.rule} of {rule.filter}: {one_line(rule.text)}"
 
 
 def _head(found: Why, held: Held) -> str:

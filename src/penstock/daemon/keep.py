@@ -171,7 +171,7 @@ class Keeper:
 
     def _leave(self, step: Leave) -> Look:
         """Somebody wants it so, which is no alarm; told once."""
-        told = f"{step.place}: {step.wanted.file.name} is not there: {step.why}"
+        told = f"{step.place}: {step.wanted.file.name} is left out: {step.why}"
         if self._left.get(step.place) != told:
             self._journal.warn(told)
         self._left[step.place] = told

@@ -134,7 +134,13 @@ def plain_reader(spec: SetSpec) -> Callable[[str], tuple[str, bytes] | None]:
 def wrong_entries(spec: SetSpec, faults: list[str], count: int) -> PenstockError:
     """What is said of a text with so many faults, of which the first are told."""
     more = f" (and {count - len(faults)} more)" if count > len(faults) else ""
-    return PenstockError("; ".join(faults) + more, hint=f"@{spec.name} is a set of {' . '.join(spec.kind)}")
+    return PenstockError("; ".join(faults) + more, hint=what_it_takes(spec))
+
+
+def what_it_takes(spec: SetSpec) -> str:
+    """For those who wrote something else."""
+    more = ": single addresses; networks are for a set of net" if spec.kind == ("host",) else ""
+    return f"@{spec.name} is a set of {' . '.join(spec.kind)}{more}"
 
 
 def entries_of(spec: SetSpec, line: str, expiry: int, now_ns: int) -> Iterator[tuple[str, bytes, int]]:

@@ -154,8 +154,9 @@ def chosen(ifname: str, which: str) -> Entry:
     elif found := next((one for one in every if which and one.digest.startswith(which)), None):
         return found
     listed = ", ".join(dict.fromkeys(one.id for one in every))
+    missing = "earlier policy than the one put there last" if which == "1" and stayed else f"entry {which}"
     raise PenstockError(
-        f"the history of {ifname} has no entry {which}",
+        f"the history of {ifname} has no {missing}",
         hint=f"there are: {listed}" if listed else "nothing was put there yet",
     )
 

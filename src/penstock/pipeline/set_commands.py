@@ -24,7 +24,7 @@ from msgspec import structs
 from penstock.errors import PenstockError
 from penstock.model.closing import Closing
 from penstock.model.moment import moment
-from penstock.model.set_text import text_of
+from penstock.model.set_text import text_of, what_it_takes
 from penstock.pipeline.ledger import FEW, MANUAL, Ledger, Line
 
 if TYPE_CHECKING:
@@ -227,8 +227,7 @@ def holds(found: LiveSet, entry: str) -> bool:
     try:
         return entry in found
     except ValueError as error:
-        of = " . ".join(found.spec.kind)
-        raise PenstockError(str(error), hint=f"@{found.spec.name} is a set of {of}") from error
+        raise PenstockError(str(error), hint=what_it_takes(found.spec)) from error
 
 
 def who(uid: int | None = None) -> str:

@@ -18,7 +18,7 @@ from penstock.compiler.lang.ast import Given, Policy
 from penstock.compiler.lang.cursor import Cursor
 from penstock.compiler.lang.findings import Findings
 from penstock.compiler.lang.source import Span
-from penstock.model.set_text import keys_of
+from penstock.model.set_text import keys_of, what_it_takes
 from penstock.model.sets import SetSpec
 
 _NAME = re.compile(r"@([A-Za-z_][A-Za-z0-9_-]*)")
@@ -86,5 +86,4 @@ def _check(step: Given, specs: Mapping[str, SetSpec], findings: Findings) -> Non
             for _ in keys_of(spec, text):
                 pass
         except ValueError as fault:
-            hint = f"@{spec.name} is a set of {' . '.join(spec.kind)}"
-            findings.error("PS116", str(fault), span, hint=hint)
+            findings.error("PS116", str(fault), span, hint=what_it_takes(spec))
