@@ -60,8 +60,10 @@ class Fed:
 class Feed:
     """An array of frames in the kernel that all feeders read."""
 
-    def __init__(self) -> None:
-        self._elf = compile_c((HAND / "feeder.bpf.c").read_text())
+    def __init__(self, apart: int = 0) -> None:
+        """`apart` is how many instructions come before each packet that do nothing."""
+        head = f"#define APART {apart}\n" if apart else ""
+        self._elf = compile_c(head + (HAND / "feeder.bpf.c").read_text())
         self._held = ExitStack()
         self._first = self._held.enter_context(load_object(self._elf, "feed"))
         self._frames = self._first.maps["frames"]

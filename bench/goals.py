@@ -230,7 +230,7 @@ def _sets(results: Results) -> Iterator[Goal]:
             yield _at_most(f"one `penstock set add`{words}", " s", _SET_ADD_S, values)
     yield from _beside(table)
     hashes = [_ratio(float(row["penstock"]), float(row["hand"])) for row in select(results.get("hashes"))]
-    yield _median_at_most("`src in @s`, against a hash by hand", "rows", hashes)
+    yield _median_at_most("`src in @s`, against a hash by hand, packets apart", "rows", hashes)
     yield from _lookups(results.get("lookups"))
     yield from _asking(results.get("sets_wire"))
     rows = select(results.get("rates"))

@@ -56,10 +56,19 @@ def _process(took: Row | None) -> str:
 def _hashes(results: Results) -> list[str]:
     rows = [
         (f"{row['entries']:,}", row["kind"], row["traffic"], ns_text(row["penstock"]), ns_text(row["hand"]),
-         ratio_text(row["penstock"], row["hand"]), ns_text(row.get("idle")))
+         ratio_text(row["penstock"], row["hand"]), ns_text(row.get("penstock_close")), ns_text(row.get("hand_close")))
         for row in results["hashes"].rows
     ]  # fmt: skip
-    titles = ("entries", "packets", "of them different", "penstock", "by hand", "ratio", "by hand and idle")
+    titles = (
+        "entries",
+        "packets",
+        "of them different",
+        "penstock",
+        "by hand",
+        "ratio",
+        "close: penstock",
+        "by hand",
+    )
     return ["## Sets of addresses, beside a hash by hand\n", HASHES, table_of(titles, rows, left=3)]
 
 

@@ -23,10 +23,11 @@ looked at.
 HASHES = """\
 `drop if src in @s` of a set of addresses beside the same in C with a BPF hash
 ([`set.bpf.c`](../bench/hand/set.bpf.c)); both count what they drop and pass. The C knows neither IPv6 nor ARP nor VLAN
-tags, and its entries neither expire nor change as a whole. Random misses in a large set are the dearest in comparison,
-and not for what penstock does: while the processor waits for memory it goes on with what comes next, and of the C alone
-the next packet is near enough to be begun. *By hand and idle* is the same C with 25 instructions more that do nothing,
-which is less than any driver has between two packets.
+tags, and its entries neither expire nor change as a whole; it asks the very same map. Between two packets lie 512
+instructions that do nothing, in the place of a driver's, which are in the empty program's cost as well. *Close* are the
+same packets without these. While a processor waits for memory it goes on with what comes next, and of a program that
+is short enough the next packet's search is begun by then: so random misses in a large set are cheaper by hand there,
+by as much as 25 instructions more that do nothing would take away again.
 """
 BANS = """\
 A thousand single adds through the daemon, as fail2ban asks for them, each answered before the next: over one

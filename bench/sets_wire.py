@@ -30,6 +30,7 @@ from penstock.kernel.bpf_object import load_object
 from penstock.kernel.maps import Map
 from penstock.kernel.program import Program
 from penstock.model.packet import build_packet, parse_packet
+from penstock.model.spec import PROGRAM
 from penstock.price.peers.tools import run
 from penstock.price.peers.wire import Wire, on_one_processor, prepared
 
@@ -141,7 +142,8 @@ def _put(wire: Wire, *, drops: bool = False) -> Iterator[None]:
 @contextmanager
 def _hash(wire: Wire, nets: Networks) -> Iterator[None]:
     with ExitStack() as held:
-        wire.put(policy_of(held, (nets.hi >> np.uint64(32)).astype(np.int64)))
+        loaded = policy_of(held, (nets.hi >> np.uint64(32)).astype(np.int64))
+        wire.put(loaded.programs[PROGRAM])
         yield
 
 

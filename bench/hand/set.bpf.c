@@ -2,9 +2,7 @@
 /*
  * set.bpf.c - drops the IPv4 sources that a BPF hash holds, and counts both kinds of packets.
  *
- * What one writes first; ENTRIES, and FLAGS of the map, are given.  With IDLE it has as
- * many instructions more that do nothing: a processor that waits for memory goes on with
- * what comes next, and so begins the next packet's lookup if that is not too far away.
+ * What one writes first; ENTRIES, and FLAGS of the map, are given.
  */
 #include <penstock/uapi.bpf.h>
 
@@ -47,9 +45,6 @@ SEC("xdp.frags") int set(struct xdp_md *ctx)
 
 	if (data + 34 > end || *(__u16 *)(data + 12) != 0x0008)
 		return counted(ctx, 0, XDP_PASS);
-#ifdef IDLE
-	asm volatile(".rept %0\n\tr4 = 1\n\t.endr" : : "i"(IDLE) : "r4");
-#endif
 	key = *(__u32 *)(data + 26);
 	return bpf_map_lookup_elem(&sources, &key) ? counted(ctx, 1, XDP_DROP) : counted(ctx, 0, XDP_PASS);
 }
