@@ -314,6 +314,8 @@ def test_files_in_and_out(host: Cli, guard: Path, tmp_path: Path) -> None:
     done = host(*update, "--remove", str(out), "--forever", stdin="192.0.2.9\n192.0.2.3\n")
     assert [done.record[word] for word in ("added", "changed", "removed", "entries")] == [1, 0, 1, 2]
     assert [host(*more).code for more in (("set", "update", "banned"), (*update, "--remove", "-"))] == [1, 1]
+    done = host("set", "add", "banned", "192.0.2.7", "--comment", 1001 * "x")
+    assert (done.code, "at most 1,000 characters" in done.err) == (1, True)
     wrong = write(tmp_path / "wrong.txt", "192.0.2.3\n<html>\n")
     done = host("set", "import", "banned", str(wrong))
     assert (done.code, "wrong.txt:2: `<html>` is no address" in done.err) == (1, True)

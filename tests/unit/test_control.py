@@ -384,6 +384,11 @@ def test_check_43_a_storm_of_questions_is_answered_at_a_bounded_rate(place: Path
         assert_alive()
 
 
+def test_what_is_asked_of_a_list_counts_for_what_it_costs() -> None:
+    asked = [protocol.SetList(), protocol.SetList(set="s"), protocol.SetList(set="s", limit=100_000)]
+    assert [protocol.weight(one) for one in asked] == [10, 11, 110]
+
+
 def test_requests_in_one_piece_are_answered_in_order(place: Path) -> None:
     with serving(place) as server, raw(place) as channel:
         lines = [json.dumps({"ask": "SetList", "limit": number}) for number in range(1, 200)]

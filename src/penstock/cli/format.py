@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from difflib import unified_diff
 from pathlib import Path
 
 import click
 
 from penstock.cli import output
+from penstock.cli.whole_file import write_whole
 from penstock.compiler.lang.source import Source
 from penstock.errors import PenstockError
 from penstock.pipeline.policy_file import STDIN, read_policy
@@ -52,20 +51,7 @@ def _show_difference(source: Source, canonical: str) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write beside and rename, so that a full disk or a signal leaves the old file whole."""
-    target = path.resolve()
     try:
-        mode = target.stat().st_mode & 0o7777
-        with tempfile.NamedTemporaryFile("w", dir=target.parent, delete=False, encoding="utf-8") as file:
-            temporary = Path(file.name)
-            try:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.chmod(mode)
-                temporary.replace(target)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        write_whole(path, [text])
     except OSError as error:
         raise PenstockError(f"{path} cannot be written: {error.strerror}") from error

@@ -12,6 +12,7 @@ from penstock.cli import output, set_reading, set_view
 from penstock.cli.options import STAY, Hinting, json_option
 from penstock.cli.plain import contradiction
 from penstock.cli.set_asking import FAR, answered, content, tell, tell_whether
+from penstock.cli.whole_file import write_whole
 from penstock.errors import LimitError, PenstockError, PrivilegeError
 
 if TYPE_CHECKING:
@@ -226,8 +227,7 @@ def export(name: str, file: Path) -> None:
             output.text(block + "\n")
         return
     try:
-        with file.open("w") as written:
-            written.writelines(f"{block}\n" for block in lines)
+        write_whole(file, (f"{block}\n" for block in lines))
     except OSError as error:
         raise PenstockError(f"write {file}: {error.strerror}") from error
 

@@ -224,7 +224,9 @@ def weight(request: Asked) -> int:
     match request:
         case Why():
             return 50
-        case SetList() | FeedList() | Filters():
+        case SetList(limit=limit):
+            return 10 + (limit // 1000 if request.set is not None else 0)
+        case FeedList() | Filters():
             return 10
         case SetTest(entries=entries):
             return 1 + len(entries) // 100

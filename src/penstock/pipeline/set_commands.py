@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int], None]
 
 _MOST_OPEN = 64
+_LONGEST_COMMENT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +275,11 @@ def _line(
     file: str | None,
     comment: str | None,
 ) -> Line:
-    """What is done, with few entries in it and many in a file of their own."""
+    """What is done, with few entries in it and many in a file of their own.  Raises PenstockError: by the comment."""
+    if comment is not None and len(comment) > _LONGEST_COMMENT:
+        raise PenstockError(
+            f"a comment has at most {_LONGEST_COMMENT:,} characters, this one {len(comment):,}"
+        )
     source = MANUAL if file is None else f"import {file}"
     count = sum(len(entries) for entries in wanted.values())
     if count > FEW:
