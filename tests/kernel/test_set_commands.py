@@ -157,6 +157,32 @@ def test_a_large_change_lies_in_a_file_and_single_entries_of_it_can_go(threats: 
     assert set(held()) == set(lines[300:])
 
 
+@pytest.mark.check(35)
+def test_check_35_of_many_that_go_those_of_feeds_stay_and_ledgers_are_tidied_later(threats: str) -> None:
+    lines = [f"10.0.{n >> 4}.{16 * (n & 15)}/28" for n in range(900)] + ["2001:db8::1/128", "2001:db8::2/128"]
+    of_feed(*lines[:40], "2001:db8::1/128", "203.0.113.0/24")
+    with SetCommands(tidies_later=True) as commands:
+        commands.add(threats, "\n".join(lines), by="alice")
+        for turn in range(9):
+            some = "\n".join(lines[-300 - turn :])
+            done = commands.update(threats, "", some, by="bob")
+            assert (done.kept_count, [one.entry for one in done.kept]) == (1, ["2001:db8::1/128"])
+            commands.add(threats, some, by="bob")
+            assert len(list(Ledger("threats").place.glob("*.entries"))) == 4 + 2 * turn
+        assert commands.is_untidy
+        done = commands.remove(threats, "\n".join(lines[20:400]), by="bob")
+        assert (done.removed, done.kept_count, len(done.kept)) == (360, 20, 20)
+        before = Ledger("threats").book().content(NET, moment())
+        commands.tidy()
+        assert not commands.is_untidy
+        assert len(list(Ledger("threats").place.glob("*.entries"))) < 6
+        after = Ledger("threats").book().content(NET, moment())
+    assert {family: one.by_key() for family, one in after.items()} == {
+        family: one.by_key() for family, one in before.items()
+    }
+    assert set(held()) == {*lines[:40], *lines[400:], "203.0.113.0/24"}
+
+
 def test_a_set_that_was_made_anew_is_found_and_the_old_ledger_is_gone(threats: str) -> None:
     with SetCommands() as commands:
         commands.add(threats, ["192.0.2.0/24"], by="alice")

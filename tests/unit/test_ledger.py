@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import resource
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from penstock.errors import KernelError, PenstockError
 from penstock.model.moment import Moment, boot_ns_of, moment
+from penstock.model.set_text import text_of
 from penstock.model.sets import SetSpec
 from penstock.pipeline.entry_file import EntryFile, write_entries
 from penstock.pipeline.ledger import Ledger, Line, ledgers
@@ -161,6 +163,55 @@ def test_what_was_taken_back_of_large_files_is_not_said_again_for_each(tmp_path:
         assert (len(found["v4"]), len(found["v6"])) == (6_000 + 6, 0)
         assert claims(one, lines[-3]) == [("import drop.txt", None, 0)]
         assert claims(one, lines[0]) == claims(one, lines[53_999]) == []
+
+
+def test_what_comes_and_goes_in_files_against_a_model(tmp_path: Path) -> None:
+    """Large files stay as they are, small ones and those of what was taken back are joined: all say the same."""
+    chance, now = random.Random(11), moment()
+    world = [f"10.0.{n >> 8}.{n & 255}/32" for n in range(4000)] + [
+        f"2001:db8::{n:x}/128" for n in range(1, 401)
+    ]
+    ledger, model = Ledger("threats", tmp_path), set[str]()
+    sizes = set[int]()
+    for turn in range(36):
+        some = chance.sample(world, chance.choice([1, 5, 300, 300, 2000 if turn % 20 == 1 else 40]))
+        has_come, is_in_file = chance.random() < 0.5, len(some) > 5
+        with ledger.changing():
+            file = ledger.write_entries(NET.kind, content(*some)) if is_in_file else None
+            texts = () if is_in_file else tuple((entry, 0) for entry in some)
+            ledger.append(Line("add" if has_come else "remove", now, "alice", texts, file))
+            if chance.random() < 0.8:
+                ledger.tidy()
+        model = model | {*some} if has_come else model - {*some}
+        sizes.add(len(list(ledger.place.glob("*.entries"))))
+        if turn % 6 == 5:
+            for one in (ledger, Ledger("threats", tmp_path)):
+                assert told_by(one) == model
+                asked = chance.sample(world, 50)
+                assert [bool(claims(one, entry)) for entry in asked] == [entry in model for entry in asked]
+    assert max(sizes) < 40
+    with ledger.changing():
+        ledger.rewrite()
+    assert told_by(Ledger("threats", tmp_path)) == model
+    assert {path.name for path in ledger.place.glob("*.entries")} >= ledger.book().files()
+
+
+def told_by(ledger: Ledger) -> set[str]:
+    found = ledger.book().content(NET, moment())
+    return {text_of(NET, family, key) for family, one in found.items() for key, _ in one.items()}
+
+
+def test_a_file_of_what_was_taken_back_that_is_damaged_takes_nothing_back(tmp_path: Path) -> None:
+    ledger = Ledger("threats", tmp_path)
+    imported(ledger, 0, ["192.0.2.0/24", "198.51.100.0/24"], NOON)
+    written(ledger, added("203.0.113.0/24"))
+    with ledger.changing():
+        file = ledger.write_entries(NET.kind, content("192.0.2.0/24", "203.0.113.0/24"))
+        ledger.append(Line("remove", NOON, "bob", file=file))
+    assert told_by(ledger) == {"198.51.100.0/24"}
+    (ledger.place / file).write_bytes(b"nothing")
+    found = Ledger("threats", tmp_path).book().without_damage().content(NET, moment())
+    assert size(found) == 3
 
 
 def test_lots_of_an_earlier_boot_are_joined_on_its_clock(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ other's locks, questions in others.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -58,6 +59,7 @@ class Answers:
     ) -> None:
         self.tally = Tally()
         self._waiting = 0
+        self._tidying: asyncio.Task[None] | None = None
         self._keeper, self._sets, self._journal = keeper, sets, journal
         self._in_thread, self._reload = in_thread, reload
         self._feeding, self._fetcher = feeding, fetcher
@@ -141,7 +143,9 @@ class Answers:
         if not self._sets.is_quick(request.set, len(request.entries)):
             return None
         with self._fullness(request.set):
-            return self._changed(request, _by(peer))
+            done = self._changed(request, _by(peer))
+        self._tidy_soon()
+        return done
 
     async def _change(self, request: _Change, name: str, peer: Peer) -> object:
         self._waiting += 1
@@ -150,6 +154,20 @@ class Answers:
                 return await self._in_thread("change", self._changed, request, _by(peer))
         finally:
             self._waiting -= 1
+            self._tidy_soon()
+
+    def _tidy_soon(self) -> None:
+        """Behind the answer; who changes a set meanwhile waits for it."""
+        if self._sets.is_untidy and self._tidying is None:
+            self._waiting += 1
+            self._tidying = asyncio.get_running_loop().create_task(self._tidy())
+
+    async def _tidy(self) -> None:
+        try:
+            await self._in_thread("change", self._sets.tidy)
+        finally:
+            self._waiting -= 1
+            self._tidying = None
 
     @contextmanager
     def _fullness(self, name: str) -> Iterator[None]:

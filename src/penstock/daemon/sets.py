@@ -48,7 +48,7 @@ class OpenSets:
     """The sets of this host, opened when they are first changed."""
 
     def __init__(self) -> None:
-        self._commands = SetCommands()
+        self._commands = SetCommands(tidies_later=True)
         self._swept: list[str] = []
 
     def add(self, asked: SetAdd, *, by: str) -> dict[str, Any]:
@@ -112,6 +112,15 @@ class OpenSets:
         except PenstockError as error:
             return Swept(len(there), waiting[0], error.message)
         return Swept(len(there), waiting[0])
+
+    @property
+    def is_untidy(self) -> bool:
+        """Whether there is something for `tidy` to do."""
+        return self._commands.is_untidy
+
+    def tidy(self) -> None:
+        """Shorten the ledgers of what was changed, which nobody has to wait for."""
+        self._commands.tidy()
 
     def close(self) -> None:
         """Let go of all of them."""

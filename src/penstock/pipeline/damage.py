@@ -43,8 +43,8 @@ def _damage(name: str) -> Iterator[PenstockError]:
             f"{book.journal}: {book.unread} lines of it are not what was written there",
             hint=f"what the kernel holds stays; `penstock set replace {name} FILE` says anew what commands have added",
         )
-    for lot in book.every_lot():
+    for file in (file for lot in book.every_lot() for file in (lot.file, *lot.without)):
         try:
-            lot.file.check()
+            file.check()
         except PenstockError as error:
             yield error

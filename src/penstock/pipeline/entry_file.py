@@ -18,7 +18,7 @@ import sys
 from array import array
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import msgspec
 
@@ -71,6 +71,11 @@ def write_entries(path: Path, kind: tuple[str, ...], content: Content | Keys) ->
     head = msgspec.json.encode(_Head(SCHEMA, kind, tuple(families))) + b"\n"
     write_atomically(path, head, *parts, mode=0o644)
     return sum(family.count for family in families)
+
+
+def is_arrays(content: Content | Keys) -> TypeGuard[Content]:
+    """Whether entries lie in arrays."""
+    return not any(isinstance(one, dict) for one in content.values())
 
 
 def _laid_out(name: str, entries: dict[bytes, int]) -> tuple[Family, list[bytes | memoryview]]:

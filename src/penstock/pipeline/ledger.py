@@ -221,6 +221,12 @@ class Ledger:
         self._has_new_file = True
         return name
 
+    @property
+    def is_untidy(self) -> bool:
+        """Whether `tidy` has anything to look at."""
+        is_long = self._file is not None and os.fstat(self._file).st_size >= self._limit
+        return is_long or self._has_new_file or self._are_files_stale
+
     def tidy(self) -> None:
         """Join files of one origin, write the journal anew if that makes it much shorter, and remove unnamed files.
 
@@ -253,10 +259,10 @@ class Ledger:
         Where the journal `is_due` to be written, files are, too, without what was taken back: a line of each
         would repeat that.
         """
-        from penstock.pipeline.ledger_joining import MANY_LOTS, joined
+        from penstock.pipeline.ledger_joining import MANY_LOTS, is_torn, joined
 
         book = self.book()
-        if not is_due and len(book.lots) < MANY_LOTS:
+        if not is_due and len(book.lots) < MANY_LOTS and not is_torn(book.lots):
             return None
         with suppress(PenstockError):
             return joined(self.name, book, moment(), self.write_entries, FEW if is_due else math.inf)

@@ -10,18 +10,21 @@ copy.  Ends lie on the boot clock of the moment that is noted beside them.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError
 from penstock.model.moment import Moment, boot_ns_of
+from penstock.model.set_text import keys_of
+from penstock.model.sets import SetSpec
 from penstock.pipeline.entry_file import EntryFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from penstock.model.sets import SetSpec
     from penstock.pipeline.ledger import Line
     from penstock.pipeline.set_keys import Content
 
@@ -47,21 +50,30 @@ class Claim:
 
 @dataclass(slots=True)
 class Lot:
-    """The entries of one line that are in a file; `gone` are those that were taken back since, as texts."""
+    """The entries of one line that are in a file; `gone` are those that were taken back since, as texts.
+
+    Of many that were taken back at once `without` has the files.
+    """
 
     line: Line
     file: EntryFile
     gone: set[str] = field(default_factory=set)
+    without: list[EntryFile] = field(default_factory=list)
 
     def claim(self, entry: str, family: str, key: bytes, *, is_feed: bool = False) -> Claim | None:
         """Its claim of an entry."""
-        end = None if entry in self.gone else self.file.end_of(family, key)
+        is_gone = entry in self.gone or any(file.end_of(family, key) is not None for file in self.without)
+        end = None if is_gone else self.file.end_of(family, key)
         line = self.line
         return (
             None
             if end is None
             else Claim(entry, line.source, line.by, line.at, end, line.comment, is_feed=is_feed)
         )
+
+    def but(self, file: EntryFile) -> Lot:
+        """The same where one file says all that was taken back."""
+        return Lot(self.line, self.file, set(), [file])
 
     def is_over(self, now: Moment) -> bool:
         """Whether none of its entries is in force any more; one that cannot be read may be."""
@@ -128,6 +140,19 @@ class Book:
             self.few.pop(entry, None)
         for lot in self.lots:
             lot.gone.update(entries)
+        if line.file:
+            self._remove_many(EntryFile(self._directory / line.file))
+
+    def _remove_many(self, file: EntryFile) -> None:
+        for lot in self.lots:
+            if all(one.path != file.path for one in lot.without):
+                lot.without.append(file)
+        # What cannot be read takes nothing back.
+        with suppress(PenstockError):
+            spec = SetSpec(self._directory.name, file.kind) if self.few else None
+            for entry in list(self.few):
+                if spec and all(file.end_of(*key) is not None for key in keys_of(spec, entry)):
+                    del self.few[entry]
 
     # ── asking ───────────────────────────────────────────────────────────────
 
@@ -144,7 +169,7 @@ class Book:
 
     def files(self) -> set[str]:
         """The names of the files that are in use."""
-        return {lot.file.path.name for lot in self.every_lot()}
+        return {file.path.name for lot in self.every_lot() for file in (lot.file, *lot.without)}
 
     def every_lot(self) -> Iterator[Lot]:
         """The claims in files, those of commands first."""
@@ -162,7 +187,12 @@ class Book:
     def without_damage(self) -> Book:
         """The same without the files that are not what was written there."""
         found = Book(self._directory)
-        found.few, found.lots = self.few, [lot for lot in self.lots if lot.file.is_whole]
+        found.few = self.few
+        found.lots = [
+            Lot(lot.line, lot.file, lot.gone, [file for file in lot.without if file.is_whole])
+            for lot in self.lots
+            if lot.file.is_whole
+        ]
         found.feeds = {
             name: whole
             for name, each in self.feeds.items()
@@ -174,12 +204,16 @@ class Book:
         """The fewest lines that add up to this; entries that are over are left out."""
         from penstock.pipeline.ledger import Line
 
-        for lot in self.lots:
-            if lot.is_over(now):
-                continue
+        lots = [lot for lot in self.lots if not lot.is_over(now)]
+        for lot, following in zip_longest(lots, lots[1:]):
             yield lot.line
             if lot.gone:
                 yield Line("remove", now, "", tuple((entry, 0) for entry in sorted(lot.gone)))
+            # What was taken back of the next was taken back behind it, and of those before it, too.
+            later = {file.path for file in following.without} if following else set()
+            for file in lot.without:
+                if file.path not in later:
+                    yield Line("remove", now, "", (), file.path.name)
         for claims in self.few.values():
             for claim in claims.values():
                 left = claim.left_s(now)

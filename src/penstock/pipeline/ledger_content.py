@@ -7,7 +7,7 @@ Out: `Content`, whose ends lie on that of now, without what is over.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,11 +54,36 @@ def of_lot(spec: SetSpec, lot: Lot, now: Moment) -> Content:
     """The entries of a file without those that were taken back since."""
     if lot.file.kind != spec.kind:
         return nothing(spec)
-    gone = of_texts(spec, lot.gone) if lot.gone else nothing(spec)
+    gone = taken_back(spec, lot)
     return {
         family: _live(_without(entries, gone[family]), lot.line.at, now)
         for family, entries in lot.file.content().items()
     }
+
+
+def taken_back(spec: SetSpec, lot: Lot) -> Content:
+    """What was taken back of a file since."""
+    parts = [file.content() for file in lot.without if file.kind == spec.kind]
+    return together(spec, [*parts, of_texts(spec, lot.gone)] if lot.gone else parts)
+
+
+def listed_in(lots: Sequence[Lot], entries: Content) -> Content:
+    """Those of the entries that the files of lots have, too."""
+    found = {family: np.zeros(len(some), np.bool_) for family, some in entries.items()}
+    for lot in lots:
+        for family, there in lot.file.content().items():
+            if family in entries and len(there):
+                asked, held = (_sortable(one) for one in (entries[family].keys, there.keys))
+                at = np.minimum(np.searchsorted(held, asked), len(held) - 1)
+                found[family] |= held[at] == asked
+    return {family: some.where(found[family]) for family, some in entries.items()}
+
+
+def _sortable(keys: NDArray[np.uint8]) -> NDArray[Any]:
+    width = keys.shape[1]
+    if width in _NUMBERS:
+        return _numbers(keys, _NUMBERS[width])
+    return np.ascontiguousarray(keys).view(f"S{width}").reshape(-1)
 
 
 def _without(entries: Entries, gone: Entries) -> Entries:

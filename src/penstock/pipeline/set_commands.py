@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,8 +66,10 @@ class Changed:
 class SetCommands(Closing):
     """Changes of any sets; those that were used last stay open."""
 
-    def __init__(self, progress: Progress | None = None) -> None:
+    def __init__(self, progress: Progress | None = None, *, tidies_later: bool = False) -> None:
+        """`tidies_later`: ledgers are tidied by `tidy` alone."""
         self._progress = progress
+        self._untidy: set[str] | None = set() if tidies_later else None
         self._open: dict[str, tuple[LiveSet, Ledger, tuple[int, int]]] = {}
 
     def close(self) -> None:
@@ -109,11 +111,10 @@ class SetCommands(Closing):
         """
         with self._changing(name) as (found, ledger):
             unwanted = found.read(entries, forever=True)
-            texts = list(_texts(found, unwanted))
-            book = ledger.book()
-            claims, kept = _of_feeds_among(found, book, texts)
+            claims, kept = _of_feeds_among(found, ledger.book(), unwanted)
+            line = _removal(found, ledger, unwanted, by)
             done = found.exchange(unwanted, claims) if kept else found.discard(unwanted)
-            ledger.append(_removal(texts, by), is_done=True)
+            ledger.append(line, is_done=True)
             return _answer(found, done, kept)
 
     def update(
@@ -135,12 +136,14 @@ class SetCommands(Closing):
         with self._changing(name) as (found, ledger):
             wanted = found.read(come, timeout, forever=forever, source=files[0] or "entry")
             unwanted = _left_out(found, found.read(gone, forever=True, source=files[1] or "entry"), wanted)
-            back = list(_texts(found, unwanted))
-            claims, kept = _of_feeds_among(found, ledger.book(), back)
-            line = _line(found, ledger, wanted, by, files[0], comment)
+            claims, kept = _of_feeds_among(found, ledger.book(), unwanted)
+            line, back = (
+                _line(found, ledger, wanted, by, files[0], comment),
+                _removal(found, ledger, unwanted, by),
+            )
             at = ledger.append(line)
             done = _or_take_back(ledger, at, lambda: found.exchange(unwanted, claims, wanted))
-            ledger.append(_removal(back, by), is_done=True)
+            ledger.append(back, is_done=True)
             return _answer(found, done, kept)
 
     def replace(
@@ -184,7 +187,23 @@ class SetCommands(Closing):
             try:
                 yield found, ledger
             finally:
-                ledger.tidy()
+                if self._untidy is None:
+                    ledger.tidy()
+                elif ledger.is_untidy:
+                    self._untidy.add(name)
+
+    @property
+    def is_untidy(self) -> bool:
+        """Whether there is something for `tidy` to do."""
+        return bool(self._untidy)
+
+    def tidy(self) -> None:
+        """Tidy the ledgers of sets that were changed; one that somebody else holds for long, after its next change."""
+        while self._untidy:
+            known = self._open.get(self._untidy.pop())
+            if known is not None:
+                with suppress(PenstockError), known[1].changing():
+                    known[1].tidy()
 
     def opened(self, name: str) -> LiveSet | None:
         """The set of that name if it is open; it may have been taken away since."""
@@ -302,8 +321,11 @@ def _with(found: LiveSet, wanted: Content | Keys, others: Content | None) -> Con
     return together(found.spec, [arrays_of(found.spec, wanted), others])
 
 
-def _removal(texts: list[tuple[str, str, bytes, int]], by: str) -> Line:
-    return Line("remove", moment(), by, tuple((entry, 0) for entry, _, _, _ in texts))
+def _removal(found: LiveSet, ledger: Ledger, unwanted: Content | Keys, by: str) -> Line:
+    """What is taken back, few entries in the line and many in a file."""
+    if sum(len(entries) for entries in unwanted.values()) > FEW:
+        return Line("remove", moment(), by, (), ledger.write_entries(found.spec.kind, unwanted))
+    return Line("remove", moment(), by, tuple((entry, 0) for entry, _, _, _ in _texts(found, unwanted)))
 
 
 def _left_out(found: LiveSet, entries: Content | Keys, others: Content | Keys) -> Content | Keys:
@@ -322,15 +344,13 @@ def _left_out(found: LiveSet, entries: Content | Keys, others: Content | Keys) -
     return {family: one.without(away_of[family]) for family, one in whole.items()}
 
 
-def _of_feeds_among(
-    found: LiveSet, book: Book, texts: list[tuple[str, str, bytes, int]]
-) -> tuple[Content | Keys, list[Kept]]:
+def _of_feeds_among(found: LiveSet, book: Book, entries: Content | Keys) -> tuple[Content | Keys, list[Kept]]:
     """What feeds claim of some entries: it stays as long as they say."""
     none: Keys = {family: {} for family in found.spec.families}
     if not book.feeds:
         return none, []
     now, kept, claims = moment(), [], []
-    for entry, family, key, _ in texts:
+    for entry, family, key, _ in _texts(found, _perhaps_of_feeds(book, entries)):
         of_feeds = [
             claim
             for claim in book.feed_claims(entry, family, key)
@@ -344,3 +364,14 @@ def _of_feeds_among(
     from penstock.pipeline.ledger_content import of_claims
 
     return of_claims(found.spec, claims, now), kept
+
+
+def _perhaps_of_feeds(book: Book, entries: Content | Keys) -> Content | Keys:
+    """The entries that may be in files of feeds: of arrays these alone, since each is then looked for by itself."""
+    from penstock.pipeline.entry_file import is_arrays
+
+    if not is_arrays(entries):
+        return entries
+    from penstock.pipeline.ledger_content import listed_in
+
+    return listed_in([lot for each in book.feeds.values() for lot in each], entries)
