@@ -128,12 +128,12 @@ def apply_all(
         done = _put(root, points, with_rules, present, each, check, probation, applying)
         fed = settle_feeds(policies, replaced)
     lost = [_lost(*pair) for pair in zip(present, policies, strict=True)]
-    done = tuple(_with_notice(one, text) for one, text in zip(done, lost, strict=True))
-    return (dataclasses.replace(done[0], notices=(*done[0].notices, *fed)), *done[1:])
+    first, *others = map(_with_notices, done, lost)
+    return (_with_notices(first, *fed), *others)
 
 
-def _with_notice(done: Applied, notice: str | None) -> Applied:
-    return dataclasses.replace(done, notices=(*done.notices, notice)) if notice else done
+def _with_notices(done: Applied, *notices: str | None) -> Applied:
+    return dataclasses.replace(done, notices=(*done.notices, *filter(None, notices)))
 
 
 def put(
@@ -188,9 +188,8 @@ def _put(
             Putting(root, *each, probation)
             for each in zip(points, policies, loaded, present, wish, strict=True)
         ]
-        done = list(map(_with_notice, put_together(puttings), told))
-        done[0] = dataclasses.replace(done[0], notices=(*done[0].notices, *made.notices))
-        return tuple(done)
+        first, *others = map(_with_notices, put_together(puttings), told)
+        return (_with_notices(first, *made.notices), *others)
 
 
 def _checked(point: AttachPoint, policy: LoadedPolicy, loaded: BpfObject) -> None:
