@@ -24,7 +24,7 @@ from penstock.pipeline.flat_batch import Batch
 from penstock.pipeline.flat_blocks import NoRoomError
 from penstock.pipeline.flat_content import Content
 from penstock.pipeline.flat_slots import Slots
-from penstock.pipeline.live_set import Changed, Entry, LiveSet, Text
+from penstock.pipeline.live_set import Changed, Entry, LiveSet
 from penstock.pipeline.set_few import Few
 
 if TYPE_CHECKING:
@@ -135,69 +135,44 @@ class FlatSet(LiveSet):
         size = front_lines(self.spec.size) * FRONT_BYTES
         return self.maps[FRONT].memory(part=slice(bank * size, (bank + 1) * size))
 
-    # ── changing ─────────────────────────────────────────────────────────────
-
-    def update(
-        self, entries: Text, timeout: float | None = None, *, forever: bool = False, source: str = "entry"
-    ) -> Changed:
-        """Add entries: for `timeout` seconds, or for ever.  Raises: as LiveSet.update."""
-        wanted = self.read(entries, timeout, forever=forever, source=source)
-        with self._changing():
-            if done := self._in_place({}, wanted):
-                return done
-            from penstock.pipeline import flat_whole
-
-            return flat_whole.update(self, wanted)
-
-    def discard(self, entries: Text) -> Changed:
-        """Remove entries, written as they were added; others are passed over.  Raises: as LiveSet.update."""
-        unwanted = self.read(entries, forever=True)
-        with self._changing():
-            if done := self._in_place(unwanted, {}):
-                return done
-            from penstock.pipeline import flat_whole
-
-            return flat_whole.discard(self, unwanted)
-
-    def replace(
-        self, entries: Text, timeout: float | None = None, *, forever: bool = False, source: str = "entry"
-    ) -> Changed:
-        """Make these the only entries, in one step.  Raises: as LiveSet.update."""
-        from penstock.pipeline import flat_whole
-
-        wanted = self.read(entries, timeout, forever=forever, source=source)
-        with self._changing():
-            return flat_whole.replace(self, wanted)
-
-    def exchange(self, gone: Many | Keys, come: Many | Keys, more: Many | Keys | None = None) -> Changed:
-        """Remove these entries and let those be there with just these ends, in one step; the others stay.
-
-        What several name stays or comes.  Of `more` what is there stays longer, never shorter.
-        Raises: as LiveSet.update.
-        """
-        with self._changing():
-            if done := self._in_place(gone, come, more or {}):
-                return done
-            from penstock.pipeline import flat_whole
-
-            return flat_whole.exchange(self, gone, come, more)
-
-    def sweep(self) -> Changed:
-        """Remove the entries that have expired, which no packet meets any more.  Raises KernelError."""
-        with self._changing():
-            if not self.state.timed:
-                return Changed(0, 0, 0)
-            from penstock.pipeline import flat_whole
-
-            return flat_whole.sweep(self)
-
     # ── how ──────────────────────────────────────────────────────────────────
 
-    def _in_place(
-        self, gone: Many | Keys, come: Many | Keys, more: Many | Keys | None = None
-    ) -> Changed | None:
+    def _update(self, wanted: Many | Keys) -> Changed:
+        if done := self._in_place({}, wanted):
+            return done
+        from penstock.pipeline import flat_whole
+
+        return flat_whole.update(self, wanted)
+
+    def _discard(self, unwanted: Many | Keys) -> Changed:
+        if done := self._in_place(unwanted, {}):
+            return done
+        from penstock.pipeline import flat_whole
+
+        return flat_whole.discard(self, unwanted)
+
+    def _exchange(self, *sides: Many | Keys) -> Changed:
+        if done := self._in_place(*sides):
+            return done
+        from penstock.pipeline import flat_whole
+
+        return flat_whole.exchange(self, *sides)
+
+    def _replace(self, wanted: Many | Keys) -> Changed:
+        from penstock.pipeline import flat_whole
+
+        return flat_whole.replace(self, wanted)
+
+    def _sweep(self) -> Changed:
+        if not self.state.timed:
+            return Changed(0, 0, 0)
+        from penstock.pipeline import flat_whole
+
+        return flat_whole.sweep(self)
+
+    def _in_place(self, gone: Many | Keys, *come: Many | Keys) -> Changed | None:
         """A change of few entries that stay, if it can be done in place."""
-        content, changes = self.content(), self._few(gone, come, more or {})
+        content, changes = self.content(), self._few(gone, *come)
         if content is None or changes is None:
             return None
         batch = Batch(content)

@@ -68,9 +68,7 @@ def replace(found: FlatSet, entries: Content | Keys) -> Changed:
     return _put(found, _held(found), moves, timed)
 
 
-def exchange(
-    found: FlatSet, gone: Content | Keys, come: Content | Keys, more: Content | Keys | None = None
-) -> Changed:
+def exchange(found: FlatSet, gone: Content | Keys, come: Content | Keys, more: Content | Keys) -> Changed:
     """Remove some entries, let others be there with just their ends, and more at least until theirs.
 
     Raises: as `LiveSet.update`.

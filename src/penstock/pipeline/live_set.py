@@ -115,11 +115,9 @@ class LiveSet(Closing):
     def _finds(self, family: str, key: bytes) -> bool:
         """What a packet would be told."""
         value, active = self.maps[family].lookup(key), self.state.active
-        return (
-            value is not None
-            and self.state.holds(value, active)
-            and not self.state.has_ended(value, boot_clock_ns())
-        )
+        if value is None or not self.state.holds(value, active):
+            return False
+        return not self.state.has_ended(value, boot_clock_ns())
 
     @property
     def count(self) -> int:
@@ -181,14 +179,7 @@ class LiveSet(Closing):
         """
         wanted = self.read(entries, timeout, forever=forever, source=source)
         with self._changing():
-            if done := self._put_many({}, wanted):
-                return done
-            few = self._few_of(wanted)
-            if few and (done := self._put_few(few, few)):
-                return done
-            from penstock.pipeline import set_whole
-
-            return set_whole.update(self, wanted)
+            return self._update(wanted)
 
     def discard(self, entries: Text) -> Changed:
         """Remove entries, written as they were added; those that are not there are passed over.
@@ -197,14 +188,7 @@ class LiveSet(Closing):
         """
         unwanted = self.read(entries, forever=True)
         with self._changing():
-            if done := self._put_many(unwanted, {}):
-                return done
-            few = self._few_of(unwanted)
-            if few and (done := self._put_few({family: dict.fromkeys(keys) for family, keys in few.items()})):
-                return done
-            from penstock.pipeline import set_whole
-
-            return set_whole.discard(self, unwanted)
+            return self._discard(unwanted)
 
     def exchange(
         self, gone: Content | Keys, come: Content | Keys, more: Content | Keys | None = None
@@ -215,19 +199,8 @@ class LiveSet(Closing):
 
         Raises: as `update`.
         """
-        sides = gone, come, more or {}
         with self._changing():
-            if not any(map(len, come.values())) and (done := self._put_many(gone, more or {})):
-                return done
-            few = [one for side in sides if (one := self._few_of(side)) is not None]
-            if len(few) == len(sides):
-                away, exact, longer = few
-                both = {f: {**dict.fromkeys(away[f]), **longer.get(f, {}), **exact[f]} for f in away}
-                if done := self._put_few(both, {f: longer.get(f, {}).keys() - exact[f].keys() for f in both}):
-                    return done
-            from penstock.pipeline import set_whole
-
-            return set_whole.exchange(self, *sides)
+            return self._exchange(gone, come, more or {})
 
     def exchange_claims(self, gone: Content | Keys, come: Content | Keys) -> Changed:
         """As `exchange`, for what commands and feeds claim: what rules have added stays.  Raises: as `update`."""
@@ -237,11 +210,9 @@ class LiveSet(Closing):
         self, entries: Text, timeout: float | None = None, *, forever: bool = False, source: str = "entry"
     ) -> Changed:
         """Make these the only entries, in one step.  Raises: as `update`."""
-        from penstock.pipeline import set_whole
-
         wanted = self.read(entries, timeout, forever=forever, source=source)
         with self._changing():
-            return set_whole.replace(self, wanted)
+            return self._replace(wanted)
 
     def clear(self) -> Changed:
         """Remove every entry, in one step.  Raises KernelError."""
@@ -253,10 +224,8 @@ class LiveSet(Closing):
 
     def sweep(self) -> Changed:
         """Remove the entries that have expired, which no packet meets any more.  Raises KernelError."""
-        from penstock.pipeline import set_whole
-
         with self._changing():
-            return set_whole.sweep(self)
+            return self._sweep()
 
     # ── how ──────────────────────────────────────────────────────────────────
 
@@ -272,6 +241,50 @@ class LiveSet(Closing):
         """What a failed write is to the caller; what was written is taken back."""
         self._recover()
         return self.full() if error.errno in (errno.E2BIG, errno.ENOSPC) else error
+
+    def _update(self, wanted: Content | Keys) -> Changed:
+        if done := self._put_many({}, wanted):
+            return done
+        few = self._few_of(wanted)
+        if few and (done := self._put_few(few, few)):
+            return done
+        from penstock.pipeline import set_whole
+
+        return set_whole.update(self, wanted)
+
+    def _discard(self, unwanted: Content | Keys) -> Changed:
+        if done := self._put_many(unwanted, {}):
+            return done
+        few = self._few_of(unwanted)
+        if few and (done := self._put_few({family: dict.fromkeys(keys) for family, keys in few.items()})):
+            return done
+        from penstock.pipeline import set_whole
+
+        return set_whole.discard(self, unwanted)
+
+    def _exchange(self, *sides: Content | Keys) -> Changed:
+        gone, come, more = sides
+        if not any(map(len, come.values())) and (done := self._put_many(gone, more)):
+            return done
+        few = [one for side in sides if (one := self._few_of(side)) is not None]
+        if len(few) == len(sides):
+            away, exact, longer = few
+            both = {f: {**dict.fromkeys(away[f]), **longer.get(f, {}), **exact[f]} for f in away}
+            if done := self._put_few(both, {f: longer.get(f, {}).keys() - exact[f].keys() for f in both}):
+                return done
+        from penstock.pipeline import set_whole
+
+        return set_whole.exchange(self, *sides)
+
+    def _replace(self, wanted: Content | Keys) -> Changed:
+        from penstock.pipeline import set_whole
+
+        return set_whole.replace(self, wanted)
+
+    def _sweep(self) -> Changed:
+        from penstock.pipeline import set_whole
+
+        return set_whole.sweep(self)
 
     def _expiry(self, timeout: float | None, moment: int, *, forever: bool) -> int:
         if forever:
@@ -291,7 +304,11 @@ class LiveSet(Closing):
     def _put_many(self, gone: Content | Keys, come: Content | Keys) -> Changed | None:
         """What goes and what comes of a hash, if it is many and read as arrays; None if it is done otherwise."""
         every = [one for side in (gone, come) for one in side.values() if len(one)]
-        if self.spec.structure != "hash" or sum(map(len, every)) <= _FEW or any(map(_is_dict, every)):
+        if (
+            self.spec.structure != "hash"
+            or sum(map(len, every)) <= _FEW
+            or any(isinstance(one, dict) for one in every)
+        ):
             return None
         from penstock.pipeline import set_many
 
@@ -326,9 +343,7 @@ class LiveSet(Closing):
             return None
         state.changing = False
         counts = state.counts
-        if any(
-            step.grown > 0 and counts[family] + step.grown > self.spec.size for family, step in steps.items()
-        ):
+        if any(one.grown > 0 and counts[f] + one.grown > self.spec.size for f, one in steps.items()):
             if not state.may_have_expired(moment):
                 raise self.full()
             return None
@@ -374,10 +389,6 @@ class LiveSet(Closing):
             set_whole.recover(self)
 
 
-def _is_dict(entries: object) -> bool:
-    return isinstance(entries, dict)
-
-
 def _silent(_done: int, _total: int) -> None:
     """Nobody is told."""
 
@@ -387,6 +398,3 @@ def _bytes_of(entries: Text) -> bytes:
         return entries
     text = entries if isinstance(entries, str) else "\n".join(map(str, cast("Iterable[object]", entries)))
     return text.encode()
-
-
-__all__ = ["Changed", "Entry", "LiveSet"]

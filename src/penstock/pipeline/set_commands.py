@@ -33,10 +33,8 @@ if TYPE_CHECKING:
     from penstock.model.set_text import Keys
     from penstock.pipeline.ledger_book import Book
     from penstock.pipeline.live_set import Changed as Moved
-    from penstock.pipeline.live_set import LiveSet, Text
+    from penstock.pipeline.live_set import LiveSet, Progress, Text
     from penstock.pipeline.set_keys import Content
-
-    Progress = Callable[[int, int], None]
 
 _MOST_OPEN = 64
 _LONGEST_COMMENT = 1000
