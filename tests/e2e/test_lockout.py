@@ -126,6 +126,66 @@ def test_rates_that_steady_packets_are_over(wire6: Wire, host: Cli, tmp_path: Pa
     assert [word for word in words if any(one.startswith(word) for one in lost)] == RATES[rules]
 
 
+SHAPES = {
+    # What real packets have, and the plainest ones have not.
+    "drop if len > 500": "the SSH connection",
+    "drop if tcp[tcpflags] = tcp-ack": "the SSH connection",
+    "drop if tcp[12] >> 4 > 8": "a new SSH connection",
+    "drop if tcp[4:4] > 1": "the SSH connection",
+    "drop if ip[6] & 0x40 != 0 and tcp": "the SSH connection",
+    "add src to @seen if tcp and len > 300\n drop if src in @seen": "the SSH connection",
+    "drop if tcp and sample 1/4": "the SSH connection",
+    # What they never are.
+    "drop if tcp and less 65": None,
+    "drop if tcp and greater 1515": None,
+    "drop if tcp[4:4] = 0": None,
+    "drop if tcp[12] >> 4 = 5": None,
+    "drop if sample 1/10": None,
+}
+
+
+@pytest.mark.parametrize("rules", SHAPES)
+def test_packets_of_ssh_are_as_real_ones(wire: Wire, host: Cli, tmp_path: Path, rules: str) -> None:
+    """With options, sizes, numbers and flags; a sample of every fourth leaves no connection."""
+    sets = "set seen : host size 64\n" if "@seen" in rules else ""
+    policy = write(tmp_path / "edge.policy", f"{sets}filter edge at xdp {{\n {rules}\n}}\n")
+    done = over_ssh(host)("apply", str(policy), "-i", "v1", "--dry-run", "--force", "--json")
+    assert done.code == 0, done.err
+    lost = done.record["would_cut_off"]
+    what = SHAPES[rules]
+    assert any(one.startswith(what) for one in lost) if what else lost == []
+
+
+@pytest.mark.parametrize(
+    ("hook", "side", "variables"),
+    [("xdp", "src", SSH), ("tc egress", "dst", SSH), ("tc ingress", "src", SSH6)],
+)
+def test_the_ssh_peer_on_the_link_has_to_be_found(
+    wire6: Wire, host: Cli, tmp_path: Path, hook: str, side: str, variables: dict[str, str]
+) -> None:
+    """No gateway leads to it: without its ARP or ND the connection ends when the neighbour table does."""
+    wire6.server.ip("route", "replace", "default", "via", "10.9.0.254")
+    wire6.server.ip("-6", "route", "del", "default")
+    peer = variables["SSH_CONNECTION"].split()[0]
+    rule = f"drop if icmp6 and {side} host {peer}" if ":" in peer else f"drop if arp and {side} host {peer}"
+    policy = write(tmp_path / "edge.policy", f"filter edge at {hook} {{\n {rule}\n}}\n")
+    done = over_ssh(host, variables)("apply", str(policy), "-i", "v1")
+    assert done.code == 1, done.err
+    assert f"the SSH peer {peer}" in done.err
+    assert "SSH connection" not in done.err
+
+
+def test_a_default_route_that_a_router_tells_of_goes_without_it(
+    wire6: Wire, host: Cli, tmp_path: Path
+) -> None:
+    policy = write(tmp_path / "edge.policy", "filter edge at xdp {\n drop if icmp6[icmp6type] = 134\n}\n")
+    assert host("apply", str(policy), "-i", "v1").code == 0
+    wire6.server.ip("-6", "route", "replace", "default", "via", "fe80::77", "dev", "v1", "proto", "ra")
+    done = host("apply", str(policy), "-i", "v1")
+    assert done.code == 1
+    assert "would cut off router advertisements from fe80::77" in done.err
+
+
 def test_what_is_said_of_a_rate_that_is_too_low(wire6: Wire, host: Cli, tmp_path: Path) -> None:
     policy = write(
         tmp_path / "edge.policy", "filter edge at tc ingress {\n slow: drop if tcp and over 1/s per src\n}\n"
@@ -151,6 +211,25 @@ def test_a_dry_run_ends_as_the_apply_would(wire6: Wire, host: Cli, tmp_path: Pat
     assert (forced.code, len(forced.record["would_cut_off"])) == (0, 2)
     assert host("apply", str(policy), "-i", "v1", "--dry-run").code == 0
     assert host("status", "--json").record["filters"] == []
+
+
+def test_a_dry_run_asks_with_what_the_sets_hold(wire6: Wire, host: Cli, tmp_path: Path) -> None:
+    """Also of a set that would be made anew; and what it makes for that is gone, and the set as it was."""
+    text = "set s : host size {}\nfilter edge at xdp {{\n {}\n}}\n"
+    shut, open_ = "drop if src in @s", "default drop\n pass if arp or icmp6 or udp\n pass if src in @s"
+    policy = write(tmp_path / "edge.policy", text.format(64, "count if src in @s"))
+    assert over_ssh(host)("apply", str(policy), "-i", "v1").code == 0
+    assert host("set", "add", "s", CLIENT).code == 0
+    root = Path(host.environment["PENSTOCK_BPFFS"]).parent
+    pins = sorted((path, path.stat().st_ino) for path in root.rglob("*"))
+    for size in (64, 128):
+        for rules, code in ((shut, 1), (open_, 0)):
+            write(policy, text.format(size, rules))
+            done = over_ssh(host)("apply", str(policy), "-i", "v1", "--dry-run")
+            assert done.code == code, done.err
+    assert sorted((path, path.stat().st_ino) for path in root.rglob("*")) == pins
+    assert host("set", "remove", "s", CLIENT).code == 0
+    assert over_ssh(host)("apply", str(policy), "-i", "v1", "--dry-run").code == 1
 
 
 def test_force_overrides_with_a_notice_and_nothing_is_counted(wire6: Wire, host: Cli, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO = 1, 2, 6
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_MULTIPATH, _RTA_VIA = 1, 4, 5, 7, 9, 18
 _NDA_DST, _NDA_LLADDR = 1, 2
 _UNICAST = 1
+_BY_ROUTER = 9  # RTPROT_RA
 _FOREVER = 0xFFFFFFFF
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ETHER_SIZE = 6
@@ -102,14 +103,17 @@ def route_to(address: Address) -> Route | None:
     return None
 
 
-def gateways(ifindex: int) -> tuple[Address, ...]:
-    """The default gateways that are reached by an interface, of every routing table, each once."""
+def gateways(ifindex: int, *, is_advertised: bool = False) -> tuple[Address, ...]:
+    """The default gateways that are reached by an interface, of every routing table, each once.
+
+    With `is_advertised` only those that IPv6 routers have told of themselves.
+    """
     found: dict[Address, None] = {}
     for family in _FAMILIES.values():
         head = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
         for body in ask_route(_GETROUTE, head):
-            _, prefix_length, _, _, _, _, _, kind, _ = _ROUTE.unpack_from(body)
-            if prefix_length == 0 and kind == _UNICAST:
+            _, prefix_length, _, _, _, protocol, _, kind, _ = _ROUTE.unpack_from(body)
+            if prefix_length == 0 and kind == _UNICAST and (protocol == _BY_ROUTER or not is_advertised):
                 hops = _hops(dict(attributes(body[_ROUTE.size :])))
                 found |= {gateway: None for index, gateway in hops if index == ifindex and gateway}
     return tuple(found)

@@ -52,8 +52,9 @@ if TYPE_CHECKING:
     from penstock.pipeline.policy import LoadedPolicy
 
 _DECIDING = frozenset(verdict.value for verdict in Verdict if verdict is not Verdict.PASS)
-#: The trial in which rules add to sets: PS_TRIAL_ADDS of bpf/include/penstock/verdict.bpf.h.
-_ADDS = 2
+#: The trials in which rules add to sets, and in which samples of many are true: PS_TRIAL_… of
+#: bpf/include/penstock/verdict.bpf.h.
+_ADDS, _SAMPLES = 2, 4
 #: More counters than this are read in one call, which takes numpy.
 _FEW = 256
 
@@ -63,7 +64,8 @@ class Loss:
     """A packet that would not pass; `key` is the counter of what decides it.
 
     One `is_later` passes at first, and no more once rules have seen it and its like; one `is_steady`
-    passes by itself, and does not as one of so many in a minute.
+    passes by itself, and does not as one of so many in a minute; one `is_by_chance` is lost so often that
+    few connections last.
     """
 
     lifeline: Lifeline
@@ -71,6 +73,7 @@ class Loss:
     path: str
     is_later: bool = False
     is_steady: bool = False
+    is_by_chance: bool = False
 
     @property
     def decider(self) -> str:
@@ -78,7 +81,8 @@ class Loss:
         place = f" ({self.path}:{self.key.line})" if self.key.line else ""
         later = " (once rules have added such packets to sets)" if self.is_later else ""
         steady = f" (of {self.lifeline.per_minute} in a minute, which is not much)" if self.is_steady else ""
-        return f"{self.key.name}{place}: {self.key.text or self.key.action}{later}{steady}"
+        chance = " (by chance, and often)" if self.is_by_chance else ""
+        return f"{self.key.name}{place}: {self.key.text or self.key.action}{later}{steady}{chance}"
 
     @property
     def mending_line(self) -> str:
@@ -128,8 +132,8 @@ def losses(
         lost = tuple(_lost(point, policy, loaded, frames))
     if not any(key.action.startswith("add ") for key in policy.counters):
         return lost
-    for loss in lost:
-        del frames[loss.lifeline]
+    gone = {loss.lifeline.what for loss in lost}
+    frames = {one: frame for one, frame in frames.items() if one.what not in gone}
     return (*lost, *_later_losses(point, policy, loaded, frames))
 
 
@@ -139,17 +143,34 @@ def _lost(
     """Which of the packets do not pass: by themselves, or as some of so many in a minute."""
     passes = TRAITS[point.hook].codes[Verdict.PASS]
     ask = _answering(loaded.programs[PROGRAM], point)
+    gone: set[str] = set()
     for one, frame in frames.items():
-        for is_steady in (False, True):
-            starved = _starved(policy, one, frame) if is_steady else 0
-            if is_steady and not starved:
-                continue
-            _be_over(loaded, starved)
+        for trial in _trials(policy, one, frame) if one.what not in gone else ():
+            _be_over(loaded, trial.starved, is_sampled=trial.is_sampled)
             if ask(frame) != passes:
+                gone.add(one.what)
                 key = _decider(ask, frame, loaded.maps[COUNTERS_MAP], policy.counters)
-                yield Loss(one, key, policy.identity.path, is_steady=is_steady)
+                steady = trial.starved != 0 and not trial.is_sampled
+                yield Loss(one, key, policy.identity.path, is_steady=steady, is_by_chance=trial.is_sampled)
                 break
     _be_over(loaded, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """What a packet meets: rates that are used up, a bit for each, and samples of which it is one."""
+
+    starved: int = 0
+    is_sampled: bool = False
+
+
+def _trials(policy: LoadedPolicy, one: Lifeline, frame: bytes) -> Iterator[_Trial]:
+    """By itself; as one of so many in a minute, if that is another thing; as one that many samples take."""
+    yield _Trial()
+    starved = _starved(policy, one, frame)
+    if starved:
+        yield _Trial(starved)
+    yield _Trial(starved, is_sampled=True)
 
 
 def _starved(policy: LoadedPolicy, one: Lifeline, frame: bytes) -> int:
@@ -161,8 +182,12 @@ def _starved(policy: LoadedPolicy, one: Lifeline, frame: bytes) -> int:
     )
 
 
-def _be_over(loaded: BpfObject, limiters: int) -> None:
-    """Let a trial's packets be over these rates."""
+def _be_over(loaded: BpfObject, limiters: int, *, is_sampled: bool = False) -> None:
+    """Let a trial's packets be over these rates, and among those that samples of many take."""
+    if TRIAL_VARIABLE in loaded.variables:
+        switch = loaded.variable(TRIAL_VARIABLE)
+        others = int.from_bytes(switch, sys.byteorder) & ~_SAMPLES
+        switch[:] = (others | _SAMPLES * is_sampled).to_bytes(len(switch), sys.byteorder)
     if OVER_VARIABLE in loaded.variables:
         place = loaded.variable(OVER_VARIABLE)
         place[:] = limiters.to_bytes(len(place), sys.byteorder)

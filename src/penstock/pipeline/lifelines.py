@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from pathlib import Path
 
+from penstock.errors import KernelError
 from penstock.kernel.attach_point import AttachPoint
+from penstock.kernel.netlink import interface
 from penstock.kernel.routes import (
     Address,
     Device,
@@ -31,12 +33,15 @@ from penstock.kernel.routes import (
     route_to,
 )
 from penstock.model.hook import Hook
+from penstock.pipeline.ssh_packets import carrying, opening
 
 #: Where resolvers are listed; the second has those behind systemd-resolved's own address.
 RESOLVER_FILES = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 #: A connection that somebody types into; and what is tried again until it succeeds: connections, questions, renewals.
 TYPING_A_MINUTE, FEW_A_MINUTE = 300, 3
 _SOME_PORT, _OTHER_PORT = 40017, 40018  # of the range that connections are made from
+#: What packets of connections from elsewhere are as long as, and what IPv4 takes at least (RFC 791).
+_USUAL_MTU, _LEAST_MTU = 1500, 576
 _SOME_MAC = bytes.fromhex("020000000001")
 _BROADCAST = b"\xff" * 6
 _DISCOVERY = "icmp6[icmp6type] >= 133 and icmp6[icmp6type] <= 137"
@@ -75,7 +80,13 @@ def lifelines(point: AttachPoint, environment: Mapping[str, str] = os.environ) -
     if here.device.is_loopback:
         found = [*here.ssh(environment), *here.loopback(), *here.resolvers()]
     else:
-        found = [*here.ssh(environment), *here.gateways(), *here.resolvers(), *here.leases()]
+        found = [
+            *here.ssh(environment),
+            *here.neighbours(environment),
+            *here.routers(),
+            *here.resolvers(),
+            *here.leases(),
+        ]
     return tuple({one.packet: one for one in found}.values())
 
 
@@ -94,6 +105,7 @@ class _Here:
         top = every.get(self._carried[-1])
         self._mac = (top.mac if top else None) or _SOME_MAC
         self._gateways = [one for index in self._carried for one in gateways(index)]
+        self._advertised = {one for index in self._carried for one in gateways(index, is_advertised=True)}
 
     def ssh(self, environment: Mapping[str, str]) -> Iterator[Lifeline]:
         """The connection that this command is run from, and another one from there."""
@@ -102,25 +114,51 @@ class _Here:
             return
         peer, port = connection.peer, connection.local_port
         mend = self._between(peer, "tcp", port) if self._inbound else self._between(peer, "tcp", port, "src")
-        syn = "S" if self._inbound else "SA"
-        for words, at, flags, per_minute in (
-            (f"the SSH connection from {peer}", connection.peer_port, "PA", TYPING_A_MINUTE),
-            (f"a new SSH connection from {peer}", _SOME_PORT, syn, FEW_A_MINUTE),
-        ):
-            ports = (at, port) if self._inbound else (port, at)
-            packet = self._packet(peer, connection.local, _tcp(*ports, flags))
-            yield Lifeline(words, packet, mend, per_minute)
+        old, new = ((at, port) if self._inbound else (port, at) for at in (connection.peer_port, _SOME_PORT))
+        mtu, version = self._mtu(), peer.version
+        words = f"the SSH connection from {peer}"
+        for shape in carrying(old, version=version, mtu=mtu):
+            packet = self._packet(peer, connection.local, shape.segment, shape.ipv4)
+            yield Lifeline(words, packet, mend, TYPING_A_MINUTE)
+        shape = opening(new, is_inbound=self._inbound, version=version, mtu=mtu)
+        packet = self._packet(peer, connection.local, shape.segment, shape.ipv4)
+        yield Lifeline(f"a new SSH connection from {peer}", packet, mend)
 
-    def gateways(self) -> Iterator[Lifeline]:
-        """Address resolution with the default gateways, and their advertisements."""
-        for gateway in self._gateways:
-            own = self._address_towards(gateway)
+    def neighbours(self, environment: Mapping[str, str]) -> Iterator[Lifeline]:
+        """Address resolution with all that packets are handed to: gateways, and who is on the link."""
+        for neighbour, words in self._next_hops(environment).items():
+            own = self._address_towards(neighbour)
             if own is None:
                 continue
-            if isinstance(gateway, IPv4Address):
-                yield from self._arp(gateway, own)
+            if isinstance(neighbour, IPv4Address):
+                yield from self._arp(neighbour, own, words)
             else:
-                yield from self._discovery(gateway, own)
+                yield from self._discovery(neighbour, own, words)
+
+    def routers(self) -> Iterator[Lifeline]:
+        """What IPv6 routers say of themselves: a default route that came so ends without it (RFC 4861, 6.3.4)."""
+        for router in self._gateways if self._inbound else ():
+            if router in self._advertised:
+                mac = self._neighbours.get(router, _SOME_MAC)
+                packet = (
+                    f'{_ether(bytes.fromhex("333300000001"), mac)}/IPv6(src="{router}",dst="ff02::1",hlim=255)'
+                    '/ICMPv6(type="router-advertisement",id=16384,seq=1800)/Raw(len=8)'
+                )
+                yield Lifeline(f"router advertisements from {router}", packet, _DISCOVERY)
+
+    def _next_hops(self, environment: Mapping[str, str]) -> dict[Address, str]:
+        """Whom packets to the peers are handed to at this interface, and what they are called."""
+        found = {gateway: f"the gateway {gateway}" for gateway in self._gateways}
+        connection = ssh_connection(environment)
+        peers = [(one, f"the resolver {one}") for one in resolvers()]
+        if connection is not None and self._is_own(connection.local):
+            peers.insert(0, (connection.peer, f"the SSH peer {connection.peer}"))
+        for peer, words in peers:
+            route = route_to(peer)
+            if route is not None and route.ifindex in self._carried:
+                hop = route.gateway
+                found.setdefault(hop or peer, f"the gateway {hop}" if hop else words)
+        return found
 
     def resolvers(self) -> Iterator[Lifeline]:
         """Answers of the name servers, or at egress questions to them."""
@@ -161,9 +199,9 @@ class _Here:
         mend = f"udp src port {ports[0]} and dst port {ports[1]}"
         return Lifeline(f"the renewal of this host's {words} lease", packet, mend)
 
-    def _arp(self, gateway: Address, own: Address) -> Iterator[Lifeline]:
-        far = self._neighbours.get(gateway, _SOME_MAC)
-        (sender, sender_mac), (target, target_mac) = (gateway, far), (own, self._mac)
+    def _arp(self, neighbour: Address, own: Address, called: str) -> Iterator[Lifeline]:
+        far = self._neighbours.get(neighbour, _SOME_MAC)
+        (sender, sender_mac), (target, target_mac) = (neighbour, far), (own, self._mac)
         if not self._inbound:
             (sender, sender_mac), (target, target_mac) = (target, target_mac), (sender, sender_mac)
         says = f'hwsrc="{_mac(sender_mac)}",psrc="{sender}"'
@@ -171,23 +209,23 @@ class _Here:
         to_all, to_one = _ether(_BROADCAST, sender_mac), _ether(target_mac, sender_mac)
         for words, packet in (
             (
-                f"ARP requests {self._way} the gateway {gateway}",
+                f"ARP requests {self._way} {called}",
                 f'{to_all}/ARP(op="request",{says},pdst="{target}")',
             ),
-            (f"ARP replies {self._way} the gateway {gateway}", f'{to_one}/ARP(op="reply",{says},{reply})'),
+            (f"ARP replies {self._way} {called}", f'{to_one}/ARP(op="reply",{says},{reply})'),
         ):
             yield Lifeline(words, packet, "arp")
 
-    def _discovery(self, gateway: Address, own: Address) -> Iterator[Lifeline]:
-        source, target = (gateway, own) if self._inbound else (own, gateway)
-        far = self._neighbours.get(gateway, _SOME_MAC)
+    def _discovery(self, neighbour: Address, own: Address, called: str) -> Iterator[Lifeline]:
+        source, target = (neighbour, own) if self._inbound else (own, neighbour)
+        far = self._neighbours.get(neighbour, _SOME_MAC)
         source_mac, target_mac = (far, self._mac) if self._inbound else (self._mac, far)
         group = ip_address(ip_address("ff02::1:ff00:0").packed[:13] + target.packed[13:])
         many = _ether(b"\x33\x33" + group.packed[12:], source_mac)
         head = f'IPv6(src="{source}",hlim=255'
         wants = f'ICMPv6(type="neighbor-solicitation",target="{target}")'
         tells = f'ICMPv6(type="neighbor-advertisement",target="{source}")'
-        words = f"{self._way} the gateway {gateway}"
+        words = f"{self._way} {called}"
         yield Lifeline(
             f"neighbour solicitations {words}", f'{many}/{head},dst="{group}")/{wants}', _DISCOVERY
         )
@@ -201,14 +239,29 @@ class _Here:
     def _between(self, peer: Address, protocol: str, port: int, side: str = "dst") -> str:
         return f"{'src' if self._inbound else 'dst'} host {peer} and {protocol} {side} port {port}"
 
-    def _packet(self, peer: Address, own: Address, rest: str) -> str:
-        """A packet between a peer and this host, from the one that sends it at this hook."""
+    def _packet(self, peer: Address, own: Address, rest: str, ipv4: str = "") -> str:
+        """A packet between a peer and this host, from the one that sends it at this hook.
+
+        `ipv4` is what an IPv4 header has beside the addresses.
+        """
         far = self._mac if self.device is None or self.device.is_loopback else self._mac_of(peer)
         source, target, source_mac, target_mac = peer, own, far, self._mac
         if not self._inbound:
             source, target, source_mac, target_mac = own, peer, self._mac, far
-        name = "IPv4" if isinstance(peer, IPv4Address) else "IPv6"
-        return f'{_ether(target_mac, source_mac)}/{name}(src="{source}",dst="{target}")/{rest}'
+        head = f'src="{source}",dst="{target}"'
+        ip = (
+            f"IPv6({head})"
+            if isinstance(peer, IPv6Address)
+            else f"IPv4({','.join(filter(None, (head, ipv4)))})"
+        )
+        return f"{_ether(target_mac, source_mac)}/{ip}/{rest}"
+
+    def _mtu(self) -> int:
+        """How long the packets of a connection are that comes from elsewhere."""
+        try:
+            return min(max(interface(self._carried[-1]).mtu, _LEAST_MTU), _USUAL_MTU)
+        except KernelError:
+            return _USUAL_MTU
 
     def _mac_of(self, peer: Address) -> bytes:
         route = route_to(peer)

@@ -26,7 +26,8 @@ from penstock.pipeline import guard, whereabouts
 from penstock.pipeline.attach import load
 from penstock.pipeline.devices import with_devices
 from penstock.pipeline.identity import kept_slots
-from penstock.pipeline.set_remaking import Applying, foreseen
+from penstock.pipeline.set_look import as_they_are
+from penstock.pipeline.set_remaking import Applying, foreseen, remade
 from penstock.pipeline.slot import Slot, open_slot
 from penstock.pipeline.subscriptions import owner_of
 
@@ -81,12 +82,14 @@ def preview(
     point = attach_point(ifname, Hook(policy.identity.hook))
     policy = with_devices(policy)
     with ExitStack() as opened:
-        loaded = opened.enter_context(load(policy, interface(ifname)))
+        present, sets = _present(point, opened), policy.identity.sets
+        applying = Applying(programs, owner_of(policy.identity.place), is_on_probation)
+        told = tuple(foreseen(sets, applying))
+        made = opened.enter_context(remade(sets, applying, is_dry=True))
+        maps = opened.enter_context(as_they_are(sets, made.places))
+        loaded = opened.enter_context(load(policy, interface(ifname), maps))
         effort = loaded.programs[PROGRAM].info.verified_insns
         lost = guard.losses(point, policy, loaded)
-        present = _present(point, opened)
-        applying = Applying(programs, owner_of(policy.identity.place), is_on_probation)
-        told = tuple(foreseen(policy.identity.sets, applying))
         if present is None:
             return Preview(None, effort, rule_changes((), policy.rule_keys), 0, (), lost, told)
         pairs = kept_slots(present.keys, policy.counters)

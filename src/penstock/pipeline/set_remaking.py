@@ -51,8 +51,10 @@ class Remade:
 
 
 @contextmanager
-def remade(specs: Iterable[SetSpec], applying: Applying | None) -> Iterator[Remade]:
+def remade(specs: Iterable[SetSpec], applying: Applying | None, *, is_dry: bool = False) -> Iterator[Remade]:
     """The sets that are made anew for these definitions; none without `applying`.
+
+    If `is_dry` they are copies, for the block alone, and the old ones stay.
 
     Raises:
         PenstockError: another policy uses one, it has more entries than the new one takes, or the policy
@@ -77,6 +79,8 @@ def remade(specs: Iterable[SetSpec], applying: Applying | None) -> Iterator[Rema
             moved[spec.name] = old, new
             notices.append(f"@{spec.name} was made anew, with all {new.count:,} of its entries: {spec.text}")
         yield Remade({name: _place(new) for name, (_, new) in moved.items()}, tuple(notices))
+        if is_dry:
+            return
         for old, new in moved.values():
             # Programs add to the new one by now, which may be full of that.
             with suppress(KernelError):

@@ -95,7 +95,7 @@ def open_set(name: str) -> LiveSet:
         raise PenstockError(f"there is no set `{name}`", hint=listed)
     mark = place_of(name)
     try:
-        maps, control, added = _open_maps(place, spec)
+        maps, control, added = open_maps(place, spec)
     except KernelError as error:
         raise incomplete(place) if error.errno == errno.ENOENT else error from error
     return live(spec, maps, control, added, lambda: _changing_this(name, mark), place)
@@ -103,7 +103,7 @@ def open_set(name: str) -> LiveSet:
 
 def open_unlocked(spec: SetSpec, place: Path) -> LiveSet:
     """A set whose pins are at some place, for who holds its lock or has it alone.  Raises KernelError."""
-    maps, control, added = _open_maps(place, spec)
+    maps, control, added = open_maps(place, spec)
     return live(spec, maps, control, added, place=place)
 
 
@@ -157,7 +157,7 @@ def place_of(name: str) -> tuple[int, int]:
     return found.st_ino, found.st_ctime_ns
 
 
-def _open_maps(place: Path, spec: SetSpec) -> tuple[dict[str, Map], Map, dict[str, Map]]:
+def open_maps(place: Path, spec: SetSpec) -> tuple[dict[str, Map], Map, dict[str, Map]]:
     """The maps of what was put in, their control, and the maps of what rules have added."""
     with ExitStack() as opened:
         control = opened.enter_context(Map.open(place / CONTROL))
@@ -201,13 +201,13 @@ def shared(
             if ids := next((ids for one, ids in kept if one == spec), None):
                 maps, control, added = _maps_by_id(spec, ids)
             elif places and spec.name in places:
-                maps, control, added = _open_maps(places[spec.name], spec)
+                maps, control, added = open_maps(places[spec.name], spec)
             else:
                 with changing(spec.name):
                     is_new = _ensure(spec)
                     if is_new:
                         undo.callback(pin.remove, sets_root(), spec.name)
-                    maps, control, added = _open_maps(sets_root() / spec.name, spec)
+                    maps, control, added = open_maps(sets_root() / spec.name, spec)
             for held in (control, *maps.values(), *added.values()):
                 opened.enter_context(held)
             found[control_map(number)] = control
@@ -246,7 +246,7 @@ def _ensure(spec: SetSpec) -> bool:
 
 def _make_dynamic(root: Path, spec: SetSpec, there: SetSpec) -> None:
     """Let rules add to a set that is there, and keeps what it holds."""
-    maps, control, _ = _open_maps(root / spec.name, there)
+    maps, control, _ = open_maps(root / spec.name, there)
     for path in pin.pins(root, spec.name).values():
         if path.name in LINES:
             maps[path.name] = Map.open(path)

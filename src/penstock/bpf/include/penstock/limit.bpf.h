@@ -149,13 +149,13 @@ struct ps_row {
 		__type(value, struct name##_row); \
 	} name SEC(".maps")
 
-/* ps_sampled - whether 32 random bits are below `chances`; never of a trial. */
+/* ps_sampled - whether 32 random bits are below `chances`; of a trial only if that asks for it. */
 static __always_inline bool ps_sampled(__u32 chances)
 {
 	struct ps_probe *probe = ps_probe_area();
 
 	if (ps_is_trial())
-		return false;
+		return ps_sampled_in_trial(chances);
 	return (probe && probe->now ? probe->chance : bpf_get_prandom_u32()) < chances;
 }
 

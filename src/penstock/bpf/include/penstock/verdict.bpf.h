@@ -128,11 +128,13 @@ static __always_inline __u64 ps_now(void)
  * Whoever loads a program may ask it before it is attached, while its sets and
  * buckets are those of the one that runs: it then changes nothing of them.  If what
  * rules add lies in maps that are the trial's own, PS_TRIAL_ADDS lets them add.
+ * With PS_TRIAL_SAMPLES it is among those that a sample of every fourth or more takes.
  */
 #ifdef PS_EFFECTS
 volatile __u32 ps_trial = 0;
 
 #define PS_TRIAL_ADDS 2
+#define PS_TRIAL_SAMPLES 4
 
 static __always_inline bool ps_is_trial(void)
 {
@@ -141,11 +143,18 @@ static __always_inline bool ps_is_trial(void)
 
 static __always_inline bool ps_adds_nothing(void)
 {
-	return unlikely(ps_trial) && ps_trial != PS_TRIAL_ADDS;
+	return unlikely(ps_trial) && !(ps_trial & PS_TRIAL_ADDS);
+}
+
+/* ps_sampled_in_trial - of a trial, whether a sample takes it. */
+static __always_inline bool ps_sampled_in_trial(__u32 chances)
+{
+	return (ps_trial & PS_TRIAL_SAMPLES) && chances >= 1U << 30;
 }
 #else
 #define ps_is_trial() false
 #define ps_adds_nothing() false
+#define ps_sampled_in_trial(chances) false
 #endif
 
 static __always_inline void ps_record_hit(__u32 slot)
