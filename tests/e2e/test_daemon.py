@@ -244,6 +244,10 @@ def test_what_commands_put_there_or_take_off_is_left_until_a_reload(
         wait_until(lambda: [state for *_, state in daemon.filters()] == ["left"], daemon.said)
         assert wire.arrived(53) == 5
         assert "taken off by a command" in host("daemon", "status").out
+        daemon.kill()
+        daemon.start()
+        wait_until(lambda: [state for *_, state in daemon.filters()] == ["left"], daemon.said)
+        assert wire.arrived(53) == 5
         assert host("daemon", "reload").code == 0
         assert wire.arrived(53) == 0
         done = host("daemon", "--no-fetch")

@@ -68,7 +68,8 @@ class Connection:
             return
         self.uid = self._peer.uid
         if not self.door.access.admits(self._peer):
-            self._turn_away("unknown user", f"user {self.uid} may not use {self.door.path.name}")
+            words = f"user {self.uid} may not use {self.door.path.name}"
+            self._turn_away("unknown user", words, "`access` in the daemon's settings says who may")
         elif (crowd := self._server.crowd(self.door, self.uid)) is not None:
             self._turn_away("too many connections", crowd)
         else:
@@ -242,12 +243,12 @@ class Connection:
         self._is_over = True
         self._channel.abort()
 
-    def _turn_away(self, reason: str, words: str) -> None:
+    def _turn_away(self, reason: str, words: str, hint: str | None = None) -> None:
         self._server.tally.turned_away[reason] += 1
         self._is_over = True
         self._forget(len(self._buffer))
         if self._is_writable:
-            self._channel.write(refused(DaemonError(words)))
+            self._channel.write(refused(DaemonError(words, hint=hint)))
             self._channel.close()
         # What is not taken at once is not waited for.
         if self._channel.unsent or not self._is_writable:

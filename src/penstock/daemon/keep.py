@@ -52,7 +52,7 @@ class Keeper:
         self._desired = Desired(directory, journal, self._count_load_error)
         self._kept = {_place(name): kept for name, kept in memory.kept.items()}
         self._loaded: dict[tuple[str, str], LoadedPolicy] = {}
-        self._released: set[Place] = set()
+        self._released = {_place(name) for name in memory.released}
         self._seen: set[Place] = set()
         self._left: dict[Place, str] = {}
         self._patience = Patience()
@@ -113,16 +113,14 @@ class Keeper:
         return any(one.interface == interface for one in self.looks)
 
     def release(self, interface: str, hook: str | None) -> None:
-        """Somebody takes a filter off by a command: it is not put back before the next reload."""
-        for one in Hook:
-            if hook in (None, one.value):
-                self._released.add(Place(interface, one))
+        """Somebody takes a filter off by a command: nobody puts it back before the next reload."""
+        self._released |= {Place(interface, one) for one in Hook if hook in (None, one.value)}
+        self.remember()
 
     def remember(self) -> None:
         """Write down what is in place; an alarm where that cannot be."""
-        self.memory.kept = {
-            f"{place.interface} {place.hook.value}": kept for place, kept in self._kept.items()
-        }
+        self.memory.kept = {_name(place): kept for place, kept in self._kept.items()}
+        self.memory.released = sorted(map(_name, self._released))
         if self.counts != state.Counts():
             counted, self.counts = self.counts, state.Counts()
             try:
@@ -395,6 +393,10 @@ def _put_in_place(
 
 def _key(place: Place) -> str:
     return f"place {place}"
+
+
+def _name(place: Place) -> str:
+    return f"{place.interface} {place.hook.value}"
 
 
 def _place(name: str) -> Place:

@@ -34,9 +34,13 @@ class Counts(msgspec.Struct):
 
 
 class Memory(msgspec.Struct):
-    """`kept` by interface and hook, joined by a blank; `is_over` when the daemon has ended as it should."""
+    """`kept` by interface and hook, joined by a blank; `released` are such names, of what a command has taken off.
+
+    `is_over` when the daemon has ended as it should.
+    """
 
     kept: dict[str, Kept] = {}
+    released: list[str] = []
     boot: str = ""
     pid: int = 0
     started_at: str = ""
@@ -52,7 +56,7 @@ def load() -> Memory:
         return Memory()
     # Programs and interfaces have other numbers after a boot.
     if not boot_id() or found.boot != boot_id():
-        found.kept, found.is_over = {}, True
+        found.kept, found.released, found.is_over = {}, [], True
     return found
 
 
