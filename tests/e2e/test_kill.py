@@ -140,11 +140,18 @@ def test_filters_of_several_hooks_are_each_old_or_new(
     _killed_apply(host, STEPS["after update"], write(path, text.format(5353, 1123)))
     assert (wire.arrived(53, count=4), wire.arrived(123, count=4)) == (4, 0)
     found = host("status", "--json")
-    assert found.code == 0
+    assert found.code == 3
+    guard, inward = [one["trouble"] for one in found.record["filters"]]
+    assert (f"at tc ingress an older {path} runs still" in guard, inward) == (True, None)
     counted = [{one["name"]: one["packets"] for one in each["counters"]} for each in found.record["filters"]]
     assert (counted[0]["dns"], counted[1]["ntp"]) == (3, 6)
     assert host("apply", str(path), "-i", "v1").code == 0
     assert (wire.arrived(53), wire.arrived(123)) == (5, 5)
+    assert host("status").code == 0
+    # One of them alone, because somebody wants it so, is no trouble.
+    write(path, text.format(53, 123))
+    assert host("apply", str(path), "-i", "v1", "--filter", "inward").code == 0
+    assert host("status").code == 0
     assert host("detach", "-i", "v1").code == 0
     assert list(root.iterdir()) == []
 

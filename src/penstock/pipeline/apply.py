@@ -23,6 +23,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from penstock.errors import KernelError, PenstockError, PrivilegeError
 from penstock.kernel import pin
 from penstock.kernel.attach_point import AttachPoint, attach_point, decode, place_words
@@ -120,7 +122,8 @@ def apply_all(
         for point in sorted(points, key=lambda point: point.name):
             opened.enter_context(locked(point, root))
         present = [find_open(root, point, opened) for point in points]
-        with_rules = [_with_emergencies(*pair) for pair in zip(policies, present, strict=True)]
+        named = [_together(policy, hooks) for policy in policies]
+        with_rules = [_with_emergencies(*pair) for pair in zip(named, present, strict=True)]
         replaced = [slot.identity for slot in present if slot]
         programs, owner = frozenset(one.program for one in replaced), owner_of(policies[0].identity.place)
         applying = Applying(programs, owner, probation is not None)
@@ -130,6 +133,12 @@ def apply_all(
     lost = [_lost(*pair) for pair in zip(present, policies, strict=True)]
     first, *others = map(_with_notices, done, lost)
     return (_with_notices(first, *fed), *others)
+
+
+def _together(policy: LoadedPolicy, hooks: Sequence[Hook]) -> LoadedPolicy:
+    """The policy that knows at which hooks the others of the change are."""
+    named = msgspec.structs.replace(policy.identity, together=tuple(hook.value for hook in hooks))
+    return dataclasses.replace(policy, identity=named)
 
 
 def _with_notices(done: Applied, *notices: str | None) -> Applied:

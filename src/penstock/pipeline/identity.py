@@ -142,6 +142,8 @@ class Identity(msgspec.Struct, frozen=True):
     ifindex: int = 0
     mode: str = ""
     applied_at: str = ""
+    #: The hooks of the filters of this policy that were put in place in the same change.
+    together: tuple[str, ...] = ()
     program: int = 0
     version: str = ""
     probation: Probation | None = None

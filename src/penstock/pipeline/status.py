@@ -9,7 +9,7 @@ Read only, and without the locks that changes take.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from penstock.errors import KernelError, PrivilegeError
@@ -98,10 +98,40 @@ def status(ifname: str | None = None) -> tuple[Status, ...]:
     """
     root = pin.pin_root()
     whereabouts.settle_what_is_free(root)
+    deadline = time.monotonic() + _PATIENCE_S
+    # Filters that are put in place together tell of it one after the other.
+    while (found := _every_status(root)) != (told := _with_halves(found)) and time.monotonic() < deadline:
+        time.sleep(_AGAIN_S)
+    return told if ifname is None else _on(ifname, told)
+
+
+def _every_status(root: Path) -> tuple[Status, ...]:
     names = whereabouts.names_here(root)
     read = (one for name in names if (one := _settled_status(root / name)) is not None)
-    found = tuple(sorted(read, key=lambda one: (one.interface, whereabouts.HOOKS.index(one.hook))))
-    return found if ifname is None else _on(ifname, found)
+    return tuple(sorted(read, key=lambda one: (one.interface, whereabouts.HOOKS.index(one.hook))))
+
+
+def _with_halves(found: tuple[Status, ...]) -> tuple[Status, ...]:
+    """With a word where filters that were put in place together are of different texts."""
+    return tuple(one if one.trouble else replace(one, trouble=_half(one, found)) for one in found)
+
+
+def _half(one: Status, found: tuple[Status, ...]) -> str | None:
+    """What is said if a change of several filters was cut short between two of them (putting.py)."""
+    own, name = one.identity, one.interface
+    late = [
+        other.hook.value
+        for other in found
+        if (other.interface, other.identity.place) == (name, own.place)
+        and other.hook.value in own.together
+        and other.identity.text != own.text
+        # What was applied alone since is meant to be another one.
+        and other.identity.program < own.program
+    ]
+    if not late or not own.place or not one.mode:
+        return None
+    command = f"penstock apply {own.path} -i {name}"
+    return f"at {' and '.join(late)} an older {own.path} runs still, as after a change cut short; `{command}` mends it"
 
 
 def _on(ifname: str, found: tuple[Status, ...]) -> tuple[Status, ...]:
