@@ -36,7 +36,8 @@ connection, and over a connection each. The entry is in the ledger on disk and i
 LOOKUPS = """\
 `drop if src in @s` of random networks with the lengths of blocklists, above an empty program: over 2<sup>20</sup>
 different random sources, or over 1,000 in turn. *random* ones come from anywhere; a *hit* lies in a network of the
-set, a *miss* in none. The packets are written by a program in the kernel, so that no system call is in it.
+set, a *miss* in none. The packets are written by a program in the kernel, so that no system call is in it; each turn
+meets packets like them before the clock runs, so that it does not begin with what the other left in the caches.
 """
 SETS_WIRE = """\
 As the frames over veth above, from 2<sup>20</sup> random sources: nanoseconds a packet, sending and receiving included.
