@@ -172,8 +172,11 @@ def large(draw: Random) -> str:
     return "\n".join([*rules, f"drop if over {draw.choice(['2/s', '9/m'])} per rule and src in @b"])
 
 
-@pytest.mark.parametrize("hook", _HOOKS)
-@pytest.mark.parametrize("seed", [12, 23])
+@pytest.mark.parametrize(
+    ("seed", "hook"),
+    [(12, Hook.XDP), (23, Hook.TC_INGRESS), (12, Hook.SOCKET)],
+    ids=["xdp", "tc ingress", "socket"],
+)
 def test_rules_that_are_asked_between_those_of_one_table(seed: int, hook: Hook) -> None:
     draw = Random(seed)
     rules = rule_set(large(draw), hook)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -40,14 +41,23 @@ def rule_set(text: str, name: str = "edge.policy") -> RuleSet:
     return lower_filter(policy, policy.filters[0])
 
 
-#: Every case at every hook that has its verdicts, in every form; on the way out of TC, the same program, in one.
+def at_hooks() -> Iterator[tuple[Case, Hook, Form | None]]:
+    """Every case at every hook that has its verdicts, as planned, and in each form at one of them, in turn.
+
+    What a form is written as does not depend on the hook, nor a hook's frame on the form; random policies,
+    small and large, are tried at every hook in test_hooks.py and test_changes.py.
+    """
+    for number, case in enumerate(cases()):
+        verdicts = {packet.verdict for packet in case.packets}
+        hooks = [hook for hook in Hook if verdicts <= TRAITS[hook].codes.keys()]
+        yield from ((case, hook, None) for hook in hooks)
+        for turn, form in enumerate((Form.NESTED, Form.TABLES), number):
+            yield case, hooks[turn % len(hooks)], form
+
+
 AT_HOOKS = [
     pytest.param(case, hook, form, id=f"{case.name}-{hook.value}-{form.value if form else 'planned'}")
-    for case in cases()
-    for hook in Hook
-    if {packet.verdict for packet in case.packets} <= TRAITS[hook].codes.keys()
-    for form in (None, Form.NESTED, Form.TABLES)
-    if form is None or hook is not Hook.TC_EGRESS
+    for case, hook, form in at_hooks()
 ]
 
 

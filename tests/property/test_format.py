@@ -7,6 +7,7 @@ import re
 from hypothesis import HealthCheck, given, settings
 from tests.strategies import Grammar, expression_texts, policy_texts
 
+from penstock.compiler.lang.ast import Comment, Policy
 from penstock.compiler.lang.check import check_policy
 from penstock.compiler.lang.diagnostic import Severity
 from penstock.compiler.lang.format import format_expression, format_policy
@@ -15,10 +16,9 @@ from penstock.compiler.lang.source import Source
 from penstock.compiler.libpcap import LibpcapError, compile_filter
 
 PLAIN = Grammar(depth=1)
-SLOW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def _policy(text: str):
+def _policy(text: str) -> Policy:
     return parse_policy(Source("edge.policy", text))
 
 
@@ -44,38 +44,29 @@ def test_an_expression_survives_its_canonical_text(text: str) -> None:
 
 
 @given(policy_texts(PLAIN))
-@SLOW
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_policy_survives_its_canonical_text(text: str) -> None:
+    """One policy for all laws: drawing it takes far longer than what they ask."""
     policy = _policy(text)
     canonical = format_policy(policy)
     again = _policy(canonical)
     assert again == policy
     assert format_policy(again) == canonical
+    assert sorted(map(_words, again.comments)) == sorted(map(_words, policy.comments)), "each comment once"
+    _assert_tidy(canonical)
+    said = _said(policy)
+    assert said == _said(again), "whatever the layout"
+    assert not any(severity is Severity.ERROR for _, severity in said)
 
 
-@given(policy_texts(PLAIN))
-@SLOW
-def test_every_comment_is_kept_once(text: str) -> None:
-    policy = _policy(text)
-    again = _policy(format_policy(policy))
-    assert sorted(comment.text for comment in again.comments) == sorted(
-        comment.text for comment in policy.comments
-    )
+def _words(comment: Comment) -> str:
+    return comment.text
 
 
-@given(policy_texts(PLAIN))
-@SLOW
-def test_canonical_text_is_tidy(text: str) -> None:
-    canonical = format_policy(_policy(text))
+def _assert_tidy(canonical: str) -> None:
     assert not re.search(r"[ \t]$|\t|\n\n\n|\A\n|\n\n\Z", canonical, re.MULTILINE) or not canonical
     assert canonical.endswith("\n")
 
 
-@given(policy_texts(PLAIN))
-@SLOW
-def test_what_is_said_about_a_policy_does_not_depend_on_its_layout(text: str) -> None:
-    policy = _policy(text)
-    before = [(found.code, found.severity) for found in check_policy(policy)]
-    after = [(found.code, found.severity) for found in check_policy(_policy(format_policy(policy)))]
-    assert sorted(before, key=str) == sorted(after, key=str)
-    assert not any(severity is Severity.ERROR for _, severity in before)
+def _said(policy: Policy) -> list[tuple[str, Severity]]:
+    return sorted(((found.code, found.severity) for found in check_policy(policy)), key=str)
