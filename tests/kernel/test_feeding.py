@@ -443,6 +443,21 @@ def test_a_set_that_was_busy_is_filled_later(
     assert (held(), journal.alarms) == ({"198.51.100.0/24"}, ())
 
 
+def test_changes_of_feeds_and_folds_that_fail_leave_nothing_open(threats: str, tmp_path: Path) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    one = file_feed(tmp_path, "list", "198.51.100.0/24")
+    before = descriptors()
+    unsubscribe(threats, one.source)
+    subscribe(threats, one)
+    assert descriptors() == before
+    (tmp_path / "sets" / threats / "feeds.json").write_text("{")
+    with pytest.raises(PenstockError, match=r"feeds\.json"):
+        fold(threats)
+    assert descriptors() == before
+
+
 @pytest.mark.parametrize("damage_of", ["cut", "missing", "text"])
 def test_a_feed_whose_entries_are_damaged_in_the_ledger_is_folded_anew(
     threats: str, tmp_path: Path, damage_of: str

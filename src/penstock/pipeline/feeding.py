@@ -27,7 +27,7 @@ from penstock.pipeline.ledger import Ledger, Line
 from penstock.pipeline.subscriptions import Subscription, subscriptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from penstock.feeds.protected import Protected
@@ -35,10 +35,8 @@ if TYPE_CHECKING:
     from penstock.feeds.store import FeedState, Store
     from penstock.model.sets import SetSpec
     from penstock.pipeline.ledger_book import Book
-    from penstock.pipeline.live_set import LiveSet
+    from penstock.pipeline.live_set import LiveSet, Progress
     from penstock.pipeline.set_keys import Content
-
-    Progress = Callable[[int, int], None]
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -70,14 +68,12 @@ def fold(name: str, *, progress: Progress | None = None, again: bool = False) ->
     """
     from penstock.pipeline.set_store import open_set
 
-    ledger = Ledger(name)
-    with open_set(name) as found, ledger.changing():
+    with open_set(name) as found, Ledger(name) as ledger, ledger.changing():
         found.progress = progress or found.progress
         folding = _Folding(found, ledger, notes(name), again)
         done = folding.all(subscriptions(name))
         ledger.tidy()
-    ledger.close()
-    return done
+        return done
 
 
 def restore(name: str) -> int:
@@ -88,24 +84,20 @@ def restore(name: str) -> int:
     from penstock.pipeline.ledger_content import of_texts
     from penstock.pipeline.set_store import open_set
 
-    ledger = Ledger(name)
-    missing = 0
+    if not Ledger(name).place.exists():
+        return 0
+    with open_set(name) as found, Ledger(name) as ledger, ledger.changing():
+        book = ledger.book().without_damage()
+        content = book.content(found.spec, moment())
+        try:
+            missing = found.exchange_claims(of_texts(found.spec, ()), content).added
+        except LimitError:
+            # The policy gives it less room than before: a filter with what fits is better than none.
+            missing = _restore_what_fits(found, book)
     wanted: tuple[Subscription, ...] = ()
-    if ledger.place.exists():
-        with open_set(name) as found, ledger.changing():
-            book = ledger.book().without_damage()
-            content = book.content(found.spec, moment())
-            try:
-                missing = found.exchange_claims(of_texts(found.spec, ()), content).added
-            except LimitError:
-                # The policy gives it less room than before: a filter with what fits is better than none.
-                missing = _restore_what_fits(found, book)
-        ledger.close()
-        with suppress(PenstockError):
-            wanted = subscriptions(name)
-        if wanted:
-            missing += fold(name).added
-    return missing
+    with suppress(PenstockError):
+        wanted = subscriptions(name)
+    return missing + fold(name).added if wanted else missing
 
 
 def _restore_what_fits(found: LiveSet, book: Book) -> int:

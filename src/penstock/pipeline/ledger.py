@@ -27,6 +27,7 @@ import msgspec
 
 from penstock.errors import PenstockError
 from penstock.kernel.lock import hold_directory
+from penstock.model.closing import Closing
 from penstock.model.moment import Moment, moment
 from penstock.model.state_directory import (
     make_place,
@@ -93,7 +94,7 @@ _SCHEMA = "penstock.ledger/1"
 _DECODER = msgspec.json.Decoder(Line)
 
 
-class Ledger:
+class Ledger(Closing):
     """The ledger of one set; the same object may be asked and written to again and again."""
 
     def __init__(self, name: str, directory: Path | None = None) -> None:

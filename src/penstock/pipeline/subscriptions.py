@@ -196,7 +196,7 @@ def _is_same(one: Subscription, new: Subscription) -> bool:
 
 def _change(set_name: str, change: Callable[[tuple[Subscription, ...]], tuple[Subscription, ...]]) -> None:
     path = _path(set_name)
-    with Ledger(set_name).changing():
+    with Ledger(set_name) as ledger, ledger.changing():
         content = msgspec.json.encode(_File(_SCHEMA, change(owned(set_name))))
         try:
             write_atomically(path, msgspec.json.format(content), b"\n", mode=0o644)
