@@ -27,7 +27,8 @@ from penstock.pipeline.subscriptions import Subscription, subscribe, subscriptio
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from penstock.pipeline.feeding import Folded, Progress
+    from penstock.pipeline.feeding import Folded
+    from penstock.pipeline.live_set import Progress
 
 
 #: How a source begins that is the same to every process.
