@@ -244,7 +244,7 @@ def _sets(results: Results) -> Iterator[Goal]:
 
 def _beside(table: Table | None) -> Iterator[Goal]:
     for task in ("load", "update", "add 1 %", "replace"):
-        for tool, words in _WAYS.items():
+        for tool, words in {**_WAYS, "python": ", in Python"}.items():
             values = {
                 f"{row['kind']} {row['entries']:,}, {peer}": float(row[tool]["s"]) / float(row[peer]["s"])
                 for row in select(table, task=task)

@@ -11,7 +11,13 @@ from bench.results import Row, Table
 Results = Mapping[str, Table]
 _WORDS = {"host": "addresses", "net": "networks"}
 #: As they are called in results, and on the page.
-_TOOLS = {"penstock": "penstock", "daemon": "by its daemon", "ipset": "ipset", "nft": "nft"}
+_TOOLS = {
+    "penstock": "penstock",
+    "daemon": "by its daemon",
+    "python": "in Python",
+    "ipset": "ipset",
+    "nft": "nft",
+}
 _FAMILIES = {"v4": "IPv4", "v6": "IPv6"}
 
 

@@ -10,10 +10,11 @@ hundredth added (`penstock set import`), one entry, and at last the whole list p
 one step (*replace*: penstock finds out what differs, ipset fills another set and swaps them). In brackets the seconds
 of processors. Networks are flat, in nft intervals (`auto-merge`), up to 100,000 of them: a million takes minutes and
 a gigabyte. *By its daemon* are the same commands while a daemon runs, which has the set open (what is 100,000 lines
-or more the command does itself all the same; the daemon's processor time is not in brackets). Starting Python is in
-penstock's figures: it is most of *add one*, and half of what a hundredth takes, which takes the others less than
-Python needs to start. *Bytes an entry* is by how much the kernel's own memory has grown behind loading, the most of
-the turns: what a hash takes when it is made (docs/sets.md) is not in it.
+or more the command does itself all the same; the daemon's processor time is not in brackets). *In Python* no process
+is started: a program that has the set open calls `exchange` or `update` of `penstock.open_set(…)` with lists of texts,
+ledger and all. Starting Python is in penstock's other figures: it is most of *add one*, and half of what a hundredth
+takes by the daemon; nft has added one when Python has only started. *Bytes an entry* is by how much the kernel's own
+memory has grown behind loading, the most of the turns: what a hash takes when it is made (docs/sets.md) is not in it.
 """
 SETS_INSIDE = """\
 In a process that has the set open: a single entry added, or removed, until the next packet is dropped, or passes (each

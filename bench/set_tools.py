@@ -1,10 +1,11 @@
-"""The programs that keep sets, as processes: penstock alone and through its daemon, ipset, nft.
+"""The programs that keep sets, as processes: penstock alone and through its daemon, ipset, nft; and penstock in Python.
 
     for name, tool in tools(folder, "host", 100_000):
         tool.empty(); tool.load(entries); tool.add(["203.0.113.9"])      ->  Took(wall=0.03, cpu=0.03, memory=0)
 
 `penstock set …` does what users do, with its ledger.  What is done through the daemon is done
-by one that has the set open; its own processor time is not in `cpu`.
+by one that has the set open; its own processor time is not in `cpu`.  In Python it is what a program does that
+has the set open, ledger and all, with its lists of texts: no process starts, and no file is read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,15 @@ from typing import Protocol
 from bench.serving import serving
 from penstock.model.sets import SetSpec
 from penstock.pipeline.set_store import delete, names, shared
+from penstock.pipeline.shared_set import SharedSet, open_set
 
 LIMIT_S = 120.0
 #: nft keeps networks as intervals, and takes minutes and a gigabyte for a million.
 NFT_NETWORKS = 100_000
 #: What is through the daemon what it is without: the command does it itself.
 ITS_OWN = ("load", "replace")
+#: Who has the set open, and has it loaded by a process.
+OPEN = ("daemon", "python")
 _WARMING = {"host": "203.0.113.10", "net": "203.0.113.10/32"}
 
 
@@ -62,6 +66,7 @@ class Tool(Protocol):
 def tools(folder: Path, kind: str, size: int) -> Iterator[tuple[str, Tool]]:
     yield "penstock", Penstock(folder, kind, size)
     yield "daemon", ByDaemon(folder, kind, size)
+    yield "python", InPython(folder, kind, size)
     yield "ipset", Ipset(kind, size)
     if kind == "host" or size <= NFT_NETWORKS:
         yield "nft", Nft(folder, kind, size)
@@ -123,6 +128,45 @@ class ByDaemon(Penstock):
     def empty(self) -> None:
         self._held.close()
         super().empty()
+
+
+class InPython(Penstock):
+    """`penstock.open_set` in this process, opened behind loading."""
+
+    def __init__(self, folder: Path, kind: str, size: int) -> None:
+        super().__init__(folder, kind, size)
+        self._held: SharedSet | None = None
+
+    def load(self, entries: list[str]) -> Took:
+        loading = super().load(entries)
+        self._held = open_set(self.spec.name)
+        # As of the daemon: what is imported for a change of many is not of this one.
+        for change in (self._held.update, self._held.discard):
+            change([_WARMING[self.spec.kind[0]]])
+        return loading
+
+    def update(self, update: Update) -> Took:
+        assert self._held is not None
+        held = self._held
+        return _inside(lambda: held.exchange(update.gone, update.come))
+
+    def add(self, entries: list[str]) -> Took:
+        assert self._held is not None
+        held = self._held
+        return _inside(lambda: held.update(entries))
+
+    def empty(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+        super().empty()
+
+
+def _inside(change: Callable[[], object]) -> Took:
+    memory, worked, begun = _kernel_memory(), time.process_time(), time.perf_counter()
+    change()
+    wall, cpu = time.perf_counter() - begun, time.process_time() - worked
+    return Took(wall, cpu, _kernel_memory() - memory)
 
 
 class Ipset:

@@ -19,13 +19,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import numpy.typing as npt
 
-from bench.set_tools import COMMAND, ITS_OWN, Penstock, Took, Update, took, tools
+from bench.set_tools import COMMAND, ITS_OWN, OPEN, Penstock, Took, Update, took, tools
 from bench.turns import undisturbed, unpreempted
 from penstock.kernel import libc
 from penstock.kernel.bpf_object import load_object
@@ -87,8 +88,8 @@ def _rows(folder: Path, kind: str, size: int, turns: int) -> Iterator[Row]:
             yield one
             yield {"task": "reopen", "kind": kind, "entries": size, "penstock": _reopening(tool.spec)}
         tool.empty()
-    for task in ITS_OWN:
-        del taken[task]["daemon"]
+    for task, way in product(ITS_OWN, OPEN):
+        del taken[task][way]
     for task, found in taken.items():
         times = {name: _middle(one) for name, one in found.items()}
         yield {"task": task, "kind": kind, "entries": size, **times}
