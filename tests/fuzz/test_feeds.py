@@ -13,7 +13,7 @@ from tests.fuzz.effort import often, within
 from penstock.errors import FeedError
 from penstock.feeds.formats import FORMATS, parse
 from penstock.feeds.judge import Limits, judge
-from penstock.feeds.protected import SPECIAL, without_protected
+from penstock.feeds.protected import SPECIAL, around, outside
 from penstock.feeds.result import Listed
 from penstock.feeds.unpack import inflated, unpacked
 from penstock.model.prefixes import Prefixes
@@ -64,8 +64,9 @@ def read_fully(name: str, data: bytes) -> None:
     assert all(bad.reason and len(bad.text) <= 80 for bad in found.rejects)
     if found.until is not None:
         assert (len(found.until.v4), len(found.until.v6)) == (len(prefixes.v4), len(prefixes.v6_high))
-    left, _ = without_protected(Listed(prefixes, found.until), SPECIAL)
+    left, _ = outside(Listed(prefixes, found.until), SPECIAL)
     judge(found, left.prefixes, 5, Limits())
+    around(left, SPECIAL)
 
 
 @settings(max_examples=often(300))

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.feeds.protected import SPECIAL, Protected, split, without_protected
+from penstock.feeds.protected import SPECIAL, LeftOut, Protected, around, outside, split
 from penstock.feeds.result import Listed, Until
 from penstock.model.moment import Moment
 from penstock.model.prefixes import Network, Prefixes
@@ -129,6 +129,14 @@ def test_a_ledger_claims_what_its_sources_list(steps: list[tuple[str, str, list[
         content = Ledger("threats", Path(place)).book().content(NET, BOOT)
         assert {str(network) for network in in_kernel(content)} == set().union(*model.values())
         ledger.close()
+
+
+def without_protected(
+    entries: Listed, protected: tuple[Protected, ...] | list[Protected]
+) -> tuple[Listed, tuple[LeftOut, ...]]:
+    entries, removed = outside(entries, protected)
+    entries, met = around(entries, protected)
+    return entries, (*removed, *met)
 
 
 @pytest.mark.check(30)

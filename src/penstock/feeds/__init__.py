@@ -1,7 +1,7 @@
 """Threat feeds: from a source's bytes to prefixes that may be trusted with a set.
 
-    fetch ──▶ unpack ──▶ parse ──▶ without_protected ──▶ judge ──▶ store
-    bytes     bytes      Parsed    Prefixes              reasons   last good copy
+    fetch ──▶ unpack ──▶ parse ──▶ outside ──▶ judge ──▶ around ──▶ store
+    bytes     bytes      Parsed    Listed      reasons   Listed     last good copy
 
 Pure: `lines` and `addresses` (the plain list), one module for each other format with `formats`
 naming them, `unpack`, `protected`, `judge`, `presets`, `schedule`.  With the world: `sources` and

@@ -2,7 +2,8 @@
 
 In: the prefixes of a feed and the protected ones with the reason of each.  Out: the feed
 without them, and for each protected prefix what it met.  A prefix that lies in a protected
-one is left out; one that is wider is split around it, so that the rest of it still counts.
+one is left out (`outside`); one that is wider is split around it, so that the rest of it still
+counts (`around`).  The feed is judged in between, by the entries that it has itself.
 
     split(ip_network("203.0.113.0/30"), [ip_network("203.0.113.2")])
         ->  203.0.113.0/31, 203.0.113.3
@@ -94,13 +95,6 @@ def around(entries: Listed, protected: Sequence[Protected]) -> tuple[Listed, tup
             left.append(LeftOut(one, 0, len(wide.prefixes), prefix_text(next(wide.prefixes.networks()))))
             entries = _joined(entries, _pieces(wide, one.network))
     return entries, tuple(left)
-
-
-def without_protected(entries: Listed, protected: Sequence[Protected]) -> tuple[Listed, tuple[LeftOut, ...]]:
-    """Both: the entries without any protected address."""
-    entries, removed = outside(entries, protected)
-    entries, split_ = around(entries, protected)
-    return entries, (*removed, *split_)
 
 
 def _pieces(wide: Listed, hole: Network) -> Listed:
