@@ -322,3 +322,14 @@ def test_json_has_what_rules_do(cli: Cli, tmp_path: Path) -> None:
     found = cli("diff", str(old), str(new), "--json").record["effects"]
     assert found["reordered"] == []
     assert found["changed"] == [{"name": "voice", "old": None, "new": "dscp 8 if arp"}]
+
+
+def test_what_is_asked_of_a_set_again_behind_a_rule_that_changes_it_is_told_apart(
+    cli: Cli, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old.policy", tmp_path / "new.policy"
+    rules = " pass if src in @s\n add src to @s if tcp dst port 23\n drop if {} and src in @s\n"
+    for place, port in ((old, "udp"), (new, "udp dst port 9")):
+        place.write_text(f"set s : host timeout 10m\nfilter edge at xdp {{\n{rules.format(port)}}}\n")
+    told = cli("diff", str(old), str(new)).out
+    assert "src in @s behind 1 rule that changes it and not (addr.src in @s)" in told

@@ -119,8 +119,10 @@ def dump_predicate(predicate: Predicate) -> str:
 
 def _dump_kept(test: Member | Over | Sample) -> str:
     match test:
-        case Member(name, keys):
-            return f"{' . '.join(map(dump_field, keys))} in @{name}"
+        case Member(name, keys, _, moment):
+            rules = "1 rule that changes" if moment == 1 else f"{moment} rules that change"
+            behind = f" behind {rules} it" if moment else ""
+            return f"{' . '.join(map(dump_field, keys))} in @{name}{behind}"
         case Over(limiter):
             return f"over {limiter.text} burst {limiter.burst} size {limiter.size} as {limiter.name}"
         case Sample(name, one_in):
