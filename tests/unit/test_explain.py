@@ -174,7 +174,7 @@ def test_which_entry_of_which_set(
         ("nets", "`nets` says no content"),
         ("other=10.0.0.1", "no rule asks a set @other"),
         ("hosts=10.0.0.0/8", "`10.0.0.0/8` is no address"),
-        ("nets=@/nowhere/list", "/nowhere/list cannot be read: No such file"),
+        ("nets=@/nowhere/list", "read /nowhere/list: No such file"),
         ("hosts=" + ",".join(f"10.0.{n >> 8}.{n & 255}" for n in range(1 << 16)) + ",10.1.0.0", "65,537"),
     ],
 )
