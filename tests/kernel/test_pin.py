@@ -84,6 +84,37 @@ def test_what_a_link_leads_to_is_not_removed(root: Path, tmp_path: Path) -> None
         link.unlink()
 
 
+def test_nothing_is_pinned_where_a_link_leads(root: Path, bpffs: Path) -> None:
+    """Whoever has the directory may put a link in the place of one that root is about to fill."""
+    pin.prepare_root(root)
+    (elsewhere := bpffs / "elsewhere").mkdir()
+    (root / "%new-0123abcd-eth0").symlink_to(elsewhere)
+    with make_map("one") as one:
+        with pytest.raises(NotADirectoryError):
+            pin.put(one, root / "%new-0123abcd-eth0" / "one")
+        assert list(elsewhere.iterdir()) == []
+        (root / "%new-0123abcd-eth0").unlink()
+        elsewhere.rename(root / "eth0")
+        pin.put(one, root / "eth0" / "one")
+        assert identities(root, "eth0") == {"one": one.info.id}
+    pin.discard(root / "eth0")
+
+
+def test_what_root_pins_belongs_to_whoever_has_the_directory(root: Path) -> None:
+    pin.prepare_root(root)
+    os.chown(root, 65534, 65534)
+    with make_map("one") as one:
+        staged = pin.stage(root, "eth0", {"one": one})
+    try:
+        assert {(found.stat().st_uid, found.stat().st_gid) for found in (staged, staged / "one")} == {
+            (65534, 65534)
+        }
+        assert staged.stat().st_mode & 0o777 == 0o700
+    finally:
+        pin.discard(staged)
+        os.chown(root, 0, 0)
+
+
 def test_nothing_is_seen_before_it_is_published(root: Path) -> None:
     with make_map("one") as one, make_map("two") as two:
         staged = pin.stage(root, "eth0", {"link": one, "counters": two})

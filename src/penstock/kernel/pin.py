@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from penstock.errors import KernelError
 from penstock.kernel import libc, netns, syscall
 from penstock.kernel.capability import BPF, NET_ADMIN, PERFMON, kernel_error, kernel_errors
-from penstock.model.state_directory import owner_of, remove_files
+from penstock.model.state_directory import make_place, open_directory, owner_of, remove_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -54,9 +54,7 @@ def prepare_root(root: Path) -> None:
     """
     require_bpffs(root)
     try:
-        if not root.exists():
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _give(root)
+        make_place(root, 0o700)
     except OSError as error:
         raise _pin_error("create", root, error) from error
     if os.statvfs(root).f_flag & os.ST_RDONLY:
@@ -96,8 +94,7 @@ def stage(root: Path, name: str, objects: Mapping[str, Descriptor]) -> Path:
     with ExitStack() as undo:
         undo.callback(discard, staged)
         try:
-            staged.mkdir(mode=0o700)
-            _give(staged)
+            make_place(staged, 0o700)
             for pin, held in objects.items():
                 put(held, staged / pin)
         except OSError as error:
@@ -255,14 +252,15 @@ def swap(root: Path, one: str, other: str) -> None:
 
 
 def put(held: Descriptor, path: Path) -> None:
-    """Give an object this name, for whoever has the directory.  Raises OSError."""
-    syscall.pin(held.fd, path)
-    _give(path)
-
-
-def _give(path: Path) -> None:
-    if owner := owner_of(path.parent):
-        os.chown(path, *owner, follow_symlinks=False)
+    """Give an object this name, for whoever has the directory.  Raises OSError; it may be no link."""
+    # Another user's directory may be put aside, and a link into its place, between any two of these.
+    directory = open_directory(path.parent, follows_links=False)
+    try:
+        syscall.pin(held.fd, f"/proc/self/fd/{directory}/{path.name}")
+        if owner := owner_of(directory):
+            os.chown(path.name, *owner, dir_fd=directory, follow_symlinks=False)
+    finally:
+        os.close(directory)
 
 
 def _leaving(root: Path, name: str) -> Path:
