@@ -1,6 +1,6 @@
 """Look, decide, act: one round of keeping the kernel as the settings say.
 
-    keeper = Keeper(directory, journal)
+    keeper = Keeper(directory, journal, memory)
     keeper.round()                  what has changed is put right; returns when to look again at the latest
     keeper.round(is_asked=True)     the same after a reload: what is there by hand, or was released, goes
 

@@ -1,6 +1,6 @@
 """A policy's test blocks, run; and a policy run over captures.
 
-    for result in run_tests(policy, "kernel"):
+    for result in run_tests(policy, "kernel", folder):
         result.title, result.text, result.passed, result.got
 
 A packet step passes if the verdict is the expected one, by the expected rule

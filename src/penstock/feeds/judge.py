@@ -4,7 +4,7 @@ In: what a feed says now, how many entries its last good copy had, and its limit
 reasons for which it must not be taken; none means that it may.  A refused feed changes
 nothing: its last good copy goes on.
 
-    judge(parsed, 20_000, Limits())  ->  ["9000 entries, 55 % fewer than the 20000 before; …"]
+    judge(parsed, entries, 20_000, Limits())  ->  ["9000 entries, 55 % fewer than the 20000 before; …"]
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Ask the sources of all feeds that sets want, when it is time: no privilege, no kernel.
 
     asyncio.run(fetch_due(Fetcher()))        the feeds whose time has come, once
-    asyncio.run(keep_fetching(Fetcher()))    for ever: sleeps until the next is due; ends when it is cancelled
+    asyncio.run(keep_fetching(Fetcher(), told))   for ever: sleeps until the next is due; ends when it is cancelled
 
 In: STATE/sets/*/feeds.json, what is known of each feed.  Out: last good copies and states under
 STATE/feeds, which `feeding` folds into sets.  Promised: no source is asked more often than it

@@ -1,6 +1,6 @@
 """Several files of a ledger made one: a list that is imported every day leaves one file, not one a day.
 
-    joined("threats", book, write)     ->  the same book with fewer lots; None where there is nothing to join
+    joined("threats", book, moment(), write, 0)   ->  the same book with fewer lots; None where there is nothing to join
 
 Lots of the same source, user and comment say the same of their entries but when, and each is looked into
 for whatever is asked.  Those of about one size are joined: they have the moment of the newest then, each entry

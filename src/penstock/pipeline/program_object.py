@@ -4,7 +4,7 @@ In: a path.  Out: `ProgramObject`, and from it, with one of its programs chosen
 and its variables set, a `BpfObject`.
 
     found = open_program("filter.c")                  compiled, nothing loaded yet
-    chosen = choose(found, section="xdp")             ->  ProgramSpec("drop_dns", "xdp", 6)
+    chosen = choose(found, name="xdp")                ->  ProgramSpec("drop_dns", "xdp", 6)
     load(found, chosen, Hook.XDP, {"limit": "100"})
 """
 

@@ -5,7 +5,7 @@ the same verdict.  What differs is the frames themselves: a card has taken a tag
 off, segments have been joined, fragments put together.  Each of these is known
 here, with what a rule has to ask for to notice.
 
-    differences(rules, Hook.SOCKET)   ->  [warning[PS253] … a UDP socket meets packets put together again]
+    differences(rules, Hook.SOCKET, written)   ->  [warning[PS253] … a UDP socket meets packets put together again]
 """
 
 from __future__ import annotations

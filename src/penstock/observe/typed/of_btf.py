@@ -1,7 +1,7 @@
 """From a BTF type to the shape of its values.
 
-    shape_of(btf, number)                  ->  Struct(16, (Part("packets", 0, Number(8)), …))
-    lpm_key(btf, number, size=8)           ->  Prefix(8, …): `10.0.0.0/8`
+    shape_of(btf, number, 16)              ->  Struct(16, (Part("packets", 0, Number(8)), …))
+    lpm_key(shape, "little")               ->  Prefix(8, …): `10.0.0.0/8`
 
 An address is what says so: `struct in_addr` and `in6_addr`, `__be32` unless the
 member's name speaks of something else (a sequence number, a mark), and integers

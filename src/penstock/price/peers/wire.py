@@ -4,7 +4,7 @@ In: a filter, put in place by the caller.  Out: nanoseconds a packet and packets
 delivered.  A wire is a network namespace without a name that holds a veth pair;
 it is gone when it is closed or the process ends, however it ends.
 
-    with Wire() as wire:
+    with Wire(64) as wire:                      # frames of 64 bytes
         with wire.inside():
             …                               # nft, iptables: wire.device is the receiving end
         wire.load(frames)
