@@ -326,7 +326,9 @@ def test_schedules() -> None:
 @pytest.mark.parametrize(
     ("text", "public"),
     [("198.18.0.1", False), ("10.1.1.1", False), ("169.254.169.254", False), ("::1", False), ("fe80::1%eth0", False),
-     ("::ffff:10.0.0.1", False), ("224.0.0.1", False), ("100.64.0.1", False), ("9.9.9.9", True), ("2620:fe::9", True)],
+     ("64:ff9b::a00:1", False), ("64:ff9b::909:909", True), ("64:ff9b:1::909:909", False), ("2002:7f00:1::1", False),
+     ("2002:909:909::1", True), ("::7f00:1", False), ("::ffff:10.0.0.1", False),
+     ("224.0.0.1", False), ("100.64.0.1", False), ("9.9.9.9", True), ("2620:fe::9", True)],
 )  # fmt: skip
 def test_public_addresses(text: str, public: bool) -> None:
     assert is_public(text) == public

@@ -99,6 +99,9 @@ def test_without_a_confirm_the_old_policy_is_back_with_its_counters(
     assert (boot_clock_ns() - started) / 1e9 < 6 + 20
     (one,) = host("status", "--json").record["filters"]
     assert (one["policy"], one["program_id"], one["probation_left_s"]) == ("guard", before, None)
+    late = host("confirm")
+    assert (late.code, "next was on probation and is not there any more" in late.err) == (7, True)
+    assert host("confirm", "-i", "lo").code == 0
     after = counters(host("status", "--json"))
     assert (after["dns"], after["ntp"]) == (4, 5)
     assert wire.arrived(53) == 0

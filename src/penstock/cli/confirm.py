@@ -33,9 +33,25 @@ def command(interface: str | None, undo: bool, as_json: bool) -> int:
     remember((*late, *done))
     for ended in (*late, *done):
         report(ended, as_json)
-    if not done and not late and not as_json:
+    gone = _gone(interface) if not undo and not done and not late else ()
+    for name in gone:
+        output.warn(f"{name} was on probation and is not there any more: it was taken back, or taken off")
+    if not done and not late and not gone and not as_json:
         output.note("no policy is on probation")
-    return 7 if late and not undo else 0
+    return 7 if (late or gone) and not undo else 0
+
+
+def _gone(interface: str | None) -> tuple[str, ...]:
+    """The policies for which a confirmation comes too late: what the history does not tell is none."""
+    from penstock.pipeline import history, probation
+
+    try:
+        last = history.last_on_probation(interface)
+    except PenstockError:
+        return ()
+    return tuple(
+        one.name for entry in last if probation.outcome(entry.token) is False for one in entry.filters
+    )
 
 
 def report(ended: Ended, as_json: bool) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from socket import AF_UNSPEC, AddressFamily
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -36,6 +36,9 @@ _MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CHUNK = 1 << 16
 _LONGEST_RETRY_S = 86400.0
+#: RFC 6052, RFC 8215, and RFC 4291, section 2.5.5.1.
+_TRANSLATED, _LOCAL_TRANSLATION = IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48")
+_COMPATIBLE = IPv6Network("::/96")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +212,18 @@ def _judge_host(host: str) -> None:
 def is_public(text: str) -> bool:
     """Whether an address is one of the public Internet."""
     address = ip_address(text.partition("%")[0])
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
+    if isinstance(address, IPv6Address):
+        if address in _LOCAL_TRANSLATION:
+            return False
+        address = _behind(address) or address
     return address.is_global and not address.is_multicast
+
+
+def _behind(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that packets to this one reach in the end."""
+    if address in _TRANSLATED or address in _COMPATIBLE:
+        return IPv4Address(address.packed[12:])
+    return address.ipv4_mapped or address.sixtofour
 
 
 def _guarded_resolver() -> AbstractResolver:

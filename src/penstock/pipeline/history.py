@@ -28,6 +28,7 @@ import msgspec
 from penstock.errors import PenstockError
 from penstock.kernel.attach_point import attach_point, encode, here
 from penstock.kernel.lock import hold_directory
+from penstock.kernel.netlink import interfaces
 from penstock.model.login import login_uid
 from penstock.model.moment import boot_id
 from penstock.model.state_directory import (
@@ -135,6 +136,17 @@ def entries(ifname: str) -> tuple[Entry, ...]:
     except (OSError, ValueError) as error:
         raise PenstockError(f"the history of {ifname} cannot be read: {error}") from error
     return tuple(one for one in found if one.boot == _boot())
+
+
+def last_on_probation(ifname: str | None = None) -> tuple[Entry, ...]:
+    """What was put last on each interface, or on one, if that was on probation and nobody has confirmed it.
+
+    Raises:
+        PenstockError: it cannot be read.
+    """
+    names = [ifname] if ifname is not None else [one.name for one in interfaces()]
+    last = [every[0] for name in names if (every := entries(name))]
+    return tuple(one for one in last if one.token and one.outcome != CONFIRMED)
 
 
 def chosen(ifname: str, which: str) -> Entry:
