@@ -345,7 +345,8 @@ def test_what_is_not_there_or_in_use(host: Cli, guard: Path) -> None:
 
 
 def test_whether_entries_are_there_is_an_exit_code(host: Cli, guard: Path) -> None:
-    assert host("set", "add", "open", "80-90", "443").code == 0
+    assert host("set", "add", "open", "80-90", "443", "9").code == 0
+    assert host("set", "list", "open").out.split() == [*map(str, (9, *range(80, 91), 443))]
     done = host("set", "test", "open", "85", "443")
     assert (done.code, done.out) == (0, "85 is in @open\n443 is in @open\n")
     done = host("set", "test", "@open", "443", "22")

@@ -241,7 +241,7 @@ def list_(name: str | None, as_json: bool) -> int:
     Exit code 8 if some set cannot be opened.
     """
     if name is not None:
-        _list_entries(set_reading.entries(name), as_json)
+        _list_entries(set_view.in_order(set_reading.entries(name)), as_json)
         return 0
     records, faults = set_reading.records()
     if as_json:
