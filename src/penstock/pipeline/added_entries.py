@@ -3,7 +3,7 @@
     added = AddedEntries(spec, maps)          maps by SetSpec.added_tables
     added.count                               entries, those that have expired and were not removed yet among them
     added.refused                             packets whose key found no room
-    added.remove({"v4": keys})                what a command takes away
+    added.remove("v4", key)                   what a command takes away
 
 Programs add and remove at any time and hold no lock (added.bpf.h), so everything
 here is one step for each entry.  Whoever removes holds the lock of the set: the

@@ -2,7 +2,7 @@
 
     content = Content(memory, front)           the map's memory, and the bank's part of the front's
     content.has("v4", address, 24)             whether this very network is there
-    content.carry_out(lines, moves, marks)     changes that happen at once
+    content.carry_out(lines, moves)            changes that happen at once
 
 The sorted keys of both families lie behind the lines that packets read, and the log
 of changes behind those (`flat_log.py`).  Changes are done in this order: new lines,
