@@ -205,6 +205,20 @@ def test_when_its_process_was_killed_the_next_command_does_its_work(
     assert running(host) == ([] if command[0] == "detach" else ["guard"])
 
 
+def test_what_cannot_be_taken_back_keeps_no_command_from_its_work(
+    wire: Wire, host: Cli, policy: Path, new: str, root: Path
+) -> None:
+    host("apply", str(policy), "-i", "v1")
+    host("apply", new, "-i", "v1", "--confirm", "1s")
+    os.kill(reverters()[0], signal.SIGKILL)
+    (pinned,) = root.glob("*/before-program")
+    pinned.unlink()
+    wait_until(lambda: "cannot be taken back" in host("status").err)
+    assert running(host) == ["next"]
+    assert host("detach", "-i", "v1").code == 0
+    assert running(host) == []
+
+
 def test_its_process_outlives_the_shell(wire: Wire, host: Cli, policy: Path, new: str) -> None:
     host("apply", str(policy), "-i", "v1")
     argv = [*host.prefix, sys.executable, "-m", "penstock", "apply", new, "-i", "v1", "--confirm", "4s"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import click
 
 from penstock.cli import output
 from penstock.cli.options import interface_option, json_option, netns_option
-from penstock.errors import PenstockError
+from penstock.errors import KernelError, PenstockError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +95,14 @@ def report_overdue() -> None:
     """End the probations whose time is over, which their own process should have done, and say so."""
     from penstock.pipeline.probation import end_overdue
 
-    late = end_overdue()
+    try:
+        late = end_overdue()
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        # What is damaged must not keep `status` from telling, nor `detach` and `apply` from mending it.
+        output.warn(f"a policy on probation cannot be taken back: {error.message}")
+        return
     remember(late)
     for ended in late:
         output.warn(f"nobody has confirmed {ended.name}: {_outcome(ended)}")
